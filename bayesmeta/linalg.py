@@ -1,0 +1,40 @@
+"""Cholesky factors that say which task failed, and the few solves that the families share."""
+
+import torch
+from torch import Tensor
+
+__all__ = ["cholesky", "log_det", "solve", "unravel"]
+
+
+def cholesky(matrix: Tensor, name: str) -> Tensor:
+    """Lower Cholesky factors of `matrix` `(*batch, d, d)`.
+
+    Raises:
+        ValueError: a matrix is not positive definite; the message names it, its task and its least eigenvalue.
+    """
+    factor, info = torch.linalg.cholesky_ex(matrix)
+    if bool(info.any()):
+        index = int(info.reshape(-1).nonzero()[0])
+        bad = matrix.reshape(-1, *matrix.shape[-2:])[index]
+        finite = bool(bad.isfinite().all())
+        least = f"least eigenvalue {torch.linalg.eigvalsh(bad).min().item():.2g}" if finite else "it is not finite"
+        way_out = "add jitter" if matrix.dtype == torch.float64 else "try float64 or add jitter"
+        task = f" of task {unravel(index, matrix.shape[:-2])}" if matrix.ndim > 2 else ""
+        raise ValueError(f"{name}{task} is not positive definite ({least}); {way_out}")
+    return factor
+
+
+def unravel(index: int, shape: tuple[int, ...]) -> str:
+    """A flat index as people write it: `3`, or `(1, 2)` where tasks have two axes."""
+    indices = [int(i) for i in torch.unravel_index(torch.tensor(index), tuple(shape))]
+    return str(indices[0]) if len(indices) == 1 else str(tuple(indices))
+
+
+def log_det(factor: Tensor) -> Tensor:
+    """log|A| from the Cholesky factor of A."""
+    return 2.0 * factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+
+
+def solve(factor: Tensor, vector: Tensor) -> Tensor:
+    """A^-1 v from the Cholesky factor of A; `vector` is `(*batch, d)`."""
+    return torch.cholesky_solve(vector[..., None], factor)[..., 0]

@@ -1,0 +1,209 @@
+r"""Linear regression whose weights have a Gaussian prior learned from past tasks. The file to read first.
+
+For each task, with rows (x, y),
+
+$$ y = x^\top w + e, \quad w \sim N(\text{loc}, \text{precision}^{-1}), \quad e \sim N(0, \text{noise\_var}). $$
+
+There is no hidden intercept: put a column of ones into x. `loc`, `precision` and `noise_var` are learned over tasks by
+expectation-maximisation.
+
+Source: Bishop, Pattern Recognition and Machine Learning (2006), section 3.3; the hierarchy is Lindley and Smith (1972).
+"""
+
+import math
+from dataclasses import dataclass, replace
+
+import torch
+from gpytorch.distributions import MultivariateNormal as LazyMultivariateNormal
+from jaxtyping import Float
+from linear_operator.operators import RootLinearOperator
+from torch import Generator, Tensor
+from torch.distributions import Distribution, Normal
+
+from bayesmeta.data import Data
+from bayesmeta.fields import LearnedFrom, TensorFields
+from bayesmeta.linalg import cholesky, log_det, solve
+from bayesmeta.random import randn
+from bayesmeta.statistics import Statistics
+from bayesmeta.validation import require_columns, require_enough_tasks, require_positive
+
+__all__ = ["LinearFunctions", "LinearGaussian"]
+
+MAX_STEPS = 1000
+TOLERANCE = 1e-11  # of the evidence per row, between two EM steps
+
+
+@dataclass(frozen=True, eq=False)
+class LinearGaussian(TensorFields):
+    """Gaussian over the weights of a linear regression with known noise.
+
+    Args:
+        loc: mean of the weights, in units of y per unit of x.
+        precision: inverse covariance of the weights, symmetric positive definite.
+        noise_var: variance of one row's noise, in squared units of y.
+        learned_from: what `fit` learned this prior from, None for one written by hand.
+    """
+
+    loc: Float[Tensor, "*batch d"]
+    precision: Float[Tensor, "*batch d d"]
+    noise_var: Float[Tensor, "*batch"]
+    learned_from: LearnedFrom | None = None
+
+    def __post_init__(self) -> None:
+        require_positive("noise_var", self.noise_var)
+
+    @classmethod
+    def initial(cls, tasks: Data) -> "LinearGaussian":
+        """A weak prior on the scale of `tasks`: each weight alone could explain all the variance of y."""
+        stats = Statistics.of(tasks).sum() if tasks.batch_shape else Statistics.of(tasks)
+        d = tasks.x.shape[-1]
+        moments = stats.raw_second / stats.count.clamp(min=1.0)
+        # a column or a target of zeros says nothing of its scale, and one is as good as any
+        x_var = moments.diagonal()[:d].where(moments.diagonal()[:d] > 0, 1.0)
+        y_var = moments[d, d].where(moments[d, d] > 0, 1.0)
+        precision = torch.diag_embed(x_var / y_var)
+        return cls(torch.zeros_like(x_var), precision, y_var).to(tasks.y)
+
+    @property
+    def batch_shape(self) -> torch.Size:
+        return self.loc.shape[:-1]
+
+    @property
+    def event_shape(self) -> torch.Size:
+        return torch.Size()
+
+    def condition(self, data: Data | Statistics) -> "LinearGaussian":
+        """Posterior of the weights after the rows of `data`; batch_shape broadcasts with its tasks."""
+        stats = self._statistics(data)
+        precision, loc = _update(self.loc, self.precision, self.noise_var, stats)
+        batch = loc.shape[:-1]
+        return replace(
+            self, loc=loc, precision=precision.expand(*batch, -1, -1), noise_var=self.noise_var.expand(batch)
+        )
+
+    def predict(self, x: Float[Tensor, "*batch q d"]) -> Normal:
+        """p(y | x) at each row: a normal with batch_shape `(*batch, q)`."""
+        root = self._root(x)
+        var = root.square().sum(-1) + self.noise_var[..., None]
+        return Normal((x @ self.loc[..., None])[..., 0], var.sqrt())
+
+    def sample(self, num_draws: int, *, generator: Generator | None = None) -> "LinearFunctions":
+        """Draws of x -> x'w."""
+        return LinearFunctions(self.sample_params(num_draws, generator=generator), self.noise_var)
+
+    def joint(self, x: Float[Tensor, "*batch q d"]) -> LazyMultivariateNormal:
+        """x'w at all rows together; of rank d, and so degenerate for q > d."""
+        mean = (x @ self.loc[..., None])[..., 0]
+        return LazyMultivariateNormal(mean, RootLinearOperator(self._root(x)))
+
+    def log_evidence(self, data: Data | Statistics) -> Tensor:
+        """log N(y; X loc, X precision^-1 X' + noise_var I) for each task."""
+        stats = self._statistics(data)
+        precision, loc = _update(self.loc, self.precision, self.noise_var, stats)
+        return _log_evidence(self, stats, precision, loc).to(self.loc)
+
+    def sample_params(self, num_draws: int, *, generator: Generator | None = None) -> Tensor:
+        """Weights `(num_draws, *batch, d)`."""
+        noise = randn((num_draws, *self.loc.shape, 1), like=self.loc, generator=generator)
+        upper = cholesky(self.precision, "precision").mT
+        return self.loc + torch.linalg.solve_triangular(upper, noise, upper=True)[..., 0]
+
+    def log_prob(self, params: Tensor) -> Tensor:
+        """Log density of weights `(..., *batch, d)`."""
+        factor = cholesky(self.precision, "precision")
+        distance = (factor.mT @ (params - self.loc)[..., None])[..., 0].square().sum(-1)
+        return 0.5 * (log_det(factor) - distance - self.loc.shape[-1] * math.log(2.0 * math.pi))
+
+    def constrain(self, params: Tensor) -> dict[str, Tensor]:
+        return {"weights": params}
+
+    def fit(self, tasks: Data | Statistics) -> "LinearGaussian":
+        """Maximise the summed log evidence of `tasks` over loc, precision and noise_var by EM.
+
+        Args:
+            tasks: at least two tasks with rows, on one axis. `self` is where EM starts, and has no batch of its own.
+
+        Raises:
+            ValueError: fewer than two tasks have rows, or x does not have d columns.
+        """
+        stats = self._statistics(tasks)
+        require_enough_tasks(stats.count, self.batch_shape)
+        prior = self.to(torch.float64)
+        before = -math.inf
+        for _ in range(MAX_STEPS):
+            precision, loc = _update(prior.loc, prior.precision, prior.noise_var, stats)
+            evidence = float(_log_evidence(prior, stats, precision, loc).sum() / stats.count.sum())
+            if evidence - before < TOLERANCE:
+                break
+            before = evidence
+            prior = _maximise(stats, precision, loc)
+        return replace(prior.to(self.loc), learned_from=LearnedFrom.counts(stats.count))
+
+    def _statistics(self, data: Data | Statistics) -> Statistics:
+        require_columns(data, num_inputs=self.loc.shape[-1], event_shape=self.event_shape)
+        return Statistics.of(data)
+
+    def _root(self, x: Tensor) -> Tensor:
+        """R `(*batch, q, d)` with R R' = x precision^-1 x'."""
+        return torch.linalg.solve_triangular(cholesky(self.precision, "precision"), x.mT, upper=False).mT
+
+
+@dataclass(frozen=True, eq=False)
+class LinearFunctions:
+    """Draws of x -> x'w: weights `(draws, *batch, d)`, noise_var `(*batch,)`."""
+
+    weights: Float[Tensor, "draws *batch d"]
+    noise_var: Float[Tensor, "*batch"]
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return (x @ self.weights[..., None])[..., 0]
+
+    def predict(self, x: Tensor) -> Distribution:
+        mean = self(x)
+        return Normal(mean, self.noise_var[..., None].sqrt().expand_as(mean))
+
+
+def _update(loc: Tensor, precision: Tensor, noise_var: Tensor, stats: Statistics) -> tuple[Tensor, Tensor]:
+    """Posterior precision and mean of the weights, in the dtype of `loc`."""
+    d, raw = loc.shape[-1], stats.raw_second
+    xx, xy = raw[..., :d, :d], raw[..., :d, d]
+    scale = noise_var.double()[..., None]
+    total = precision.double() + xx / scale[..., None]
+    # the step from loc, not the mean itself, so that no rows change nothing and large locs lose no digits
+    gradient = (xy - (xx @ loc.double()[..., None])[..., 0]) / scale
+    mean = loc.double() + solve(cholesky(total, "precision"), gradient)
+    return total.to(loc), mean.to(loc)
+
+
+def _residual(stats: Statistics, weights: Tensor) -> Tensor:
+    """Sum of (y - x'w)^2 from centred moments: with raw ones it would cancel where y sits far from zero."""
+    d, scatter, mean = weights.shape[-1], stats.scatter, stats.mean
+    contrast = torch.cat([-weights.double(), torch.ones_like(weights[..., :1]).double()], -1)
+    centred = ((scatter @ contrast[..., None])[..., 0] * contrast).sum(-1)
+    return centred + stats.count * (mean[..., d] - (mean[..., :d] * weights).sum(-1)).square()
+
+
+def _log_evidence(prior: LinearGaussian, stats: Statistics, precision: Tensor, loc: Tensor) -> Tensor:
+    """Log evidence, given the posterior; Bishop (2006), equation 3.86, for any prior mean."""
+    start = prior.precision.double()
+    noise_var = prior.noise_var.double()
+    shift = (loc - prior.loc).double()
+    penalty = (shift * (start @ shift[..., None])[..., 0]).sum(-1)
+    volume = log_det(cholesky(precision.double(), "precision")) - log_det(cholesky(start, "precision"))
+    fit = _residual(stats, loc) / noise_var
+    return -0.5 * (stats.count * (2.0 * math.pi * noise_var).log() + volume + fit + penalty)
+
+
+def _maximise(stats: Statistics, precision: Tensor, loc: Tensor) -> LinearGaussian:
+    """The M step: moments of the tasks' weights and the expected residual, tasks on the first axis."""
+    d = loc.shape[-1]
+    cov = torch.cholesky_inverse(cholesky(precision, "precision"))
+    used = stats.count > 0
+    mean = loc[used].mean(0)
+    spread = (cov[used] + (loc[used] - mean)[..., :, None] * (loc[used] - mean)[..., None, :]).mean(0)
+    expected = _residual(stats, loc) + (stats.raw_second[..., :d, :d] * cov).sum((-2, -1))
+    noise_var = expected.sum() / stats.count.sum()
+    tiny = torch.finfo(torch.float64).tiny
+    return LinearGaussian(
+        mean, torch.cholesky_inverse(cholesky(spread, "covariance of weights")), noise_var.clamp(min=tiny)
+    )

@@ -1,0 +1,114 @@
+"""What a prior is: the small protocols that policies, samplers and optimisers are written against.
+
+A prior is a distribution over the functions that a family of tasks can have, and a posterior is that distribution
+after some rows of one task; so a prior is a posterior that has seen no rows. A draw is a *function*: whoever evaluates
+it knows nothing of weights, kernels or decoders. Each protocol is one capability, and a family has those that are true
+of it; nothing raises `NotImplementedError`.
+
+Shapes are draws, then tasks (`*batch`), then rows, then features or outputs (`*event`). A family without inputs takes
+`x` with zero features, and accepts None for one new row.
+"""
+
+from typing import Protocol, TypeVar, runtime_checkable
+
+import torch
+from torch import Generator, Tensor
+from torch.distributions import Distribution
+
+from bayesmeta.data import Data
+from bayesmeta.statistics import Statistics
+
+__all__ = ["Density", "Evidence", "Functions", "Joint", "Learnable", "Posterior", "Predictive"]
+
+# a TypeVar rather than typing.Self, which beartype cannot check inside undecorated classes
+P = TypeVar("P", bound="Predictive")
+L = TypeVar("L", bound="Learnable")
+
+
+@runtime_checkable
+class Functions(Protocol):
+    """A bundle of draws. Evaluated anywhere, any number of times, these are the same draws."""
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """f(x), noise-free: x `(*batch, q, d)` to `(draws, *batch, q, *event)`."""
+        ...
+
+    def predict(self, x: Tensor) -> Distribution:
+        """p(y | x, each draw)."""
+        ...
+
+
+@runtime_checkable
+class Predictive(Protocol):
+    """Marginal predictions, and learning from rows of a task."""
+
+    @property
+    def batch_shape(self) -> torch.Size:
+        """The tasks."""
+        ...
+
+    @property
+    def event_shape(self) -> torch.Size:
+        """`()` for one number per row, `(d,)` for a vector."""
+        ...
+
+    def condition(self: P, data: Data | Statistics) -> P:
+        """The posterior after the rows of `data`: a new object, `self` is unchanged."""
+        ...
+
+    def predict(self, x: Tensor) -> Distribution:
+        """p(y | x), noise included, marginal at each row. Deterministic."""
+        ...
+
+
+@runtime_checkable
+class Posterior(Predictive, Protocol):
+    """Draws of whole functions: what Thompson sampling asks for."""
+
+    def sample(self, num_draws: int, *, generator: Generator | None = None) -> Functions: ...
+
+
+@runtime_checkable
+class Joint(Posterior, Protocol):
+    """f at all q rows together, noise-free: what batch acquisition asks for."""
+
+    def joint(self, x: Tensor) -> Distribution: ...
+
+
+@runtime_checkable
+class Evidence(Predictive, Protocol):
+    """The marginal likelihood of a task's rows: what weighs one hypothesis against another."""
+
+    def log_evidence(self, data: Data | Statistics) -> Tensor:
+        """log p(rows), one number per task, shape `batch_shape`."""
+        ...
+
+
+@runtime_checkable
+class Learnable(Predictive, Protocol):
+    """A prior that can be learned from past tasks."""
+
+    def fit(self: L, tasks: Data) -> L:
+        """A new prior, learned from `tasks` and starting from `self`."""
+        ...
+
+
+@runtime_checkable
+class Density(Protocol):
+    """Explicit parameters: what MCMC asks for.
+
+    Parameters travel as one unconstrained vector of length p per task, and `log_prob` holds the log-Jacobian, so a
+    sampler needs no knowledge of supports. `constrain` names them in their natural form.
+    """
+
+    def sample_params(self, num_draws: int, *, generator: Generator | None = None) -> Tensor:
+        """Unconstrained draws `(num_draws, *batch, p)`."""
+        ...
+
+    def log_prob(self, params: Tensor) -> Tensor:
+        """Log density of unconstrained parameters `(..., *batch, p)`, Jacobian included."""
+        ...
+
+    def constrain(self, params: Tensor) -> dict[str, Tensor]:
+        """The same parameters by name, in their natural space."""
+        ...

@@ -1,0 +1,61 @@
+"""Every draw from an explicit generator. `torch.distributions` accepts none, so the primitives are here."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Generator, Tensor
+
+__all__ = ["categorical", "gamma", "rand", "randn", "seeded", "wishart_tril"]
+
+
+def randn(shape: Sequence[int], *, like: Tensor, generator: Generator | None = None) -> Tensor:
+    """Standard normal draws with the dtype and device of `like`."""
+    return torch.randn(tuple(shape), dtype=like.dtype, device=like.device, generator=generator)
+
+
+def rand(shape: Sequence[int], *, like: Tensor, generator: Generator | None = None) -> Tensor:
+    """Uniform draws on [0, 1) with the dtype and device of `like`."""
+    return torch.rand(tuple(shape), dtype=like.dtype, device=like.device, generator=generator)
+
+
+def gamma(shape: Sequence[int], concentration: Tensor, *, generator: Generator | None = None) -> Tensor:
+    """Gamma(concentration, 1) draws of shape `(*shape, *concentration.shape)`."""
+    return torch._standard_gamma(concentration.expand(*shape, *concentration.shape).contiguous(), generator=generator)
+
+
+def categorical(num_draws: int, logits: Tensor, *, generator: Generator | None = None) -> Tensor:
+    """Indices `(num_draws, *batch)` drawn with probabilities softmax(logits) over the last axis."""
+    probs = logits.softmax(-1)
+    flat = probs.reshape(-1, probs.shape[-1])
+    drawn = torch.multinomial(flat, num_draws, replacement=True, generator=generator)
+    return drawn.mT.reshape(num_draws, *logits.shape[:-1])
+
+
+def wishart_tril(shape: Sequence[int], df: Tensor, dim: int, *, generator: Generator | None = None) -> Tensor:
+    r"""Lower factors A of standard Wishart draws $A A^\top \sim W(df, I)$, shape `(*shape, *df.shape, dim, dim)`.
+
+    Bartlett's decomposition: squared diagonal entry i is chi-squared with df - i degrees of freedom, the entries
+    below the diagonal are standard normal.
+
+    Source: Anderson, An Introduction to Multivariate Statistical Analysis, 3rd ed. (2003), section 7.2.
+    """
+    degrees = df[..., None] - torch.arange(dim, dtype=df.dtype, device=df.device)
+    diagonal = (2.0 * gamma(shape, degrees / 2.0, generator=generator)).sqrt()
+    below = randn((*diagonal.shape, dim), like=df, generator=generator).tril(-1)
+    return below + torch.diag_embed(diagonal)
+
+
+@contextmanager
+def seeded(generator: Generator | None) -> Iterator[None]:
+    """Run code that draws from torch's global stream (Pyro, `Distribution.sample`) under `generator`.
+
+    The global stream is put back afterwards; with None it is used as it is.
+    """
+    if generator is None:
+        yield
+        return
+    seed = int(torch.randint(2**62, (), generator=generator, device=generator.device))
+    with torch.random.fork_rng(devices=[]):
+        torch.random.default_generator.manual_seed(seed)
+        yield

@@ -1,0 +1,170 @@
+r"""Additive sufficient statistics: all that a family in closed form knows of its rows.
+
+With z = (x, y) a row, inputs before outputs, and an origin o stored with them, the statistics are the count n, the
+first moments $\sum (z - o)$ and, for Gaussian families, the second moments $\sum (z - o)(z - o)^\top$. They add: a
+ragged batch is reduced at once, a stream or a shard is reduced and summed, a bandit's state is updated in place.
+
+Everything is float64, and the origin lies among the rows: raw second moments about zero lose every digit of the scatter
+when rows sit far from zero (at an offset of 1e6 the scatter is wrong by 4e-4).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float64
+from torch import Tensor
+
+from bayesmeta.data import Data
+
+__all__ = ["Statistics"]
+
+
+@dataclass(frozen=True, eq=False)
+class Statistics:
+    """Count, first and second moments of rows z = (x, y) about `origin`, for a batch of tasks.
+
+    The object is frozen, its tensors are not: `add_at` changes them in place, everything else returns a new object.
+
+    Args:
+        count: rows per task; whole unless rows were weighted.
+        origin: the point about which moments are taken, inputs then outputs.
+        first: sum of z - origin.
+        second: sum of (z - origin)(z - origin)^T, or None for families that need sums alone.
+        num_inputs: how many leading columns of z are inputs.
+    """
+
+    count: Float64[Tensor, "*batch"]
+    origin: Float64[Tensor, "*batch k"]
+    first: Float64[Tensor, "*batch k"]
+    second: Float64[Tensor, "*batch k k"] | None
+    num_inputs: int = 0
+
+    @property
+    def batch_shape(self) -> torch.Size:
+        return self.count.shape
+
+    @property
+    def mean(self) -> Tensor:
+        """Mean of z, `(*batch, k)`; the origin where there are no rows."""
+        return self.origin + self.first / self.count.clamp(min=1.0)[..., None]
+
+    @property
+    def scatter(self) -> Tensor:
+        """Centred sum of squares and products of z, `(*batch, k, k)`."""
+        shift = self.first / self.count.clamp(min=1.0)[..., None].sqrt()
+        return self._second() - shift[..., :, None] * shift[..., None, :]
+
+    @property
+    def raw_second(self) -> Tensor:
+        """Sum of z z^T, about zero, `(*batch, k, k)`."""
+        mean = self.mean
+        return self.scatter + self.count[..., None, None] * mean[..., :, None] * mean[..., None, :]
+
+    @classmethod
+    def of(cls, data: "Data | Statistics", *, order: int = 2) -> "Statistics":
+        """Reduce the rows of each task; `order` 1 leaves second moments out. Statistics pass through.
+
+        The origin of a task is its mean, so that `first` is near zero and `second` is the centred scatter.
+        """
+        if isinstance(data, Statistics):
+            return data
+        z, mask = _joined(data), data.mask[..., None]
+        count = data.mask.sum(-1, dtype=torch.float64)
+        padded = not bool(data.mask.all())
+        if padded:
+            z = z.masked_fill(~mask, 0.0)
+        origin = z.sum(-2) / count.clamp(min=1.0)[..., None]
+        centred = z.sub_(origin[..., None, :])  # `_joined` made z, so it may be overwritten
+        if padded:
+            centred.masked_fill_(~mask, 0.0)
+        first = centred.sum(-2)
+        second = centred.mT @ centred if order == 2 else None
+        return cls(count, origin, first, second, data.x.shape[-1])
+
+    @classmethod
+    def zeros(
+        cls,
+        batch_shape: Sequence[int],
+        num_inputs: int,
+        num_outputs: int,
+        *,
+        order: int = 2,
+        device: torch.device | str | None = None,
+    ) -> "Statistics":
+        """No rows. The first rows added to a task set its origin."""
+        count = torch.zeros(tuple(batch_shape), dtype=torch.float64, device=device)
+        k = num_inputs + num_outputs
+        second = count.new_zeros(*batch_shape, k, k) if order == 2 else None
+        return cls(count, count.new_zeros(*batch_shape, k), count.new_zeros(*batch_shape, k), second, num_inputs)
+
+    def __add__(self, other: "Statistics") -> "Statistics":
+        """The statistics of the rows of both, about the origin of the side with more rows."""
+        keep = (self.count >= other.count)[..., None]
+        origin = torch.where(keep, self.origin, other.origin)
+        a, b = self.about(origin), other.about(origin)
+        second = None if a.second is None or b.second is None else a.second + b.second
+        return Statistics(a.count + b.count, origin, a.first + b.first, second, self.num_inputs)
+
+    def about(self, origin: Tensor) -> "Statistics":
+        """The same statistics with moments about another origin, broadcast over tasks."""
+        shift = self.origin - origin
+        moved = self.count[..., None] * shift
+        second = self.second
+        if second is not None:
+            cross = self.first[..., :, None] * shift[..., None, :]
+            second = second + cross + cross.mT + moved[..., :, None] * shift[..., None, :]
+        origin = origin.expand_as(self.first).clone()
+        return Statistics(self.count, origin, self.first + moved, second, self.num_inputs)
+
+    def sum(self, dim: int = 0) -> "Statistics":
+        """Pool tasks along one task axis, about their pooled mean."""
+        if not -self.count.ndim <= dim < self.count.ndim:
+            raise IndexError(f"task axis {dim} does not exist: batch_shape is {tuple(self.batch_shape)}")
+        axis = dim % self.count.ndim
+        total = (self.count[..., None] * self.mean).sum(axis, keepdim=True)
+        origin = total / self.count.sum(axis, keepdim=True).clamp(min=1.0)[..., None]
+        moved = self.about(origin)
+        second = None if moved.second is None else moved.second.sum(axis)
+        return Statistics(moved.count.sum(axis), origin.squeeze(axis), moved.first.sum(axis), second, self.num_inputs)
+
+    def add_at(self, index: Any, data: Data) -> None:
+        """Add rows to the tasks named by `index`, in place; nothing else is touched or copied.
+
+        Args:
+            index: tensors or whole numbers, one per task axis, as in `count[index]`. No task may be named twice.
+            data: rows whose batch_shape is that of `count[index]`.
+        """
+        new = Statistics.of(data, order=1 if self.second is None else 2)
+        empty = (self.count[index] == 0)[..., None]
+        origin = torch.where(empty, new.origin, self.origin[index])
+        moved = new.about(origin)
+        self.origin[index] = origin
+        self.count[index] += moved.count
+        self.first[index] += moved.first
+        if self.second is not None and moved.second is not None:
+            self.second[index] += moved.second
+
+    @classmethod
+    def from_parquet(
+        cls, paths: str | Path | Sequence[str | Path], *, task: str, target: str, inputs: Sequence[str] | None = None
+    ) -> "Statistics":
+        """Per-task statistics of a table larger than memory: see `bayesmeta.frames.stream_statistics`."""
+        from bayesmeta.frames import stream_statistics
+
+        return stream_statistics(paths, task=task, target=target, inputs=inputs).statistics
+
+    def _second(self) -> Tensor:
+        if self.second is None:
+            raise ValueError("this family needs second moments; got statistics of order 1. Use Statistics.of(data)")
+        return self.second
+
+
+def _joined(data: Data) -> Tensor:
+    """z = (x, y) as a new float64 tensor `(*batch, n, k)`."""
+    y = data.y if data.event_shape else data.y[..., None]
+    if not data.x.shape[-1]:
+        return y.to(torch.float64, copy=True)
+    return torch.cat([data.x.to(torch.float64), y.to(torch.float64)], -1)

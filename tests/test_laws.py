@@ -1,0 +1,166 @@
+"""The laws that every family obeys, each for the capabilities it has. A family joins by one entry in families.py."""
+
+import dataclasses
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.distributions import Distribution
+
+from bayesmeta import Data
+from bayesmeta.protocol import Density, Evidence, Joint, Posterior
+from tests.families import FAMILIES, Family, seed
+
+NUM_DRAWS = 20_000
+
+every_family = pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES.keys())
+
+
+def having(capability: type) -> pytest.MarkDecorator:
+    able = {name: f for name, f in FAMILIES.items() if isinstance(f.prior, capability)}
+    return pytest.mark.parametrize("family", able.values(), ids=able.keys())
+
+
+def moments(prediction: Distribution) -> tuple[Tensor, Tensor]:
+    return prediction.mean, prediction.variance
+
+
+def close(a: Tensor, b: Tensor, rtol: float) -> None:
+    torch.testing.assert_close(a, b, rtol=rtol, atol=rtol)
+
+
+def same_predictions(a: object, b: object, x: Tensor, rtol: float) -> None:
+    for left, right in zip(moments(a.predict(x)), moments(b.predict(x)), strict=True):
+        close(left, right, rtol)
+
+
+@every_family
+@given(first=st.integers(0, 5), second=st.integers(0, 5), number=st.integers(0, 10**6))
+@settings(max_examples=15, deadline=None)
+def test_two_updates_equal_one(family: Family, first: int, second: int, number: int) -> None:
+    a, b, x = family.rows(first, number), family.rows(second, number + 1), family.draw_x(4, seed(number + 2))
+    same_predictions(family.prior.condition(a).condition(b), family.prior.condition(a + b), x, family.rtol * 100)
+
+
+@every_family
+def test_no_rows_change_nothing(family: Family) -> None:
+    x = family.draw_x(4, seed(1))
+    same_predictions(family.prior.condition(family.rows(0)), family.prior, x, family.rtol)
+
+
+@every_family
+def test_order_of_rows_is_irrelevant(family: Family) -> None:
+    data, x = family.rows(7), family.draw_x(4, seed(1))
+    shuffled = data.rows(torch.randperm(7, generator=seed(3)))
+    same_predictions(family.prior.condition(data), family.prior.condition(shuffled), x, family.rtol * 100)
+
+
+@every_family
+def test_a_batch_equals_a_loop(family: Family) -> None:
+    tasks = family.tasks([3, 6, 0, 1])
+    x = torch.stack([family.draw_x(2, seed(i)) for i in range(4)])
+    batch = family.prior.condition(tasks)
+    assert batch.batch_shape == (4,)
+    for i in range(4):
+        alone = family.prior.condition(tasks[i])
+        for left, right in zip(moments(batch.predict(x)), moments(alone.predict(x[i])), strict=True):
+            close(left[i], right, family.rtol * 10)
+
+
+@every_family
+def test_padding_is_invisible(family: Family) -> None:
+    clean = family.tasks([3, 6, 0, 1])
+    x, y = clean.x.clone(), clean.y.clone()
+    x[~clean.mask], y[~clean.mask] = 1e6, 1e6
+    dirty = Data(x, y, clean.mask)
+    new_x = torch.stack([family.draw_x(2, seed(i)) for i in range(4)])
+    same_predictions(family.prior.condition(dirty), family.prior.condition(clean), new_x, family.rtol)
+    if isinstance(family.prior, Evidence):
+        close(family.prior.log_evidence(dirty), family.prior.log_evidence(clean), family.rtol)
+
+
+@every_family
+def test_conditioning_leaves_the_prior_unchanged(family: Family) -> None:
+    x = family.draw_x(3, seed(1))
+    before = [m.clone() for m in moments(family.prior.predict(x))]
+    family.prior.condition(family.rows(5))
+    for left, right in zip(before, moments(family.prior.predict(x)), strict=True):
+        assert torch.equal(left, right)
+
+
+@having(Posterior)
+def test_draws_agree_with_predict(family: Family) -> None:
+    posterior, x = family.prior.condition(family.rows(4)), family.draw_x(3, seed(1))
+    each = posterior.sample(NUM_DRAWS, generator=seed(2)).predict(x)
+    mean, var = moments(posterior.predict(x))
+    # law of total variance, with the error of a mean over draws
+    error = each.mean.std(0) / NUM_DRAWS**0.5
+    assert (each.mean.mean(0) - mean).abs().le(5 * error + 1e-12).all()
+    second = each.variance + (each.mean - mean).square()
+    error = second.std(0) / NUM_DRAWS**0.5
+    assert (second.mean(0) - var).abs().le(5 * error + 1e-12).all()
+
+
+@having(Posterior)
+def test_one_draw_is_one_function(family: Family) -> None:
+    f = family.prior.condition(family.rows(4)).sample(3, generator=seed(0))
+    x = family.draw_x(6, seed(1))
+    rows = -1 - len(family.prior.event_shape)
+    whole = f(x)
+    assert whole.shape == (3, 6, *family.prior.event_shape)
+    close(torch.cat([f(x[:2]), f(x[2:])], rows), whole, 1e-9)
+    assert torch.equal(f(x), whole)
+
+
+@having(Posterior)
+def test_draws_follow_the_generator(family: Family) -> None:
+    x = family.draw_x(2, seed(1))
+    first, again, other = (family.prior.sample(5, generator=seed(number))(x) for number in (0, 0, 1))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+@having(Joint)
+def test_joint_agrees_with_draws(family: Family) -> None:
+    posterior, x = family.prior.condition(family.rows(4)), family.draw_x(3, seed(1))
+    f = posterior.sample(NUM_DRAWS, generator=seed(2))(x)
+    joint = posterior.joint(x)
+    error = f.std(0) / NUM_DRAWS**0.5
+    assert (f.mean(0) - joint.mean).abs().le(5 * error + 1e-12).all()
+    spread = (f - joint.mean).square()
+    assert (spread.mean(0) - joint.variance).abs().le(5 * spread.std(0) / NUM_DRAWS**0.5 + 1e-12).all()
+
+
+@having(Evidence)
+def test_evidence_is_the_sum_of_one_step_predictions(family: Family) -> None:
+    data = family.rows(6)
+    posterior, total = family.prior, torch.zeros((), dtype=torch.float64)
+    for i in range(6):
+        row = data.rows(slice(i, i + 1))
+        total = total + posterior.predict(row.x).log_prob(row.y)[0]
+        posterior = posterior.condition(row)
+    close(family.prior.log_evidence(data), total, family.rtol * 100)
+
+
+@having(Density)
+def test_parameter_draws_follow_their_density(family: Family) -> None:
+    """E_q[p/q] = 1 for q a perturbed posterior: holds only if density, Jacobian and draws agree."""
+    wide, narrow = family.prior.condition(family.rows(4)), family.prior.condition(family.rows(8))
+    params = wide.sample_params(NUM_DRAWS, generator=seed(5))
+    ratio = (narrow.log_prob(params) - wide.log_prob(params)).exp()
+    assert (ratio.mean() - 1.0).abs() < 5 * ratio.std() / NUM_DRAWS**0.5
+
+
+@every_family
+def test_moving_to_float32_keeps_the_answer(family: Family) -> None:
+    small = family.prior.to(torch.float32)
+    for field in dataclasses.fields(small):
+        value = getattr(small, field.name)
+        assert not isinstance(value, Tensor) or not value.is_floating_point() or value.dtype == torch.float32
+    data, x = family.rows(6), family.draw_x(3, seed(1))
+    left = moments(small.condition(data.to(torch.float32)).predict(x.float()))
+    for a, b in zip(left, moments(family.prior.condition(data).predict(x)), strict=True):
+        assert a.dtype == torch.float32
+        close(a.double(), b, 1e-4)
