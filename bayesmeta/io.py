@@ -123,7 +123,7 @@ def _parse(raw: bytes) -> tuple[dict[str, Any], dict[str, Tensor]]:
         raise ValueError(
             f"its format is {version}, and this version of bayesmeta reads up to {FORMAT}. Upgrade bayesmeta"
         )
-    if checksum != _checksum(header, tensors):
+    if version != FORMAT or checksum != _checksum(header, tensors):
         raise ValueError(f"its checksum differs from its content: {damaged}")
     for name, tensor in tensors.items():
         # a tensor without elements takes no bytes whatever its other axes claim, and a constructor may allocate by them
