@@ -97,7 +97,7 @@ class SearchSpace(TensorFields):
 
         table = nw.from_native(frame, eager_only=True)
         for name in columns:
-            if list(columns).count(name) > 1 or table.columns.count(name) > 1:
+            if list(columns).count(name) > 1:
                 raise ValueError(f"every parameter must be one column; {name!r} is named more than once")
             if name not in table.columns:
                 raise ValueError(f"parameter {name!r} is not a column; the table has {', '.join(table.columns)}")
@@ -315,12 +315,12 @@ def _scale(dist: Any) -> tuple[bool, float, float, float, float, float]:
         return False, -0.5, 1.0, 0.0, 1.0, 0.0
     if isinstance(dist, CategoricalDistribution):
         return False, 0.0, 1.0, 0.0, 1.0, 1.0
-    step = dist.step or 0.0
+    step = dist.step or 0
     low, high = dist.low - step / 2, dist.high + step / 2
     last = round((dist.high - dist.low) / step) if step else 0
     if dist.log:
         low, high = math.log(low), math.log(high)
-    return dist.log, low, high - low, dist.low, step, last
+    return dist.log, low, high - low, float(dist.low), float(step), float(last)
 
 
 def _internal(name: str, dist: BaseDistribution, value: Any, row: int) -> float:
@@ -386,14 +386,15 @@ def _inferred(name: str, entries: list[Any]) -> BaseDistribution:
         raise ValueError(f"parameter {name!r} must be finite; its values span {low} to {high}")
     log = low > 0 and high >= LOG_SPAN * low
     if log:
-        log = _off_centre(math.log(low), math.log(median), math.log(high)) < _off_centre(low, median, high)
+        log = _off_centre([math.log(v) for v in (low, median, high)]) < _off_centre([low, median, high])
     has_gaps = len(present) < len(entries)
     if all(isinstance(v, int) or (has_gaps and v.is_integer()) for v in values):
         return IntDistribution(int(low), int(high), log=log)
     return FloatDistribution(low, high, log=log)
 
 
-def _off_centre(low: float, middle: float, high: float) -> float:
+def _off_centre(ends: list[Any]) -> float:
+    low, middle, high = ends
     return abs((middle - low) / (high - low) - 0.5)
 
 
