@@ -8,11 +8,13 @@ import torch
 from jaxtyping import Bool, Shaped
 from torch import Tensor
 
-__all__ = ["Data"]
+from bayesmeta.fields import TensorFields
+
+__all__ = ["Data", "describe_rows"]
 
 
 @dataclass(frozen=True, eq=False)
-class Data:
+class Data(TensorFields):
     """Inputs `x`, outputs `y` and which rows are real, for a batch of tasks.
 
     The mask is the truth: a padded row may hold anything finite. `Data.pad` takes one (x, y) pair per task, `Data.of`
@@ -97,8 +99,8 @@ class Data:
             for name, value, first in (("x", x, pairs[0][0]), ("y", y, pairs[0][1])):
                 if value.shape[1:] != first.shape[1:]:
                     raise ValueError(
-                        f"every task must have the same columns; {name} of task {index} has shape {tuple(value.shape)}, "
-                        f"that of task 0 {tuple(first.shape)}"
+                        f"every task must have the same columns; {name} of task {index} has shape "
+                        f"{tuple(value.shape)}, that of task 0 {tuple(first.shape)}"
                     )
         lengths = torch.tensor([len(y) for _, y in pairs], device=pairs[0][1].device)
         xs = torch.nn.utils.rnn.pad_sequence([x for x, _ in pairs], batch_first=True)
@@ -167,9 +169,13 @@ def _require_finite(name: str, value: Tensor, mask: Tensor) -> None:
         return
     flat = value.reshape(*mask.shape, -1) if value.numel() else value
     bad = ~flat.isfinite().all(-1) & mask
+    if bool(bad.any()):
+        raise ValueError(f"{name} must be finite where mask is true; {describe_rows(bad)}")
+
+
+def describe_rows(bad: Bool[Tensor, "*batch n"]) -> str:
+    """Which rows break a rule, for an error message: `2 rows are not, the first is in task 0, row 2`."""
     num_bad = int(bad.sum())
-    if num_bad:
-        *task, row = bad.nonzero()[0].tolist()
-        where = f"task {task[0] if len(task) == 1 else tuple(task)}, row {row}" if task else f"row {row}"
-        rows = "1 row is not, it is" if num_bad == 1 else f"{num_bad} rows are not, the first is"
-        raise ValueError(f"{name} must be finite where mask is true; {rows} in {where}")
+    *task, row = bad.nonzero()[0].tolist()
+    where = f"task {task[0] if len(task) == 1 else tuple(task)}, row {row}" if task else f"row {row}"
+    return ("1 row is not, it is" if num_bad == 1 else f"{num_bad} rows are not, the first is") + f" in {where}"

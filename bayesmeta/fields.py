@@ -1,8 +1,10 @@
 """What every family shares as a frozen dataclass of tensors: moving it, and taking it apart for saving."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
+import torch
 from torch import Tensor
 
 __all__ = ["LearnedFrom", "TensorFields"]
@@ -23,6 +25,20 @@ class TensorFields:
 
         fields = {f.name: moved(getattr(self, f.name)) for f in dataclasses.fields(self)}  # type: ignore[arg-type]
         return type(self)(**fields)
+
+    def _replace(self: T, **changes: Any) -> T:
+        """`dataclasses.replace` for the results of arithmetic, which need no validation."""
+        new = object.__new__(type(self))
+        for field in dataclasses.fields(self):  # type: ignore[arg-type]
+            object.__setattr__(new, field.name, changes.get(field.name, getattr(self, field.name)))
+        return new
+
+    def _spread(self, batch_shape: Sequence[int], like: Tensor, *names: str) -> None:
+        """For `__post_init__`: numbers, and tensors of a smaller batch, become tensors over `batch_shape`."""
+        dtype = like.dtype if like.is_floating_point() else torch.get_default_dtype()
+        for name in names:
+            value = torch.as_tensor(getattr(self, name), dtype=dtype, device=like.device)
+            object.__setattr__(self, name, value.expand(tuple(batch_shape)))
 
     def state_dict(self) -> dict[str, Any]:
         """The fields by name: tensors, numbers, strings, None, or nested objects. `from_state` is the inverse."""

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-__all__ = ["cholesky", "log_det", "solve", "unravel"]
+__all__ = ["cholesky", "log_det", "pack_tril", "solve", "unpack_tril", "unravel"]
 
 
 def cholesky(matrix: Tensor, name: str) -> Tensor:
@@ -38,3 +38,18 @@ def log_det(factor: Tensor) -> Tensor:
 def solve(factor: Tensor, vector: Tensor) -> Tensor:
     """A^-1 v from the Cholesky factor of A; `vector` is `(*batch, d)`."""
     return torch.cholesky_solve(vector[..., None], factor)[..., 0]
+
+
+def pack_tril(factor: Tensor) -> Tensor:
+    """A lower factor with positive diagonal as an unconstrained vector: log diagonal, then the entries below it."""
+    dim = factor.shape[-1]
+    row, column = torch.tril_indices(dim, dim, -1, device=factor.device)
+    return torch.cat([factor.diagonal(dim1=-2, dim2=-1).log(), factor[..., row, column]], -1)
+
+
+def unpack_tril(vector: Tensor, dim: int) -> Tensor:
+    """The inverse of `pack_tril`: factors `(..., dim, dim)` from vectors of length dim (dim + 1) / 2."""
+    row, column = torch.tril_indices(dim, dim, -1, device=vector.device)
+    factor = torch.diag_embed(vector[..., :dim].exp())
+    factor[..., row, column] = vector[..., dim:]
+    return factor

@@ -55,7 +55,7 @@ class LinearGaussian(TensorFields):
     @classmethod
     def initial(cls, tasks: Data) -> "LinearGaussian":
         """A weak prior on the scale of `tasks`: each weight alone could explain all the variance of y."""
-        stats = Statistics.of(tasks).sum() if tasks.batch_shape else Statistics.of(tasks)
+        stats = Statistics.of(tasks).pooled()
         d = tasks.x.shape[-1]
         moments = stats.raw_second / stats.count.clamp(min=1.0)
         # a column or a target of zeros says nothing of its scale, and one is as good as any

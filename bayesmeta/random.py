@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import torch
 from torch import Generator, Tensor
 
-__all__ = ["categorical", "gamma", "rand", "randn", "seeded", "wishart_tril"]
+__all__ = ["categorical", "gamma", "log_gamma", "rand", "randn", "seeded", "wishart_tril"]
 
 
 def randn(shape: Sequence[int], *, like: Tensor, generator: Generator | None = None) -> Tensor:
@@ -22,6 +22,18 @@ def rand(shape: Sequence[int], *, like: Tensor, generator: Generator | None = No
 def gamma(shape: Sequence[int], concentration: Tensor, *, generator: Generator | None = None) -> Tensor:
     """Gamma(concentration, 1) draws of shape `(*shape, *concentration.shape)`."""
     return torch._standard_gamma(concentration.expand(*shape, *concentration.shape).contiguous(), generator=generator)
+
+
+def log_gamma(shape: Sequence[int], concentration: Tensor, *, generator: Generator | None = None) -> Tensor:
+    """Logarithms of Gamma(concentration, 1) draws, which for a small concentration would underflow to zero.
+
+    If G has concentration a + 1 and U is uniform, then G U^(1/a) has concentration a.
+
+    Source: Marsaglia and Tsang, A simple method for generating gamma variables (2000), section 6.
+    """
+    more = gamma(shape, concentration + 1.0, generator=generator).log()
+    uniform = rand(more.shape, like=concentration, generator=generator)
+    return more + torch.log1p(-uniform) / concentration
 
 
 def categorical(num_draws: int, logits: Tensor, *, generator: Generator | None = None) -> Tensor:
@@ -57,5 +69,5 @@ def seeded(generator: Generator | None) -> Iterator[None]:
         return
     seed = int(torch.randint(2**62, (), generator=generator, device=generator.device))
     with torch.random.fork_rng(devices=[]):
-        torch.random.default_generator.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)
         yield

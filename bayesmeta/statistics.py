@@ -71,17 +71,17 @@ class Statistics:
         """
         if isinstance(data, Statistics):
             return data
-        z, mask = _joined(data), data.mask[..., None]
+        z = _joined(data)
         count = data.mask.sum(-1, dtype=torch.float64)
-        padded = not bool(data.mask.all())
-        if padded:
-            z = z.masked_fill(~mask, 0.0)
-        origin = z.sum(-2) / count.clamp(min=1.0)[..., None]
-        centred = z.sub_(origin[..., None, :])  # `_joined` made z, so it may be overwritten
-        if padded:
-            centred.masked_fill_(~mask, 0.0)
-        first = centred.sum(-2)
-        second = centred.mT @ centred if order == 2 else None
+        pads = None if bool(data.mask.all()) else ~data.mask[..., None, :]
+        if pads is not None:
+            z.masked_fill_(pads, 0.0)
+        origin = z.sum(-1) / count.clamp(min=1.0)[..., None]
+        centred = z.sub_(origin[..., None])  # `_joined` made z, so it may be overwritten
+        if pads is not None:
+            centred.masked_fill_(pads, 0.0)
+        first = centred.sum(-1)
+        second = centred @ centred.mT if order == 2 else None
         return cls(count, origin, first, second, data.x.shape[-1])
 
     @classmethod
@@ -108,6 +108,10 @@ class Statistics:
         second = None if a.second is None or b.second is None else a.second + b.second
         return Statistics(a.count + b.count, origin, a.first + b.first, second, self.num_inputs)
 
+    def mean_from(self, point: Tensor) -> Tensor:
+        """Mean of z less `point`, which keeps its digits where both sit far from zero."""
+        return (self.origin - point) + self.first / self.count.clamp(min=1.0)[..., None]
+
     def about(self, origin: Tensor) -> "Statistics":
         """The same statistics with moments about another origin, broadcast over tasks."""
         shift = self.origin - origin
@@ -129,6 +133,21 @@ class Statistics:
         moved = self.about(origin)
         second = None if moved.second is None else moved.second.sum(axis)
         return Statistics(moved.count.sum(axis), origin.squeeze(axis), moved.first.sum(axis), second, self.num_inputs)
+
+    def pooled(self) -> "Statistics":
+        """All rows as those of one task."""
+        pooled = self
+        while pooled.batch_shape:
+            pooled = pooled.sum()
+        return pooled
+
+    def standardised(self, centre: Tensor, scale_tril: Tensor) -> "Statistics":
+        """The statistics of scale_tril^-1 (z - centre), for families without inputs."""
+        origin = torch.linalg.solve_triangular(scale_tril, (self.origin - centre)[..., None], upper=False)[..., 0]
+        first = torch.linalg.solve_triangular(scale_tril, self.first[..., None], upper=False)[..., 0]
+        half = torch.linalg.solve_triangular(scale_tril, self._second(), upper=False)
+        second = torch.linalg.solve_triangular(scale_tril, half.mT, upper=False)
+        return Statistics(self.count, origin, first, second)
 
     def add_at(self, index: Any, data: Data) -> None:
         """Add rows to the tasks named by `index`, in place; nothing else is touched or copied.
@@ -163,8 +182,10 @@ class Statistics:
 
 
 def _joined(data: Data) -> Tensor:
-    """z = (x, y) as a new float64 tensor `(*batch, n, k)`."""
-    y = data.y if data.event_shape else data.y[..., None]
-    if not data.x.shape[-1]:
-        return y.to(torch.float64, copy=True)
-    return torch.cat([data.x.to(torch.float64), y.to(torch.float64)], -1)
+    """z = (x, y) as a new float64 tensor `(*batch, k, n)`: sums over the last axis are the fast ones."""
+    y = data.y.mT if data.event_shape else data.y[..., None, :]
+    x = data.x.mT
+    z = torch.empty(*y.shape[:-2], x.shape[-2] + y.shape[-2], y.shape[-1], dtype=torch.float64, device=y.device)
+    z[..., : x.shape[-2], :] = x
+    z[..., x.shape[-2] :, :] = y
+    return z

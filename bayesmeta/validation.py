@@ -5,11 +5,43 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from bayesmeta.data import Data
-from bayesmeta.linalg import unravel
+from bayesmeta.data import Data, describe_rows
+from bayesmeta.linalg import cholesky, unravel
 from bayesmeta.statistics import Statistics
 
-__all__ = ["new_rows", "require_columns", "require_enough_tasks", "require_positive"]
+__all__ = [
+    "require_binary",
+    "require_columns",
+    "require_enough_tasks",
+    "require_finite",
+    "require_positive",
+    "require_positive_definite",
+    "require_spread",
+]
+
+ROUNDING = 1e-12
+
+
+def require_finite(name: str, value: Tensor) -> None:
+    """Every entry of a hyperparameter is a finite number."""
+    bad = ~value.isfinite()
+    if bool(bad.any()):
+        index = int(bad.reshape(-1).nonzero()[0])
+        raise ValueError(
+            f"{name} must be finite; got {value.reshape(-1)[index].item():g} at {unravel(index, value.shape)}"
+        )
+
+
+def require_positive_definite(name: str, matrix: Tensor, dim: int) -> None:
+    """Each task's matrix is `(dim, dim)`, symmetric and positive definite."""
+    if matrix.shape[-2:] != (dim, dim):
+        raise ValueError(
+            f"{name} must have shape {('...', dim, dim)}, as loc has {dim} entries; got {tuple(matrix.shape)}"
+        )
+    gap = (matrix - matrix.mT).abs().max().item()
+    if gap > 10.0 * torch.finfo(matrix.dtype).eps * matrix.abs().max().item():
+        raise ValueError(f"{name} must be symmetric; entries differ from their mirror image by up to {gap:.2g}")
+    cholesky(matrix, name)
 
 
 def require_positive(name: str, value: Tensor) -> None:
@@ -56,10 +88,36 @@ def require_enough_tasks(count: Tensor, batch_shape: torch.Size) -> None:
         )
 
 
-def new_rows(x: Tensor | None, batch_shape: torch.Size) -> int:
-    """How many new rows a family without inputs is asked about: one for None, else q of x `(*batch, q, 0)`."""
-    if x is None:
-        return 1
-    if x.ndim < 2 or x.shape[-1]:
-        raise ValueError(f"this family has no inputs: x must be None or have shape (..., q, 0); got {tuple(x.shape)}")
-    return x.shape[-2]
+def require_binary(data: Data | Statistics) -> None:
+    """Every real row of y is 0 or 1."""
+    if isinstance(data, Statistics):
+        bad = (data.mean < -ROUNDING) | (data.mean > 1.0 + ROUNDING)
+        if bool(bad.any()):
+            raise ValueError(f"y must be 0 or 1; a task has mean {data.mean[bad][0].item():g}")
+        return
+    bad = (data.y != 0) & (data.y != 1) & data.mask
+    if bool(bad.any()):
+        value = data.y[bad][0].item()
+        raise ValueError(f"y must be 0 or 1 where mask is true; {describe_rows(bad)} with value {value:g}")
+
+
+def require_spread(stats: Statistics) -> None:
+    """Rows differ within tasks: else noise and differences between tasks cannot be told apart.
+
+    In every direction: where all rows of a task agree along one, the evidence of a smaller variance there has no end.
+    """
+    pooled, within = stats.pooled(), stats.scatter.sum(0)
+    width = pooled.scatter.diagonal(dim1=-2, dim2=-1)
+    if not bool((width > 0).all()):
+        column = int((width <= 0).nonzero()[0])
+        raise ValueError(
+            f"y must vary to be learned from; column {column} is {pooled.mean[column].item():g} in every row. Drop it"
+        )
+    relative = within / (width[:, None] * width[None, :]).sqrt()
+    least = torch.linalg.eigvalsh(relative).min().item()
+    if least < ROUNDING:
+        raise ValueError(
+            f"fit needs rows that differ within tasks, in every direction of y; got {int(stats.count.sum())} rows in "
+            f"{stats.count.numel()} tasks that leave one out (least eigenvalue {least:.2g} of the scatter within "
+            "tasks, relative to all rows). Add rows to tasks, or drop outputs that others determine"
+        )

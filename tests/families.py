@@ -52,4 +52,27 @@ def _linear() -> Family:
     return Family(prior, 3, lambda n, g: randn((n,), like=F64, generator=g))
 
 
-FAMILIES: dict[str, Family] = {"linear_gaussian": _linear()}
+def _beta_bernoulli() -> Family:
+    return Family(
+        bm.BetaBernoulli(F64 + 1.5, F64 + 2.5), 0, lambda n, g: (rand((n,), like=F64, generator=g) < 0.3).double()
+    )
+
+
+def _normal_inverse_gamma() -> Family:
+    prior = bm.NormalInverseGamma(F64 - 0.5, F64 + 0.7, F64 + 4.0, F64 + 3.0)
+    return Family(prior, 0, lambda n, g: randn((n,), like=F64, generator=g))
+
+
+def _normal_inverse_wishart() -> Family:
+    prior = bm.NormalInverseWishart(
+        torch.tensor([0.5, -1.0, 2.0], dtype=torch.float64), F64 + 0.7, F64 + 9.0, _spd(3, 2)
+    )
+    return Family(prior, 0, lambda n, g: randn((n, 3), like=F64, generator=g))
+
+
+FAMILIES: dict[str, Family] = {
+    "beta_bernoulli": _beta_bernoulli(),
+    "linear_gaussian": _linear(),
+    "normal_inverse_gamma": _normal_inverse_gamma(),
+    "normal_inverse_wishart": _normal_inverse_wishart(),
+}

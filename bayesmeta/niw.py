@@ -1,0 +1,267 @@
+r"""Vectors of normal rows whose mean and covariance differ between tasks.
+
+For each task, with rows y that are vectors of length d,
+
+$$ y \sim N(\text{mean}, \text{cov}), \quad
+\text{mean} \mid \text{cov} \sim N(\text{loc}, \text{cov} / \text{pseudo\_count}), \quad
+\text{cov} \sim \text{InverseWishart}(\text{df}, \text{scatter}). $$
+
+Source: Gelman et al., Bayesian Data Analysis, 3rd ed. (2013), section 3.6; Murphy, Conjugate Bayesian analysis of the
+Gaussian distribution (2007), section 9.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from pyro.distributions import MultivariateStudentT
+from torch import Generator, Tensor
+from torch.distributions import MultivariateNormal
+
+from bayesmeta.constant import Constant, repeat_rows, row_shape
+from bayesmeta.data import Data
+from bayesmeta.fields import LearnedFrom, TensorFields
+from bayesmeta.linalg import cholesky, log_det, pack_tril, unpack_tril
+from bayesmeta.optimise import maximise
+from bayesmeta.random import randn, wishart_tril
+from bayesmeta.statistics import Statistics
+from bayesmeta.validation import (
+    require_columns,
+    require_enough_tasks,
+    require_finite,
+    require_positive,
+    require_positive_definite,
+    require_spread,
+)
+
+__all__ = ["MultivariateNormalFunctions", "NormalInverseWishart"]
+
+LARGEST_COUNT = 1e6  # where tasks share their mean or covariance, larger counts are always better: they stop here
+
+
+@dataclass(frozen=True, eq=False)
+class NormalInverseWishart(TensorFields):
+    """Normal-Inverse-Wishart over the mean and covariance of a task's rows.
+
+    Args:
+        loc: expected mean, in units of y.
+        pseudo_count: how many rows the belief in `loc` is worth, above zero.
+        df: how many rows the belief in the covariance is worth, above d - 1; its mean is finite above d + 1.
+        scatter: sum of squares and products of those rows, symmetric positive definite, in squared units of y.
+        learned_from: what `fit` learned this prior from, None for one written by hand.
+    """
+
+    loc: Float[Tensor, "*#batch d"]
+    pseudo_count: Float[Tensor, "*#batch"]
+    df: Float[Tensor, "*#batch"]
+    scatter: Float[Tensor, "*#batch d d"]
+    learned_from: LearnedFrom | None = None
+
+    def __post_init__(self) -> None:
+        d = self.loc.shape[-1]
+        require_finite("loc", self.loc)
+        require_positive_definite("scatter", self.scatter, d)
+        counts = (torch.as_tensor(self.pseudo_count).shape, torch.as_tensor(self.df).shape)
+        batch = torch.broadcast_shapes(self.loc.shape[:-1], self.scatter.shape[:-2], *counts)
+        self._spread(batch, self.loc, "pseudo_count", "df")
+        self._spread((*batch, d), self.loc, "loc")
+        self._spread((*batch, d, d), self.loc, "scatter")
+        require_positive("pseudo_count", self.pseudo_count)
+        require_positive("df - (d - 1)", self.df - (d - 1))
+
+    @classmethod
+    def initial(cls, tasks: Data | Statistics) -> "NormalInverseWishart":
+        """A weak prior on the scale of `tasks`: half of the variance within tasks, half between them."""
+        stats = Statistics.of(tasks).pooled()
+        var = stats.scatter.diagonal() / stats.count.clamp(min=1.0)
+        var = var.where(var > 0, 1.0)  # rows that do not vary say nothing of their scale
+        one = torch.ones_like(stats.count)
+        prior = cls(stats.mean, one, one * (len(var) + 2), torch.diag_embed(0.5 * var))
+        return prior.to(tasks.y if isinstance(tasks, Data) else var)
+
+    @property
+    def batch_shape(self) -> torch.Size:
+        return self.loc.shape[:-1]
+
+    @property
+    def event_shape(self) -> torch.Size:
+        return self.loc.shape[-1:]
+
+    def condition(self, data: Data | Statistics) -> "NormalInverseWishart":
+        r"""Posterior of mean and covariance after the rows of `data`.
+
+        Adds the number of rows $n$ to `pseudo_count` and `df`, moves `loc` to the weighted mean, and adds
+        $S + \frac{\kappa n}{\kappa + n} (\bar y - m)(\bar y - m)^\top$ to `scatter`, $S$ being the scatter of the rows.
+
+        Args:
+            data: `y` of shape `(*batch, n, d)` in the units of `loc`; tasks may be ragged or empty.
+
+        Returns:
+            A posterior whose batch_shape is that of `self` broadcast with the tasks of `data`.
+
+        Raises:
+            ValueError: `data.y` does not have `d` columns, or `data.x` has any.
+        """
+        fields = _update(self._natural(), self._statistics(data))
+        loc, pseudo_count, df, scatter = (field.to(self.loc) for field in fields)
+        return self._replace(loc=loc, pseudo_count=pseudo_count, df=df, scatter=scatter)
+
+    def predict(self, x: Tensor | None = None) -> MultivariateStudentT:
+        """p(y) at each row: a multivariate Student t with batch_shape `(*batch, q)`."""
+        rows = row_shape(x, self.batch_shape)
+        df, loc, scale_tril = self._student(1.0 + 1.0 / self.pseudo_count)
+        return MultivariateStudentT(df[..., None], loc[..., None, :], scale_tril[..., None, :, :]).expand(rows)
+
+    def sample(self, num_draws: int, *, generator: Generator | None = None) -> "MultivariateNormalFunctions":
+        """Draws of the mean, the same at every row."""
+        mean, scale_tril = self._draw(num_draws, generator)
+        return MultivariateNormalFunctions(mean, scale_tril)
+
+    def joint(self, x: Tensor | None = None) -> Constant:
+        """The mean at all rows together."""
+        return Constant(MultivariateStudentT(*self._student(1.0 / self.pseudo_count)), row_shape(x, self.batch_shape))
+
+    def log_evidence(self, data: Data | Statistics) -> Tensor:
+        """log p(y), mean and covariance integrated out, for each task."""
+        return _log_evidence(self._natural(), self._statistics(data)).to(self.loc)
+
+    def sample_params(self, num_draws: int, *, generator: Generator | None = None) -> Tensor:
+        """Mean and packed Cholesky factor of the covariance (`pack_tril`), `(num_draws, *batch, d + d(d + 1)/2)`."""
+        mean, scale_tril = self._draw(num_draws, generator)
+        return torch.cat([mean, pack_tril(scale_tril)], -1)
+
+    def log_prob(self, params: Tensor) -> Tensor:
+        """Log density of mean and packed factor `(..., *batch, d + d(d + 1)/2)`, Jacobian included."""
+        d = self.loc.shape[-1]
+        mean, packed = params[..., :d], params[..., d:]
+        log_diagonal, factor = packed[..., :d], unpack_tril(packed, d)
+        root = cholesky(self.scatter, "scatter")
+        half_log_det = log_diagonal.sum(-1)
+        distance = (
+            torch.linalg.solve_triangular(factor, (mean - self.loc)[..., None], upper=False).square().sum((-2, -1))
+        )
+        of_mean = 0.5 * (d * (self.pseudo_count / (2.0 * math.pi)).log() - self.pseudo_count * distance) - half_log_det
+        trace = torch.linalg.solve_triangular(factor, root.expand_as(factor), upper=False).square().sum((-2, -1))
+        of_cov = (
+            0.5 * (self.df * (log_det(root) - d * math.log(2.0)) - trace)
+            - torch.mvlgamma(0.5 * self.df, d)
+            - (self.df + d + 1) * half_log_det
+        )
+        # |d cov / d factor| = 2^d prod_i L_ii^(d - i), with i from zero, and L_ii once more for its logarithm
+        powers = torch.arange(d + 1, 1, -1, dtype=self.loc.dtype, device=self.loc.device)
+        return of_mean + of_cov + d * math.log(2.0) + (powers * log_diagonal).sum(-1)
+
+    def constrain(self, params: Tensor) -> dict[str, Tensor]:
+        d = self.loc.shape[-1]
+        factor = unpack_tril(params[..., d:], d)
+        return {"mean": params[..., :d], "cov": factor @ factor.mT}
+
+    def fit(self, tasks: Data | Statistics) -> "NormalInverseWishart":
+        """Maximise the summed log evidence of `tasks` over all hyperparameters, whatever the units of y.
+
+        Where tasks share their mean (or covariance), `pseudo_count` (or `df`) ends near 1e6.
+
+        Args:
+            tasks: at least two tasks with rows, on one axis. `self` is where the search starts, without a batch.
+
+        Raises:
+            ValueError: fewer than two tasks have rows, or rows do not differ within tasks in every direction.
+        """
+        stats = self._statistics(tasks)
+        require_enough_tasks(stats.count, self.batch_shape)
+        require_spread(stats)
+        d = self.loc.shape[-1]
+        pooled = stats.pooled()
+        centre, unit = pooled.mean, cholesky(pooled.scatter / pooled.count, "covariance of all rows")
+        standard = stats.standardised(centre, unit)
+
+        # the typical covariance, scatter / df, says how far the data are known; the scatter alone moves with both
+        def natural(vector: Tensor) -> Natural:
+            pseudo_count, excess = vector[d : d + 2].exp()
+            root = unpack_tril(vector[d + 2 :], d)
+            df = d - 1 + excess
+            return vector[:d], pseudo_count, df, df * root @ root.mT
+
+        loc, pseudo_count, df, scatter = self._natural()
+        start = torch.cat(
+            [
+                torch.linalg.solve_triangular(unit, (loc - centre)[:, None], upper=False)[:, 0],
+                torch.stack([pseudo_count, df - (d - 1)]).log(),
+                pack_tril(torch.linalg.solve_triangular(unit, cholesky(scatter / df, "scatter"), upper=False)),
+            ]
+        )
+        limit = torch.full_like(start, torch.inf)
+        limit[d : d + 2] = math.log(LARGEST_COUNT)
+        best = maximise(lambda v: _log_evidence(natural(v), standard).sum() / pooled.count, start, limit=limit)
+        loc, pseudo_count, df, scatter = natural(best)
+        fitted = NormalInverseWishart(
+            centre + unit @ loc, pseudo_count, df, _symmetric(unit @ scatter @ unit.mT), LearnedFrom.counts(stats.count)
+        )
+        return fitted.to(self.loc)
+
+    def _statistics(self, data: Data | Statistics) -> Statistics:
+        require_columns(data, num_inputs=0, event_shape=self.event_shape)
+        return Statistics.of(data)
+
+    def _natural(self) -> "Natural":
+        return self.loc.double(), self.pseudo_count.double(), self.df.double(), self.scatter.double()
+
+    def _student(self, spread: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """df, loc and factor of the marginal of a normal with mean `loc` and `spread` times the covariance."""
+        df = self.df - (self.loc.shape[-1] - 1)
+        return df, self.loc, cholesky(self.scatter, "scatter") * (spread / df).sqrt()[..., None, None]
+
+    def _draw(self, num_draws: int, generator: Generator | None) -> tuple[Tensor, Tensor]:
+        """Means `(num_draws, *batch, d)` and Cholesky factors of covariances `(num_draws, *batch, d, d)`."""
+        d = self.loc.shape[-1]
+        # With scatter = C C' and a standard Wishart draw U U', cov = (C U^-T)(C U^-T)'. Turning rows and columns of
+        # Bartlett's lower factor around leaves a Wishart draw and makes U upper, so that C U^-T is the factor of cov.
+        upper = wishart_tril((num_draws,), self.df, d, generator=generator).flip(-2, -1)
+        root = cholesky(self.scatter, "scatter").expand_as(upper)
+        scale_tril = torch.linalg.solve_triangular(upper.mT, root, upper=False, left=False)
+        noise = randn((*upper.shape[:-1], 1), like=self.loc, generator=generator)
+        mean = self.loc + (scale_tril @ noise)[..., 0] / self.pseudo_count[..., None].sqrt()
+        return mean, scale_tril
+
+
+@dataclass(frozen=True, eq=False)
+class MultivariateNormalFunctions:
+    """Draws of one mean `(draws, *batch, d)` and factor of the covariance `(draws, *batch, d, d)` per task."""
+
+    mean: Float[Tensor, "draws *batch d"]
+    scale_tril: Float[Tensor, "draws *batch d d"]
+
+    def __call__(self, x: Tensor | None = None) -> Tensor:
+        return repeat_rows(self.mean, x, event_dim=1)
+
+    def predict(self, x: Tensor | None = None) -> MultivariateNormal:
+        return MultivariateNormal(self(x), scale_tril=repeat_rows(self.scale_tril, x, event_dim=2))
+
+
+Natural = tuple[Tensor, Tensor, Tensor, Tensor]
+
+
+def _update(prior: Natural, stats: Statistics) -> Natural:
+    loc, pseudo_count, df, scatter = prior
+    shift = stats.mean_from(loc)
+    weight = stats.count / (pseudo_count + stats.count)
+    between = shift * (weight * pseudo_count)[..., None]
+    total = scatter + stats.scatter + between[..., :, None] * shift[..., None, :]
+    return loc + weight[..., None] * shift, pseudo_count + stats.count, df + stats.count, _symmetric(total)
+
+
+def _log_evidence(prior: Natural, stats: Statistics) -> Tensor:
+    d = prior[0].shape[-1]
+
+    def log_normaliser(pseudo_count: Tensor, df: Tensor, scatter: Tensor) -> Tensor:
+        volume = log_det(cholesky(scatter, "scatter"))
+        return torch.mvlgamma(0.5 * df, d) - 0.5 * (df * volume + d * pseudo_count.log())
+
+    _, *posterior = _update(prior, stats)
+    return log_normaliser(*posterior) - log_normaliser(*prior[1:]) - 0.5 * d * stats.count * math.log(math.pi)
+
+
+def _symmetric(matrix: Tensor) -> Tensor:
+    """Rounding differs between a product and its mirror image: make them equal to the last digit."""
+    return 0.5 * (matrix + matrix.mT)
