@@ -17,3 +17,8 @@ def _global_stream_untouched():
     before = torch.random.get_rng_state()
     yield
     assert torch.equal(before, torch.random.get_rng_state()), "the global random stream was used"
+
+
+def pytest_collection_modifyitems(items):
+    """Slow evidence last: what is broken in plain sight should show first."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is not None)
