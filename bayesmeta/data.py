@@ -117,14 +117,22 @@ class Data(TensorFields):
         return read_tasks(source, task=task, target=target, inputs=inputs).data
 
     def __add__(self, other: "Data") -> "Data":
-        """The rows of both, task by task."""
-        rows_axis = self.mask.ndim - 1
+        """The rows of both, task by task; their batches are broadcast."""
+        batch = torch.broadcast_shapes(self.batch_shape, other.batch_shape)
+        a, b, rows_axis = self.expand(batch), other.expand(batch), len(batch)
         return replace(
-            self,
-            x=torch.cat([self.x, other.x], rows_axis),
-            y=torch.cat([self.y, other.y], rows_axis),
-            mask=torch.cat([self.mask, other.mask], rows_axis),
+            a,
+            x=torch.cat([a.x, b.x], rows_axis),
+            y=torch.cat([a.y, b.y], rows_axis),
+            mask=torch.cat([a.mask, b.mask], rows_axis),
         )
+
+    def expand(self, batch_shape: Sequence[int]) -> "Data":
+        """The same rows for every task of a larger batch, without copies."""
+        rows_axis = self.mask.ndim - 1
+        x, y, mask = (v.expand(*batch_shape, *v.shape[rows_axis:]) for v in (self.x, self.y, self.mask))
+        extra = None if self.task_x is None else self.task_x.expand(*batch_shape, -1)
+        return Data(x, y, mask, extra)
 
     def __getitem__(self, index: Any) -> "Data":
         """Some of the tasks: an index, a slice or a mask over the first task axis."""
