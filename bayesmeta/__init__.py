@@ -2,21 +2,30 @@
 
 from bayesmeta.conjugate import BetaBernoulli
 from bayesmeta.data import Data
+from bayesmeta.gp import GaussianProcess
+from bayesmeta.hierarchy import Mixture
 from bayesmeta.io import load, save
 from bayesmeta.linear import LinearGaussian
 from bayesmeta.niw import NormalInverseWishart
 from bayesmeta.normal import NormalInverseGamma
+from bayesmeta.past_functions import PastFunctions
 from bayesmeta.statistics import Statistics
+from bayesmeta.transfer import transfer_hypotheses, trust
 
 __version__ = "0.1.0"
 
 __all__ = [
     "BetaBernoulli",
     "Data",
+    "GaussianProcess",
     "LinearGaussian",
+    "Mixture",
     "NormalInverseGamma",
     "NormalInverseWishart",
+    "PastFunctions",
     "Statistics",
     "load",
     "save",
+    "transfer_hypotheses",
+    "trust",
 ]

@@ -1,7 +1,7 @@
 """The families that must pass the laws of `test_laws.py`: adding one is one entry of FAMILIES."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -26,6 +26,7 @@ class Family:
     num_inputs: int
     draw_y: Callable[[int, Generator], Tensor]
     rtol: float = 1e-10
+    num_draws: int = 20_000  # of the Monte Carlo laws
 
     def draw_x(self, n: int, generator: Generator) -> Tensor:
         return rand((n, self.num_inputs), like=F64, generator=generator)
@@ -70,9 +71,39 @@ def _normal_inverse_wishart() -> Family:
     return Family(prior, 0, lambda n, g: randn((n, 3), like=F64, generator=g))
 
 
+def _gaussian_process() -> Family:
+    points = rand((6, 2), like=F64, generator=seed(3))
+    weights = randn((6, 3), like=F64, generator=seed(4))
+    past = bm.PastFunctions(points, torch.tensor([0.7, 0.4], dtype=torch.float64), weights[:, 0], weights[:, 1:])
+    prior = bm.GaussianProcess(
+        torch.tensor([0.5, 0.8], dtype=torch.float64), F64 + 0.6, F64 + 0.2, F64 + 0.3, F64 + 0.5, F64 + 1.5, past
+    )
+    return Family(prior, 2, lambda n, g: randn((n,), like=F64, generator=g), num_draws=2000)
+
+
+def _mixture() -> Family:
+    processes = replace(_gaussian_process().prior, past_weight=torch.tensor([0.0, 1.0, -1.0], dtype=torch.float64))
+    prior = bm.Mixture(processes, torch.tensor([0.5, 0.2, 0.3], dtype=torch.float64).log())
+    return Family(prior, 2, lambda n, g: randn((n,), like=F64, generator=g), num_draws=2000)
+
+
+def _nested_mixture() -> Family:
+    """As the hypotheses of transfer: structures share no axis with scales until they meet."""
+    processes = replace(
+        _gaussian_process().prior,
+        past_weight=torch.tensor([[0.0], [1.0]], dtype=torch.float64),
+        scale=torch.tensor([0.5, 1.0, 2.0], dtype=torch.float64),
+    )
+    prior = bm.Mixture.uniform(bm.Mixture.uniform(processes))
+    return Family(prior, 2, lambda n, g: randn((n,), like=F64, generator=g), num_draws=2000)
+
+
 FAMILIES: dict[str, Family] = {
     "beta_bernoulli": _beta_bernoulli(),
+    "gaussian_process": _gaussian_process(),
     "linear_gaussian": _linear(),
+    "mixture": _mixture(),
+    "nested_mixture": _nested_mixture(),
     "normal_inverse_gamma": _normal_inverse_gamma(),
     "normal_inverse_wishart": _normal_inverse_wishart(),
 }

@@ -13,8 +13,6 @@ from bayesmeta import Data
 from bayesmeta.protocol import Density, Evidence, Joint, Posterior
 from tests.families import FAMILIES, Family, seed
 
-NUM_DRAWS = 20_000
-
 every_family = pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES.keys())
 
 
@@ -93,13 +91,13 @@ def test_conditioning_leaves_the_prior_unchanged(family: Family) -> None:
 @having(Posterior)
 def test_draws_agree_with_predict(family: Family) -> None:
     posterior, x = family.prior.condition(family.rows(4)), family.draw_x(3, seed(1))
-    each = posterior.sample(NUM_DRAWS, generator=seed(2)).predict(x)
+    each = posterior.sample(family.num_draws, generator=seed(2)).predict(x)
     mean, var = moments(posterior.predict(x))
     # law of total variance, with the error of a mean over draws
-    error = each.mean.std(0) / NUM_DRAWS**0.5
+    error = each.mean.std(0) / family.num_draws**0.5
     assert (each.mean.mean(0) - mean).abs().le(5 * error + 1e-12).all()
     second = each.variance + (each.mean - mean).square()
-    error = second.std(0) / NUM_DRAWS**0.5
+    error = second.std(0) / family.num_draws**0.5
     assert (second.mean(0) - var).abs().le(5 * error + 1e-12).all()
 
 
@@ -125,12 +123,12 @@ def test_draws_follow_the_generator(family: Family) -> None:
 @having(Joint)
 def test_joint_agrees_with_draws(family: Family) -> None:
     posterior, x = family.prior.condition(family.rows(4)), family.draw_x(3, seed(1))
-    f = posterior.sample(NUM_DRAWS, generator=seed(2))(x)
+    f = posterior.sample(family.num_draws, generator=seed(2))(x)
     joint = posterior.joint(x)
-    error = f.std(0) / NUM_DRAWS**0.5
+    error = f.std(0) / family.num_draws**0.5
     assert (f.mean(0) - joint.mean).abs().le(5 * error + 1e-12).all()
     spread = (f - joint.mean).square()
-    assert (spread.mean(0) - joint.variance).abs().le(5 * spread.std(0) / NUM_DRAWS**0.5 + 1e-12).all()
+    assert (spread.mean(0) - joint.variance).abs().le(5 * spread.std(0) / family.num_draws**0.5 + 1e-12).all()
 
 
 @having(Evidence)
@@ -149,9 +147,9 @@ def test_parameter_draws_follow_their_density(family: Family) -> None:
     """E_q[p/q] = 1 for q a perturbed posterior: holds only if density, Jacobian and draws agree."""
     wide = family.prior.condition(family.rows(4))
     narrow = wide.condition(family.rows(1, number=1))  # one row: more would leave the ratio to a few draws
-    params = wide.sample_params(NUM_DRAWS, generator=seed(5))
+    params = wide.sample_params(family.num_draws, generator=seed(5))
     ratio = (narrow.log_prob(params) - wide.log_prob(params)).exp()
-    assert (ratio.mean() - 1.0).abs() < 5 * ratio.std() / NUM_DRAWS**0.5
+    assert (ratio.mean() - 1.0).abs() < 5 * ratio.std() / family.num_draws**0.5
 
 
 @every_family

@@ -1,0 +1,298 @@
+r"""Gaussian-process prior whose mean and kernel are learned from past tasks. Exact regression, batched over tasks.
+
+$$ y / \text{scale} = c + \beta\, m(x) + \sum_r u_r \varphi_r(x) + g(x) + e, $$
+
+with $c \sim N(\text{constant}, \text{constant\_var})$ a level, $m$ the mean of the functions of the past tasks and
+$\varphi$ the directions in which they differ (`PastFunctions`), $u_r \sim N(0, \text{past\_var})$, $g$ what no past
+task showed: a Matern-5/2 process of variance `outputscale`, and $e \sim N(0, \text{noise\_var})$. Without past functions
+this is the usual GP regression.
+
+Every parameter may have a batch of its own, and parameters that differ along one axis only keep size one along the
+others: a grid of (structures, scales) factorises one matrix per structure.
+
+Source: Rasmussen and Williams, Gaussian Processes for Machine Learning (2006), chapter 2 and section 2.7; empirical
+mean and covariance of past functions: Wang et al., Pre-trained Gaussian processes for Bayesian optimization (2024). Draws:
+Wilson et al., Efficiently sampling functions from Gaussian process posteriors (2020).
+"""
+
+import math
+from dataclasses import dataclass, replace
+from typing import cast
+
+import torch
+from gpytorch.distributions import MultivariateNormal as LazyMultivariateNormal
+from jaxtyping import Float
+from linear_operator import to_linear_operator
+from torch import Generator, Tensor
+from torch.distributions import Distribution, Normal
+
+from bayesmeta.data import Data
+from bayesmeta.fields import LearnedFrom, TensorFields
+from bayesmeta.linalg import cholesky, log_det
+from bayesmeta.past_functions import PastFunctions, matern52
+from bayesmeta.random import gamma, randn
+from bayesmeta.validation import require_columns, require_positive
+
+__all__ = ["GaussianProcess", "PathFunctions"]
+
+NUM_FREQUENCIES = 256  # of the random features of a draw
+
+ZERO, ONE = torch.zeros(()), torch.ones(())  # without axes, so that they take the dtype of what they meet
+
+
+@dataclass(frozen=True, eq=False)
+class GaussianProcess(TensorFields):
+    """A Gaussian process over tasks' functions, and after `condition` its posterior.
+
+    Args:
+        lengthscale: of the residual process g, per input, in units of x.
+        outputscale: variance of g, in squared units of y / scale.
+        noise_var: variance of one row's noise, in squared units of y / scale.
+        constant, constant_var: mean and variance of the level of a task.
+        scale: what one unit of the model is in units of y.
+        past: mean and directions of past functions, or None.
+        past_weight: the factor of the mean of past functions.
+        past_var: variance along the directions of past functions; 1 takes their empirical covariance as it is.
+        rows: what was conditioned on, None for a prior.
+        factor: Cholesky factor of the covariance of `rows`, `residual` that factor applied to their centred y / scale.
+        learned_from: what `fit` learned this prior from.
+    """
+
+    lengthscale: Float[Tensor, "*#batch d"]
+    outputscale: Float[Tensor, "*#batch"]
+    noise_var: Float[Tensor, "*#batch"]
+    constant: Float[Tensor, "*#batch"] = ZERO
+    constant_var: Float[Tensor, "*#batch"] = ZERO
+    scale: Float[Tensor, "*#batch"] = ONE
+    past: PastFunctions | None = None
+    past_weight: Float[Tensor, "*#batch"] = ONE
+    past_var: Float[Tensor, "*#batch"] = ONE
+    rows: Data | None = None
+    factor: Float[Tensor, "*#tasks n n"] | None = None
+    residual: Float[Tensor, "*#tasks n"] | None = None
+    learned_from: LearnedFrom | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("lengthscale", "outputscale", "noise_var", "scale"):
+            require_positive(name, getattr(self, name))
+
+    @classmethod
+    def initial(cls, tasks: Data) -> "GaussianProcess":
+        """A vague GP on the scale of `tasks`: lengthscales half the range of each input, a tenth of the variance noise."""
+        x, y = tasks.x[tasks.mask], tasks.y[tasks.mask].double()
+        if not len(y):
+            raise ValueError("GaussianProcess.initial needs at least one row to know the scale of y; got none")
+        span = x.amax(0) - x.amin(0)
+        var = y.var(correction=0)
+        var = var.where(var > 0, 1.0).to(tasks.y)
+        return cls(0.5 * span.where(span > 0, 1.0), var, 0.1 * var, constant=y.mean().to(tasks.y), constant_var=var)
+
+    @property
+    def batch_shape(self) -> torch.Size:
+        own = [self.lengthscale[..., 0], self.outputscale, self.noise_var, self.constant, self.constant_var, self.scale]
+        shapes = [p.shape for p in (*own, self.past_weight, self.past_var)]
+        return torch.broadcast_shapes(*shapes, *([self.rows.batch_shape] if self.rows is not None else []))
+
+    @property
+    def event_shape(self) -> torch.Size:
+        return torch.Size()
+
+    def condition(self, data: Data) -> "GaussianProcess":
+        """Posterior after more rows: the Cholesky factor of the old ones is kept and extended.
+
+        Padded rows become independent rows of unit variance and residual zero, which is exact and costs no case.
+        """
+        require_columns(data, num_inputs=self.lengthscale.shape[-1], event_shape=())
+        past_mean, directions = self._past_at(data.x)
+        cov = self._covariance(data.x, data.x, directions, directions)
+        centred = (data.y / self.scale[..., None] - self._mean(past_mean)) * data.mask
+        if self.rows is None or self.factor is None or self.residual is None:
+            if not data.mask.shape[-1]:
+                return self
+            factor = cholesky(self._masked(cov, data.mask), "covariance of rows")
+            residual = _whiten(factor, centred)
+            return replace(self, rows=data, factor=factor, residual=residual)
+        rows = self.rows
+        corner = self._root(data.x, directions) * data.mask[..., None, :]
+        schur = self._masked(cov, data.mask) - corner.mT @ corner
+        factor = _append(self.factor, corner, cholesky(schur, "covariance of rows"))
+        n, m = rows.mask.shape[-1], data.mask.shape[-1]
+        new = _whiten(factor[..., n:, n:], centred - (corner.mT @ self.residual[..., None])[..., 0])
+        batch = torch.broadcast_shapes(self.residual.shape[:-1], new.shape[:-1])
+        residual = torch.cat([self.residual.expand(*batch, n), new.expand(*batch, m)], -1)
+        return replace(self, rows=rows + data, factor=factor, residual=residual)
+
+    def predict(self, x: Float[Tensor, "*tasks q d"]) -> Normal:
+        """p(y | x) at each row: a normal with batch_shape `(*batch, q)`."""
+        mean, var = self._moments(x)
+        scale = self.scale[..., None]
+        return Normal(scale * mean, scale * (var + self.noise_var[..., None]).sqrt())
+
+    def marginal(self, x: Float[Tensor, "*tasks q d"]) -> Normal:
+        """p(f(x)) at each row, noise-free."""
+        mean, var = self._moments(x)
+        scale = self.scale[..., None]
+        return Normal(scale * mean, scale * var.sqrt())
+
+    def sample(self, num_draws: int, *, generator: Generator | None = None) -> "PathFunctions":
+        """Draws of f by random features of the prior, moved to the data exactly.
+
+        Mean and covariance over draws are those of the posterior; one draw is not quite Gaussian, as its residual
+        process is a sum of `NUM_FREQUENCIES` waves.
+        """
+        return PathFunctions.draw(self, num_draws, generator)
+
+    def joint(self, x: Float[Tensor, "*tasks q d"]) -> LazyMultivariateNormal:
+        """f at all rows together, noise-free."""
+        past_mean, directions = self._past_at(x)
+        mean, cov = self._mean(past_mean), self._covariance(x, x, directions, directions)
+        if self.residual is not None:
+            root = self._root(x, directions)
+            mean = mean + (root.mT @ self.residual[..., None])[..., 0]
+            cov = cov - root.mT @ root
+        scale = self.scale[..., None]
+        mean, cov = scale * mean, scale[..., None].square() * cov
+        batch = torch.broadcast_shapes(mean.shape[:-1], cov.shape[:-2])
+        # as an operator it is factorised when asked for, and with jitter, for rows of x may coincide
+        return LazyMultivariateNormal(mean.expand(*batch, -1), to_linear_operator(cov.expand(*batch, -1, -1)))
+
+    def log_evidence(self, data: Data) -> Tensor:
+        """log p(y | x) of each task's rows, given the rows conditioned on already."""
+        after = self.condition(data)
+        if after.residual is None or after.factor is None:
+            return self.outputscale.new_zeros(self.batch_shape)
+        start = 0 if self.residual is None else self.residual.shape[-1]
+        whitened = after.residual[..., start:]
+        volume = log_det(after.factor[..., start:, start:])
+        count = data.count.to(whitened)
+        return -0.5 * (whitened.square().sum(-1) + volume + count * (2.0 * math.pi * self.scale.square()).log())
+
+    def fit(self, tasks: Data, *, generator: Generator | None = None) -> "GaussianProcess":
+        """Learn kernel, past functions and their weight from `tasks`: see `bayesmeta.gp_training.pretrain`."""
+        from bayesmeta.gp_training import pretrain
+
+        return pretrain(self, tasks, generator=generator)
+
+    def residual_process_at(self, x: Float[Tensor, "q d"]) -> Tensor:
+        """Posterior mean of g alone, without level and past functions, in units of y / scale: `(*batch, q)`."""
+        rows, factor, residual = cast(Data, self.rows), cast(Tensor, self.factor), cast(Tensor, self.residual)
+        pull = torch.linalg.solve_triangular(factor.mT, residual[..., None], upper=True)
+        cross = self.outputscale[..., None, None] * matern52(x, rows.x, self.lengthscale) * rows.mask[..., None, :]
+        return (cross @ pull)[..., 0]
+
+    def _past_at(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and directions of past functions at x; zero, and none, where there is no past."""
+        if self.past is None:
+            return x.new_zeros(x.shape[:-1]), x.new_zeros(*x.shape[:-1], 0)
+        return self.past(x)
+
+    def _mean(self, past_mean: Tensor) -> Tensor:
+        """Prior mean of f / scale, `(*batch, q)`."""
+        return self.constant[..., None] + self.past_weight[..., None] * past_mean
+
+    def _covariance(self, a: Tensor, b: Tensor, a_directions: Tensor, b_directions: Tensor) -> Tensor:
+        """Prior covariance of f / scale between rows of `a` and of `b`, `(*batch, n, m)`."""
+        cov = self.outputscale[..., None, None] * matern52(a, b, self.lengthscale)
+        if self.past is not None:
+            cov = cov + self.past_var[..., None, None] * (a_directions @ b_directions.mT)
+        return cov + self.constant_var[..., None, None]
+
+    def _moments(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Posterior mean and variance of f / scale at each row, `(*batch, q)` both, without a covariance of q rows."""
+        past_mean, directions = self._past_at(x)
+        mean = self._mean(past_mean)
+        var = (self.outputscale + self.constant_var)[..., None] + self.past_var[..., None] * directions.square().sum(-1)
+        if self.residual is None:
+            batch = torch.broadcast_shapes(mean.shape, var.shape)
+            return mean.expand(batch), var.expand(batch)
+        root = self._root(x, directions)
+        mean = mean + (root.mT @ self.residual[..., None])[..., 0]
+        # rounding can leave a variance just below zero at a row with little noise
+        floor = torch.finfo(var.dtype).eps * var
+        return mean, torch.maximum(var - root.square().sum(-2), floor)
+
+    def _root(self, x: Tensor, directions: Tensor) -> Tensor:
+        """factor^-1 k(rows, x), `(*batch, n, q)`: what the data take away and where they pull."""
+        rows, factor = cast(Data, self.rows), cast(Tensor, self.factor)
+        cross = self._covariance(rows.x, x, self._past_at(rows.x)[1], directions) * rows.mask[..., :, None]
+        return torch.linalg.solve_triangular(factor, cross, upper=False)
+
+    def _masked(self, cov: Tensor, mask: Tensor) -> Tensor:
+        """Add noise; rows and columns of pads become those of the identity."""
+        eye = torch.eye(mask.shape[-1], dtype=cov.dtype, device=cov.device)
+        both = mask[..., :, None] & mask[..., None, :]
+        return torch.where(both, cov + self.noise_var[..., None, None] * eye, eye)
+
+
+@dataclass(frozen=True, eq=False)
+class PathFunctions:
+    """Draws of f: a prior path plus the correction that moves it to the data, exactly."""
+
+    process: GaussianProcess
+    frequencies: Float[Tensor, "draws *#batch waves d"]
+    amplitudes: Float[Tensor, "draws *#batch two_waves"]
+    direction_weights: Float[Tensor, "draws *#batch r"]
+    level: Float[Tensor, "draws *#batch"]
+    correction: Float[Tensor, "draws *#batch n"] | None
+
+    @classmethod
+    def draw(cls, process: GaussianProcess, num_draws: int, generator: Generator | None) -> "PathFunctions":
+        like, batch = process.lengthscale, process.batch_shape
+        d = like.shape[-1]
+        # the spectral density of Matern-5/2 is a multivariate t with 5 degrees of freedom
+        normal = randn((num_draws, *batch, NUM_FREQUENCIES, d), like=like, generator=generator)
+        chi = gamma((num_draws, *batch, NUM_FREQUENCIES), like.new_tensor(2.5), generator=generator) / 2.5
+        frequencies = normal / chi.sqrt()[..., None] / like[..., None, :]
+        amplitudes = randn((num_draws, *batch, 2 * NUM_FREQUENCIES), like=like, generator=generator)
+        rank = 0 if process.past is None else process.past.directions.shape[-1]
+        directions = randn((num_draws, *batch, rank), like=like, generator=generator)
+        directions = process.past_var.sqrt()[..., None] * directions
+        level = randn((num_draws, *batch), like=like, generator=generator)
+        level = process.constant + process.constant_var.sqrt() * level
+        path = cls(process, frequencies, amplitudes, directions, level, None)
+        if process.rows is None or process.factor is None:
+            return path
+        rows = process.rows
+        noise = randn((num_draws, *batch, rows.mask.shape[-1]), like=like, generator=generator)
+        noise = process.noise_var[..., None].sqrt() * noise
+        gap = (rows.y / process.scale[..., None] - path._unscaled(rows.x) - noise) * rows.mask
+        factor = process.factor.expand(*gap.shape, -1)
+        return replace(path, correction=torch.cholesky_solve(gap[..., None], factor)[..., 0])
+
+    def __call__(self, x: Float[Tensor, "*tasks q d"]) -> Tensor:
+        return self.process.scale[..., None] * self._unscaled(x)
+
+    def predict(self, x: Tensor) -> Distribution:
+        mean = self(x)
+        noise = self.process.scale * self.process.noise_var.sqrt()
+        return Normal(mean, noise[..., None].expand_as(mean))
+
+    def _unscaled(self, x: Tensor) -> Tensor:
+        process = self.process
+        past_mean, directions = process._past_at(x)
+        angles = x @ self.frequencies.mT
+        waves = (torch.cat([angles.sin(), angles.cos()], -1) @ self.amplitudes[..., None])[..., 0]
+        value = self.level[..., None] + process.past_weight[..., None] * past_mean
+        value = value + (process.outputscale / NUM_FREQUENCIES).sqrt()[..., None] * waves
+        value = value + (directions @ self.direction_weights[..., None])[..., 0]
+        if self.correction is None:
+            return value
+        rows = cast(Data, process.rows)
+        cross = process._covariance(x, rows.x, directions, process._past_at(rows.x)[1])
+        return value + ((cross * rows.mask[..., None, :]) @ self.correction[..., None])[..., 0]
+
+
+def _whiten(factor: Tensor, centred: Tensor) -> Tensor:
+    """factor^-1 centred, without copying a factor that several centred vectors share."""
+    batch = torch.broadcast_shapes(factor.shape[:-2], centred.shape[:-1])
+    factor = factor.expand(*batch, *factor.shape[-2:])
+    return torch.linalg.solve_triangular(factor, centred.expand(*batch, -1)[..., None], upper=False)[..., 0]
+
+
+def _append(factor: Tensor, corner: Tensor, new: Tensor) -> Tensor:
+    """The factor of [[A, B], [B', C]] from those of A and of the Schur complement; `corner` is factor^-1 B."""
+    batch = torch.broadcast_shapes(factor.shape[:-2], corner.shape[:-2], new.shape[:-2])
+    n, m = corner.shape[-2:]
+    top = torch.cat([factor.expand(*batch, n, n), factor.new_zeros(*batch, n, m)], -1)
+    bottom = torch.cat([corner.mT.expand(*batch, m, n), new.expand(*batch, m, m)], -1)
+    return torch.cat([top, bottom], -2)

@@ -1,0 +1,170 @@
+r"""Several hypotheses about a task at once: a mixture of posteriors, each weighted by its evidence.
+
+With components $k$ of weight $w_k$, the posterior after rows $D$ is the mixture of the components' posteriors with
+weights $w_k\, p_k(D) / \sum_j w_j\, p_j(D)$. A component may be a mixture itself.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Generator, Tensor
+from torch.distributions import Distribution
+
+from bayesmeta.data import Data
+from bayesmeta.fields import TensorFields
+from bayesmeta.protocol import Functions
+from bayesmeta.random import categorical
+
+__all__ = ["Mixture", "MixtureDistribution", "MixtureFunctions"]
+
+
+class MixtureDistribution(Distribution):
+    """A mixture along one axis of the batch of `components`.
+
+    `weights` are probabilities that broadcast against the batch of `components`; `axis`, counted from the right end of
+    the batch, is the axis of the hypotheses. `torch.distributions.MixtureSameFamily` knows the last axis only, which
+    here is that of the rows.
+    """
+
+    arg_constraints: dict[str, Any] = {}  # noqa: RUF012 - the shape in which torch declares it
+
+    def __init__(self, log_weights: Tensor, components: Distribution, axis: int) -> None:
+        if axis >= 0:
+            raise ValueError(f"axis is counted from the right end of the batch and so negative; got {axis}")
+        self.log_weights, self.components, self.axis = log_weights, components, axis
+        batch = list(components.batch_shape)
+        del batch[axis]
+        super().__init__(torch.Size(batch), components.event_shape, validate_args=False)
+
+    def expectation(self, function: Callable[[Distribution], Tensor]) -> Tensor:
+        """Weighted mean over hypotheses of a function of each component, of the shape of its batch and event."""
+        return self._weighted(function(self.components))
+
+    @property
+    def mean(self) -> Tensor:
+        return self._weighted(self.components.mean)
+
+    @property
+    def variance(self) -> Tensor:
+        axis = self.axis - len(self.event_shape)
+        spread = self.components.mean - self.mean.unsqueeze(axis)
+        return self._weighted(self.components.variance + spread.square())
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        each = self.components.log_prob(value.unsqueeze(self.axis - len(self.event_shape)))
+        return (self.log_weights + each).logsumexp(self.axis)
+
+    def cdf(self, value: Tensor) -> Tensor:
+        return self._weighted(self.components.cdf(value.unsqueeze(self.axis)))
+
+    def sample(self, sample_shape: torch.Size | tuple[int, ...] = ()) -> Tensor:
+        """Draws from torch's global stream, as every `Distribution.sample`."""
+        shape = torch.Size(sample_shape)
+        every = self.components.sample(torch.Size([shape.numel()]))
+        log_weights = self.log_weights.expand(self.components.batch_shape).movedim(self.axis, -1)
+        index = categorical(shape.numel(), log_weights)
+        axis = every.ndim + self.axis - len(self.event_shape)
+        return _pick(every, index, axis).reshape(*shape, *self.batch_shape, *self.event_shape)
+
+    def _weighted(self, each: Tensor) -> Tensor:
+        weights = self.log_weights.exp()
+        weights = weights.reshape(*weights.shape, *[1] * len(self.event_shape))
+        return (weights * each).sum(self.axis - len(self.event_shape))
+
+
+@dataclass(frozen=True, eq=False)
+class Mixture(TensorFields):
+    """Hypotheses along the last batch axis of `components`, and their log weights.
+
+    Args:
+        components: any posterior with `log_evidence`, of batch_shape `(*batch, hypotheses)`.
+        log_weights: normalised over the last axis.
+    """
+
+    components: Any
+    log_weights: Float[Tensor, "*batch hypotheses"]
+
+    def __post_init__(self) -> None:
+        if not self.components.batch_shape or self.log_weights.shape[-1] != self.components.batch_shape[-1]:
+            raise ValueError(
+                f"log_weights must have one entry per component; got {tuple(self.log_weights.shape)} "
+                f"for components of batch_shape {tuple(self.components.batch_shape)}"
+            )
+
+    @classmethod
+    def uniform(cls, components: Any) -> "Mixture":
+        """All components equally likely."""
+        size = components.batch_shape[-1]
+        return cls(components, torch.full((size,), 1.0 / size, dtype=torch.float64).log())
+
+    @property
+    def batch_shape(self) -> torch.Size:
+        return self.components.batch_shape[:-1]
+
+    @property
+    def event_shape(self) -> torch.Size:
+        return self.components.event_shape
+
+    @property
+    def weights(self) -> Tensor:
+        """Probabilities of the hypotheses, `(*batch, hypotheses)`."""
+        return self.log_weights.exp()
+
+    def condition(self, data: Data) -> "Mixture":
+        """Condition every component, and weigh each by its evidence."""
+        each = _for_each(data)
+        log_weights = self.log_weights + self.components.log_evidence(each)
+        return Mixture(self.components.condition(each), log_weights.log_softmax(-1))
+
+    def predict(self, x: Tensor) -> MixtureDistribution:
+        return self._mixed(self.components.predict(x.unsqueeze(-3)))
+
+    def marginal(self, x: Tensor) -> MixtureDistribution:
+        """p(f(x)) at each row, noise-free, where the components have it."""
+        return self._mixed(self.components.marginal(x.unsqueeze(-3)))
+
+    def sample(self, num_draws: int, *, generator: Generator | None = None) -> "MixtureFunctions":
+        """Draws, each of one hypothesis drawn by weight."""
+        index = categorical(num_draws, self.log_weights.expand(self.components.batch_shape), generator=generator)
+        return MixtureFunctions(self.components.sample(num_draws, generator=generator), index)
+
+    def joint(self, x: Tensor) -> MixtureDistribution:
+        return MixtureDistribution(self.log_weights, self.components.joint(x.unsqueeze(-3)), -1)
+
+    def log_evidence(self, data: Data) -> Tensor:
+        return (self.log_weights + self.components.log_evidence(_for_each(data))).logsumexp(-1)
+
+    def _mixed(self, each: Distribution) -> MixtureDistribution:
+        # the batch of a prediction ends in rows, the axis before them is that of the hypotheses
+        return MixtureDistribution(self.log_weights[..., None], each, -2)
+
+
+@dataclass(frozen=True, eq=False)
+class MixtureFunctions:
+    """Draws of all hypotheses, of which each draw keeps its own: `index` is `(draws, *batch)`."""
+
+    functions: Functions
+    index: Tensor
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return _pick(self.functions(x.unsqueeze(-3)), self.index, self.index.ndim)
+
+    def predict(self, x: Tensor) -> Distribution:
+        each = self.functions.predict(x.unsqueeze(-3))
+        params = {n: _pick(getattr(each, n), self.index, self.index.ndim) for n in each.arg_constraints}
+        return type(each)(**params)
+
+
+def _pick(every: Tensor, index: Tensor, axis: int) -> Tensor:
+    """Take one entry along `axis`: `index` has the axes of `every` but for that one, and lacks some at the end."""
+    index = index.reshape(*index.shape, *[1] * (every.ndim - 1 - index.ndim)).unsqueeze(axis)
+    return every.gather(axis, index.expand(*every.shape[:axis], 1, *every.shape[axis + 1 :])).squeeze(axis)
+
+
+def _for_each(data: Data) -> Data:
+    """The same rows for every hypothesis: one more batch axis, of size one."""
+    extra = None if data.task_x is None else data.task_x.unsqueeze(-2)
+    return Data(data.x.unsqueeze(-3), data.y.unsqueeze(data.mask.ndim - 1), data.mask.unsqueeze(-2), extra)

@@ -1,0 +1,48 @@
+r"""What past tasks' functions have in common and how they differ, as functions of x.
+
+Each past task is summarised by the posterior mean of a GP with one kernel for all tasks, written on shared points z:
+$f_j(x) = k(x, z) a_j$. Their mean $m(x) = k(x, z) \bar a$ and their leading principal directions
+$\varphi(x) = k(x, z) D$, with $\varphi(x) \varphi(x')^\top$ close to the empirical covariance of the $f_j$, are two
+matrix products however many tasks there were.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from bayesmeta.fields import TensorFields
+
+__all__ = ["PastFunctions", "matern52"]
+
+
+@dataclass(frozen=True, eq=False)
+class PastFunctions(TensorFields):
+    """Mean and directions of past functions on shared points.
+
+    Args:
+        points: where the kernel is centred.
+        lengthscale: of the Matern-5/2 kernel.
+        mean: weights of the mean function.
+        directions: weights of the directions in which past functions differ, one column each.
+    """
+
+    points: Float[Tensor, "points d"]
+    lengthscale: Float[Tensor, " d"]
+    mean: Float[Tensor, " points"]
+    directions: Float[Tensor, "points r"]
+
+    def __call__(self, x: Float[Tensor, "*batch n d"]) -> tuple[Tensor, Tensor]:
+        """The mean m(x) `(*batch, n)` and all directions at x `(*batch, n, r)`, from one kernel matrix."""
+        kernel = matern52(x, self.points, self.lengthscale)
+        return (kernel @ self.mean[:, None])[..., 0], kernel @ self.directions
+
+
+def matern52(a: Float[Tensor, "*#batch n d"], b: Float[Tensor, "*#batch m d"], lengthscale: Tensor) -> Tensor:
+    """Matern-5/2 correlations `(*batch, n, m)`; `lengthscale` is `(*batch, d)`."""
+    scaled = lengthscale[..., None, :] / math.sqrt(5.0)
+    # distances by differences: the faster way by products loses the digits of close points
+    r = torch.cdist(a / scaled, b / scaled, compute_mode="donot_use_mm_for_euclid_dist")
+    return (1.0 + r + r.square() / 3.0) * (-r).exp()

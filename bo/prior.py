@@ -1,0 +1,126 @@
+"""What past tuning tasks taught, with all that a new study needs: the search space, the direction, the prior."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from bayesmeta.data import Data
+from bayesmeta.fields import LearnedFrom, TensorFields
+from bayesmeta.gp import GaussianProcess
+from bayesmeta.transfer import transfer_hypotheses
+from bo.scores import normal_scores
+from bo.space import SearchSpace
+
+if TYPE_CHECKING:
+    from optuna import Study
+
+__all__ = ["TuningPrior"]
+
+MAX_STARTS = 64
+
+
+@dataclass(frozen=True, eq=False)
+class TuningPrior(TensorFields):
+    """A prior over the objectives of one search space.
+
+    Args:
+        space: the parameters, and their encoding as points of the unit cube.
+        direction: "minimize" or "maximize".
+        functions: a posterior on the unit cube, with `condition` and `marginal`.
+        starts: configurations that were the best of a past task, encoded; always among the candidates.
+        scores: whether `functions` are over normal scores, where more is better (what `fit` learns), or over the
+            objective in its own units.
+        learned_from: past tasks and rows.
+    """
+
+    space: SearchSpace
+    direction: str
+    functions: Any
+    starts: Float[Tensor, "starts d"] | None = None
+    scores: bool = True
+    learned_from: LearnedFrom | None = None
+
+    def __post_init__(self) -> None:
+        if self.direction not in ("minimize", "maximize"):
+            raise ValueError(f'direction must be "minimize" or "maximize"; got {self.direction!r}')
+
+    @classmethod
+    def fit(cls, space: SearchSpace, tasks: Data, direction: str) -> "TuningPrior":
+        """Learn from past tasks.
+
+        Args:
+            space: of all tasks.
+            tasks: `x` encoded by `space`, `y` the objective in its own units; at least two tasks that vary.
+            direction: of the objective.
+
+        Raises:
+            ValueError: fewer than two tasks have targets that vary.
+        """
+        sign = 1.0 if direction == "maximize" else -1.0
+        scores = normal_scores(sign * tasks.y, tasks.mask)
+        varies = (scores != 0).any(-1)
+        if int(varies.sum()) < 2:
+            raise ValueError(
+                f"learning a prior needs two tasks or more whose target varies; got {int(varies.sum())} of {len(varies)}. "
+                "Check the target column, or add past tasks"
+            )
+        ranked = Data(tasks.x.double(), scores, tasks.mask)[varies]
+        learned = GaussianProcess.initial(ranked).fit(ranked)
+        best = scores.masked_fill(~tasks.mask, -torch.inf).argmax(-1)
+        starts = tasks.x.double()[torch.arange(len(best)), best][varies].unique(dim=0)[:MAX_STARTS]
+        return cls(space, direction, transfer_hypotheses(learned), starts, True, learned.learned_from)
+
+    @classmethod
+    def from_studies(cls, studies: Iterable["Study"]) -> "TuningPrior":
+        """Learn from finished Optuna studies: each is a task, each completed trial a row.
+
+        Raises:
+            ValueError: a study has several objectives, directions differ, or fewer than two studies can be used.
+        """
+        from optuna.trial import TrialState
+
+        studies = list(studies)
+        for study in studies:
+            if len(study.directions) > 1:
+                raise ValueError(f"study {study.study_name!r} has {len(study.directions)} objectives; one is needed")
+        directions = {study.direction.name.lower() for study in studies}
+        if len(directions) > 1:
+            names = {
+                d: next(s.study_name for s in studies if s.direction.name.lower() == d) for d in sorted(directions)
+            }
+            raise ValueError(f"all studies must have one direction; got {names}. Fit one prior per direction")
+        done = [(s, s.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))) for s in studies]
+        used = [(s, [t for t in trials if t.params]) for s, trials in done]
+        used = [(s, trials) for s, trials in used if trials]
+        if len(used) < 2:
+            raise ValueError(
+                f"learning a prior needs at least two studies with completed trials; got {len(used)} of {len(studies)}"
+            )
+        space = SearchSpace.from_studies(s for s, _ in used)
+        tasks = Data.pad([(space.to_unit([t.params for t in ts]), [t.value for t in ts]) for _, ts in used])
+        return cls.fit(space, tasks, directions.pop())
+
+    @classmethod
+    def from_table(
+        cls, source: Any, *, task: str, target: str, direction: str, space: SearchSpace | None = None
+    ) -> "TuningPrior":
+        """Learn from a table in long form, one row per evaluated configuration.
+
+        Args:
+            source: a dataframe, or the path of a Parquet or CSV file.
+            task: the column that names the task.
+            target: the column of the objective.
+            direction: of the objective.
+            space: the parameters; inferred from the remaining columns where it is None.
+        """
+        from bayesmeta.frames import read_table
+
+        table = read_table(source, task=task, target=target)
+        if space is None:
+            space = SearchSpace.infer(table.frame, [c for c in table.frame.columns if c not in (task, target)])
+        x = space.to_unit(table.frame.select(*space.names).iter_rows(named=True))
+        return cls.fit(space, table.gather(x), direction)
