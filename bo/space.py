@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+import narwhals as nw
 import torch
 from jaxtyping import Float
 from optuna.distributions import (
@@ -93,8 +94,6 @@ class SearchSpace(TensorFields):
         Raises:
             ValueError: a column is named twice, not in the table, constant, empty, infinite or of another type.
         """
-        import narwhals.stable.v1 as nw
-
         table = nw.from_native(frame, eager_only=True)
         for name in columns:
             if list(columns).count(name) > 1:
