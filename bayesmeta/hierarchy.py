@@ -60,7 +60,7 @@ class MixtureDistribution(Distribution):
     def cdf(self, value: Tensor) -> Tensor:
         return self._weighted(self.components.cdf(value.unsqueeze(self.axis)))
 
-    def sample(self, sample_shape: torch.Size | tuple[int, ...] = ()) -> Tensor:
+    def sample(self, sample_shape: torch.Size | list[int] | tuple[int, ...] = ()) -> Tensor:
         """Draws from torch's global stream, as every `Distribution.sample`."""
         shape = torch.Size(sample_shape)
         every = self.components.sample(torch.Size([shape.numel()]))
@@ -155,7 +155,8 @@ class MixtureFunctions:
     def predict(self, x: Tensor) -> Distribution:
         each = self.functions.predict(x.unsqueeze(-3))
         params = {n: _pick(getattr(each, n), self.index, self.index.ndim) for n in each.arg_constraints}
-        return type(each)(**params)
+        family: Any = type(each)
+        return family(**params)
 
 
 def _pick(every: Tensor, index: Tensor, axis: int) -> Tensor:

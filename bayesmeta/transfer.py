@@ -25,7 +25,7 @@ __all__ = ["transfer_hypotheses", "trust"]
 # Prior weights and grids, fixed in advance; their exact values matter little (docs/design.md).
 PAST = 0.5  # the prior probability that the past applies in some form
 DIRECTION_FACTORS = (0.1, 1.0)  # of the learned variance along past directions
-RESIDUAL_FACTORS = (0.3, 1.0, 3.0)  # of the learned variance of what no past task showed
+RESIDUALS = (0.1, 0.3, 1.0)  # variance of what no past task showed, as shares of that of past functions
 LENGTHSCALES = (0.15, 0.3, 0.6)  # of vague processes, as shares of the diagonal of the past inputs' box
 SCALES = tuple(math.exp(-1.5 + 0.5 * i) for i in range(6))
 LEVEL_VAR = 4.0  # of the level, relative to the variance of past functions
@@ -34,7 +34,7 @@ LEVEL_VAR = 4.0  # of the level, relative to the variance of past functions
 def transfer_hypotheses(learned: GaussianProcess) -> Mixture:
     """A mixture (structures) of mixtures (scales) of Gaussian processes, around one that was learned from past tasks.
 
-    The first `len(DIRECTION_FACTORS) * len(RESIDUAL_FACTORS)` structures trust the past, the next the learned kernel
+    The first `len(DIRECTION_FACTORS) * len(RESIDUALS)` structures trust the past, the next the learned kernel
     only, the rest nothing; `trust` sums their weights.
 
     Raises:
@@ -50,8 +50,8 @@ def transfer_hypotheses(learned: GaussianProcess) -> Mixture:
     diagonal = span.where(span > 0, 1.0) * math.sqrt(len(span))
 
     rows: list[tuple[float, float, Tensor, Tensor]] = []  # past weight, factor of directions, outputscale, lengthscale
-    for direction in DIRECTION_FACTORS:
-        rows += [(1.0, direction, r * learned.outputscale, learned.lengthscale) for r in RESIDUAL_FACTORS]
+    for factor in DIRECTION_FACTORS:
+        rows += [(1.0, factor, share * total, learned.lengthscale) for share in RESIDUALS]
     rows += [(0.0, 0.0, total, learned.lengthscale)]
     rows += [(0.0, 0.0, total, share * diagonal) for share in LENGTHSCALES]
     weight, direction, outputscale, lengthscale = (
@@ -66,7 +66,7 @@ def transfer_hypotheses(learned: GaussianProcess) -> Mixture:
         past_weight=weight * learned.past_weight,
         past_var=direction * learned.past_var,
     )
-    num_past = len(DIRECTION_FACTORS) * len(RESIDUAL_FACTORS)
+    num_past = len(DIRECTION_FACTORS) * len(RESIDUALS)
     num_rest = len(rows) - num_past
     weights = [PAST / num_past] * num_past + [(1.0 - PAST) / num_rest] * num_rest
     scales = Mixture.uniform(processes)
@@ -75,6 +75,6 @@ def transfer_hypotheses(learned: GaussianProcess) -> Mixture:
 
 def trust(hypotheses: Mixture) -> dict[str, Tensor]:
     """Posterior probabilities that the past applies, that only its kernel does, and that nothing does."""
-    num_past = len(DIRECTION_FACTORS) * len(RESIDUAL_FACTORS)
+    num_past = len(DIRECTION_FACTORS) * len(RESIDUALS)
     past, kernel, nothing = hypotheses.weights.split([num_past, 1, len(LENGTHSCALES)], -1)
     return {"past": past.sum(-1), "kernel": kernel.sum(-1), "nothing": nothing.sum(-1)}

@@ -35,8 +35,8 @@ OUT = Path(__file__).parent.parent / "bayesmeta" / "datasets"
 SKLEARN = {"iris": "iris", "wine": "wine", "breast_cancer": "wdbc", "digits": "optdigits"}
 BALANCED = """australian banana bands breast bupa chess contraceptive german hayes-roth heart housevotes ionosphere
     led7digit magic mammographic monk-2 mushroom penbased phoneme pima ring saheart satimage segment sonar spambase
-    splice tae tic-tac-toe titanic twonorm vehicle vowel wisconsin""".split()
-IMBALANCED = "abalone9-18 flare-F haberman page-blocks0 winequality-red-4 yeast1".split()
+    splice tae tic-tac-toe titanic twonorm vehicle vowel wisconsin""".split()  # noqa: SIM905
+IMBALANCED = "abalone9-18 flare-F haberman page-blocks0 winequality-red-4 yeast1".split()  # noqa: SIM905
 
 
 def load_root(name: str) -> tuple[Any, np.ndarray]:
