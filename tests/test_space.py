@@ -1,6 +1,7 @@
 """Parameters to the unit cube and back, for every kind of distribution."""
 
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
+import bayesmeta as bm
 from bayesmeta.datasets.sklearn_tuning import PROBLEMS
 from benchmarks.collect_tasks import NUM_CONFIGS, SEED, shared_configs
 from bo.space import SearchSpace
@@ -131,6 +133,13 @@ MIXED = SearchSpace(
         "fixed": IntDistribution(7, 7),
     }
 )
+
+
+def test_a_space_is_saved_as_a_file(tmp_path: Path) -> None:
+    bm.save(MIXED, tmp_path / "space.safetensors")
+    again = bm.load(tmp_path / "space.safetensors")
+    assert again == MIXED
+    assert again.names == MIXED.names
 
 
 def test_the_encoding_is_as_documented() -> None:
