@@ -215,7 +215,7 @@ class _Numbering:
     MAX_SPAN = 2**22
     WHOLE = (pl.Int8, pl.Int16, pl.Int32, pl.Int64, pl.UInt8, pl.UInt16, pl.UInt32)
 
-    def __init__(self, dtype: pl.DataType) -> None:
+    def __init__(self, dtype: Any) -> None:
         self.known = pl.DataFrame(schema={"task": dtype, "number": pl.Int64})
         self.low = 0
         self.table: np.ndarray | None = None
