@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-__all__ = ["cholesky", "log_det", "pack_tril", "solve", "unpack_tril", "unravel"]
+__all__ = ["cholesky", "log_det", "pack_tril", "solve", "symmetric", "unpack_tril", "unravel"]
 
 
 def cholesky(matrix: Tensor, name: str) -> Tensor:
@@ -45,6 +45,11 @@ def pack_tril(factor: Tensor) -> Tensor:
     dim = factor.shape[-1]
     row, column = torch.tril_indices(dim, dim, -1, device=factor.device)
     return torch.cat([factor.diagonal(dim1=-2, dim2=-1).log(), factor[..., row, column]], -1)
+
+
+def symmetric(matrix: Tensor) -> Tensor:
+    """Rounding differs between a product and its mirror image: make them equal to the last digit."""
+    return 0.5 * (matrix + matrix.mT)
 
 
 def unpack_tril(vector: Tensor, dim: int) -> Tensor:

@@ -22,10 +22,16 @@ from torch.distributions import Distribution, Normal
 
 from bayesmeta.data import Data
 from bayesmeta.fields import LearnedFrom, TensorFields
-from bayesmeta.linalg import cholesky, log_det, solve
+from bayesmeta.linalg import cholesky, log_det, solve, symmetric
 from bayesmeta.random import randn
 from bayesmeta.statistics import Statistics
-from bayesmeta.validation import require_columns, require_enough_tasks, require_positive
+from bayesmeta.validation import (
+    require_columns,
+    require_enough_tasks,
+    require_finite,
+    require_positive,
+    require_positive_definite,
+)
 
 __all__ = ["LinearFunctions", "LinearGaussian"]
 
@@ -50,6 +56,8 @@ class LinearGaussian(TensorFields):
     learned_from: LearnedFrom | None = None
 
     def __post_init__(self) -> None:
+        require_finite("loc", self.loc)
+        require_positive_definite("precision", self.precision, self.loc.shape[-1])
         require_positive("noise_var", self.noise_var)
 
     @classmethod
@@ -77,8 +85,8 @@ class LinearGaussian(TensorFields):
         stats = self._statistics(data)
         precision, loc = _update(self.loc, self.precision, self.noise_var, stats)
         batch = loc.shape[:-1]
-        return replace(
-            self, loc=loc, precision=precision.expand(*batch, -1, -1), noise_var=self.noise_var.expand(batch)
+        return self._replace(
+            loc=loc, precision=precision.expand(*batch, -1, -1), noise_var=self.noise_var.expand(batch)
         )
 
     def predict(self, x: Float[Tensor, "*batch q d"]) -> Normal:
@@ -168,7 +176,7 @@ def _update(loc: Tensor, precision: Tensor, noise_var: Tensor, stats: Statistics
     d, raw = loc.shape[-1], stats.raw_second
     xx, xy = raw[..., :d, :d], raw[..., :d, d]
     scale = noise_var.double()[..., None]
-    total = precision.double() + xx / scale[..., None]
+    total = symmetric(precision.double() + xx / scale[..., None])
     # the step from loc, not the mean itself, so that no rows change nothing and large locs lose no digits
     gradient = (xy - (xx @ loc.double()[..., None])[..., 0]) / scale
     mean = loc.double() + solve(cholesky(total, "precision"), gradient)
@@ -204,6 +212,5 @@ def _maximise(stats: Statistics, precision: Tensor, loc: Tensor) -> LinearGaussi
     expected = _residual(stats, loc) + (stats.raw_second[..., :d, :d] * cov).sum((-2, -1))
     noise_var = expected.sum() / stats.count.sum()
     tiny = torch.finfo(torch.float64).tiny
-    return LinearGaussian(
-        mean, torch.cholesky_inverse(cholesky(spread, "covariance of weights")), noise_var.clamp(min=tiny)
-    )
+    precision = symmetric(torch.cholesky_inverse(cholesky(spread, "covariance of weights")))
+    return LinearGaussian(mean, precision, noise_var.clamp(min=tiny))

@@ -22,7 +22,7 @@ from torch.distributions import MultivariateNormal
 from bayesmeta.constant import Constant, repeat_rows, row_shape
 from bayesmeta.data import Data
 from bayesmeta.fields import LearnedFrom, TensorFields
-from bayesmeta.linalg import cholesky, log_det, pack_tril, unpack_tril
+from bayesmeta.linalg import cholesky, log_det, pack_tril, symmetric, unpack_tril
 from bayesmeta.optimise import maximise
 from bayesmeta.random import randn, wishart_tril
 from bayesmeta.statistics import Statistics
@@ -68,7 +68,7 @@ class NormalInverseWishart(TensorFields):
         self._spread((*batch, d), self.loc, "loc")
         self._spread((*batch, d, d), self.loc, "scatter")
         require_positive("pseudo_count", self.pseudo_count)
-        require_positive("df - (d - 1)", self.df - (d - 1))
+        require_positive(f"df - {d - 1}, its excess over d - 1,", self.df - (d - 1))
 
     @classmethod
     def initial(cls, tasks: Data | Statistics) -> "NormalInverseWishart":
@@ -196,7 +196,7 @@ class NormalInverseWishart(TensorFields):
         best = maximise(lambda v: _log_evidence(natural(v), standard).sum() / pooled.count, start, limit=limit)
         loc, pseudo_count, df, scatter = natural(best)
         fitted = NormalInverseWishart(
-            centre + unit @ loc, pseudo_count, df, _symmetric(unit @ scatter @ unit.mT), LearnedFrom.counts(stats.count)
+            centre + unit @ loc, pseudo_count, df, symmetric(unit @ scatter @ unit.mT), LearnedFrom.counts(stats.count)
         )
         return fitted.to(self.loc)
 
@@ -247,8 +247,8 @@ def _update(prior: Natural, stats: Statistics) -> Natural:
     shift = stats.mean_from(loc)
     weight = stats.count / (pseudo_count + stats.count)
     between = shift * (weight * pseudo_count)[..., None]
-    total = scatter + stats.scatter + between[..., :, None] * shift[..., None, :]
-    return loc + weight[..., None] * shift, pseudo_count + stats.count, df + stats.count, _symmetric(total)
+    total = torch.addcmul(scatter + stats.scatter, between[..., :, None], shift[..., None, :])
+    return loc + weight[..., None] * shift, pseudo_count + stats.count, df + stats.count, symmetric(total)
 
 
 def _log_evidence(prior: Natural, stats: Statistics) -> Tensor:
@@ -260,8 +260,3 @@ def _log_evidence(prior: Natural, stats: Statistics) -> Tensor:
 
     _, *posterior = _update(prior, stats)
     return log_normaliser(*posterior) - log_normaliser(*prior[1:]) - 0.5 * d * stats.count * math.log(math.pi)
-
-
-def _symmetric(matrix: Tensor) -> Tensor:
-    """Rounding differs between a product and its mirror image: make them equal to the last digit."""
-    return 0.5 * (matrix + matrix.mT)

@@ -55,7 +55,7 @@ class Statistics:
     def scatter(self) -> Tensor:
         """Centred sum of squares and products of z, `(*batch, k, k)`."""
         shift = self.first / self.count.clamp(min=1.0)[..., None].sqrt()
-        return self._second() - shift[..., :, None] * shift[..., None, :]
+        return torch.addcmul(self._second(), shift[..., :, None], shift[..., None, :], value=-1.0)
 
     @property
     def raw_second(self) -> Tensor:
@@ -73,7 +73,7 @@ class Statistics:
             return data
         z = _joined(data)
         count = data.mask.sum(-1, dtype=torch.float64)
-        pads = None if bool(data.mask.all()) else ~data.mask[..., None, :]
+        pads = None if int(count.sum()) == data.mask.numel() else ~data.mask[..., None, :]
         if pads is not None:
             z.masked_fill_(pads, 0.0)
         origin = z.sum(-1) / count.clamp(min=1.0)[..., None]

@@ -1,0 +1,162 @@
+"""Linear regression with Gaussian weights: maths against scipy, fit against a plain maximiser, bad input."""
+
+import math
+
+import numpy as np
+import pytest
+import scipy.optimize
+import scipy.stats
+import torch
+
+from bayesmeta import Data, LinearGaussian, Statistics
+from bayesmeta.linalg import pack_tril, unpack_tril
+from bayesmeta.random import rand, randn
+from bayesmeta.validation import require_positive_definite
+from tests.families import F64, seed
+
+FAR = 1e6
+LOC = torch.tensor([0.5, -1.0, 2.0], dtype=torch.float64)
+PRECISION = torch.tensor([[2.0, 0.5, 0.1], [0.5, 1.0, -0.2], [0.1, -0.2, 0.8]], dtype=torch.float64)
+PRIOR = LinearGaussian(LOC, PRECISION, F64 + 0.3)
+
+
+def inputs(*shape: int, number: int = 0) -> torch.Tensor:
+    """The last column is the intercept."""
+    x = randn((*shape, 3), like=F64, generator=seed(number))
+    x[..., 2] = 1.0
+    return x
+
+
+X, Y = inputs(6), randn((6,), like=F64, generator=seed(1))
+
+
+def simulate(prior: LinearGaussian, num_tasks: int, num_rows: int) -> Data:
+    x = inputs(num_tasks, num_rows, number=2)
+    weights = prior.sample_params(num_tasks, generator=seed(3))
+    noise = randn((num_tasks, num_rows), like=F64, generator=seed(4)) * prior.noise_var.sqrt()
+    return Data.of(x, (x @ weights[..., None])[..., 0] + noise)
+
+
+def evidence_by_scipy(loc: np.ndarray, cov: np.ndarray, noise_var: float, x: np.ndarray, y: np.ndarray) -> float:
+    return scipy.stats.multivariate_normal(x @ loc, x @ cov @ x.T + noise_var * np.eye(len(y))).logpdf(y)
+
+
+@pytest.mark.parametrize("offset", [0.0, FAR])
+def test_evidence_matches_scipy(offset: float) -> None:
+    y = Y + offset
+    prior = LinearGaussian(LOC + torch.tensor([0.0, 0.0, offset]), PRECISION, PRIOR.noise_var)
+    cov, near = torch.linalg.inv(PRECISION).numpy(), (y - offset).numpy()
+    expected = evidence_by_scipy(LOC.numpy(), cov, 0.3, X.numpy(), near)
+    assert prior.log_evidence(Data.of(X, y)).item() == pytest.approx(expected, rel=1e-10)
+
+
+@pytest.mark.parametrize("offset", [0.0, FAR])
+def test_posterior_and_prediction_match_the_textbook(offset: float) -> None:
+    y = Y + offset
+    prior = LinearGaussian(LOC + torch.tensor([0.0, 0.0, offset]), PRECISION, PRIOR.noise_var)
+    posterior = prior.condition(Data.of(X, y))
+    x, near, precision = X.numpy(), (y - offset).numpy(), PRECISION.numpy()
+    total = precision + x.T @ x / 0.3
+    loc = np.linalg.solve(total, precision @ LOC.numpy() + x.T @ near / 0.3)
+    np.testing.assert_allclose(posterior.precision, total, rtol=1e-10, atol=1e-10)
+    np.testing.assert_allclose(posterior.loc.numpy() - [0, 0, offset], loc, rtol=1e-10, atol=1e-10 + offset * 1e-15)
+    new = inputs(4, number=7)
+    var = np.einsum("ij,jk,ik->i", new.numpy(), np.linalg.inv(total), new.numpy())
+    np.testing.assert_allclose(posterior.predict(new).variance, var + 0.3, rtol=1e-10)
+    np.testing.assert_allclose(posterior.joint(new).variance, var, rtol=1e-10)
+    np.testing.assert_allclose(posterior.predict(new).mean - offset, new.numpy() @ loc, rtol=1e-9, atol=1e-9)
+
+
+def test_density_matches_scipy() -> None:
+    weights = randn((3,), like=F64, generator=seed(0))
+    expected = scipy.stats.multivariate_normal(LOC, torch.linalg.inv(PRECISION)).logpdf(weights)
+    assert PRIOR.log_prob(weights).item() == pytest.approx(expected, rel=1e-10)
+    assert torch.equal(PRIOR.constrain(weights)["weights"], weights)
+
+
+def test_fit_finds_the_greatest_evidence() -> None:
+    tasks = simulate(PRIOR, 40, 8)
+    fitted = LinearGaussian.initial(tasks).fit(tasks)
+    cov = torch.linalg.inv(fitted.precision)
+
+    def loss(vector: np.ndarray) -> float:
+        factor = unpack_tril(torch.as_tensor(vector[4:]), 3).numpy()
+        x, y, noise_var = tasks.x.numpy(), tasks.y.numpy(), np.exp(vector[3])
+        total = x @ (factor @ factor.T) @ x.transpose(0, 2, 1) + noise_var * np.eye(8)
+        residual = y - x @ vector[:3]
+        distance = (residual * np.linalg.solve(total, residual[..., None])[..., 0]).sum()
+        return 0.5 * (distance + np.linalg.slogdet(total)[1].sum() + y.size * math.log(2 * math.pi))
+
+    found = torch.cat([fitted.loc, fitted.noise_var.log()[None], pack_tril(torch.linalg.cholesky(cov))]).numpy()
+    assert -loss(found) == pytest.approx(fitted.log_evidence(tasks).sum().item(), rel=1e-10)
+    best = scipy.optimize.minimize(loss, found + 0.1, method="BFGS", options={"gtol": 1e-6})
+    assert fitted.log_evidence(tasks).sum().item() == pytest.approx(-best.fun, rel=1e-6)
+    assert found == pytest.approx(best.x, rel=1e-2, abs=1e-2)  # EM is slow at the end, where the evidence is flat
+
+
+def test_fit_recovers_known_hyperparameters() -> None:
+    tasks = simulate(PRIOR, 3000, 15)
+    fitted = LinearGaussian.initial(tasks).fit(tasks)
+    torch.testing.assert_close(fitted.loc, LOC, rtol=0, atol=0.1)
+    torch.testing.assert_close(torch.linalg.inv(fitted.precision), torch.linalg.inv(PRECISION), rtol=0.1, atol=0.05)
+    assert fitted.noise_var.item() == pytest.approx(0.3, rel=0.02)
+    assert fitted.learned_from is not None
+    assert (fitted.learned_from.tasks, fitted.learned_from.rows) == (3000, 45_000)
+
+
+def test_fit_does_not_depend_on_units() -> None:
+    tasks = simulate(PRIOR, 100, 8)
+    plain = LinearGaussian.initial(tasks).fit(tasks)
+    x_unit, y_unit = torch.tensor([1e-6, 1e6, 1.0], dtype=torch.float64), 1e5
+    moved = Data.of(tasks.x * x_unit, tasks.y * y_unit)
+    fitted = LinearGaussian.initial(moved).fit(moved)
+    assert fitted.noise_var.item() / y_unit**2 == pytest.approx(plain.noise_var.item(), rel=1e-4)
+    torch.testing.assert_close(fitted.loc * x_unit / y_unit, plain.loc, rtol=1e-3, atol=1e-3)
+
+
+def test_precision_stays_symmetric_to_the_last_digit() -> None:
+    tasks = simulate(PRIOR, 200, 9)
+    for prior in (PRIOR.condition(tasks), PRIOR.fit(tasks)):
+        assert torch.equal(prior.precision, prior.precision.mT)
+
+
+def test_statistics_stand_for_rows() -> None:
+    data = Data.pad([(X, Y), (X[:2], Y[:2])])
+    assert torch.equal(PRIOR.condition(data).loc, PRIOR.condition(Statistics.of(data)).loc)
+
+
+def test_a_batch_of_priors_meets_one_task_or_many() -> None:
+    batch = PRIOR.condition(Data.of(X.expand(4, 6, 3), rand((4, 6), like=F64, generator=seed(0))))
+    for data in (Data.of(X, Y), Data.of(X.expand(4, 6, 3), Y.expand(4, 6))):
+        posterior = batch.condition(data)
+        assert posterior.batch_shape == (4,)
+        assert posterior.predict(X.expand(4, 6, 3)).mean.shape == (4, 6)
+        assert posterior.sample(5, generator=seed(0))(X.expand(4, 6, 3)).shape == (5, 4, 6)
+
+
+def test_bad_hyperparameters_are_refused() -> None:
+    with pytest.raises(ValueError, match="noise_var must be finite and above zero; got 0"):
+        LinearGaussian(LOC, PRECISION, F64)
+    with pytest.raises(ValueError, match="loc must be finite; got nan at 0"):
+        LinearGaussian(LOC * math.nan, PRECISION, F64 + 1)
+    with pytest.raises(ValueError, match="precision is not positive definite"):
+        LinearGaussian(LOC, -PRECISION, F64 + 1)
+    # the constructor asks this, after the annotations that only tests check
+    with pytest.raises(
+        ValueError, match=r"precision must have shape \(..., 3, 3\), as loc has 3 entries; got \(2, 2\)"
+    ):
+        require_positive_definite("precision", torch.eye(2), 3)
+
+
+def test_wrong_rows_are_refused() -> None:
+    with pytest.raises(ValueError, match="x must have 3 columns; got 2"):
+        PRIOR.condition(Data.of(X[:, :2], Y))
+    with pytest.raises(ValueError, match="y must hold one number per row"):
+        PRIOR.condition(Data.of(X, X, event_dim=1))
+
+
+def test_fit_refuses_tasks_that_say_too_little() -> None:
+    with pytest.raises(ValueError, match="at least one row"):
+        PRIOR.fit(Data.of(torch.zeros(3, 0, 3), torch.zeros(3, 0)))
+    with pytest.raises(ValueError, match="at least two tasks with rows, on one axis; got 1"):
+        PRIOR.fit(Data.of(X, Y))
