@@ -44,6 +44,9 @@ class Data(TensorFields):
             raise ValueError(f"task_x must have shape {(*rows[:-1], 'p')}; got {tuple(self.task_x.shape)}")
         for name, value in (("x", self.x), ("y", self.y)):
             _require_finite(name, value, self.mask)
+        if self.task_x is not None and not bool(self.task_x.isfinite().all()):
+            bad = ~self.task_x.isfinite().all(-1)
+            raise ValueError(f"task_x must be finite; row {bad.nonzero()[0].tolist()} is not")
 
     @property
     def batch_shape(self) -> torch.Size:
@@ -173,7 +176,7 @@ def _pair(index: int, x: Any, y: Any, dtype: torch.dtype | None) -> tuple[Tensor
 
 
 def _require_finite(name: str, value: Tensor, mask: Tensor) -> None:
-    if bool(value.isfinite().all()):  # one pass in the common case
+    if bool(value.sum().isfinite()):  # one pass in the common case: what is not finite stays so in a sum
         return
     flat = value.reshape(*mask.shape, -1) if value.numel() else value
     bad = ~flat.isfinite().all(-1) & mask
