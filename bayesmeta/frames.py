@@ -166,14 +166,16 @@ def read_frame(source: Any) -> nw.DataFrame[Any]:
     """A table from the path of a Parquet or CSV file, or from any dataframe that narwhals knows."""
     if isinstance(source, str | Path):
         return nw.from_native(_read_file(Path(source)), eager_only=True)
-    _require_unique([str(column) for column in getattr(source, "columns", [])])
     try:
         frame = nw.from_native(source)
+        frame = frame.collect() if isinstance(frame, nw.LazyFrame) else frame
+    except nw.exceptions.DuplicateError as error:
+        raise ValueError(f"columns must have different names. {' '.join(str(error).split())}") from None
     except TypeError:
         raise TypeError(
             f"a table must be a path or a dataframe (pandas, polars, pyarrow, ...); got {type(source).__name__}"
         ) from None
-    return frame.collect() if isinstance(frame, nw.LazyFrame) else frame
+    return frame
 
 
 def _read_file(path: Path) -> pl.DataFrame:
@@ -420,9 +422,7 @@ def _require_file(path: Path) -> None:
 
 def _require_named(task: str, labels: Any, start: int) -> None:
     """Every row has a task; `labels` is a series of either library, whose first row is row `start` of the table."""
-    missing = labels.is_null().to_numpy()
-    if labels.dtype.is_float():
-        missing = missing | labels.is_nan().to_numpy()
+    missing = (labels.is_nan().fill_null(True) if labels.dtype.is_float() else labels.is_null()).to_numpy()
     if missing.any():
         raise ValueError(f"task column {task!r} must name a task in every row; row {start + missing.argmax()} has none")
 

@@ -4,15 +4,15 @@ $$ y / \text{scale} = c + \beta\, m(x) + \sum_r u_r \varphi_r(x) + g(x) + e, $$
 
 with $c \sim N(\text{constant}, \text{constant\_var})$ a level, $m$ the mean of the functions of the past tasks and
 $\varphi$ the directions in which they differ (`PastFunctions`), $u_r \sim N(0, \text{past\_var})$, $g$ what no past
-task showed: a Matern-5/2 process of variance `outputscale`, and $e \sim N(0, \text{noise\_var})$. Without past functions
-this is the usual GP regression.
+task showed: a Matern-5/2 process of variance `outputscale`, and $e \sim N(0, \text{noise\_var})$. Without past
+functions this is the usual GP regression.
 
 Every parameter may have a batch of its own, and parameters that differ along one axis only keep size one along the
 others: a grid of (structures, scales) factorises one matrix per structure.
 
 Source: Rasmussen and Williams, Gaussian Processes for Machine Learning (2006), chapter 2 and section 2.7; empirical
-mean and covariance of past functions: Wang et al., Pre-trained Gaussian processes for Bayesian optimization (2024). Draws:
-Wilson et al., Efficiently sampling functions from Gaussian process posteriors (2020).
+mean and covariance of past functions: Wang et al., Pre-trained Gaussian processes for Bayesian optimization (2024).
+Draws: Wilson et al., Efficiently sampling functions from Gaussian process posteriors (2020).
 """
 
 import math
@@ -78,7 +78,7 @@ class GaussianProcess(TensorFields):
 
     @classmethod
     def initial(cls, tasks: Data) -> "GaussianProcess":
-        """A vague GP on the scale of `tasks`: lengthscales half the range of each input, a tenth of the variance noise."""
+        """A vague GP on the scale of `tasks`: lengthscales half the range of an input, a tenth of the variance noise."""
         x, y = tasks.x[tasks.mask], tasks.y[tasks.mask].double()
         if not len(y):
             raise ValueError("GaussianProcess.initial needs at least one row to know the scale of y; got none")

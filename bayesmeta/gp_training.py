@@ -33,6 +33,7 @@ MAX_POINTS = 512  # on which past functions are written
 MAX_DIRECTIONS = 32
 CHUNK = 64  # tasks conditioned at once
 JITTER = 1e-6  # relative to the prior variance: past points may lie close together
+TOLERANCE = 1e-6  # relative, of the evidence per row: hyperparameters need no more digits
 PRIOR_WIDTH = 1.5  # standard deviation of log hyperparameters about their start: a factor of 4.5 is one sigma
 
 
@@ -90,7 +91,9 @@ def _fit_kernel(start: GaussianProcess, tasks: Data) -> GaussianProcess:
         evidence = process(vector).log_evidence(tasks).sum() - 0.5 * (vector / PRIOR_WIDTH).square().sum()
         return evidence / tasks.count.sum()
 
-    best = maximise(objective, torch.zeros(len(origin) + 1), limit=torch.full((len(origin) + 1,), 7.0))
+    best = maximise(
+        objective, torch.zeros(len(origin) + 1), limit=torch.full((len(origin) + 1,), 7.0), tolerance=TOLERANCE
+    )
     return process(best)
 
 
@@ -163,7 +166,7 @@ def _fit_strength(
         evidence = -0.5 * (whitened.square().sum() + log_det(factor).sum())
         return (evidence - 0.5 * (vector / PRIOR_WIDTH).square().sum()) / tasks.count.sum()
 
-    return strength(maximise(objective, torch.zeros(6), limit=torch.full((6,), 7.0)))
+    return strength(maximise(objective, torch.zeros(6), limit=torch.full((6,), 7.0), tolerance=TOLERANCE))
 
 
 def _summarise(points: Tensor, lengthscale: Tensor, weights: Tensor) -> PastFunctions:

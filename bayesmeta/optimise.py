@@ -14,13 +14,16 @@ GRADIENT_TOLERANCE = 1e-9
 VALUE_TOLERANCE = 1e-15  # relative, between two steps: what float64 can still tell apart
 
 
-def maximise(objective: Callable[[Tensor], Tensor], start: Tensor, *, limit: Tensor) -> Tensor:
+def maximise(
+    objective: Callable[[Tensor], Tensor], start: Tensor, *, limit: Tensor, tolerance: float = VALUE_TOLERANCE
+) -> Tensor:
     """The float64 vector near `start` where `objective` is greatest, by L-BFGS on its gradient.
 
     Args:
         objective: a differentiable function of one float64 vector, of order one so that the tolerances fit.
         start: the vector to begin with.
         limit: bound on the absolute value of each entry, infinite where there is none.
+        tolerance: relative change of the objective at which the search stops.
 
     Raises:
         ValueError: the objective is not finite at the best vector found, as it grows without bound.
@@ -40,7 +43,7 @@ def maximise(objective: Callable[[Tensor], Tensor], start: Tensor, *, limit: Ten
         jac=True,
         method="L-BFGS-B",
         bounds=bounds,
-        options={"maxiter": MAX_STEPS, "ftol": VALUE_TOLERANCE, "gtol": GRADIENT_TOLERANCE},
+        options={"maxiter": MAX_STEPS, "ftol": tolerance, "gtol": GRADIENT_TOLERANCE},
     )
     if not np.isfinite(found.fun) or not np.isfinite(found.x).all():
         raise ValueError(

@@ -24,9 +24,8 @@ import polars as pl
 from optuna.distributions import CategoricalDistribution, IntDistribution
 from scipy.stats import qmc
 
-from bayesmeta.datasets.sklearn_tuning import PROBLEMS, cross_validate, make_folds, subsample
+from bayesmeta.datasets.sklearn_tuning import PROBLEMS, SEED, cross_validate, make_folds, subsample
 
-SEED = 20260
 NUM_CONFIGS = 128
 OUT = Path(__file__).parent.parent / "bayesmeta" / "datasets"
 

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import narwhals as nw
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -65,7 +66,7 @@ class TuningPrior(TensorFields):
         varies = (scores != 0).any(-1)
         if int(varies.sum()) < 2:
             raise ValueError(
-                f"learning a prior needs two tasks or more whose target varies; got {int(varies.sum())} of {len(varies)}. "
+                f"a prior needs two tasks or more whose target varies; got {int(varies.sum())} of {len(varies)}. "
                 "Check the target column, or add past tasks"
             )
         ranked = Data(tasks.x.double(), scores, tasks.mask)[varies]
@@ -117,10 +118,15 @@ class TuningPrior(TensorFields):
             direction: of the objective.
             space: the parameters; inferred from the remaining columns where it is None.
         """
-        from bayesmeta.frames import read_table
+        from bayesmeta.frames import read_frame, read_tasks
 
-        table = read_table(source, task=task, target=target)
+        frame = read_frame(source)
+        for name in (task, target):
+            if name not in frame.columns:
+                raise ValueError(f"column {name!r} does not exist: the columns are {', '.join(frame.columns)}")
         if space is None:
-            space = SearchSpace.infer(table.frame, [c for c in table.frame.columns if c not in (task, target)])
-        x = space.to_unit(table.frame.select(*space.names).iter_rows(named=True))
-        return cls.fit(space, table.gather(x), direction)
+            space = SearchSpace.infer(frame.to_native(), [c for c in frame.columns if c not in (task, target)])
+        x = space.to_unit(frame.select(*space.names).iter_rows(named=True))
+        columns = {f"x{i}": column.numpy() for i, column in enumerate(x.mT)}
+        encoded = nw.from_dict({task: frame[task], target: frame[target], **columns}, backend="polars")
+        return cls.fit(space, read_tasks(encoded, task=task, target=target, inputs=list(columns)).data, direction)

@@ -41,7 +41,7 @@ __all__ = ["SearchSpace"]
 
 Params = Mapping[str, Any]
 
-LOG_SPAN = 100.0  # high / low from which a column of a table may be on a log scale
+LOG_SPAN = 10.0  # high / low from which a column of a table may be on a log scale
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ class SearchSpace(TensorFields):
 
         Whole numbers become integers (also in a float column with missing entries, which is how pandas keeps them),
         other numbers floats, strings and booleans categories. Numbers are on a log scale if they are positive, span
-        two decades, and their median is nearer to the middle in log terms. Ranges end at the values seen.
+        a decade, and their median is nearer to the middle in log terms. Ranges end at the values seen.
 
         Args:
             frame: any dataframe that narwhals knows, one row per configuration.
@@ -380,7 +380,7 @@ def _inferred(name: str, entries: list[Any]) -> BaseDistribution:
         raise ValueError(f"parameter {name!r} must vary over the table; it has {what}. Leave the column out")
     if kinds <= {bool, str}:
         return CategoricalDistribution(values)
-    low, median, high = values[0], values[len(values) // 2], values[-1]
+    low, median, high = values[0], sorted(present)[len(present) // 2], values[-1]
     if not (math.isfinite(low) and math.isfinite(high)):
         raise ValueError(f"parameter {name!r} must be finite; its values span {low} to {high}")
     log = low > 0 and high >= LOG_SPAN * low
