@@ -120,8 +120,15 @@ class Data(TensorFields):
         return read_tasks(source, task=task, target=target, inputs=inputs).data
 
     def __add__(self, other: "Data") -> "Data":
-        """The rows of both, task by task; their batches are broadcast."""
-        batch = torch.broadcast_shapes(self.batch_shape, other.batch_shape)
+        """The rows of both, task by task; their batches are broadcast, features of tasks are those of `self`."""
+        sides = [(d.x.shape[-1], tuple(d.event_shape)) for d in (self, other)]
+        if sides[0] != sides[1]:
+            raise ValueError(f"both sides must have the same features and event_shape; got {sides[0]} and {sides[1]}")
+        try:
+            batch = torch.broadcast_shapes(self.batch_shape, other.batch_shape)
+        except RuntimeError:
+            shapes = f"{tuple(self.batch_shape)} and {tuple(other.batch_shape)}"
+            raise ValueError(f"both sides must have the same tasks, or one of them one; got {shapes}") from None
         a, b, rows_axis = self.expand(batch), other.expand(batch), len(batch)
         return replace(
             a,

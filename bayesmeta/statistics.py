@@ -102,6 +102,12 @@ class Statistics:
 
     def __add__(self, other: "Statistics") -> "Statistics":
         """The statistics of the rows of both, about the origin of the side with more rows."""
+        sides = [(tuple(s.first.shape), s.num_inputs) for s in (self, other)]
+        if sides[0] != sides[1]:
+            raise ValueError(
+                "both sides must have the same tasks, inputs and outputs; got "
+                + " and ".join(f"moments of shape {shape} with {d} inputs" for shape, d in sides)
+            )
         keep = (self.count >= other.count)[..., None]
         origin = torch.where(keep, self.origin, other.origin)
         a, b = self.about(origin), other.about(origin)
@@ -155,7 +161,11 @@ class Statistics:
         Args:
             index: tensors or whole numbers, one per task axis, as in `count[index]`. No task may be named twice.
             data: rows whose batch_shape is that of `count[index]`.
+
+        Raises:
+            ValueError: a task is named twice, and all but the last of its entries would be lost.
         """
+        _require_distinct(index)
         new = Statistics.of(data, order=1 if self.second is None else 2)
         empty = (self.count[index] == 0)[..., None]
         origin = torch.where(empty, new.origin, self.origin[index])
@@ -189,3 +199,17 @@ def _joined(data: Data) -> Tensor:
     z[..., : x.shape[-2], :] = x
     z[..., x.shape[-2] :, :] = y
     return z
+
+
+def _require_distinct(index: Any) -> None:
+    parts = [
+        torch.as_tensor(p) for p in (index if isinstance(index, tuple) else (index,)) if isinstance(p, Tensor | list)
+    ]
+    if not any(p.numel() > 1 for p in parts) or parts[0].dtype == torch.bool:
+        return
+    named = torch.stack(torch.broadcast_tensors(*parts)).reshape(len(parts), -1)
+    distinct, times = named.unique(dim=1, return_counts=True)
+    if distinct.shape[1] < named.shape[1]:
+        twice = distinct[:, times.argmax()].tolist()
+        task = twice[0] if len(twice) == 1 else tuple(twice)
+        raise ValueError(f"task {task} is named more than once in index; give all its rows in one entry")
