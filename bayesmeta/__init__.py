@@ -1,16 +1,8 @@
 """bayesmeta: learn a prior from past tasks once, and use it everywhere a prior goes."""
 
-from bayesmeta.conjugate import BetaBernoulli
-from bayesmeta.data import Data
-from bayesmeta.gp import GaussianProcess
-from bayesmeta.hierarchy import Mixture
-from bayesmeta.io import load, save
-from bayesmeta.linear import LinearGaussian
-from bayesmeta.niw import NormalInverseWishart
-from bayesmeta.normal import NormalInverseGamma
-from bayesmeta.past_functions import PastFunctions
-from bayesmeta.statistics import Statistics
-from bayesmeta.transfer import transfer_hypotheses, trust
+from typing import TYPE_CHECKING
+
+from bayesmeta.lazy import lazily
 
 __version__ = "0.1.0"
 
@@ -29,3 +21,39 @@ __all__ = [
     "transfer_hypotheses",
     "trust",
 ]
+
+if TYPE_CHECKING:
+    from bayesmeta.conjugate import BetaBernoulli
+    from bayesmeta.data import Data
+    from bayesmeta.gp import GaussianProcess
+    from bayesmeta.hierarchy import Mixture
+    from bayesmeta.io import load, save
+    from bayesmeta.linear import LinearGaussian
+    from bayesmeta.niw import NormalInverseWishart
+    from bayesmeta.normal import NormalInverseGamma
+    from bayesmeta.past_functions import PastFunctions
+    from bayesmeta.statistics import Statistics
+    from bayesmeta.transfer import transfer_hypotheses, trust
+else:
+    __getattr__ = lazily(
+        __name__,
+        {
+            "BetaBernoulli": "conjugate",
+            "Data": "data",
+            "GaussianProcess": "gp",
+            "LinearGaussian": "linear",
+            "Mixture": "hierarchy",
+            "NormalInverseGamma": "normal",
+            "NormalInverseWishart": "niw",
+            "PastFunctions": "past_functions",
+            "Statistics": "statistics",
+            "load": "io",
+            "save": "io",
+            "transfer_hypotheses": "transfer",
+            "trust": "transfer",
+        },
+    )
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

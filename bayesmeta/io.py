@@ -30,7 +30,7 @@ from torch import Tensor
 
 from bayesmeta.fields import LearnedFrom, TensorFields
 
-__all__ = ["load", "read_header", "save"]
+__all__ = ["load", "read_header", "require_place", "save", "write_whole"]
 
 FORMAT = 1
 GROUP = "bayesmeta.families"
@@ -61,7 +61,7 @@ def save(prior: TensorFields, path: str | Path) -> None:
         "prior": _encode(prior, "", tensors),
     }
     header["checksum"] = _checksum(header, tensors)
-    _replace(Path(path), safetensors.torch.save(tensors, {KEY: _canonical(header)}))
+    write_whole(path, safetensors.torch.save(tensors, {KEY: _canonical(header)}))
 
 
 def load(path: str | Path) -> Any:
@@ -240,13 +240,24 @@ def _short(value: Any) -> str:
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
-def _replace(path: Path, raw: bytes) -> None:
-    """Write a file that is either absent, as it was, or whole, also if the process is killed or the power fails."""
-    path = Path(os.path.realpath(path))  # through a link, not over it
+def require_place(path: str | Path) -> Path:
+    """Where a file of this name would be written, links followed.
+
+    Raises:
+        FileNotFoundError: the folder does not exist.
+        ValueError: `path` is a directory.
+    """
+    path = Path(os.path.realpath(path))
     if path.is_dir():
         raise ValueError(f"cannot save to {path}: it is a directory. Name a file in it, such as prior.safetensors")
     if not path.parent.is_dir():
         raise FileNotFoundError(f"cannot save to {path}: the folder {path.parent} does not exist")
+    return path
+
+
+def write_whole(path: str | Path, raw: bytes) -> None:
+    """Write a file that is either absent, as it was, or whole, also if the process is killed or the power fails."""
+    path = require_place(path)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         with _new_file(temporary) as file:

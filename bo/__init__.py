@@ -1,10 +1,31 @@
 """Bayesian optimisation that starts from past studies: an Optuna sampler, and any posterior as a BoTorch model."""
 
-from bo.acquisition import expected_improvement
-from bo.prior import TuningPrior
-from bo.sampler import MetaSampler
-from bo.scores import normal_scores
-from bo.space import SearchSpace
-from bo.surrogate import Surrogate
+from typing import TYPE_CHECKING
+
+from bayesmeta.lazy import lazily
 
 __all__ = ["MetaSampler", "SearchSpace", "Surrogate", "TuningPrior", "expected_improvement", "normal_scores"]
+
+if TYPE_CHECKING:
+    from bo.acquisition import expected_improvement
+    from bo.prior import TuningPrior
+    from bo.sampler import MetaSampler
+    from bo.scores import normal_scores
+    from bo.space import SearchSpace
+    from bo.surrogate import Surrogate
+else:
+    __getattr__ = lazily(
+        __name__,
+        {
+            "MetaSampler": "sampler",
+            "SearchSpace": "space",
+            "Surrogate": "surrogate",
+            "TuningPrior": "prior",
+            "expected_improvement": "acquisition",
+            "normal_scores": "scores",
+        },
+    )
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

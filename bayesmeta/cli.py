@@ -1,0 +1,220 @@
+"""The command `bayesmeta`: learn a prior from past tasks, look at one, see what a prior is good for.
+
+Whatever takes long to import is imported inside the commands, so that `--help` answers at once.
+"""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+    from bo.prior import TuningPrior
+
+__all__ = ["app", "main"]
+
+WIDTH = 100  # of tables where there is no terminal to ask
+NUM_FIRST, NUM_CANDIDATES = 3, 1024  # configurations that `show` lists, and from among how many
+
+app = typer.Typer(
+    help="Learn a prior from past tasks, save it as one file, and start the next task from it.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,  # plain help needs no import of rich
+)
+
+Direction = Literal["minimize", "maximize"]
+Prior = Annotated[Path, typer.Argument(metavar="PRIOR", help="A file that `bayesmeta fit` or bayesmeta.save wrote.")]
+
+
+def main() -> None:
+    """Run the command; what a user can put right is one line on stderr and exit status 1."""
+    try:
+        app()
+    except (ValueError, TypeError, OSError, ImportError) as error:
+        sys.exit(f"error: {' '.join(str(error).split())}")
+
+
+@app.command()
+def fit(
+    source: Annotated[
+        str,
+        typer.Argument(
+            help="A Parquet or CSV file with one row per evaluated configuration, or the URL of an Optuna storage, "
+            "such as sqlite:///studies.db, in which each study with completed trials is a task."
+        ),
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The file to write, such as prior.safetensors.")],
+    task: Annotated[str | None, typer.Option(help="Column that names the task (tables only).")] = None,
+    target: Annotated[str | None, typer.Option(help="Column of the objective (tables only).")] = None,
+    direction: Annotated[Direction | None, typer.Option(help="Of the objective (tables only).")] = None,
+    params: Annotated[
+        str | None, typer.Option(help="Parameter columns, comma-separated (tables only).  [default: all others]")
+    ] = None,
+) -> None:
+    """Learn a prior for tuning from past tasks."""
+    is_storage = "://" in source
+    given = {"--task": task, "--target": target, "--direction": direction, "--params": params}
+    if is_storage and any(given.values()):
+        names = ", ".join(name for name, value in given.items() if value)
+        raise typer.BadParameter(f"{names}: only tables need it; the studies of a storage say it themselves")
+    if not is_storage and not (task and target and direction):
+        raise typer.BadParameter("a table needs --task, --target and --direction")
+    with _spinner("starting") as status:
+        from bayesmeta.io import require_place, save
+
+        require_place(out)  # before the work rather than after it
+        status.update(f"learning a prior from {source}")
+        if is_storage:
+            prior = _from_storage(source)
+        else:
+            assert task and target and direction
+            prior = _from_table(source, task, target, direction, params)
+        save(prior, out)
+    learned_from = prior.learned_from
+    if learned_from:
+        typer.echo(f"learned from {learned_from.tasks} tasks, {learned_from.rows} rows, to {prior.direction}")
+    typer.echo(f"parameters: {', '.join(prior.space.names)}")
+    typer.echo(f"wrote {out}")
+
+
+@app.command()
+def show(path: Prior) -> None:
+    """Say what a saved prior was learned from and what it expects."""
+    with _spinner("reading"):
+        from bayesmeta.io import load, read_header
+        from bo.prior import TuningPrior
+
+        header, prior = read_header(path), load(path)
+        learned_from = header["learned_from"] or {}
+        typer.echo(f"family     {header['family']}")
+        typer.echo(f"tasks      {learned_from.get('tasks', 'not learned from tasks')}")
+        typer.echo(f"rows       {learned_from.get('rows', '-')}")
+        typer.echo(f"written by {', '.join(f'{name} {version}' for name, version in header['versions'].items())}")
+        if isinstance(prior, TuningPrior):
+            typer.echo(f"direction  {prior.direction}")
+            shown = [_expectations(prior)]
+            trust = _trust(prior)
+            if trust:
+                typer.echo(f"prior probability of what applies to a new task: {trust}")
+        else:
+            shown = [_fields(prior)]
+    for table in shown:
+        _console().print(table)
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for demo.json, demo.png and the prior; made if need be.")],
+    budget: Annotated[
+        Literal["full", "quick"], typer.Option(help="full is what the README shows, quick a small share of it.")
+    ] = "full",
+    jobs: Annotated[int | None, typer.Option(min=1, help="Processes.  [default: one per core]")] = None,
+) -> None:
+    """Learn from past tuning tasks, then tune on data sets that none of them used, against three methods."""
+    with _spinner("starting"):
+        from bo.demo import Budget, run
+    run(out, Budget.named(budget), _console(), jobs=jobs)
+
+
+def _from_storage(url: str) -> "TuningPrior":
+    from bo.prior import TuningPrior
+    from bo.storage import load_studies
+
+    return TuningPrior.from_studies(load_studies(url))
+
+
+def _from_table(source: str, task: str, target: str, direction: str, params: str | None) -> "TuningPrior":
+    from bayesmeta.frames import read_frame
+    from bo.prior import TuningPrior
+    from bo.space import SearchSpace
+
+    frame = read_frame(source).to_native()
+    space = SearchSpace.infer(frame, [name.strip() for name in params.split(",")]) if params else None
+    return TuningPrior.from_table(frame, task=task, target=target, direction=direction, space=space)
+
+
+def _expectations(prior: "TuningPrior") -> "Table":
+    """The space, and the configurations that the prior would try first."""
+    import torch
+    from rich.table import Table
+
+    points = prior.space.sobol(NUM_CANDIDATES, generator=torch.Generator().manual_seed(0))
+    if prior.starts is not None:
+        points = torch.cat([points, prior.starts])
+    expected = prior.functions.marginal(points).mean
+    first = expected.topk(NUM_FIRST, largest=prior.scores or prior.direction == "maximize").indices
+    table = Table("parameter", "values", title="What it would try first")
+    for rank in range(NUM_FIRST):
+        table.add_column(f"choice {rank + 1}", justify="right")
+    choices = prior.space.from_unit(points[first])
+    for name, distribution in prior.space.distributions.items():
+        table.add_row(name, _values(distribution), *[_number(choice[name]) for choice in choices])
+    table.add_section()
+    what = "expected normal score (0 is the median)" if prior.scores else "expected objective"
+    table.add_row("", what, *[_number(value) for value in expected[first].tolist()])
+    return table
+
+
+def _trust(prior: "TuningPrior") -> str | None:
+    from bayesmeta.transfer import trust
+
+    try:
+        return ", ".join(f"{name} {probability:.3f}" for name, probability in trust(prior.functions).items())
+    except (AttributeError, RuntimeError):  # functions of another making, without these hypotheses
+        return None
+
+
+def _fields(prior: Any) -> "Table":
+    """The tensors of a prior by name, and of those within it."""
+    from rich.table import Table
+    from torch import Tensor
+
+    table = Table("field", "shape", "dtype", title="Hyperparameters")
+
+    def add(value: Any, name: str) -> None:
+        if isinstance(value, Tensor):
+            table.add_row(name, str(tuple(value.shape)), str(value.dtype).removeprefix("torch."))
+        elif hasattr(value, "state_dict"):
+            for inner, item in value.state_dict().items():
+                add(item, f"{name}.{inner}" if name else inner)
+
+    add(prior, "")
+    return table
+
+
+def _values(distribution: Any) -> str:
+    """The values of a parameter in words."""
+    if hasattr(distribution, "choices"):
+        return ", ".join(map(str, distribution.choices))
+    step = getattr(distribution, "step", None)
+    kind = "whole numbers, " if isinstance(distribution.low, int) else ""
+    steps = f", step {_number(step)}" if step and step != 1 else ""
+    log = ", log scale" if distribution.log else ""
+    return f"{kind}{_number(distribution.low)} to {_number(distribution.high)}{steps}{log}"
+
+
+def _number(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _console() -> "Console":
+    from rich.console import Console
+
+    console = Console(markup=False, highlight=False)
+    return console if console.is_terminal else Console(markup=False, highlight=False, width=WIDTH)
+
+
+@contextmanager
+def _spinner(text: str) -> Iterator[Any]:
+    """On stderr, and only where that is a terminal."""
+    from rich.console import Console
+
+    with Console(stderr=True, markup=False).status(text) as status:
+        yield status

@@ -1,0 +1,35 @@
+"""The studies of an Optuna storage, read without creating or changing anything in it."""
+
+from pathlib import Path
+
+import optuna
+from optuna.storages import RDBStorage
+
+__all__ = ["load_studies"]
+
+
+def load_studies(url: str) -> list[optuna.Study]:
+    """All studies of a database such as `sqlite:///studies.db`.
+
+    Raises:
+        FileNotFoundError: the URL names an SQLite file that does not exist.
+        ValueError: the URL cannot be understood, or what it names cannot be read or is no storage of Optuna's.
+    """
+    from sqlalchemy.engine import make_url
+    from sqlalchemy.exc import SQLAlchemyError
+
+    shown = url
+    try:
+        parsed = make_url(url)
+        shown = str(parsed)  # without the password
+        if parsed.get_backend_name() == "sqlite" and not Path(parsed.database or "").is_file():
+            # connecting would create it
+            raise FileNotFoundError(f"cannot read Optuna studies from {shown}: the file does not exist")
+        # Optuna's own default would add its tables to whatever database this is
+        storage = RDBStorage(url, skip_table_creation=True)
+        return [optuna.load_study(study_name=name, storage=storage) for name in optuna.get_all_study_names(storage)]
+    except (SQLAlchemyError, optuna.exceptions.StorageInternalError, RuntimeError) as error:
+        cause = getattr(error, "orig", None) or getattr(error.__cause__, "orig", None) or error
+        raise ValueError(
+            f"cannot read Optuna studies from {shown}: {cause}. It must be a database that Optuna made, free to be read"
+        ) from error
