@@ -132,8 +132,9 @@ def stream_statistics(
                 f"it is {schema[task]} in {files[0]} and {other[task]} in {path}"
             )
     numbering, sums = _Numbering(schema[task]), _Sums(len(columns))
+    start = 0  # number of the batch's first row in the whole table
     with ThreadPoolExecutor(sums.THREADS) as threads:
-        for batch, start in _batches(files, task, columns):
+        for batch in _batches(files, task, columns):
             labels = batch[task]
             _require_named(task, labels, start)
             # a missing number becomes NaN
@@ -143,6 +144,8 @@ def stream_statistics(
             numbers, new_rows = numbering(labels)
             sums.start([value[new_rows] for value in values])
             sums.add(torch.from_numpy(numbers), values, threads)
+            start += len(batch)
+            del batch, labels, values, value  # or they would stay while the next two are read
     if not sums.num_tasks:
         raise ValueError(f"the table has no rows: {', '.join(map(str, files))}")
     known = numbering.known.sort("task")
@@ -309,6 +312,7 @@ class _Sums:
     def statistics(self, order: Tensor) -> Statistics:
         """Of the tasks numbered `order`, the last column being y. The sums are given up, to save memory."""
         k = len(self.origin)
+        del self.centred, self.product  # room for the results
         first, origin = (torch.stack([vector[order] for vector in v], -1) for v in (self.first, self.origin))
         second = first.new_empty(len(order), k, k)
         for i, j in reversed(self.pairs):
@@ -321,25 +325,23 @@ def _zeros(size: int) -> Tensor:
     return torch.from_numpy(np.zeros(size))
 
 
-def _batches(files: list[Path], task: str, columns: list[str]) -> Iterator[tuple[pl.DataFrame, int]]:
-    """Batches of rows, with the number of their first row in the whole table; the next one is read meanwhile."""
+def _batches(files: list[Path], task: str, columns: list[str]) -> Iterator[pl.DataFrame]:
+    """Batches of rows; the next one is read meanwhile."""
 
     def read(path: Path, start: int) -> pl.DataFrame:
         batch = pl.scan_parquet(path, glob=False).select(task, *columns).slice(start, BATCH_ROWS)
         return batch.collect(engine="streaming").rechunk()
 
     with ThreadPoolExecutor(1) as reader:
-        reading, row = None, 0
+        reading = None
         for path in files:
             for start in range(0, _num_rows(path), BATCH_ROWS):
                 following = reader.submit(read, path, start)
                 if reading is not None:
-                    batch = reading.result()
-                    yield batch, row
-                    row += len(batch)
+                    yield reading.result()
                 reading = following
         if reading is not None:
-            yield reading.result(), row
+            yield reading.result()
 
 
 def _num_rows(path: Path) -> int:

@@ -27,19 +27,21 @@ from rich.table import Table
 from bayesmeta import Data, NormalInverseWishart
 from bayesmeta.random import randn
 from benchmarks.report import Figure, environment, write_json
+from benchmarks.stream import stream_a_table
 
 PACKAGES = ["bayesmeta", "torch", "numpy", "scipy", "polars", "conjugate-models"]
 
 
 @dataclass(frozen=True)
 class Budget:
-    """How often to repeat: `pairs` of ours and the baseline's time, `inner` of ours in each."""
+    """How often to repeat: `pairs` of ours and the baseline's time, `inner` of ours in each; `streams` of a table."""
 
     pairs: int
     inner: int
+    streams: int
 
 
-BUDGETS = {"quick": Budget(pairs=5, inner=7), "full": Budget(pairs=31, inner=15)}
+BUDGETS = {"quick": Budget(pairs=5, inner=7, streams=1), "full": Budget(pairs=31, inner=15, streams=5)}
 
 
 class MissingPeerError(Exception):
@@ -88,6 +90,7 @@ def niw_memory(budget: Budget) -> list[Figure]:
 SECTIONS: dict[str, Callable[[Budget], list[Figure]]] = {
     "Normal-Inverse-Wishart, speed": niw_against_a_loop,
     "Normal-Inverse-Wishart, memory": niw_memory,
+    "A table in a stream": lambda budget: stream_a_table(budget.streams),
 }
 
 
