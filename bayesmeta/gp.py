@@ -31,11 +31,12 @@ from bayesmeta.fields import LearnedFrom, TensorFields
 from bayesmeta.linalg import cholesky, log_det
 from bayesmeta.past_functions import PastFunctions, matern52
 from bayesmeta.random import gamma, randn
-from bayesmeta.validation import require_columns, require_positive
+from bayesmeta.validation import require_columns, require_finite, require_positive
 
-__all__ = ["GaussianProcess", "PathFunctions"]
+__all__ = ["GaussianProcess", "PathFunctions", "with_noise"]
 
 NUM_FREQUENCIES = 256  # of the random features of a draw
+ROWS = "covariance of rows plus noise_var"  # in the message where it is singular
 
 ZERO, ONE = torch.zeros(()), torch.ones(())  # without axes, so that they take the dtype of what they meet
 
@@ -56,6 +57,10 @@ class GaussianProcess(TensorFields):
         rows: what was conditioned on, None for a prior.
         factor: Cholesky factor of the covariance of `rows`, `residual` that factor applied to their centred y / scale.
         learned_from: what `fit` learned this prior from.
+
+    Raises:
+        ValueError: a variance, a lengthscale or a scale is not positive (or, for `constant_var` and `past_var`, is
+            negative), a parameter is not finite, or `past` is of other inputs than `lengthscale`.
     """
 
     lengthscale: Float[Tensor, "*#batch d"]
@@ -75,6 +80,17 @@ class GaussianProcess(TensorFields):
     def __post_init__(self) -> None:
         for name in ("lengthscale", "outputscale", "noise_var", "scale"):
             require_positive(name, getattr(self, name))
+        for name in ("constant", "constant_var", "past_weight", "past_var"):
+            require_finite(name, getattr(self, name))
+        for name in ("constant_var", "past_var"):
+            if bool((getattr(self, name) < 0).any()):
+                raise ValueError(f"{name} must not be negative; got {getattr(self, name).min().item():g}")
+        d = self.lengthscale.shape[-1]
+        if self.past is not None and self.past.points.shape[-1] != d:
+            raise ValueError(
+                f"past must be of {d} inputs, as lengthscale has {d} entries; got points of shape "
+                f"{tuple(self.past.points.shape)}"
+            )
 
     @classmethod
     def initial(cls, tasks: Data) -> "GaussianProcess":
@@ -89,9 +105,10 @@ class GaussianProcess(TensorFields):
 
     @property
     def batch_shape(self) -> torch.Size:
-        own = [self.lengthscale[..., 0], self.outputscale, self.noise_var, self.constant, self.constant_var, self.scale]
-        shapes = [p.shape for p in (*own, self.past_weight, self.past_var)]
-        return torch.broadcast_shapes(*shapes, *([self.rows.batch_shape] if self.rows is not None else []))
+        numbers = (self.outputscale, self.noise_var, self.constant, self.constant_var, self.scale)
+        shapes = [p.shape for p in (*numbers, self.past_weight, self.past_var)]
+        tasks = () if self.rows is None else self.rows.batch_shape
+        return torch.broadcast_shapes(self.lengthscale.shape[:-1], *shapes, tasks)
 
     @property
     def event_shape(self) -> torch.Size:
@@ -101,26 +118,28 @@ class GaussianProcess(TensorFields):
         """Posterior after more rows: the Cholesky factor of the old ones is kept and extended.
 
         Padded rows become independent rows of unit variance and residual zero, which is exact and costs no case.
+
+        Args:
+            data: `y` of shape `(*tasks, n)` in its own units; tasks may be ragged or empty, and broadcast with
+                `batch_shape`.
+
+        Raises:
+            ValueError: x does not have d columns, y is not one number per row, or rows that (nearly) coincide make
+                the covariance singular, as `noise_var` is too small beside the other variances.
         """
         require_columns(data, num_inputs=self.lengthscale.shape[-1], event_shape=())
         past_mean, directions = self._past_at(data.x)
-        cov = self._covariance(data.x, data.x, directions, directions)
+        cov = with_noise(self._covariance(data.x, data.x, directions, directions), self.noise_var, data.mask)
         centred = (data.y / self.scale[..., None] - self._mean(past_mean)) * data.mask
         if self.rows is None or self.factor is None or self.residual is None:
-            if not data.mask.shape[-1]:
-                return self
-            factor = cholesky(self._masked(cov, data.mask), "covariance of rows")
-            residual = _whiten(factor, centred)
-            return replace(self, rows=data, factor=factor, residual=residual)
-        rows = self.rows
+            factor = cholesky(cov, ROWS)
+            return self._replace(rows=data, factor=factor, residual=_whiten(factor, centred))
         corner = self._root(data.x, directions) * data.mask[..., None, :]
-        schur = self._masked(cov, data.mask) - corner.mT @ corner
-        factor = _append(self.factor, corner, cholesky(schur, "covariance of rows"))
-        n, m = rows.mask.shape[-1], data.mask.shape[-1]
-        new = _whiten(factor[..., n:, n:], centred - (corner.mT @ self.residual[..., None])[..., 0])
+        new_factor = cholesky(cov - corner.mT @ corner, ROWS)
+        new = _whiten(new_factor, centred - _weighted_sum(corner, self.residual))
         batch = torch.broadcast_shapes(self.residual.shape[:-1], new.shape[:-1])
-        residual = torch.cat([self.residual.expand(*batch, n), new.expand(*batch, m)], -1)
-        return replace(self, rows=rows + data, factor=factor, residual=residual)
+        residual = torch.cat([self.residual.expand(*batch, -1), new.expand(*batch, -1)], -1)
+        return self._replace(rows=self.rows + data, factor=_append(self.factor, corner, new_factor), residual=residual)
 
     def predict(self, x: Float[Tensor, "*tasks q d"]) -> Normal:
         """p(y | x) at each row: a normal with batch_shape `(*batch, q)`."""
@@ -148,22 +167,20 @@ class GaussianProcess(TensorFields):
         mean, cov = self._mean(past_mean), self._covariance(x, x, directions, directions)
         if self.residual is not None:
             root = self._root(x, directions)
-            mean = mean + (root.mT @ self.residual[..., None])[..., 0]
+            mean = mean + _weighted_sum(root, self.residual)
             cov = cov - root.mT @ root
         scale = self.scale[..., None]
         mean, cov = scale * mean, scale[..., None].square() * cov
-        batch = torch.broadcast_shapes(mean.shape[:-1], cov.shape[:-2])
+        batch = torch.broadcast_shapes(mean.shape[:-1], cov.shape[:-2], self.batch_shape)
         # as an operator it is factorised when asked for, and with jitter, for rows of x may coincide
         return LazyMultivariateNormal(mean.expand(*batch, -1), to_linear_operator(cov.expand(*batch, -1, -1)))
 
     def log_evidence(self, data: Data) -> Tensor:
         """log p(y | x) of each task's rows, given the rows conditioned on already."""
         after = self.condition(data)
-        if after.residual is None or after.factor is None:
-            return self.outputscale.new_zeros(self.batch_shape)
         start = 0 if self.residual is None else self.residual.shape[-1]
-        whitened = after.residual[..., start:]
-        volume = log_det(after.factor[..., start:, start:])
+        whitened = cast(Tensor, after.residual)[..., start:]
+        volume = log_det(cast(Tensor, after.factor)[..., start:, start:])
         count = data.count.to(whitened)
         return -0.5 * (whitened.square().sum(-1) + volume + count * (2.0 * math.pi * self.scale.square()).log())
 
@@ -192,36 +209,32 @@ class GaussianProcess(TensorFields):
 
     def _covariance(self, a: Tensor, b: Tensor, a_directions: Tensor, b_directions: Tensor) -> Tensor:
         """Prior covariance of f / scale between rows of `a` and of `b`, `(*batch, n, m)`."""
-        cov = self.outputscale[..., None, None] * matern52(a, b, self.lengthscale)
-        if self.past is not None:
-            cov = cov + self.past_var[..., None, None] * (a_directions @ b_directions.mT)
-        return cov + self.constant_var[..., None, None]
+        outputscale, past_var, level_var = (
+            p[..., None, None] for p in (self.outputscale, self.past_var, self.constant_var)
+        )
+        cov = torch.addcmul(level_var, outputscale, matern52(a, b, self.lengthscale))
+        return cov if self.past is None else torch.addcmul(cov, past_var, a_directions @ b_directions.mT)
 
     def _moments(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Posterior mean and variance of f / scale at each row, `(*batch, q)` both, without a covariance of q rows."""
         past_mean, directions = self._past_at(x)
         mean = self._mean(past_mean)
         var = (self.outputscale + self.constant_var)[..., None] + self.past_var[..., None] * directions.square().sum(-1)
-        if self.residual is None:
-            batch = torch.broadcast_shapes(mean.shape, var.shape)
-            return mean.expand(batch), var.expand(batch)
-        root = self._root(x, directions)
-        mean = mean + (root.mT @ self.residual[..., None])[..., 0]
-        # rounding can leave a variance just below zero at a row with little noise
-        floor = torch.finfo(var.dtype).eps * var
-        return mean, torch.maximum(var - root.square().sum(-2), floor)
+        if self.residual is not None:
+            root = self._root(x, directions)
+            mean = mean + _weighted_sum(root, self.residual)
+            # rounding can leave a variance just below zero at a row with little noise
+            floor = torch.finfo(var.dtype).eps * var
+            var = torch.maximum(var - root.square().sum(-2), floor)
+        # a prior's moments lack the axes of parameters that they do not depend on, such as lengthscales
+        batch = torch.broadcast_shapes(mean.shape, var.shape, (*self.batch_shape, 1))
+        return mean.expand(batch), var.expand(batch)
 
     def _root(self, x: Tensor, directions: Tensor) -> Tensor:
         """factor^-1 k(rows, x), `(*batch, n, q)`: what the data take away and where they pull."""
         rows, factor = cast(Data, self.rows), cast(Tensor, self.factor)
-        cross = self._covariance(rows.x, x, self._past_at(rows.x)[1], directions) * rows.mask[..., :, None]
+        cross = self._covariance(rows.x, x, self._past_at(rows.x)[1], directions).mul_(rows.mask[..., :, None])
         return torch.linalg.solve_triangular(factor, cross, upper=False)
-
-    def _masked(self, cov: Tensor, mask: Tensor) -> Tensor:
-        """Add noise; rows and columns of pads become those of the identity."""
-        eye = torch.eye(mask.shape[-1], dtype=cov.dtype, device=cov.device)
-        both = mask[..., :, None] & mask[..., None, :]
-        return torch.where(both, cov + self.noise_var[..., None, None] * eye, eye)
 
 
 @dataclass(frozen=True, eq=False)
@@ -280,6 +293,18 @@ class PathFunctions:
         rows = cast(Data, process.rows)
         cross = process._covariance(x, rows.x, directions, process._past_at(rows.x)[1])
         return value + ((cross * rows.mask[..., None, :]) @ self.correction[..., None])[..., 0]
+
+
+def with_noise(cov: Tensor, noise_var: Tensor, mask: Tensor) -> Tensor:
+    """`cov` `(*batch, n, n)` plus independent noise; rows and columns of pads become those of the identity."""
+    eye = torch.eye(mask.shape[-1], dtype=cov.dtype, device=cov.device)
+    both = mask[..., :, None] & mask[..., None, :]
+    return torch.where(both, cov + noise_var[..., None, None] * eye, eye)
+
+
+def _weighted_sum(root: Tensor, weights: Tensor) -> Tensor:
+    """root' weights, `(*batch, q)`, without copying a root `(*batch, n, q)` that several weights `(*batch, n)` share."""
+    return torch.einsum("...nq,...n->...q", root, weights)
 
 
 def _whiten(factor: Tensor, centred: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ from torch import Generator, Tensor
 
 from bayesmeta.data import Data
 from bayesmeta.fields import LearnedFrom
-from bayesmeta.gp import GaussianProcess
+from bayesmeta.gp import GaussianProcess, with_noise
 from bayesmeta.linalg import cholesky, log_det
 from bayesmeta.optimise import maximise
 from bayesmeta.past_functions import PastFunctions, matern52
@@ -160,7 +160,7 @@ def _fit_strength(
     def objective(vector: Tensor) -> Tensor:
         new = strength(vector)
         cov = new.past_var * past_cov + new.outputscale * correlation + new.constant_var
-        factor = cholesky(new._masked(cov, tasks.mask), "covariance of rows")
+        factor = cholesky(with_noise(cov, new.noise_var, tasks.mask), "covariance of rows")
         centred = (tasks.y - new.constant - new.past_weight * mean) * tasks.mask
         whitened = torch.linalg.solve_triangular(factor, centred[..., None], upper=False)
         evidence = -0.5 * (whitened.square().sum() + log_det(factor).sum())
