@@ -5,7 +5,8 @@ are kept at once and weighted by their marginal likelihood on the new task's row
 
 - the past applies: its mean, and variation about it, with more or less variation than past tasks showed;
 - only the learned kernel applies: functions are as smooth as they used to be, in the same inputs;
-- nothing applies: isotropic processes, of several lengthscales.
+- nothing applies: isotropic processes of several lengthscales and little noise. The noise is not the learned one: a
+  past without structure explains everything by noise, and would keep these from learning too.
 
 Each comes at several scales of y, since the rows of a new task, seen first where the past was good, show only a part
 of its range.
@@ -13,6 +14,7 @@ of its range.
 
 import math
 from dataclasses import replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -25,10 +27,21 @@ __all__ = ["transfer_hypotheses", "trust"]
 # Prior weights and grids, fixed in advance; their exact values matter little (docs/design.md).
 PAST = 0.5  # the prior probability that the past applies in some form
 DIRECTION_FACTORS = (0.1, 1.0)  # of the learned variance along past directions
-RESIDUALS = (0.1, 0.3, 1.0)  # variance of what no past task showed, as shares of that of past functions
+RESIDUALS = (0.1, 0.3, 1.0)  # variance of what no past task showed, as shares of the variance of past rows
 LENGTHSCALES = (0.15, 0.3, 0.6)  # of vague processes, as shares of the diagonal of the past inputs' box
+VAGUE_NOISE = 0.05  # noise of vague processes, relative to the variance of past rows
 SCALES = tuple(math.exp(-1.5 + 0.5 * i) for i in range(6))
-LEVEL_VAR = 4.0  # of the level, relative to the variance of past functions
+LEVEL_VAR = 4.0  # of the level, relative to the variance of past rows
+
+
+class _Structure(NamedTuple):
+    """One hypothesis about a new task, but for its scale."""
+
+    past_weight: Tensor
+    past_var: Tensor
+    outputscale: Tensor
+    lengthscale: Tensor
+    noise_var: Tensor
 
 
 def transfer_hypotheses(learned: GaussianProcess) -> Mixture:
@@ -40,37 +53,34 @@ def transfer_hypotheses(learned: GaussianProcess) -> Mixture:
     Raises:
         ValueError: `learned` has no past functions, or has a batch.
     """
-    past = learned.past
-    if past is None or learned.batch_shape:
+    if learned.past is None or learned.batch_shape:
         raise ValueError("transfer_hypotheses needs one prior learned from past tasks; use GaussianProcess.fit(tasks)")
-    mean, directions = past(past.points)
-    explained = learned.past_var * directions.square().sum(-1).mean()
-    total = explained + learned.outputscale + learned.past_weight.square() * mean.var(correction=0)
-    span = past.points.amax(0) - past.points.amin(0)
+    points = learned.past.points
+    mean, directions = learned.past(points)
+    explained = learned.past_weight.square() * mean.var(correction=0)
+    explained = explained + learned.past_var * directions.square().sum(-1).mean()
+    total = explained + learned.outputscale + learned.noise_var
+    zero, span = torch.zeros_like(total), points.amax(0) - points.amin(0)
     diagonal = span.where(span > 0, 1.0) * math.sqrt(len(span))
 
-    rows: list[tuple[float, float, Tensor, Tensor]] = []  # past weight, factor of directions, outputscale, lengthscale
-    for factor in DIRECTION_FACTORS:
-        rows += [(1.0, factor, share * total, learned.lengthscale) for share in RESIDUALS]
-    rows += [(0.0, 0.0, total, learned.lengthscale)]
-    rows += [(0.0, 0.0, total, share * diagonal) for share in LENGTHSCALES]
-    weight, direction, outputscale, lengthscale = (
-        torch.stack([torch.as_tensor(row[i]).to(total) for row in rows])[:, None] for i in range(4)
-    )
-    processes = replace(
-        learned,
-        lengthscale=lengthscale,
-        outputscale=outputscale,
-        constant_var=LEVEL_VAR * total,
-        scale=torch.tensor(SCALES).to(total),
-        past_weight=weight * learned.past_weight,
-        past_var=direction * learned.past_var,
-    )
-    num_past = len(DIRECTION_FACTORS) * len(RESIDUALS)
-    num_rest = len(rows) - num_past
+    trusting = [
+        _Structure(learned.past_weight, f * learned.past_var, r * total, learned.lengthscale, learned.noise_var)
+        for f in DIRECTION_FACTORS
+        for r in RESIDUALS
+    ]
+    kernel = [_Structure(zero, zero, total, learned.lengthscale, learned.noise_var)]
+    nothing = [_Structure(zero, zero, total, share * diagonal, VAGUE_NOISE * total) for share in LENGTHSCALES]
+    structures = [*trusting, *kernel, *nothing]
+    # structures along the first axis, scales along the second
+    fields = {
+        name: torch.stack(each)[:, None]
+        for name, each in zip(_Structure._fields, zip(*structures, strict=True), strict=True)
+    }
+    scale = torch.tensor(SCALES).to(total)
+    processes = replace(learned, **fields, constant_var=LEVEL_VAR * total, scale=scale)
+    num_past, num_rest = len(trusting), len(kernel) + len(nothing)
     weights = [PAST / num_past] * num_past + [(1.0 - PAST) / num_rest] * num_rest
-    scales = Mixture.uniform(processes)
-    return Mixture(scales, torch.tensor(weights).to(total).log())
+    return Mixture(Mixture.uniform(processes), torch.tensor(weights).to(total).log())
 
 
 def trust(hypotheses: Mixture) -> dict[str, Tensor]:
