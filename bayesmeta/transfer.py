@@ -72,7 +72,7 @@ def transfer_hypotheses(learned: GaussianProcess) -> Mixture:
     nothing = [_Structure(zero, zero, total, share * diagonal, VAGUE_NOISE * total) for share in LENGTHSCALES]
     structures = [*trusting, *kernel, *nothing]
     # structures along the first axis, scales along the second
-    fields = {
+    fields: dict[str, Any] = {
         name: torch.stack(each)[:, None]
         for name, each in zip(_Structure._fields, zip(*structures, strict=True), strict=True)
     }
