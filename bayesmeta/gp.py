@@ -94,7 +94,7 @@ class GaussianProcess(TensorFields):
 
     @classmethod
     def initial(cls, tasks: Data) -> "GaussianProcess":
-        """A vague GP on the scale of `tasks`: lengthscales half the range of an input, a tenth of the variance noise."""
+        """A vague GP on the scale of `tasks`: lengthscales half an input's range, noise a tenth of the variance."""
         x, y = tasks.x[tasks.mask], tasks.y[tasks.mask].double()
         if not len(y):
             raise ValueError("GaussianProcess.initial needs at least one row to know the scale of y; got none")
@@ -148,7 +148,7 @@ class GaussianProcess(TensorFields):
         return Normal(scale * mean, scale * (var + self.noise_var[..., None]).sqrt())
 
     def marginal(self, x: Float[Tensor, "*tasks q d"]) -> Normal:
-        """p(f(x)) at each row, noise-free."""
+        """p(f(x)) at each row, noise-free: a normal with batch_shape `(*batch, q)`."""
         mean, var = self._moments(x)
         scale = self.scale[..., None]
         return Normal(scale * mean, scale * var.sqrt())
@@ -303,7 +303,7 @@ def with_noise(cov: Tensor, noise_var: Tensor, mask: Tensor) -> Tensor:
 
 
 def _weighted_sum(root: Tensor, weights: Tensor) -> Tensor:
-    """root' weights, `(*batch, q)`, without copying a root `(*batch, n, q)` that several weights `(*batch, n)` share."""
+    """root' weights, `(*batch, q)`: einsum does not copy a root `(*batch, n, q)` that several weights share."""
     return torch.einsum("...nq,...n->...q", root, weights)
 
 
