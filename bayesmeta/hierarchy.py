@@ -20,13 +20,21 @@ from bayesmeta.random import categorical
 
 __all__ = ["Mixture", "MixtureDistribution", "MixtureFunctions"]
 
+ROUNDING = 1e-4  # of the sum of weights: float32 weights of many hypotheses are no more exact
+
 
 class MixtureDistribution(Distribution):
     """A mixture along one axis of the batch of `components`.
 
-    `weights` are probabilities that broadcast against the batch of `components`; `axis`, counted from the right end of
-    the batch, is the axis of the hypotheses. `torch.distributions.MixtureSameFamily` knows the last axis only, which
-    here is that of the rows.
+    `torch.distributions.MixtureSameFamily` knows the last axis only, which here is that of the rows.
+
+    Args:
+        log_weights: normalised over `axis`, and broadcast against the batch of `components`.
+        components: of any family, a mixture too.
+        axis: of the hypotheses, counted from the right end of the batch of `components`.
+
+    Raises:
+        ValueError: `axis` is not negative.
     """
 
     arg_constraints: dict[str, Any] = {}  # noqa: RUF012 - the shape in which torch declares it
@@ -40,7 +48,7 @@ class MixtureDistribution(Distribution):
         super().__init__(torch.Size(batch), components.event_shape, validate_args=False)
 
     def expectation(self, function: Callable[[Distribution], Tensor]) -> Tensor:
-        """Weighted mean over hypotheses of a function of each component, of the shape of its batch and event."""
+        """Weighted mean over hypotheses of a function of the components, of the shape of their batch and event."""
         return self._weighted(function(self.components))
 
     @property
@@ -55,13 +63,13 @@ class MixtureDistribution(Distribution):
 
     def log_prob(self, value: Tensor) -> Tensor:
         each = self.components.log_prob(value.unsqueeze(self.axis - len(self.event_shape)))
-        return (self.log_weights + each).logsumexp(self.axis)
+        return (self.log_weights.to(each) + each).logsumexp(self.axis)
 
     def cdf(self, value: Tensor) -> Tensor:
         return self._weighted(self.components.cdf(value.unsqueeze(self.axis)))
 
     def sample(self, sample_shape: torch.Size | list[int] | tuple[int, ...] = ()) -> Tensor:
-        """Draws from torch's global stream, as every `Distribution.sample`."""
+        """Draws from torch's global stream, as every `Distribution.sample`; see `bayesmeta.random.seeded`."""
         shape = torch.Size(sample_shape)
         every = self.components.sample(torch.Size([shape.numel()]))
         log_weights = self.log_weights.expand(self.components.batch_shape).movedim(self.axis, -1)
@@ -70,7 +78,7 @@ class MixtureDistribution(Distribution):
         return _pick(every, index, axis).reshape(*shape, *self.batch_shape, *self.event_shape)
 
     def _weighted(self, each: Tensor) -> Tensor:
-        weights = self.log_weights.exp()
+        weights = self.log_weights.exp().to(each)  # which may be in float64 where the components are not
         weights = weights.reshape(*weights.shape, *[1] * len(self.event_shape))
         return (weights * each).sum(self.axis - len(self.event_shape))
 
@@ -82,6 +90,9 @@ class Mixture(TensorFields):
     Args:
         components: any posterior with `log_evidence`, of batch_shape `(*batch, hypotheses)`.
         log_weights: normalised over the last axis.
+
+    Raises:
+        ValueError: there is not one weight per component, or the weights do not add to one.
     """
 
     components: Any
@@ -93,12 +104,17 @@ class Mixture(TensorFields):
                 f"log_weights must have one entry per component; got {tuple(self.log_weights.shape)} "
                 f"for components of batch_shape {tuple(self.components.batch_shape)}"
             )
+        total = self.weights.sum(-1)
+        if not bool(((total - 1.0).abs() < ROUNDING).all()):
+            raise ValueError(
+                f"log_weights must be logarithms of weights that add to one; these add to {total.max().item():.4g}. "
+                "Try log_weights.log_softmax(-1)"
+            )
 
     @classmethod
     def uniform(cls, components: Any) -> "Mixture":
-        """All components equally likely."""
-        size = components.batch_shape[-1]
-        return cls(components, torch.full((size,), 1.0 / size, dtype=torch.float64).log())
+        """All components equally likely; weights are in float64 on the CPU, and `to` moves them."""
+        return cls(components, torch.zeros(components.batch_shape[-1:], dtype=torch.float64).log_softmax(-1))
 
     @property
     def batch_shape(self) -> torch.Size:
@@ -114,12 +130,17 @@ class Mixture(TensorFields):
         return self.log_weights.exp()
 
     def condition(self, data: Data) -> "Mixture":
-        """Condition every component, and weigh each by its evidence."""
+        """Condition every component, and weigh each by its evidence.
+
+        Args:
+            data: rows that every hypothesis sees; its tasks broadcast with `batch_shape`.
+        """
         each = _for_each(data)
         log_weights = self.log_weights + self.components.log_evidence(each)
-        return Mixture(self.components.condition(each), log_weights.log_softmax(-1))
+        return self._replace(components=self.components.condition(each), log_weights=log_weights.log_softmax(-1))
 
     def predict(self, x: Tensor) -> MixtureDistribution:
+        """p(y | x) at each row, averaged over hypotheses."""
         return self._mixed(self.components.predict(x.unsqueeze(-3)))
 
     def marginal(self, x: Tensor) -> MixtureDistribution:
@@ -132,9 +153,11 @@ class Mixture(TensorFields):
         return MixtureFunctions(self.components.sample(num_draws, generator=generator), index)
 
     def joint(self, x: Tensor) -> MixtureDistribution:
+        """f at all rows together, noise-free, where the components have it."""
         return MixtureDistribution(self.log_weights, self.components.joint(x.unsqueeze(-3)), -1)
 
     def log_evidence(self, data: Data) -> Tensor:
+        """log of the weighted mean of the components' evidence, one number per task."""
         return (self.log_weights + self.components.log_evidence(_for_each(data))).logsumexp(-1)
 
     def _mixed(self, each: Distribution) -> MixtureDistribution:

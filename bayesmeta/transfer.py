@@ -80,7 +80,7 @@ def transfer_hypotheses(learned: GaussianProcess) -> Mixture:
     processes = replace(learned, **fields, constant_var=LEVEL_VAR * total, scale=scale)
     num_past, num_rest = len(trusting), len(kernel) + len(nothing)
     weights = [PAST / num_past] * num_past + [(1.0 - PAST) / num_rest] * num_rest
-    return Mixture(Mixture.uniform(processes), torch.tensor(weights).to(total).log())
+    return Mixture(Mixture.uniform(processes).to(total), torch.tensor(weights).to(total).log())
 
 
 def trust(hypotheses: Mixture) -> dict[str, Tensor]:
