@@ -95,6 +95,12 @@ class LinearGaussian(TensorFields):
         var = root.square().sum(-1) + self.noise_var[..., None]
         return Normal((x @ self.loc[..., None])[..., 0], var.sqrt())
 
+    def marginal(self, x: Float[Tensor, "*batch q d"]) -> Normal:
+        """p(x'w) at each row, noise-free."""
+        var = self._root(x).square().sum(-1)
+        # a row of zeros has no variance, and a normal must have some
+        return Normal((x @ self.loc[..., None])[..., 0], var.clamp(min=torch.finfo(var.dtype).tiny).sqrt())
+
     def sample(self, num_draws: int, *, generator: Generator | None = None) -> "LinearFunctions":
         """Draws of x -> x'w."""
         return LinearFunctions(self.sample_params(num_draws, generator=generator), self.noise_var)

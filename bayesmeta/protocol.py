@@ -18,7 +18,7 @@ from torch.distributions import Distribution
 from bayesmeta.data import Data
 from bayesmeta.statistics import Statistics
 
-__all__ = ["Density", "Evidence", "Functions", "Joint", "Learnable", "Posterior", "Predictive"]
+__all__ = ["Density", "Evidence", "Functions", "Joint", "Learnable", "Marginal", "Posterior", "Predictive"]
 
 # a TypeVar rather than typing.Self, which beartype cannot check inside undecorated classes
 P = TypeVar("P", bound="Predictive")
@@ -59,6 +59,13 @@ class Predictive(Protocol):
     def predict(self, x: Tensor) -> Distribution:
         """p(y | x), noise included, marginal at each row. Deterministic."""
         ...
+
+
+@runtime_checkable
+class Marginal(Predictive, Protocol):
+    """f at each row alone, noise-free: what expected improvement asks for."""
+
+    def marginal(self, x: Tensor) -> Distribution: ...
 
 
 @runtime_checkable

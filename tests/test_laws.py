@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from bayesmeta import Data
-from bayesmeta.protocol import Density, Evidence, Joint, Posterior
+from bayesmeta.protocol import Density, Evidence, Joint, Marginal, Posterior
 from tests.families import FAMILIES, Family, seed
 
 every_family = pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES.keys())
@@ -129,6 +129,18 @@ def test_joint_agrees_with_draws(family: Family) -> None:
     assert (f.mean(0) - joint.mean).abs().le(5 * error + 1e-12).all()
     spread = (f - joint.mean).square()
     assert (spread.mean(0) - joint.variance).abs().le(5 * spread.std(0) / family.num_draws**0.5 + 1e-12).all()
+
+
+@having(Marginal)
+def test_marginal_is_the_diagonal_of_the_joint(family: Family) -> None:
+    assert isinstance(family.prior, Joint)
+    tasks = family.tasks([4, 0, 2])
+    for posterior, batch in ((family.prior, ()), (family.prior.condition(tasks), (3,))):
+        x = family.draw_x(5, seed(1)).expand(*batch, -1, -1)
+        marginal, joint = posterior.marginal(x), posterior.joint(x)
+        assert marginal.mean.shape == (*batch, 5)
+        close(marginal.mean, joint.mean, family.rtol * 10)
+        close(marginal.variance, joint.variance, family.rtol * 10)
 
 
 @having(Evidence)
