@@ -84,7 +84,7 @@ def _gaussian_process() -> Family:
 def _mixture() -> Family:
     processes = replace(_gaussian_process().prior, past_weight=torch.tensor([0.0, 1.0, -1.0], dtype=torch.float64))
     prior = bm.Mixture(processes, torch.tensor([0.5, 0.2, 0.3], dtype=torch.float64).log())
-    return Family(prior, 2, lambda n, g: randn((n,), like=F64, generator=g), num_draws=2000)
+    return Family(prior, 2, lambda n, g: randn((n,), like=F64, generator=g), num_draws=1000)
 
 
 def _nested_mixture() -> Family:
@@ -95,7 +95,7 @@ def _nested_mixture() -> Family:
         scale=torch.tensor([0.5, 1.0, 2.0], dtype=torch.float64),
     )
     prior = bm.Mixture.uniform(bm.Mixture.uniform(processes))
-    return Family(prior, 2, lambda n, g: randn((n,), like=F64, generator=g), num_draws=2000)
+    return Family(prior, 2, lambda n, g: randn((n,), like=F64, generator=g), num_draws=500)
 
 
 FAMILIES: dict[str, Family] = {
