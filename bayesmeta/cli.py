@@ -4,8 +4,9 @@ Whatever takes long to import is imported inside the commands, so that `--help` 
 """
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -59,23 +60,22 @@ def fit(
     ] = None,
 ) -> None:
     """Learn a prior for tuning from past tasks."""
-    is_storage = "://" in source
-    given = {"--task": task, "--target": target, "--direction": direction, "--params": params}
-    if is_storage and any(given.values()):
-        names = ", ".join(name for name, value in given.items() if value)
-        raise typer.BadParameter(f"{names}: only tables need it; the studies of a storage say it themselves")
-    if not is_storage and not (task and target and direction):
+    learn: Callable[[], TuningPrior]
+    if "://" in source:
+        given = {"--task": task, "--target": target, "--direction": direction, "--params": params}
+        for name in (name for name, value in given.items() if value):
+            raise typer.BadParameter(f"{name} is for tables; the studies of a storage say it themselves")
+        learn = partial(_from_storage, source)
+    elif task and target and direction:
+        learn = partial(_from_table, source, task, target, direction, params)
+    else:
         raise typer.BadParameter("a table needs --task, --target and --direction")
     with _spinner("starting") as status:
         from bayesmeta.io import require_place, save
 
         require_place(out)  # before the work rather than after it
         status.update(f"learning a prior from {source}")
-        if is_storage:
-            prior = _from_storage(source)
-        else:
-            assert task and target and direction
-            prior = _from_table(source, task, target, direction, params)
+        prior = learn()
         save(prior, out)
     learned_from = prior.learned_from
     if learned_from:

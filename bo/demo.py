@@ -5,13 +5,17 @@ methods of 15 trials each. *Replay*: the same methods choose among the configura
 sets that were held out, five seeds each. Held-out data sets never reach the prior.
 """
 
+import importlib.util
 import json
 import multiprocessing
 import os
 import random
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +24,9 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-import bayesmeta
 from bayesmeta.datasets import load_tuning_tasks
 from bayesmeta.datasets.sklearn_tuning import PROBLEMS, SEED, cross_validate, make_folds, subsample
+from bayesmeta.io import save, write_whole
 from bo.prior import TuningPrior
 from bo.replay import METHODS, Method, Pool, learned, regret
 from bo.sampler import MetaSampler
@@ -35,8 +39,11 @@ MODEL = "boosting"
 LIVE = "digits"
 NUM_HELD_OUT = 12
 NAMES = ("learned", "gp", "tpe", "random")
+HARMLESS_FACTOR, HARMLESS_SLACK = 1.1, 0.003  # regret at the end, compared with that of a GP from scratch
 
-Curves = dict[str, dict[str, list[list[float]]]]  # data set -> method -> seed -> regret after each trial
+Job = tuple[str, str, int]  # data set, method, seed
+Curve = list[float]  # regret after each trial
+Curves = dict[str, dict[str, list[Curve]]]  # data set -> method -> one curve per seed
 
 
 @dataclass(frozen=True)
@@ -82,63 +89,102 @@ def learn_prior(model: str, past: list[str]) -> TuningPrior:
 
 
 def run(out: Path, budget: Budget, console: Console, *, jobs: int | None = None) -> dict[str, Any]:
-    """Run both experiments; write `prior.safetensors`, `demo.json` and `demo.png` under `out`."""
+    """Run both experiments; write `prior.safetensors`, `demo.json` and `demo.png` under `out`.
+
+    Raises:
+        ModuleNotFoundError: scikit-learn or pandas is missing, which the live study needs.
+    """
+    for name in ("sklearn", "pandas"):
+        if importlib.util.find_spec(name) is None:
+            raise ModuleNotFoundError(f"the demo fits real models and needs {name}: pip install 'bayesmeta[demo]'")
     out.mkdir(parents=True, exist_ok=True)
     every = pools(MODEL)
     past, held_out = hold_out(list(every))
     held_out = held_out[: budget.data_sets]
     with console.status(f"learning a prior from {len(past)} past tasks"):
         prior = learn_prior(MODEL, past)
-        bayesmeta.save(prior, out / "prior.safetensors")
-    console.print(f"learned from {len(past)} tasks, {prior.learned_from.rows if prior.learned_from else 0} trials")
-    curves: Curves = {LIVE: {}, **{name: {} for name in held_out}}
-    work: list[tuple[str, str, int]] = [(LIVE, method, 0) for method in NAMES]
+        save(prior, out / "prior.safetensors")
+    rows = sum(len(every[name].y) for name in past)
+    console.print(f"learned a prior for {MODEL} from {len(past)} tasks, {rows} trials")
+    work: list[Job] = [(LIVE, method, 0) for method in NAMES]
     work += [(name, method, seed) for name in held_out for method in NAMES for seed in range(budget.seeds)]
-    os.environ.setdefault("OMP_NUM_THREADS", "1")  # one thread per worker, scikit-learn's as well
-    workers = ProcessPoolExecutor(jobs or os.cpu_count() or 1, mp_context=multiprocessing.get_context("spawn"))
-    with Progress(console=console) as progress, workers as pool:
-        bar = progress.add_task("tuning", total=len(work))
-        futures = {pool.submit(_play, *job, budget.trials, prior): job for job in work}
-        done: dict[tuple[str, str, int], list[float]] = {}
-        for future in as_completed(futures):
-            done[futures[future]] = future.result()
-            progress.advance(bar)
-    for name, method, seed in work:
-        curves[name].setdefault(method, []).append(done[name, method, seed])
+    curves: Curves = {name: {method: [] for method in NAMES} for name in (LIVE, *held_out)}
+    for (name, method, _), curve in zip(work, _play_all(work, budget.trials, prior, console, jobs), strict=True):
+        curves[name][method].append(curve)
     result = {"model": MODEL, "live": LIVE, "past": past, "trials": budget.trials, "data sets": curves}
-    (out / "demo.json").write_text(json.dumps(result, indent=1) + "\n")
-    console.print(_table(curves, budget.trials))
+    write_whole(out / "demo.json", (json.dumps(result, indent=1) + "\n").encode())
     plot(curves, out / "demo.png")
-    console.print(f"wrote {out / 'demo.json'}, {out / 'demo.png'} and {out / 'prior.safetensors'}")
+    for table in _tables(curves):
+        console.print(table)
+    console.print(in_words(curves), soft_wrap=True)
+    written = ", ".join(str(out / name) for name in ("demo.json", "demo.png", "prior.safetensors"))
+    console.print(f"wrote {written}", soft_wrap=True)
     return result
+
+
+def _play_all(work: list[Job], num_trials: int, prior: TuningPrior, console: Console, jobs: int | None) -> list[Curve]:
+    """Every job in worker processes, with a bar; the curves come in the order of the jobs."""
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # one thread per worker, scikit-learn's as well
+    curves: dict[Job, Curve] = {}
+    with Progress(console=console) as progress, _workers(jobs or os.cpu_count() or 1) as pool:
+        bar = progress.add_task("tuning", total=len(work))
+        with _interrupts_ignored():  # by the workers, which start now: Ctrl-C is for this process, which ends them
+            futures = {pool.submit(_play, *job, num_trials, prior): job for job in work}
+        for future in as_completed(futures):
+            curves[futures[future]] = future.result()
+            progress.advance(bar)
+    return [curves[job] for job in work]
+
+
+@contextmanager
+def _workers(num: int) -> Iterator[ProcessPoolExecutor]:
+    """A pool whose processes end at once where this one fails or is interrupted."""
+    others = set(multiprocessing.active_children())
+    with ProcessPoolExecutor(num, mp_context=multiprocessing.get_context("spawn")) as pool:
+        try:
+            yield pool
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in set(multiprocessing.active_children()) - others:
+                process.terminate()
+            raise
+
+
+@contextmanager
+def _interrupts_ignored() -> Iterator[None]:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def plot(curves: Curves, path: Path) -> None:
     """Mean regret over data sets by trial, with 90% intervals over data sets; and the live study."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
+    # a figure of its own rather than pyplot's, whose backend is the caller's
+    from matplotlib.figure import Figure
 
     colours = dict(zip(NAMES, ("#0b6e4f", "#c84630", "#4062bb", "#8a8a8a"), strict=True))
-    fig, (left, right) = plt.subplots(1, 2, figsize=(11, 4.2), layout="constrained")
-    replayed = {name: by_method for name, by_method in curves.items() if name != LIVE}
-    for method in NAMES:
-        means = torch.tensor([by_method[method] for by_method in replayed.values()]).mean(1)
+    fig = Figure(figsize=(11, 4.2), layout="constrained")
+    left, right = fig.subplots(1, 2)
+    for method, means in _replayed(curves).items():
         trials = range(1, means.shape[1] + 1)
         left.plot(trials, means.mean(0), color=colours[method], label=method, lw=2)
         low, high = interval(means)
         left.fill_between(trials, low, high, color=colours[method], alpha=0.12, lw=0)
         right.plot(trials, torch.tensor(curves[LIVE][method]).mean(0), color=colours[method], label=method, lw=2)
-    left.set(title=f"{len(replayed)} held-out data sets, replayed", xlabel="trials", ylabel="regret (0 best, 1 median)")
+    left.set(
+        title=f"{len(curves) - 1} held-out data sets, replayed", xlabel="trials", ylabel="regret (0 best, 1 median)"
+    )
     right.set(title=f"{LIVE}: every trial fitted", xlabel="trials", ylabel="regret")
     for axes in (left, right):
         axes.set_ylim(-0.02, 1.0)
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
     left.legend(frameon=False)
-    fig.savefig(path, dpi=130)
-    plt.close(fig)
+    drawn = BytesIO()
+    fig.savefig(drawn, format="png", dpi=130)
+    write_whole(path, drawn.getvalue())
 
 
 def interval(means: torch.Tensor, level: float = 0.9) -> tuple[torch.Tensor, torch.Tensor]:
@@ -149,26 +195,56 @@ def interval(means: torch.Tensor, level: float = 0.9) -> tuple[torch.Tensor, tor
     return resampled.quantile(tail, 0), resampled.quantile(1.0 - tail, 0)
 
 
-def _table(curves: Curves, num_trials: int) -> Table:
-    table = Table(title="regret, mean over held-out data sets [90% interval over data sets]")
-    table.add_column("method")
-    at = [t for t in (1, 3, 5, 10, 15) if t <= num_trials]
-    for t in at:
-        table.add_column(f"trial {t}", justify="right")
-    replayed = [by_method for name, by_method in curves.items() if name != LIVE]
-    for method in NAMES:
-        means = torch.tensor([by_method[method] for by_method in replayed]).mean(1)
-        low, high = interval(means)
-        cells = [f"{means[:, t - 1].mean():.3f} [{low[t - 1]:.3f}, {high[t - 1]:.3f}]" for t in at]
-        table.add_row(method, *cells)
-    table.add_section()
-    for method in NAMES:
-        curve = torch.tensor(curves[LIVE][method]).mean(0)
-        table.add_row(f"{method}, live on {LIVE}", *[f"{curve[t - 1]:.3f}" for t in at])
-    return table
+def in_words(curves: Curves) -> str:
+    """What was found on the replayed data sets, whatever it is."""
+    regrets = _replayed(curves)
+    last = regrets["learned"].shape[1]
+    early, half = min(5, last), min(10, last)
+    few = regrets["learned"][:, early - 1]
+    lines = [f"After {early} trials the learned prior's mean regret is {few.mean():.3f}. It is"]
+    for name, method, trial in (("random search", "random", last), ("a GP from scratch", "gp", half)):
+        other = regrets[method][:, trial - 1]
+        low, high = (float(end) for end in interval((few - other)[:, None]))
+        verdict = "below" if high < 0 else "above" if low > 0 else "not clearly different from"
+        lines.append(
+            f"- {verdict} that of {name} after {trial}, {other.mean():.3f} "
+            f"(the difference is {(few - other).mean():+.3f}, 90% interval {low:+.3f} to {high:+.3f});"
+        )
+    learned_end, gp_end = (regrets[method][:, -1] for method in ("learned", "gp"))
+    kept = int((learned_end <= HARMLESS_FACTOR * gp_end + HARMLESS_SLACK).sum())
+    lines.append(
+        f"- after {last} trials at most {HARMLESS_FACTOR} x that of the GP + {HARMLESS_SLACK} "
+        f"on {kept} of {len(gp_end)} data sets."
+    )
+    return "\n".join(lines)
 
 
-def _play(data_set: str, method: str, seed: int, num_trials: int, prior: TuningPrior) -> list[float]:
+def _replayed(curves: Curves) -> dict[str, torch.Tensor]:
+    """Per method the mean regret over seeds, `(data sets, trials)`, of the data sets that were replayed."""
+    names = [name for name in curves if name != LIVE]
+    return {m: torch.tensor([curves[name][m] for name in names], dtype=torch.float64).mean(1) for m in NAMES}
+
+
+def _tables(curves: Curves) -> list[Table]:
+    replayed = _replayed(curves)
+    num_trials = replayed["learned"].shape[1]
+    at = [*(t for t in (1, 3, 5, 10) if t < num_trials), num_trials]
+    means = Table(title="regret, mean over held-out data sets\n[90% interval over data sets]")
+    live = Table(title=f"regret on {LIVE}, every trial fitted")
+    for table in (means, live):
+        table.add_column("method")
+        for t in at:
+            table.add_column(f"trial {t}", justify="right")
+    for method in NAMES:
+        low, high = interval(replayed[method])
+        mean = replayed[method].mean(0)
+        # two lines, so that the table fits a terminal of 100 columns
+        means.add_row(method, *[f"{mean[t - 1]:.3f}\n[{low[t - 1]:.3f}, {high[t - 1]:.3f}]" for t in at])
+        live.add_row(method, *[f"{curves[LIVE][method][0][t - 1]:.3f}" for t in at])
+    return [means, live]
+
+
+def _play(data_set: str, method: str, seed: int, num_trials: int, prior: TuningPrior) -> Curve:
     """One run of one method, in a worker process."""
     torch.set_num_threads(1)
     pool = pools(MODEL)[data_set]
