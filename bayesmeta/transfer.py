@@ -25,12 +25,12 @@ from bayesmeta.hierarchy import Mixture
 __all__ = ["transfer_hypotheses", "trust"]
 
 # Prior weights and grids, fixed in advance; their exact values matter little (docs/design.md).
-PAST = 0.5  # the prior probability that the past applies in some form
+PAST = 0.8  # the prior probability that the past applies in some form
 DIRECTION_FACTORS = (0.1, 1.0)  # of the learned variance along past directions
 RESIDUALS = (0.1, 0.3, 1.0)  # variance of what no past task showed, as shares of the variance of past rows
 LENGTHSCALES = (0.15, 0.3, 0.6)  # of vague processes, as shares of the diagonal of the past inputs' box
 VAGUE_NOISE = 0.05  # noise of vague processes, relative to the variance of past rows
-SCALES = tuple(math.exp(-1.5 + 0.5 * i) for i in range(6))
+SCALES = tuple(math.exp(-1.5 + 0.5 * i) for i in range(5))
 LEVEL_VAR = 4.0  # of the level, relative to the variance of past rows
 
 
