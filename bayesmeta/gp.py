@@ -182,8 +182,9 @@ class GaussianProcess(TensorFields):
         whitened = cast(Tensor, after.residual)[..., start:]
         volume = log_det(cast(Tensor, after.factor)[..., start:, start:])
         count = data.count.to(whitened)
-        per_row = math.log(2.0 * math.pi) + 2.0 * self.scale.log()  # a sum: the default scale is a float32 one
-        return -0.5 * (whitened.square().sum(-1) + volume + count * per_row)
+        # kept apart from log(2 pi), which a scale left at its float32 default would round
+        volume = volume + count * math.log(2.0 * math.pi) + 2.0 * count * self.scale.log()
+        return -0.5 * (whitened.square().sum(-1) + volume)
 
     def fit(self, tasks: Data, *, generator: Generator | None = None) -> "GaussianProcess":
         """Learn kernel, past functions and their weight from `tasks`: see `bayesmeta.gp_training.pretrain`."""
