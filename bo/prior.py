@@ -13,7 +13,7 @@ from bayesmeta.data import Data
 from bayesmeta.fields import LearnedFrom, TensorFields
 from bayesmeta.gp import GaussianProcess
 from bayesmeta.transfer import transfer_hypotheses
-from bo.scores import normal_scores
+from bo.scores import finite_values, normal_scores
 from bo.space import SearchSpace
 
 if TYPE_CHECKING:
@@ -102,7 +102,9 @@ class TuningPrior(TensorFields):
                 f"learning a prior needs at least two studies with completed trials; got {len(used)} of {len(studies)}"
             )
         space = SearchSpace.from_studies(s for s, _ in used)
-        tasks = Data.pad([(space.to_unit([t.params for t in ts]), [t.value for t in ts]) for _, ts in used])
+        x = [space.to_unit(t.params for t in ts) for _, ts in used]
+        y = [finite_values(t.value for t in ts if t.value is not None) for _, ts in used]
+        tasks = Data.pad(list(zip(x, y, strict=True)))
         return cls.fit(space, tasks, directions.pop())
 
     @classmethod
@@ -124,6 +126,8 @@ class TuningPrior(TensorFields):
         for name in (task, target):
             if name not in frame.columns:
                 raise ValueError(f"column {name!r} does not exist: the columns are {', '.join(frame.columns)}")
+        if not len(frame):
+            raise ValueError("the table has no rows")
         if space is None:
             space = SearchSpace.infer(frame.to_native(), [c for c in frame.columns if c not in (task, target)])
         x = space.to_unit(frame.select(*space.names).iter_rows(named=True))

@@ -13,7 +13,7 @@ from torch import Generator, Tensor
 from bayesmeta.data import Data
 from bo.acquisition import expected_improvement
 from bo.prior import TuningPrior
-from bo.scores import normal_scores
+from bo.scores import finite_values, normal_scores
 from bo.search import Value, climb
 from bo.space import SearchSpace
 
@@ -85,7 +85,7 @@ class PointSampler(BaseSampler):
         known = [t for t in trials if _has_any(t.params, self.space.names) and self.space.contains(t.params)]
         x = self.space.to_unit([t.params for t in known])
         done = torch.tensor([t.state == TrialState.COMPLETE for t in known], dtype=torch.bool)
-        y = torch.tensor([t.value for t in known if t.state == TrialState.COMPLETE], dtype=torch.float64)
+        y = finite_values(t.value for t in known if t.value is not None)
         return Data.of(x[done], y), x
 
 

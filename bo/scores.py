@@ -4,11 +4,13 @@ A transform that depends on the rows seen is no part of a posterior, so it lives
 past task before a prior is learned, and to the rows of the running study before each suggestion.
 """
 
+from collections.abc import Iterable
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-__all__ = ["normal_scores"]
+__all__ = ["finite_values", "normal_scores"]
 
 
 def normal_scores(y: Float[Tensor, "*batch n"], mask: Bool[Tensor, "*batch n"]) -> Tensor:
@@ -22,5 +24,12 @@ def normal_scores(y: Float[Tensor, "*batch n"], mask: Bool[Tensor, "*batch n"]) 
     below = torch.searchsorted(order, padded, right=False)
     up_to = torch.searchsorted(order, padded, right=True)
     count = mask.sum(-1, keepdim=True).clamp(min=1)
-    quantile = ((below + up_to) / 2.0) / count
-    return torch.special.ndtri(torch.where(mask, quantile, 0.5).double())
+    quantile = (below + up_to).double() / (2 * count)
+    return torch.special.ndtri(torch.where(mask, quantile, 0.5))
+
+
+def finite_values(values: Iterable[float]) -> Float[Tensor, " n"]:
+    """Objectives of a study, in float64; an infinite one, which Optuna allows, counts as the last finite one."""
+    y = torch.tensor(list(values), dtype=torch.float64)
+    known = y[y.isfinite()]
+    return y.clamp(known.min(), known.max()) if len(known) else torch.zeros_like(y)

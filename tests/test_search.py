@@ -1,0 +1,63 @@
+"""The search for the best point: it climbs, it stays valid, it avoids what is taken."""
+
+import torch
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from torch import Tensor
+
+from bo import SearchSpace
+from bo.search import climb, masked
+from tests.families import seed
+
+SPACE = SearchSpace(
+    {"a": FloatDistribution(0, 1), "b": IntDistribution(1, 9), "c": CategoricalDistribution(("x", "y", "z"))}
+)
+TARGET = SPACE.to_unit([{"a": 0.37, "b": 4, "c": "y"}])[0]
+NONE = torch.empty(0, SPACE.num_columns, dtype=torch.float64)
+
+
+def value(points: Tensor) -> Tensor:
+    return -(points - TARGET).square().sum(-1)
+
+
+def search(x: Tensor = NONE, taken: Tensor = NONE, number: int = 0) -> Tensor:
+    generator = seed(number)
+    starts = SPACE.sobol(64, generator=generator)
+    return climb(value, SPACE, starts, x, value(x), taken, generator=generator)
+
+
+def test_it_comes_close_to_the_top_and_stays_valid() -> None:
+    for number in range(5):
+        found = search(number=number)
+        assert value(found[None]).item() > -1e-3
+        torch.testing.assert_close(SPACE.snap(found), found)
+        assert SPACE.from_unit(found[None])[0]["c"] == "y"
+
+
+def test_good_rows_bring_it_closer() -> None:
+    near = SPACE.to_unit([{"a": 0.38, "b": 4, "c": "y"}])
+    rows = torch.cat([SPACE.sobol(3, generator=seed(9)), near])
+    assert value(search(x=rows)[None]).item() > -1e-4
+
+
+def test_taken_points_are_avoided() -> None:
+    first = search()
+    again = search(taken=first[None])
+    assert not torch.equal(first, again)
+
+
+def test_equal_seeds_find_equal_points() -> None:
+    assert torch.equal(search(number=3), search(number=3))
+
+
+def test_masked_marks_equal_points_alone() -> None:
+    points = SPACE.sobol(4, generator=seed(0))
+    worth = masked(torch.zeros(4), points, points[2:3])
+    assert worth.tolist() == [0.0, 0.0, -torch.inf, 0.0]
+    assert masked(torch.ones(4), points, NONE).tolist() == [1.0] * 4
+
+
+def test_a_small_space_can_be_exhausted() -> None:
+    tiny = SearchSpace({"c": CategoricalDistribution(("x", "y"))})
+    every = torch.tensor([[0.0], [1.0]], dtype=torch.float64)
+    found = climb(lambda p: p[:, 0], tiny, every, every, every[:, 0], every, generator=seed(0))
+    assert found.item() in (0.0, 1.0)
