@@ -114,7 +114,8 @@ class Mixture(TensorFields):
     @classmethod
     def uniform(cls, components: Any) -> "Mixture":
         """All components equally likely; weights are in float64 on the CPU, and `to` moves them."""
-        return cls(components, torch.zeros(components.batch_shape[-1:], dtype=torch.float64).log_softmax(-1))
+        size = components.batch_shape[-1] if components.batch_shape else 1
+        return cls(components, torch.full((size,), 1.0 / size, dtype=torch.float64).log())
 
     @property
     def batch_shape(self) -> torch.Size:
