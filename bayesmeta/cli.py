@@ -100,8 +100,7 @@ def show(path: Prior) -> None:
         if isinstance(prior, TuningPrior):
             typer.echo(f"direction  {prior.direction}")
             shown = [_expectations(prior)]
-            trust = _trust(prior)
-            if trust:
+            if trust := _trust(prior):
                 typer.echo(f"prior probability of what applies to a new task: {trust}")
         else:
             shown = [_fields(prior)]
@@ -163,12 +162,15 @@ def _expectations(prior: "TuningPrior") -> "Table":
 
 
 def _trust(prior: "TuningPrior") -> str | None:
+    """Prior probabilities of how far the past applies, None where `functions` holds no such hypotheses."""
+    from bayesmeta.hierarchy import Mixture
     from bayesmeta.transfer import trust
 
     try:
-        return ", ".join(f"{name} {probability:.3f}" for name, probability in trust(prior.functions).items())
-    except (AttributeError, RuntimeError):  # functions of another making, without these hypotheses
+        weights = trust(prior.functions) if isinstance(prior.functions, Mixture) else {}
+    except RuntimeError:  # a mixture of other hypotheses
         return None
+    return ", ".join(f"{name} {weight:.3f}" for name, weight in weights.items())
 
 
 def _fields(prior: Any) -> "Table":

@@ -1,0 +1,435 @@
+"""The command, end to end: what it does, what it says of bad input, what it leaves behind."""
+
+import functools
+import importlib.util
+import json
+import os
+import resource
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import optuna
+import polars as pl
+import pytest
+import safetensors.torch
+import torch
+
+import bayesmeta as bm
+from bayesmeta import cli, io
+from bo import SearchSpace, TuningPrior
+from tests.past import NUM_TASKS, NUM_TRIALS, SPACE, learned, studies, table
+from tests.test_io import rewrite, same
+
+COLUMNS = ("--task", "task", "--target", "loss", "--direction", "minimize")
+Run = Callable[..., tuple[int, str, str]]
+
+
+@functools.cache
+def frame() -> pl.DataFrame:
+    return pl.DataFrame(table(studies()))
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
+    """Run the command in this process: exit status, stdout and stderr, an error being one line."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["bayesmeta", *map(str, arguments)])
+        with pytest.raises(SystemExit) as exit:
+            cli.main()
+        status = exit.value.code
+        if isinstance(status, str):  # the interpreter would print it and exit with 1
+            print(status, file=sys.stderr)
+            status = 1
+        out, err = capfd.readouterr()
+        return status or 0, out, err
+
+    return call
+
+
+def start(*arguments: object, **options) -> subprocess.Popen[str]:
+    """Run the command as its own process, with Ctrl-C as a terminal has it."""
+    command = [sys.executable, "-c", "from bayesmeta.cli import main; main()", *map(str, arguments)]
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True, **options
+    )
+
+
+def leftovers(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+# ---- fit and show
+
+
+@pytest.mark.parametrize("name", ["past.csv", "past.parquet"])
+def test_fit_learns_from_a_table(run: Run, tmp_path: Path, name: str) -> None:
+    (frame().write_csv if name.endswith("csv") else frame().write_parquet)(tmp_path / name)
+    status, out, err = run("fit", name, *COLUMNS, "-o", "prior.safetensors")
+    assert (status, err) == (0, "")
+    assert f"learned from {NUM_TASKS} tasks, {NUM_TASKS * NUM_TRIALS} rows, to minimize" in out
+    assert "parameters: rate, drop, depth, kind" in out
+    assert "wrote prior.safetensors" in out
+    assert leftovers(tmp_path) == [name, "prior.safetensors"]
+    expected = TuningPrior.from_table(frame(), task="task", target="loss", direction="minimize")
+    assert same(bm.load("prior.safetensors"), expected)
+
+
+def test_columns_that_are_no_parameters_can_be_left_out(run: Run, tmp_path: Path) -> None:
+    frame().with_columns(seconds=pl.col("drop") * 2).write_parquet(tmp_path / "past.parquet")
+    status, _, err = run("fit", "past.parquet", *COLUMNS, "--params", "rate, kind", "-o", "prior")
+    assert (status, err) == (0, "")
+    assert bm.load("prior").space.names == ("rate", "kind")
+
+
+def test_fit_learns_from_a_storage(run: Run, tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'studies.db'}"
+    studies(url, "maximize", num=2)
+    optuna.create_study(storage=url, study_name="empty", direction="maximize")
+    before = (tmp_path / "studies.db").read_bytes()
+    status, out, err = run("fit", url, "-o", "prior.safetensors")
+    assert (status, err) == (0, "")
+    assert f"learned from 2 tasks, {2 * NUM_TRIALS} rows, to maximize" in out
+    assert same(bm.load("prior.safetensors"), TuningPrior.from_studies(studies(direction="maximize", num=2)))
+    assert (tmp_path / "studies.db").read_bytes() == before
+
+
+def test_show_says_what_a_prior_expects(run: Run, tmp_path: Path) -> None:
+    bm.save(learned(), tmp_path / "prior.safetensors")
+    status, out, err = run("show", "prior.safetensors")
+    assert (status, err) == (0, "")
+    for expected in (
+        "family     TuningPrior",
+        f"tasks      {NUM_TASKS}",
+        f"rows       {NUM_TASKS * NUM_TRIALS}",
+        f"bayesmeta {bm.__version__}, torch {torch.__version__}",
+        "direction  minimize",
+        "past 0.",
+        "0.0001 to 1, log scale",
+        "whole numbers, 1 to 12",
+        "linear, tree, forest",
+        "expected normal score",
+    ):
+        assert expected in out
+    assert max(map(len, out.splitlines())) <= 100
+    kinds = next(line for line in out.splitlines() if "kind" in line)
+    assert kinds.split("│")[3].strip() == "tree"  # the best kind comes first
+
+
+@pytest.mark.parametrize("direction", ["minimize", "maximize"])
+def test_show_knows_priors_in_the_units_of_the_objective(run: Run, tmp_path: Path, direction: str) -> None:
+    space = SearchSpace({"rate": SPACE["rate"]})
+    process = bm.GaussianProcess(torch.ones(1), torch.ones(()), torch.ones(()), torch.tensor(2.5))
+    bm.save(TuningPrior(space, direction, process, scores=False), tmp_path / "prior")
+    status, out, err = run("show", "prior")
+    assert (status, err) == (0, "")
+    assert "not learned from tasks" in out
+    assert "expected objective" in out
+    assert "2.5" in out
+
+
+def test_show_knows_other_families(run: Run, tmp_path: Path) -> None:
+    x = torch.rand(4, 6, 2, generator=torch.Generator().manual_seed(0))
+    tasks = bm.Data.of(x, x[..., 0])
+    bm.save(bm.LinearGaussian.initial(tasks).fit(tasks), tmp_path / "prior")
+    status, out, err = run("show", "prior")
+    assert (status, err) == (0, "")
+    assert "family     LinearGaussian" in out
+    assert [line.split()[1:-1:2] for line in out.splitlines() if "precision" in line]
+
+
+# ---- bad input
+
+
+def change(**columns: pl.Expr) -> pl.DataFrame:
+    return frame().with_columns(**columns)
+
+
+DEEP = pl.col("depth") > 5
+BAD_TABLES: dict[str, tuple[Callable[[], pl.DataFrame], str]] = {
+    "task column missing": (lambda: frame().drop("task"), "column 'task' does not exist"),
+    "target column missing": (lambda: frame().drop("loss"), "column 'loss' does not exist"),
+    "constant target": (lambda: change(loss=pl.lit(1.0)), "two tasks or more whose target varies; got 0 of 6"),
+    "one task": (lambda: change(task=pl.lit("a")), "two tasks or more whose target varies; got 1 of 1"),
+    "empty": (lambda: frame().clear(), "the table has no rows"),
+    "NaN target": (lambda: change(loss=pl.when(DEEP).then(pl.col("loss")).otherwise(float("nan"))), "missing or NaN"),
+    "infinite target": (lambda: change(loss=1 / (pl.col("depth") - 3)), "must hold finite numbers"),
+}
+
+
+@pytest.mark.parametrize(("make", "message"), BAD_TABLES.values(), ids=BAD_TABLES.keys())
+@pytest.mark.parametrize("name", ["past.csv", "past.parquet"])
+def test_bad_tables(run: Run, tmp_path: Path, name: str, make: Callable[[], pl.DataFrame], message: str) -> None:
+    (make().write_csv if name.endswith("csv") else make().write_parquet)(tmp_path / name)
+    status, out, err = run("fit", name, *COLUMNS, "-o", "prior")
+    assert (status, out) == (1, "")
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert message in err
+    assert leftovers(tmp_path) == [name]
+
+
+BAD_FILES = {
+    "no.csv": (None, "no.csv does not exist"),
+    "words.txt": (b"hello", "must be a .parquet or .csv file"),
+    "twice.csv": (b"task,a,a,loss\n1,2,3,4\n", "columns must have different names; 'a'"),
+    "nothing.csv": (b"", "cannot read nothing.csv"),
+    "ragged.csv": (b"task,a,loss\n1,2,3,4,5\n", "cannot read ragged.csv"),
+    "cut.parquet": (b"PAR1 and no more", "cannot read cut.parquet"),
+    "binary.csv": (bytes(range(256)), "cannot read binary.csv"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_FILES)
+def test_bad_files(run: Run, tmp_path: Path, name: str) -> None:
+    content, message = BAD_FILES[name]
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    status, out, err = run("fit", name, *COLUMNS, "-o", "prior")
+    assert (status, out) == (1, "")
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert message in err
+
+
+def test_bad_storages(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "empty.db").touch()
+    (tmp_path / "words.db").write_text("no database at all " * 100)
+    with sqlite3.connect(tmp_path / "other.db") as other:
+        other.execute("create table a (b)")
+    other.close()
+    one = f"sqlite:///{tmp_path / 'one.db'}"
+    optuna.create_study(storage=one)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    for url, message in {
+        "sqlite:///missing.db": "missing.db: the file does not exist",
+        "sqlite://": "the file does not exist",
+        "sqlite:///empty.db": "no such table",
+        "sqlite:///other.db": "no such table",
+        "sqlite:///words.db": "file is not a database",
+        "nosuch://x": "Can't load plugin",
+        "://": "Could not parse",
+        one: "two studies with completed trials; got 0 of 1",
+    }.items():
+        status, out, err = run("fit", url, "-o", "prior")
+        assert (status, out) == (1, ""), url
+        assert err.startswith("error: ")
+        assert err.count("\n") == 1
+        assert message in err
+    # reading changed nothing and created nothing
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_a_locked_storage(run: Run, tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'one.db'}"
+    optuna.create_study(storage=url)
+    owner = sqlite3.connect(tmp_path / "one.db")
+    owner.execute("begin exclusive")
+    status, _, err = run("fit", url, "-o", "prior")
+    owner.close()
+    assert status == 1
+    assert "database is locked" in err
+
+
+def test_passwords_are_not_printed(run: Run) -> None:
+    _, _, err = run("fit", "nosuch://me:secret@host/db", "-o", "prior")
+    assert "nosuch://me:***@host/db" in err
+    assert "secret" not in err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("fit",),
+        ("fit", "past.csv"),
+        ("fit", "past.csv", "-o", "prior"),
+        ("fit", "past.csv", "-o", "prior", "--task", "task", "--target", "loss"),
+        ("fit", "past.csv", "-o", "prior", "--task", "task", "--target", "loss", "--direction", "up"),
+        ("fit", "sqlite:///past.db", "-o", "prior", "--task", "task"),
+        ("show",),
+        ("demo", "--out", "x", "--budget", "huge"),
+        ("demo", "--out", "x", "--jobs", "0"),
+        ("frobnicate",),
+    ],
+)
+def test_wrong_usage_exits_with_2(run: Run, arguments: tuple[str, ...]) -> None:
+    status, out, err = run(*arguments)
+    assert (status, out) == (2, "")
+    assert "Usage: " in err
+
+
+def test_a_place_that_cannot_be_written_is_refused_before_the_work(run: Run, tmp_path: Path) -> None:
+    frame().write_parquet(tmp_path / "past.parquet")
+    for place, message in {"no/such/prior": "does not exist", ".": "it is a directory"}.items():
+        status, _, err = run("fit", "past.parquet", *COLUMNS, "-o", place)
+        assert status == 1
+        assert err.startswith("error: cannot save to")
+        assert message in err
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def newer(path: Path) -> None:
+    rewrite(path, lambda header, tensors: {**header, "format": io.FORMAT + 1})
+
+
+def foreign(path: Path) -> None:
+    safetensors.torch.save_file({"a": torch.ones(1)}, path)
+
+
+def altered(path: Path) -> None:
+    raw = bytearray(path.read_bytes())
+    raw[-5] ^= 1
+    path.write_bytes(raw)
+
+
+def hostile(path: Path) -> None:
+    code = {"object": "os:system", "package": None, "state": {"command": "touch harm"}}
+    rewrite(path, lambda header, tensors: {**header, "prior": code})
+
+
+def nested(path: Path) -> None:
+    rewrite(path, lambda header, tensors: {**header, "prior": json.loads("[" * 500 + "]" * 500)})
+
+
+@pytest.mark.parametrize(
+    ("harm", "message"),
+    [
+        (cut, "cut short or damaged"),
+        (newer, "Upgrade bayesmeta"),
+        (foreign, "not one that bayesmeta.save wrote"),
+        (altered, "its checksum differs"),
+        (hostile, "no installed package registers the family 'os:system'"),
+        (nested, "cannot load"),
+        (Path.unlink, "the file does not exist"),
+    ],
+    ids=lambda value: value.__name__ if callable(value) else "",
+)
+def test_bad_priors(run: Run, tmp_path: Path, harm: Callable[[Path], None], message: str) -> None:
+    bm.save(learned(), tmp_path / "prior")
+    harm(tmp_path / "prior")
+    status, out, err = run("show", "prior")
+    assert (status, out) == (1, "")
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert message in err
+    assert not (tmp_path / "harm").exists()
+
+
+def test_a_missing_package_is_one_line(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "sklearn" else find(name))
+    status, _, err = run("demo", "--out", "demo")
+    assert status == 1
+    assert err == "error: the demo fits real models and needs sklearn: pip install 'bayesmeta[demo]'\n"
+    assert not Path("demo").exists()
+
+
+# ---- processes
+
+
+@pytest.mark.parametrize("arguments", [("--help",), ("fit", "--help"), ("show", "--help")])
+def test_help_answers_at_once(arguments: tuple[str, ...]) -> None:
+    seconds = []
+    for _ in range(3):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        process = start(*arguments)
+        out, _ = process.communicate()
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        assert process.returncode == 0
+        assert "Usage: " in out
+        seconds.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    assert min(seconds) < 0.5
+
+
+def test_names_are_there_before_they_are_imported() -> None:
+    code = (
+        "import sys, bayesmeta, bo; assert 'torch' not in sys.modules;"
+        "assert set(bayesmeta.__all__) <= set(dir(bayesmeta)) and set(bo.__all__) <= set(dir(bo));"
+        "from bayesmeta import Data; from bo import MetaSampler; assert 'torch' in sys.modules;"
+        "[getattr(m, n) for m in (bayesmeta, bo) for n in m.__all__]"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+    with pytest.raises(AttributeError, match="module 'bayesmeta' has no attribute 'nothing'"):
+        bm.nothing  # noqa: B018
+
+
+def test_errors_of_a_process_are_one_line_without_a_traceback(tmp_path: Path) -> None:
+    process = start("show", tmp_path / "missing")
+    out, err = process.communicate()
+    assert (process.returncode, out) == (1, "")
+    assert err == f"error: no prior at {tmp_path / 'missing'}: the file does not exist. bayesmeta.save writes one\n"
+
+
+# stops the process where the new prior is written, after the first half of its bytes
+HALF_WRITTEN = """
+import sys, time
+from bayesmeta import cli, io
+new_file = io._new_file
+class Slow:
+    def __init__(self, file): self.file = file
+    def __enter__(self): return self
+    def __exit__(self, *_): self.file.close()
+    def write(self, raw):
+        self.file.write(raw[: len(raw) // 2])
+        self.file.flush()
+        print("half", flush=True)
+        time.sleep(60)
+io._new_file = lambda path: Slow(new_file(path))
+cli.main()
+"""
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize("old", [None, b"what was there"])
+def test_a_fit_that_is_ended_leaves_no_half_written_file(
+    tmp_path: Path, how: signal.Signals, old: bytes | None
+) -> None:
+    frame().write_parquet(tmp_path / "past.parquet")
+    if old:
+        (tmp_path / "prior").write_bytes(old)
+    before = leftovers(tmp_path)
+    command = [sys.executable, "-c", HALF_WRITTEN, "fit", "past.parquet", *COLUMNS, "-o", "prior"]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path, start_new_session=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "half\n"
+        process.send_signal(how)
+        _, err = process.communicate()
+    assert process.returncode == (130 if how == signal.SIGINT else -signal.SIGKILL)
+    assert err == ""
+    assert leftovers(tmp_path) == before
+    assert old is None or (tmp_path / "prior").read_bytes() == old
+
+
+def living(group: int) -> list[str]:
+    """Processes of a group that are not merely waiting for somebody to ask how they ended."""
+    rows = subprocess.run(["ps", "-eo", "pgid=,stat=,args="], capture_output=True, text=True, check=True).stdout
+    fields = (row.split(None, 2) for row in rows.splitlines())
+    return [args for pgid, stat, args in fields if int(pgid) == group and not stat.startswith("Z")]
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_the_demo_and_its_workers(tmp_path: Path) -> None:
+    process = start("demo", "--out", tmp_path / "demo", "--budget", "quick", "--jobs", "2")
+    while not (tmp_path / "demo" / "prior.safetensors").exists() and process.poll() is None:
+        time.sleep(0.2)
+    time.sleep(4.0)  # the workers are at work, or starting
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+    _, err = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert "Traceback" not in err
+    deadline = time.monotonic() + 10
+    while living(process.pid) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert not living(process.pid)
+    assert leftovers(tmp_path / "demo") == ["prior.safetensors"]
