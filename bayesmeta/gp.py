@@ -275,6 +275,17 @@ class PathFunctions:
         return replace(path, correction=torch.cholesky_solve(gap[..., None], factor)[..., 0])
 
     def __call__(self, x: Float[Tensor, "*tasks q d"]) -> Tensor:
+        """f(x), `(draws, *batch, q)`.
+
+        Raises:
+            ValueError: x has more axes of tasks than the process, which would pair tasks with draws.
+        """
+        batch = self.process.batch_shape
+        if x.ndim - 2 > len(batch):
+            raise ValueError(
+                f"x must have shape (..., q, d) with at most the axes of the process's batch_shape {tuple(batch)} "
+                f"before rows; got {tuple(x.shape)}. Join tasks and rows, or draw from a process with that batch"
+            )
         return self.process.scale[..., None] * self._unscaled(x)
 
     def predict(self, x: Tensor) -> Distribution:

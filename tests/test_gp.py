@@ -310,6 +310,13 @@ def test_a_draw_goes_through_rows_without_noise() -> None:
     assert f(inputs(20, number=9)).std(0).min() > 0.01, "away from rows draws differ"
 
 
+def test_draws_refuse_tasks_that_the_process_does_not_have() -> None:
+    f = FULL.sample(5, generator=seed(0))
+    with pytest.raises(ValueError, match=r"batch_shape \(\) before rows; got \(5, 2, 3\). Join tasks and rows"):
+        f(inputs(5, 2))
+    assert FULL.condition(rows(3).expand((4,))).sample(5, generator=seed(0))(inputs(4, 2)).shape == (5, 4, 2)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("prior", [PLAIN, FULL], ids=["plain", "full"])
 def test_calibration(prior: GaussianProcess) -> None:
