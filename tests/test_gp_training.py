@@ -182,6 +182,12 @@ def test_pads_and_empty_tasks_are_invisible(alike: Data) -> None:
     same_predictions(fit(ragged[ragged.count > 0]), clean, 1e-5)
 
 
+def test_sharing_inputs_is_only_a_faster_way(alike: Data, learned: GaussianProcess) -> None:
+    padded = Data.pad([*((d.x, d.y) for d in alike), (torch.zeros(61, 2).double(), torch.zeros(61).double())])[:20]
+    assert len(_as_columns(padded)[1]) == 20, "a pad, and each task has a covariance of its own"
+    same_predictions(fit(padded), learned, 1e-6)
+
+
 def test_float32_in_float32_out(alike: Data, learned: GaussianProcess) -> None:
     prior = fit(alike.to(torch.float32))
     assert prior.past is not None
