@@ -22,7 +22,7 @@ from torch import Tensor
 from bayesmeta.gp import GaussianProcess
 from bayesmeta.hierarchy import Mixture
 
-__all__ = ["transfer_hypotheses", "trust"]
+__all__ = ["transfer_hypotheses", "trust", "trusting"]
 
 # Prior weights and grids, fixed in advance; their exact values matter little (docs/design.md).
 PAST = 0.8  # the prior probability that the past applies in some form
@@ -81,6 +81,13 @@ def transfer_hypotheses(learned: GaussianProcess) -> Mixture:
     num_past, num_rest = len(trusting), len(kernel) + len(nothing)
     weights = [PAST / num_past] * num_past + [(1.0 - PAST) / num_rest] * num_rest
     return Mixture(Mixture.uniform(processes).to(total), torch.tensor(weights).to(total).log())
+
+
+def trusting(hypotheses: Mixture) -> Mixture:
+    """The same hypotheses, given that the past applies in some form."""
+    applies = torch.arange(hypotheses.log_weights.shape[-1]) < len(DIRECTION_FACTORS) * len(RESIDUALS)
+    log_weights = hypotheses.log_weights.masked_fill(~applies.to(hypotheses.log_weights.device), -torch.inf)
+    return Mixture(hypotheses.components, log_weights.log_softmax(-1))
 
 
 def trust(hypotheses: Mixture) -> dict[str, Tensor]:

@@ -7,8 +7,11 @@ out by a fixed seed. With --data DIR, a folder in HPO-B's layout (one Parquet pe
 columns in [0, 1], and `accuracy`), every task is held out in turn and the others of its space are the past.
 
 Protocol `cold`: no given points; every method counts from its first evaluation, GP and TPE begin with five Sobol
-points. Methods see raw values of what they chose, never the range of a task. Regret is (best - value)/(best - median) on
-the project's tasks, and (best - value)/(best - worst) with --data, as is usual there.
+points. Methods see raw values of what they chose, never the range of a task. Regret is (best - value)/(best - median)
+on the project's tasks, and (best - value)/(best - worst) with --data, as is usual there.
+
+`permuted` and `negated` are the default method with a past that says nothing (its targets permuted within each task)
+or misleads (its targets negated): what a learned prior costs where it does not help.
 """
 
 import os
@@ -39,7 +42,9 @@ from bo.replay import METHODS, Method, Pool, greedy_list, learned
 from bo.scratch import ScratchSampler
 
 PACKAGES = ["bayesmeta", "torch", "gpytorch", "botorch", "optuna", "scikit-learn"]
-ORDER = ("default", "zero_shot", "gp", "tpe", "random")
+# what a prior is told of its past: the truth, nothing, or the contrary
+PASTS = ("default", "permuted", "negated")
+ORDER = (*PASTS, "zero_shot", "gp", "tpe", "random")
 TRIALS = (1, 3, 5, 10, 15, 25, 50)
 
 
@@ -97,9 +102,16 @@ def folder_cases(folder: Path, budget: Budget) -> Iterator[Case]:
             yield Case(file.stem, task, found[task], past, False, f"{file.stem} without {task}")
 
 
-def learn(past: Sequence[Pool]) -> TuningPrior:
-    """The prior that `bayesmeta fit` would learn from the past tasks."""
-    return TuningPrior.fit(past[0].space, Data.pad([(pool.x, pool.y) for pool in past]), "maximize")
+def learn(past: Sequence[Pool], story: str) -> TuningPrior:
+    """The prior that `bayesmeta fit` would learn from the past tasks, or from a past made to say nothing or mislead."""
+    generator = torch.Generator().manual_seed(0)
+
+    def told(y: torch.Tensor) -> torch.Tensor:
+        if story == "permuted":
+            return y[torch.randperm(len(y), generator=generator)]
+        return -y if story == "negated" else y
+
+    return TuningPrior.fit(past[0].space, Data.pad([(pool.x, told(pool.y)) for pool in past]), "maximize")
 
 
 def curve(pool: Pool, chosen: list[int], *, by_median: bool) -> list[float]:
@@ -114,11 +126,11 @@ def play(case: Case, method: str, seeds: int, trials: int, prior: TuningPrior | 
     torch.set_num_threads(1)
     methods: dict[str, Method] = dict(METHODS)
     if prior is not None:
-        methods["default"] = learned(prior)
+        methods[method] = learned(prior)
     if method == "zero_shot":
         methods["zero_shot"] = greedy_list(list(case.past))
     trials = min(trials, len(case.pool.y))
-    draws = method not in ("default", "zero_shot")
+    draws = method in METHODS
     runs = [methods[method](case.pool, trials, seed) for seed in range(seeds if draws else 1)]
     return [curve(case.pool, chosen, by_median=case.shared) for chosen in runs]
 
@@ -168,16 +180,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     torch.set_num_threads(1)
     cases = list(folder_cases(options.data, budget) if options.data else own_cases(budget))
     results: dict[tuple[str, str, str], list[list[float]]] = {}
-    priors: dict[str, TuningPrior] = {}
+    priors: dict[tuple[str, str], TuningPrior] = {}
     workers = ProcessPoolExecutor(options.jobs, mp_context=multiprocessing.get_context("spawn"))
     with Progress(console=console) as progress, workers as pool:
-        if "default" in wanted:
-            pasts = {case.prior_of: case.past for case in cases}
-            learning = {pool.submit(learn, past): name for name, past in pasts.items()}
-            for done in progress.track(as_completed(learning), total=len(learning), description="learning priors"):
-                priors[learning[done]] = done.result()
+        pasts = {case.prior_of: case.past for case in cases}
+        stories = [story for story in PASTS if story in wanted]
+        learning = {pool.submit(learn, pasts[name], story): (name, story) for name in pasts for story in stories}
+        for done in progress.track(as_completed(learning), total=len(learning), description="learning priors"):
+            priors[learning[done]] = done.result()
         playing = {
-            pool.submit(play, case, method, budget.seeds, budget.trials, priors.get(case.prior_of)): (case, method)
+            pool.submit(play, case, method, budget.seeds, budget.trials, priors.get((case.prior_of, method))): (
+                case,
+                method,
+            )
             for case in cases
             for method in wanted
             if method != "zero_shot" or case.shared
@@ -186,8 +201,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             case, method = playing[done]
             results[case.space, case.task, method] = done.result()
     figures, tables = summarise(results, wanted)
-    if priors:
-        figures += suggestion_cost(next(iter(priors.values())))
+    if "default" in wanted:
+        figures += suggestion_cost(next(prior for (_, story), prior in priors.items() if story == "default"))
     for table in tables:
         console.print(table)
     for figure in figures:

@@ -12,7 +12,7 @@ from torch import Tensor
 from bayesmeta.data import Data
 from bayesmeta.fields import LearnedFrom, TensorFields
 from bayesmeta.gp import GaussianProcess
-from bayesmeta.transfer import transfer_hypotheses
+from bayesmeta.transfer import transfer_hypotheses, trusting
 from bo.scores import finite_values, normal_scores
 from bo.space import SearchSpace
 
@@ -32,6 +32,8 @@ class TuningPrior(TensorFields):
         space: the parameters, and their encoding as points of the unit cube.
         direction: "minimize" or "maximize".
         functions: a posterior on the unit cube, with `condition` and `marginal`.
+        opening: the posterior that makes the first two suggestions, None for `functions`. The rank of a single row
+            speaks for no hypothesis, and those that trust no past would spend the second trial far from everything.
         starts: configurations that were the best of a past task, encoded; always among the candidates.
         scores: whether `functions` are over normal scores, where more is better (what `fit` learns), or over the
             objective in its own units.
@@ -41,6 +43,7 @@ class TuningPrior(TensorFields):
     space: SearchSpace
     direction: str
     functions: Any
+    opening: Any = None
     starts: Float[Tensor, "starts d"] | None = None
     scores: bool = True
     learned_from: LearnedFrom | None = None
@@ -73,7 +76,8 @@ class TuningPrior(TensorFields):
         learned = GaussianProcess.initial(ranked).fit(ranked)
         best = scores.masked_fill(~tasks.mask, -torch.inf).argmax(-1)
         starts = tasks.x.double()[torch.arange(len(best)), best][varies].unique(dim=0)[:MAX_STARTS]
-        return cls(space, direction, transfer_hypotheses(learned), starts, True, learned.learned_from)
+        functions = transfer_hypotheses(learned)
+        return cls(space, direction, functions, trusting(functions), starts, learned_from=learned.learned_from)
 
     @classmethod
     def from_studies(cls, studies: Iterable["Study"]) -> "TuningPrior":

@@ -136,13 +136,14 @@ class MetaSampler(PointSampler):
 def acquisition(prior: TuningPrior, rows: Data) -> Value:
     """How much points promise: their mean while there are no rows, then their expected improvement."""
     maximize = prior.scores or prior.direction == "maximize"
+    functions = prior.functions if len(rows.y) >= 2 or prior.opening is None else prior.opening
     if not len(rows.y):
         sign = 1.0 if maximize else -1.0
-        return lambda x: sign * prior.functions.marginal(x).mean
+        return lambda x: sign * functions.marginal(x).mean
     y = rows.y
     if prior.scores:
         y = normal_scores(y if prior.direction == "maximize" else -y, rows.mask)
-    posterior = prior.functions.condition(Data.of(rows.x, y))
+    posterior = functions.condition(Data.of(rows.x, y))
     best = y.max() if maximize else y.min()
     return lambda x: expected_improvement(posterior.marginal(x), best, maximize=maximize)
 

@@ -28,7 +28,7 @@ import matplotlib.pyplot as plt
 import torch
 
 import bayesmeta
-from bayesmeta import Data, GaussianProcess, transfer_hypotheses, trust
+from bayesmeta import Data, GaussianProcess, trust
 from bo import TuningPrior, normal_scores
 from bo.demo import hold_out, pools
 from bo.replay import gp_from_scratch, learned, random_search, regret
@@ -95,7 +95,7 @@ print(f"learned from {prior.learned_from.tasks} tasks and {prior.learned_from.ro
 # spend.
 
 # %%
-tuning = TuningPrior(space, "maximize", transfer_hypotheses(prior))
+tuning = TuningPrior.fit(space, Data.pad([(tasks[name].x, tasks[name].y) for name in past]), "maximize")
 nothing_yet = Data.of(new.x[:0], new.y[:0])
 opinion = acquisition(tuning, nothing_yet)(new.x)
 print("it would start with", new.params[int(opinion.argmax())])
@@ -132,7 +132,7 @@ reached = {"Gaussian process from scratch": float(torch.tensor(curves["gp"])[...
 fig, axes = plt.subplots(1, 3, figsize=(13, 3.6), sharey=True, layout="constrained")
 for ax, (story, targets) in zip(axes, pasts.items(), strict=True):
     told = Data(data.x, targets, data.mask)
-    told_prior = TuningPrior(space, "maximize", transfer_hypotheses(GaussianProcess.initial(told).fit(told)))
+    told_prior = TuningPrior.fit(space, told, "maximize")
     weights, runs = {"past": [], "kernel": [], "nothing": []}, {}
     for name in some:
         pool = tasks[name]

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from bayesmeta import Data, GaussianProcess, Mixture, transfer_hypotheses
-from bayesmeta.transfer import DIRECTION_FACTORS, LENGTHSCALES, PAST, RESIDUALS, SCALES, trust
+from bayesmeta.transfer import DIRECTION_FACTORS, LENGTHSCALES, PAST, RESIDUALS, SCALES, trust, trusting
 from tests.families import F64
 from tests.test_gp_training import permuted, simulate
 
@@ -116,3 +116,13 @@ def test_bad_input(pasts: dict[str, Mixture]) -> None:
         transfer_hypotheses(GaussianProcess.initial(NEW[0]))
     with pytest.raises(ValueError, match="needs one prior learned from past tasks"):
         transfer_hypotheses(pasts["alike"].components.components)
+
+
+def test_trusting_keeps_the_odds_of_what_applies(pasts: dict[str, Mixture]) -> None:
+    prior = pasts["alike"]
+    certain = trusting(prior)
+    assert trust(certain)["past"].item() == pytest.approx(1.0, abs=1e-12)
+    torch.testing.assert_close(certain.weights[:NUM_PAST], prior.weights[:NUM_PAST] / PAST, rtol=1e-6, atol=0.0)
+    after = certain.condition(NEW[0].rows(slice(0, 5)))
+    assert trust(after)["nothing"].item() == 0.0
+    assert after.predict(NEW[0].x[:3]).mean.isfinite().all()
