@@ -27,6 +27,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
+import optuna
 import polars as pl
 import torch
 from optuna.distributions import FloatDistribution
@@ -58,7 +59,7 @@ class Budget:
     trials: int
 
 
-BUDGETS = {"quick": Budget(1, 4, 1, 10), "full": Budget(99, 99, 5, 25)}
+BUDGETS = {"quick": Budget(1, 4, 1, 8), "full": Budget(99, 99, 3, 25)}
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,6 +125,7 @@ def curve(pool: Pool, chosen: list[int], *, by_median: bool) -> list[float]:
 def play(case: Case, method: str, seeds: int, trials: int, prior: TuningPrior | None) -> list[list[float]]:
     """Regret curves of one method on one task, one per seed; methods that draw nothing run once."""
     torch.set_num_threads(1)
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
     methods: dict[str, Method] = dict(METHODS)
     if prior is not None:
         methods[method] = learned(prior)
@@ -137,8 +139,6 @@ def play(case: Case, method: str, seeds: int, trials: int, prior: TuningPrior | 
 
 def suggestion_cost(prior: TuningPrior, sizes: Sequence[int] = (25, 50)) -> list[Figure]:
     """CPU-seconds of one suggestion in a continuous space, ours and BoTorch's, with n finished trials."""
-    import optuna
-
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     samplers = {
         "default": lambda: MetaSampler(prior, seed=0),
@@ -222,7 +222,8 @@ def summarise(
     for space in sorted({key[0] for key in results}):
         tasks = sorted({key[1] for key in results if key[0] == space})
         title = f"{space}: regret, mean over {len(tasks)} held-out tasks [90% interval over tasks]"
-        table = Table("method", *[f"trial {t}" for t in TRIALS], title=title)
+        shown = [t for t in TRIALS if t <= max(len(runs[0]) for runs in results.values())]
+        table = Table("method", *[f"trial {t}" for t in shown], title=title)
         for method in methods:
             if (space, tasks[0], method) not in results:
                 continue
@@ -232,8 +233,8 @@ def summarise(
             grid = torch.stack([torch.cat([m, m[-1:].expand(longest - len(m))]) for m in means])
             low, high = interval(grid)
             cells = []
-            for t in TRIALS:
-                if t > grid.shape[1]:
+            for t in shown:
+                if t > grid.shape[1]:  # a small pool has ended
                     cells.append("")
                     continue
                 value = float(grid[:, t - 1].mean())

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,7 @@ class Budget:
         return budgets[name]
 
 
+@cache
 def pools(model: str) -> dict[str, Pool]:
     """The shipped tasks of one model; the objective is minus the balanced log-loss."""
     space = SearchSpace(PROBLEMS[model].space)
