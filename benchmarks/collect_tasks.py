@@ -120,7 +120,7 @@ def main() -> None:
     from rich.progress import track
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--work", type=Path, default=Path("work/tasks"), help="one file per finished (model, task)")
+    parser.add_argument("--work", type=Path, default=Path("build/tasks"), help="one file per finished (model, task)")
     parser.add_argument("--out", type=Path, default=OUT)
     parser.add_argument("--models", default=",".join(PROBLEMS))
     parser.add_argument("--jobs", type=int, default=2)
