@@ -26,7 +26,7 @@ from bayesmeta.statistics import Statistics
 __all__ = ["TaskStatistics", "TaskTable", "read_frame", "read_tasks", "require_varying_target", "stream_statistics"]
 
 # rows read at once while streaming; two batches are in memory, one being read while the other is summed
-BATCH_ROWS = 2**18
+BATCH_ROWS = 3 * 2**17
 
 
 @dataclass(frozen=True, eq=False)
