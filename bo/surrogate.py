@@ -1,7 +1,5 @@
 """Any posterior that knows f jointly, as a BoTorch model: its acquisition functions and optimisers do the rest."""
 
-from typing import Any
-
 import torch
 from botorch.acquisition.objective import PosteriorTransform
 from botorch.models.model import FantasizeMixin, Model
@@ -10,10 +8,13 @@ from botorch.posteriors.posterior import Posterior
 from botorch.sampling.base import MCSampler
 from gpytorch.distributions import MultivariateNormal
 from jaxtyping import Float
+from linear_operator import to_linear_operator
 from torch import Tensor
+from torch.distributions import Distribution
 from torch.distributions import MultivariateNormal as DenseMultivariateNormal
 
 from bayesmeta.data import Data
+from bayesmeta.hierarchy import MixtureDistribution
 from bayesmeta.protocol import Joint
 
 __all__ = ["Surrogate"]
@@ -22,10 +23,14 @@ __all__ = ["Surrogate"]
 class Surrogate(Model, FantasizeMixin):
     """A posterior of one output as a BoTorch `Model`, which is evaluated without noise unless noise is asked for.
 
+    Of a mixture of hypotheses BoTorch sees the normal with its mean and covariance: exact in both, an approximation for
+    acquisitions that look at the tails, for which `bo.expected_improvement` takes the mixture as it is.
+
     The posterior decides dtype and device. Argument names are BoTorch's: X is our `x`, Y is `y` with a last axis of 1.
 
     Args:
-        task_posterior: a prior, or what `condition` made of one, whose `joint` is a multivariate normal.
+        task_posterior: a prior, or what `condition` made of one, whose `joint` is a multivariate normal or a
+            mixture of them.
 
     Raises:
         TypeError: it has no `joint`.
@@ -65,7 +70,7 @@ class Surrogate(Model, FantasizeMixin):
             posterior_transform: applied to the result.
 
         Raises:
-            TypeError: the joint is no multivariate normal.
+            TypeError: the joint is neither a multivariate normal nor a mixture of them.
         """
         x = X.expand(*torch.broadcast_shapes(X.shape[:-2], self.batch_shape), *X.shape[-2:])
         latent = self._joint(x)
@@ -92,15 +97,31 @@ class Surrogate(Model, FantasizeMixin):
         return self.condition_on_observations(X, sampler(self.posterior(X, observation_noise=noise)))
 
     def _joint(self, x: Tensor) -> MultivariateNormal:
-        joint: Any = self.task_posterior.joint(x)
-        if isinstance(joint, MultivariateNormal):
-            return joint
-        if isinstance(joint, DenseMultivariateNormal):
-            return MultivariateNormal(joint.mean, joint.covariance_matrix)
-        raise TypeError(
-            f"Surrogate needs a joint that is a multivariate normal; that of {type(self.task_posterior).__name__} is "
-            f"a {type(joint).__name__}. Of a mixture give one hypothesis, or let bo.MetaSampler suggest"
-        )
+        joint = self.task_posterior.joint(x)
+        gaussian = _gaussian(joint)
+        if gaussian is None:
+            raise TypeError(
+                f"Surrogate needs a joint that is a multivariate normal, or a mixture of them; that of "
+                f"{type(self.task_posterior).__name__} is a {type(joint).__name__}"
+            )
+        return gaussian
+
+
+def _gaussian(joint: Distribution) -> MultivariateNormal | None:
+    """The normal with the mean and covariance of `joint`: `joint` itself, unless it is a mixture; None for others."""
+    if isinstance(joint, MultivariateNormal):
+        return joint
+    if isinstance(joint, DenseMultivariateNormal):
+        return MultivariateNormal(joint.mean, joint.covariance_matrix)
+    if not isinstance(joint, MixtureDistribution):
+        return None
+    each = _gaussian(joint.components)
+    if each is None:
+        return None
+    weights, mean = joint.log_weights.exp()[..., None], joint.mean
+    spread = each.mean - mean[..., None, :]
+    cov = each.covariance_matrix + spread[..., :, None] * spread[..., None, :]
+    return MultivariateNormal(mean, to_linear_operator((weights[..., None] * cov).sum(-3)))
 
 
 def _with_noise(latent: MultivariateNormal, noise_var: Tensor) -> MultivariateNormal:

@@ -19,7 +19,7 @@ import bayesmeta as bm
 from bayesmeta import Data
 from bayesmeta.random import rand
 from bo.surrogate import Surrogate
-from tests.families import F64, seed
+from tests.families import F64, FAMILIES, seed
 
 NOISE_VAR = 0.1
 WEIGHT_VAR = 0.7
@@ -196,7 +196,7 @@ def test_dense_normals_are_accepted() -> None:
 
 def test_what_cannot_be_a_surrogate_is_named() -> None:
     mixture = MixtureSameFamily(Categorical(torch.ones(2)), Normal(torch.zeros(2), 1.0))
-    with pytest.raises(TypeError, match=r"joint that is a multivariate normal.*MixtureSameFamily.*one hypothesis"):
+    with pytest.raises(TypeError, match=r"joint that is a multivariate normal.*MixtureSameFamily"):
         Surrogate(_Other(mixture)).posterior(points(2))
     with pytest.raises(TypeError, match="Joint"):
         Surrogate(3)
@@ -204,3 +204,20 @@ def test_what_cannot_be_a_surrogate_is_named() -> None:
     vector.event_shape = torch.Size([2])
     with pytest.raises(ValueError, match=r"one output; _Other has event_shape \(2,\)"):
         Surrogate(vector)
+
+
+@pytest.mark.parametrize("name", ["mixture", "nested_mixture"])
+def test_a_mixture_keeps_its_mean_and_covariance(name: str) -> None:
+    family = FAMILIES[name]
+    posterior, x = family.prior.condition(family.rows(4)), family.draw_x(3, seed(1)).requires_grad_()
+    seen = Surrogate(posterior).posterior(x)
+    close(seen.mean[:, 0], posterior.marginal(x).mean)
+    close(seen.variance[:, 0], posterior.marginal(x).variance)
+    draws = posterior.sample(4000, generator=seed(2))(x.detach())
+    products = (draws - draws.mean(0))[:, :, None] * (draws - draws.mean(0))[:, None, :]
+    error = products.std(0) / len(draws) ** 0.5
+    assert ((products.mean(0) - seen.distribution.covariance_matrix).abs() < 5 * error).all()
+    value = LogExpectedImprovement(Surrogate(posterior), 0.5)(x[:, None, :])
+    (gradient,) = torch.autograd.grad(value.sum(), x)
+    assert value.shape == (3,)
+    assert gradient.isfinite().all()
