@@ -39,7 +39,7 @@ from bayesmeta import Data
 from benchmarks.report import Figure, environment, write_json
 from bo import MetaSampler, SearchSpace, TuningPrior
 from bo.demo import LIVE, hold_out, interval, pools
-from bo.replay import METHODS, Method, Pool, greedy_list, learned
+from bo.replay import METHODS, Method, Pool, greedy_list, learned, regret
 from bo.scratch import ScratchSampler
 
 PACKAGES = ["bayesmeta", "torch", "gpytorch", "botorch", "optuna", "scikit-learn"]
@@ -117,9 +117,10 @@ def learn(past: Sequence[Pool], story: str) -> TuningPrior:
 
 def curve(pool: Pool, chosen: list[int], *, by_median: bool) -> list[float]:
     """Regret of the best so far after each trial."""
-    best = pool.y.max()
-    other = pool.y.quantile(0.5) if by_median else pool.y.min()
-    return [float(v) for v in (best - pool.y[chosen].cummax(0).values) / (best - other)]
+    if by_median:
+        return regret(pool, chosen)
+    best, worst = pool.y.max(), pool.y.min()
+    return ((best - pool.y[chosen].cummax(0).values) / (best - worst)).tolist()
 
 
 def play(case: Case, method: str, seeds: int, trials: int, prior: TuningPrior | None) -> list[list[float]]:

@@ -29,7 +29,7 @@ from bayesmeta.datasets import load_tuning_tasks
 from bayesmeta.datasets.sklearn_tuning import PROBLEMS, SEED, cross_validate, make_folds, subsample
 from bayesmeta.io import save, write_whole
 from bo.prior import TuningPrior
-from bo.replay import METHODS, Method, Pool, learned, regret
+from bo.replay import METHODS, Method, Pool, learned, regret, scaled_regret
 from bo.sampler import MetaSampler
 from bo.scratch import NUM_INITIAL, ScratchSampler
 from bo.space import SearchSpace
@@ -283,6 +283,4 @@ def _tune_live(pool: Pool, method: str, seed: int, num_trials: int, prior: Tunin
         loss, _ = cross_validate(problem, trial.params, folds, seed=SEED)
         study.tell(trial, loss)
         losses.append(loss)
-    best, median = pool.y.max(), pool.y.quantile(0.5)
-    value = -torch.tensor(losses, dtype=torch.float64).cummin(0).values
-    return [float(v) for v in (best - value) / (best - median)]
+    return scaled_regret(pool, -torch.tensor(losses, dtype=torch.float64).cummin(0).values).tolist()

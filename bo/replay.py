@@ -19,7 +19,7 @@ from bo.scratch import NUM_INITIAL, scratch_acquisition
 from bo.search import Value
 from bo.space import SearchSpace
 
-__all__ = ["METHODS", "Pool", "greedy_list", "learned", "regret"]
+__all__ = ["METHODS", "Pool", "greedy_list", "learned", "regret", "scaled_regret"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,10 +44,14 @@ Method = Callable[[Pool, int, int], list[int]]
 
 
 def regret(pool: Pool, chosen: list[int]) -> list[float]:
-    """(best - value) / (best - median) of the best so far, after each trial; 0 is the optimum, 1 the median."""
-    best, median = pool.y.max(), pool.y.quantile(0.5)
-    value = pool.y[chosen].cummax(0).values
-    return [float(v) for v in (best - value) / (best - median)]
+    """Regret of the best so far, after each trial."""
+    return scaled_regret(pool, pool.y[chosen].cummax(0).values).tolist()
+
+
+def scaled_regret(pool: Pool, value: Tensor) -> Tensor:
+    """(best - value) / (best - median), with the best and the median of the pool: 0 is the optimum, 1 the median."""
+    best = pool.y.max()
+    return (best - value) / (best - pool.y.quantile(0.5))
 
 
 def random_search(pool: Pool, num_trials: int, seed: int) -> list[int]:
@@ -112,16 +116,16 @@ def greedy_list(past: list[Pool]) -> Method:
 
     Source: Wistuba et al., Sequential model-free hyperparameter tuning (2015).
     """
-    worst = torch.stack([(p.y.max() - p.y) / (p.y.max() - p.y.quantile(0.5)) for p in past])
+    past_regret = torch.stack([scaled_regret(p, p.y) for p in past])
 
     def method(pool: Pool, num_trials: int, seed: int) -> list[int]:
         chosen: list[int] = []
-        best = torch.full((len(past), 1), torch.inf, dtype=worst.dtype)
+        best = torch.full((len(past), 1), torch.inf, dtype=past_regret.dtype)
         while len(chosen) < num_trials:
-            after = torch.minimum(best, worst).mean(0)
+            after = torch.minimum(best, past_regret).mean(0)
             after[chosen] = torch.inf
             chosen.append(int(after.argmin()))
-            best = torch.minimum(best, worst[:, chosen[-1] :][:, :1])
+            best = torch.minimum(best, past_regret[:, chosen[-1], None])
         return chosen
 
     return method

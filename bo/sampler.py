@@ -1,6 +1,7 @@
 """An Optuna sampler that starts from what past studies taught."""
 
 import os
+from abc import abstractmethod
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -70,9 +71,9 @@ class PointSampler(BaseSampler):
     ) -> None:
         self._proposals.pop(trial.number, None)
 
+    @abstractmethod
     def _propose(self, rows: Data, taken: Tensor) -> Tensor:
         """The next point `(d,)`, given the completed trials and the points that are taken."""
-        raise TypeError(f"{type(self).__name__} must say what it proposes")
 
     def _seed(self, seed: int | None) -> None:
         seed = int.from_bytes(os.urandom(7)) if seed is None else seed
