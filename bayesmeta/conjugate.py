@@ -7,6 +7,7 @@ $$ y \sim \text{Bernoulli}(\theta), \quad \theta \sim \text{Beta}(\text{successe
 Source: Gelman et al., Bayesian Data Analysis, 3rd ed. (2013), sections 2.4 and 5.3.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -18,7 +19,7 @@ from torch.nn.functional import logsigmoid
 from bayesmeta.constant import Constant, repeat_rows, row_shape
 from bayesmeta.data import Data
 from bayesmeta.fields import LearnedFrom, TensorFields
-from bayesmeta.optimise import maximise
+from bayesmeta.hyperparameters import Hyperparameter, Hyperparameters, most_probable
 from bayesmeta.random import log_gamma
 from bayesmeta.statistics import Statistics
 from bayesmeta.validation import require_binary, require_columns, require_enough_tasks, require_positive
@@ -26,6 +27,7 @@ from bayesmeta.validation import require_binary, require_columns, require_enough
 __all__ = ["BernoulliFunctions", "BetaBernoulli"]
 
 LARGEST_TOTAL = 1e8  # pseudo-counts stop here where tasks do not differ, and more of them would always be better
+SAME_RATE = "tasks do not differ by more than chance, and are taken to share one probability"
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,32 +108,46 @@ class BetaBernoulli(TensorFields):
     def constrain(self, params: Tensor) -> dict[str, Tensor]:
         return {"probability": params[..., 0].sigmoid()}
 
-    def fit(self, tasks: Data | Statistics) -> "BetaBernoulli":
-        """Maximise the summed log evidence of `tasks` over both pseudo-counts.
+    def fit(self, tasks: Data | Statistics, *, hyperprior_weight: float = 1.0) -> "BetaBernoulli":
+        """The most probable pseudo-counts after `tasks`.
 
-        Where tasks do not differ more than their rows do by chance, more pseudo-counts are always better, and their
-        total ends at 1e8.
+        Where tasks do not differ more than their rows do by chance, the total of both grows, at most to 1e8.
 
         Args:
-            tasks: at least two tasks with rows, on one axis. `self` is where the search starts, without a batch.
+            tasks: at least two tasks with rows, on one axis. `self`, without a batch, is where the search starts and
+                the centre of the hyperprior.
+            hyperprior_weight: 0 for plain empirical Bayes; see `bayesmeta.hyperparameters`.
 
         Raises:
             ValueError: fewer than two tasks have rows, or a row of y is neither 0 nor 1.
         """
         stats = self._statistics(tasks)
+        unknown = self.hyperparameters(stats)
+        fitted = unknown.build(most_probable(unknown, hyperprior_weight=hyperprior_weight))
+        return fitted._replace(learned_from=LearnedFrom.counts(stats.count))
+
+    def hyperparameters(self, tasks: Data | Statistics) -> Hyperparameters:
+        """Logit of the mean, and log of the total of both pseudo-counts."""
+        stats = self._statistics(tasks)
         require_enough_tasks(stats.count, self.batch_shape)
-        successes, failures = self.successes.double(), self.failures.double()
 
         # mean and total: nearly independent, where both pseudo-counts grow together
         def natural(vector: Tensor) -> tuple[Tensor, Tensor]:
-            logit, total = vector[0], vector[1].exp()
+            logit, total = vector[..., 0], vector[..., 1].exp()
             return total * logit.sigmoid(), total * (-logit).sigmoid()
 
-        start = torch.stack([(successes / failures).log(), (successes + failures).log()])
-        limit = torch.tensor([torch.inf, LARGEST_TOTAL], dtype=torch.float64).log()
-        best = maximise(lambda v: _log_evidence(*natural(v), stats).sum() / stats.count.sum(), start, limit=limit)
-        fitted = BetaBernoulli(*natural(best), learned_from=LearnedFrom.counts(stats.count))
-        return fitted.to(self.successes)
+        successes, failures = self.successes.double(), self.failures.double()
+        total = (successes + failures).log().item()
+        entries = [
+            Hyperparameter("logit_mean", (successes / failures).log().item(), 2.0),
+            Hyperparameter("log_total", total, 2.0, math.log(LARGEST_TOTAL), SAME_RATE),
+        ]
+        return Hyperparameters(
+            entries,
+            lambda vector: _log_evidence(*natural(vector[..., None, :]), stats),
+            lambda vector: BetaBernoulli(*natural(vector)).to(self.successes),
+            stats.count.sum().item(),
+        )
 
     def _statistics(self, data: Data | Statistics) -> Statistics:
         require_columns(data, num_inputs=0, event_shape=())

@@ -22,8 +22,8 @@ from torch.distributions import MultivariateNormal
 from bayesmeta.constant import Constant, repeat_rows, row_shape
 from bayesmeta.data import Data
 from bayesmeta.fields import LearnedFrom, TensorFields
+from bayesmeta.hyperparameters import Hyperparameter, Hyperparameters, most_probable
 from bayesmeta.linalg import cholesky, log_det, pack_tril, symmetric, unpack_tril
-from bayesmeta.optimise import maximise
 from bayesmeta.random import randn, wishart_tril
 from bayesmeta.statistics import Statistics
 from bayesmeta.validation import (
@@ -38,6 +38,8 @@ from bayesmeta.validation import (
 __all__ = ["MultivariateNormalFunctions", "NormalInverseWishart"]
 
 LARGEST_COUNT = 1e6  # where tasks share their mean or covariance, larger counts are always better: they stop here
+SAME_MEAN = "tasks do not differ in their mean by more than chance, and are taken to share it"
+SAME_COV = "tasks do not differ in their covariance by more than chance, and are taken to share it"
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,17 +159,27 @@ class NormalInverseWishart(TensorFields):
         factor = unpack_tril(params[..., d:], d)
         return {"mean": params[..., :d], "cov": factor @ factor.mT}
 
-    def fit(self, tasks: Data | Statistics) -> "NormalInverseWishart":
-        """Maximise the summed log evidence of `tasks` over all hyperparameters, whatever the units of y.
+    def fit(self, tasks: Data | Statistics, *, hyperprior_weight: float = 1.0) -> "NormalInverseWishart":
+        """The most probable prior after `tasks`, all hyperparameters together, whatever the units of y.
 
-        Where tasks share their mean (or covariance), `pseudo_count` (or `df`) ends near 1e6.
+        Where tasks share their mean (or covariance), `pseudo_count` (or `df`) grows, at most to 1e6.
 
         Args:
-            tasks: at least two tasks with rows, on one axis. `self` is where the search starts, without a batch.
+            tasks: at least two tasks with rows, on one axis. `self`, without a batch, is where the search starts and
+                the centre of the hyperprior.
+            hyperprior_weight: 0 for plain empirical Bayes; see `bayesmeta.hyperparameters`.
 
         Raises:
             ValueError: fewer than two tasks have rows, or rows do not differ within tasks in every direction.
         """
+        stats = self._statistics(tasks)
+        unknown = self.hyperparameters(stats)
+        fitted = unknown.build(most_probable(unknown, hyperprior_weight=hyperprior_weight))
+        return fitted._replace(learned_from=LearnedFrom.counts(stats.count))
+
+    def hyperparameters(self, tasks: Data | Statistics) -> Hyperparameters:
+        """In units where all rows have mean zero and covariance I: loc, logs of `pseudo_count` and of the excess of
+        `df` over d - 1, and the packed Cholesky factor of the typical covariance, `scatter / df`."""
         stats = self._statistics(tasks)
         require_enough_tasks(stats.count, self.batch_shape)
         require_spread(stats)
@@ -176,29 +188,32 @@ class NormalInverseWishart(TensorFields):
         centre, unit = pooled.mean, cholesky(pooled.scatter / pooled.count, "covariance of all rows")
         standard = stats.standardised(centre, unit)
 
-        # the typical covariance, scatter / df, says how far the data are known; the scatter alone moves with both
+        # the typical covariance says how far the data are known; the scatter alone moves with it and with df
         def natural(vector: Tensor) -> Natural:
-            pseudo_count, excess = vector[d : d + 2].exp()
-            root = unpack_tril(vector[d + 2 :], d)
+            pseudo_count, excess = vector[..., d : d + 2].exp().unbind(-1)
+            root = unpack_tril(vector[..., d + 2 :], d)
             df = d - 1 + excess
-            return vector[:d], pseudo_count, df, df * root @ root.mT
+            return vector[..., :d], pseudo_count, df, df[..., None, None] * (root @ root.mT)
+
+        def build(vector: Tensor) -> "NormalInverseWishart":
+            loc, pseudo_count, df, scatter = natural(vector)
+            loc = centre + (unit @ loc[..., None])[..., 0]
+            return NormalInverseWishart(loc, pseudo_count, df, symmetric(unit @ scatter @ unit.mT)).to(self.loc)
 
         loc, pseudo_count, df, scatter = self._natural()
-        start = torch.cat(
-            [
-                torch.linalg.solve_triangular(unit, (loc - centre)[:, None], upper=False)[:, 0],
-                torch.stack([pseudo_count, df - (d - 1)]).log(),
-                pack_tril(torch.linalg.solve_triangular(unit, cholesky(scatter / df, "scatter"), upper=False)),
-            ]
-        )
-        limit = torch.full_like(start, torch.inf)
-        limit[d : d + 2] = math.log(LARGEST_COUNT)
-        best = maximise(lambda v: _log_evidence(natural(v), standard).sum() / pooled.count, start, limit=limit)
-        loc, pseudo_count, df, scatter = natural(best)
-        fitted = NormalInverseWishart(
-            centre + unit @ loc, pseudo_count, df, symmetric(unit @ scatter @ unit.mT), LearnedFrom.counts(stats.count)
-        )
-        return fitted.to(self.loc)
+        root = torch.linalg.solve_triangular(unit, cholesky(scatter / df, "scatter"), upper=False)
+        standard_loc = torch.linalg.solve_triangular(unit, (loc - centre)[:, None], upper=False)[:, 0]
+        largest = math.log(LARGEST_COUNT)
+        packed = pack_tril(root).tolist()
+        entries = [
+            *(Hyperparameter(f"loc[{i}]", value, 2.0) for i, value in enumerate(standard_loc.tolist())),
+            Hyperparameter("log_pseudo_count", pseudo_count.log().item(), 2.0, largest, SAME_MEAN),
+            Hyperparameter("log_excess_df", (df - (d - 1)).log().item(), 2.0, largest, SAME_COV),
+            *(Hyperparameter(f"log_scale[{i}]", value, 2.0) for i, value in enumerate(packed[:d])),
+            *(Hyperparameter(f"below_diagonal[{i}]", value, 2.0) for i, value in enumerate(packed[d:])),
+        ]
+        evidence = lambda vector: _log_evidence(natural(vector[..., None, :]), standard)  # noqa: E731
+        return Hyperparameters(entries, evidence, build, pooled.count.item())
 
     def _statistics(self, data: Data | Statistics) -> Statistics:
         require_columns(data, num_inputs=0, event_shape=self.event_shape)

@@ -21,7 +21,7 @@ from torch.distributions import Normal, StudentT
 from bayesmeta.constant import Constant, repeat_rows, row_shape
 from bayesmeta.data import Data
 from bayesmeta.fields import LearnedFrom, TensorFields
-from bayesmeta.optimise import maximise
+from bayesmeta.hyperparameters import Hyperparameter, Hyperparameters, most_probable
 from bayesmeta.random import log_gamma, randn
 from bayesmeta.statistics import Statistics
 from bayesmeta.validation import (
@@ -35,6 +35,8 @@ from bayesmeta.validation import (
 __all__ = ["NormalFunctions", "NormalInverseGamma"]
 
 LARGEST_COUNT = 1e6  # where tasks share their mean or variance, larger counts are always better: they stop here
+SAME_MEAN = "tasks do not differ in their mean by more than chance, and are taken to share it"
+SAME_VAR = "tasks do not differ in their variance by more than chance, and are taken to share it"
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,17 +129,26 @@ class NormalInverseGamma(TensorFields):
     def constrain(self, params: Tensor) -> dict[str, Tensor]:
         return {"mean": params[..., 0], "var": params[..., 1].exp()}
 
-    def fit(self, tasks: Data | Statistics) -> "NormalInverseGamma":
-        """Maximise the summed log evidence of `tasks` over all four hyperparameters, whatever the units of y.
+    def fit(self, tasks: Data | Statistics, *, hyperprior_weight: float = 1.0) -> "NormalInverseGamma":
+        """The most probable prior after `tasks`: all four hyperparameters, whatever the units of y.
 
-        Where tasks share their mean (or variance), `pseudo_count` (or `concentration`) ends at 1e6.
+        Where tasks share their mean (or variance), `pseudo_count` (or `concentration`) grows, at most to 1e6.
 
         Args:
-            tasks: at least two tasks with rows, on one axis. `self` is where the search starts, without a batch.
+            tasks: at least two tasks with rows, on one axis. `self`, without a batch, is where the search starts and
+                the centre of the hyperprior.
+            hyperprior_weight: 0 for plain empirical Bayes; see `bayesmeta.hyperparameters`.
 
         Raises:
             ValueError: fewer than two tasks have rows, or rows do not differ within tasks.
         """
+        stats = self._statistics(tasks)
+        unknown = self.hyperparameters(stats)
+        fitted = unknown.build(most_probable(unknown, hyperprior_weight=hyperprior_weight))
+        return fitted._replace(learned_from=LearnedFrom.counts(stats.count))
+
+    def hyperparameters(self, tasks: Data | Statistics) -> Hyperparameters:
+        """Loc in standard deviations of all rows from their mean, and logs of both counts and the typical variance."""
         stats = self._statistics(tasks)
         require_enough_tasks(stats.count, self.batch_shape)
         require_spread(stats)
@@ -147,19 +158,25 @@ class NormalInverseGamma(TensorFields):
 
         # the typical variance, rate / concentration, says how far the data are known; the rate alone moves with both
         def natural(vector: Tensor) -> "Natural":
-            pseudo_count, concentration, var = vector[1:].exp()
-            return vector[0], pseudo_count, concentration, concentration * var
+            pseudo_count, concentration, var = vector[..., 1:].exp().unbind(-1)
+            return vector[..., 0], pseudo_count, concentration, concentration * var
+
+        def build(vector: Tensor) -> "NormalInverseGamma":
+            loc, pseudo_count, concentration, rate = natural(vector)
+            prior = NormalInverseGamma(centre + scale * loc, pseudo_count, concentration, rate * scale.square())
+            return prior.to(self.loc)
 
         loc, pseudo_count, concentration, rate = self._natural()
         var = rate / concentration / scale.square()
-        start = torch.stack([(loc - centre) / scale, pseudo_count.log(), concentration.log(), var.log()])
-        largest = torch.tensor([torch.inf, LARGEST_COUNT, LARGEST_COUNT, torch.inf], dtype=torch.float64)
-        best = maximise(lambda v: _log_evidence(natural(v), standard).sum() / pooled.count, start, limit=largest.log())
-        loc, pseudo_count, concentration, rate = natural(best)
-        fitted = NormalInverseGamma(
-            centre + scale * loc, pseudo_count, concentration, rate * scale.square(), LearnedFrom.counts(stats.count)
-        )
-        return fitted.to(self.loc)
+        largest = math.log(LARGEST_COUNT)
+        entries = [
+            Hyperparameter("loc", ((loc - centre) / scale).item(), 2.0),
+            Hyperparameter("log_pseudo_count", pseudo_count.log().item(), 2.0, largest, SAME_MEAN),
+            Hyperparameter("log_concentration", concentration.log().item(), 2.0, largest, SAME_VAR),
+            Hyperparameter("log_var", var.log().item(), 2.0),
+        ]
+        evidence = lambda vector: _log_evidence(natural(vector[..., None, :]), standard)  # noqa: E731
+        return Hyperparameters(entries, evidence, build, pooled.count.item())
 
     def _statistics(self, data: Data | Statistics) -> Statistics:
         require_columns(data, num_inputs=0, event_shape=self.event_shape)

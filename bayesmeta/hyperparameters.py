@@ -1,0 +1,126 @@
+r"""What a family does not know before it has seen tasks: its hyperparameters as one vector with a proper hyperprior.
+
+For hyperparameters $v$, unconstrained and centred where the search starts, and tasks $D_1, ..., D_S$, all learning of a
+prior is about one function,
+
+$$ \log p(v, D) = \lambda \log h(v) + \sum_s \log p(D_s \mid v), $$
+
+the log hyperposterior up to a constant. `fit` finds its mode, `Hyperposterior` its spread, Pyro's NUTS draws from it.
+With $\lambda = 0$ its mode is plain empirical Bayes, which with few tasks collapses: the differences between tasks are
+estimated as zero as often as not.
+"""
+
+import math
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from bayesmeta.data import Data
+from bayesmeta.optimise import maximise
+from bayesmeta.statistics import Statistics
+
+__all__ = ["Hierarchical", "Hyperparameter", "Hyperparameters", "LimitWarning", "most_probable"]
+
+
+class LimitWarning(UserWarning):
+    """A hyperparameter ended at the limit of its search: the tasks would have it larger, or smaller, still."""
+
+
+@dataclass(frozen=True)
+class Hyperparameter:
+    """One entry of the vector of hyperparameters.
+
+    Args:
+        name: as people read it, such as `log_pseudo_count` or `loc[2]`.
+        start: where the search starts, and where the normal hyperprior has its mean.
+        scale: standard deviation of the hyperprior.
+        limit: bound of the search on the absolute value of the entry, infinite where none is needed.
+        at_limit: what it means that the search ended there.
+    """
+
+    name: str
+    start: float
+    scale: float
+    limit: float = math.inf
+    at_limit: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class Hyperparameters:
+    """The unknown hyperparameters of a family, given tasks.
+
+    Args:
+        entries: one per entry of the vector, h in all.
+        log_evidence: of each task under hyperparameters `(*draws, h)`, float64, shape `(*draws, tasks)`; smooth.
+        build: the prior at hyperparameters `(*draws, h)`, with batch_shape `(*draws,)`.
+        num_rows: rows of all tasks.
+    """
+
+    entries: Sequence[Hyperparameter]
+    log_evidence: Callable[[Tensor], Tensor]
+    build: Callable[[Tensor], Any]
+    num_rows: float
+
+    @property
+    def names(self) -> list[str]:
+        return [entry.name for entry in self.entries]
+
+    @property
+    def start(self) -> Tensor:
+        return torch.tensor([entry.start for entry in self.entries], dtype=torch.float64)
+
+    @property
+    def scale(self) -> Tensor:
+        return torch.tensor([entry.scale for entry in self.entries], dtype=torch.float64)
+
+    @property
+    def limit(self) -> Tensor:
+        return torch.tensor([entry.limit for entry in self.entries], dtype=torch.float64)
+
+    def log_hyperprior(self, vector: Tensor) -> Tensor:
+        """log h(v), normalised, of vectors `(*draws, h)`: shape `(*draws,)`."""
+        distance = ((vector - self.start.to(vector)) / self.scale.to(vector)).square().sum(-1)
+        return -0.5 * distance - self.scale.log().sum().to(vector) - 0.5 * len(self.entries) * math.log(2.0 * math.pi)
+
+    def log_density(self, vector: Tensor, *, hyperprior_weight: float = 1.0) -> Tensor:
+        """log p(v, D) of vectors `(*draws, h)`: shape `(*draws,)`; without the hyperprior where its weight is 0."""
+        evidence = self.log_evidence(vector).sum(-1)
+        return evidence + hyperprior_weight * self.log_hyperprior(vector) if hyperprior_weight else evidence
+
+
+@runtime_checkable
+class Hierarchical(Protocol):
+    """A family whose hyperparameters can be learned as one vector: by their mode, by their spread, or by MCMC."""
+
+    def hyperparameters(self, tasks: Data | Statistics) -> Hyperparameters:
+        """The unknowns given `tasks`, at least two on one axis; `self`, without batch, is the hyperprior's centre."""
+        ...
+
+
+def most_probable(unknown: Hyperparameters, *, hyperprior_weight: float = 1.0) -> Tensor:
+    """The vector where the log hyperposterior is greatest.
+
+    Args:
+        hyperprior_weight: 1 for the mode of the hyperposterior, 0 for plain empirical Bayes.
+
+    Raises:
+        ValueError: the weight is negative, or the evidence grows without bound.
+
+    Warns:
+        LimitWarning: an entry ended at its limit.
+    """
+    if not 0.0 <= hyperprior_weight < math.inf:
+        raise ValueError(f"hyperprior_weight must be zero or more; got {hyperprior_weight:g}")
+    best = maximise(
+        lambda v: unknown.log_density(v, hyperprior_weight=hyperprior_weight) / unknown.num_rows,
+        unknown.start,
+        limit=unknown.limit,
+    )
+    for entry, value in zip(unknown.entries, best.tolist(), strict=True):
+        if abs(value) >= entry.limit:
+            warnings.warn(f"{entry.name} ended at its limit, {value:.3g}: {entry.at_limit}", LimitWarning, stacklevel=3)
+    return best
