@@ -58,12 +58,14 @@ class Hyperparameters:
         log_evidence: of each task under hyperparameters `(*draws, h)`, float64, shape `(*draws, tasks)`; smooth.
         build: the prior at hyperparameters `(*draws, h)`, with batch_shape `(*draws,)`.
         num_rows: rows of all tasks.
+        hyperprior: log density of vectors `(*draws, h)`, in place of independent normals at `start`.
     """
 
     entries: Sequence[Hyperparameter]
     log_evidence: Callable[[Tensor], Tensor]
     build: Callable[[Tensor], Any]
     num_rows: float
+    hyperprior: Callable[[Tensor], Tensor] | None = None
 
     @property
     def names(self) -> list[str]:
@@ -82,13 +84,21 @@ class Hyperparameters:
         return torch.tensor([entry.limit for entry in self.entries], dtype=torch.float64)
 
     def log_hyperprior(self, vector: Tensor) -> Tensor:
-        """log h(v), normalised, of vectors `(*draws, h)`: shape `(*draws,)`."""
+        """log h(v) of vectors `(*draws, h)`: shape `(*draws,)`; normalised, unless it was given otherwise."""
+        if self.hyperprior is not None:
+            return self.hyperprior(vector)
         distance = ((vector - self.start.to(vector)) / self.scale.to(vector)).square().sum(-1)
         return -0.5 * distance - self.scale.log().sum().to(vector) - 0.5 * len(self.entries) * math.log(2.0 * math.pi)
 
-    def log_density(self, vector: Tensor, *, hyperprior_weight: float = 1.0) -> Tensor:
-        """log p(v, D) of vectors `(*draws, h)`: shape `(*draws,)`; without the hyperprior where its weight is 0."""
-        evidence = self.log_evidence(vector).sum(-1)
+    def log_density(
+        self, vector: Tensor, *, hyperprior_weight: float = 1.0, task_weights: Tensor | None = None
+    ) -> Tensor:
+        """log p(v, D) of vectors `(*draws, h)`: shape `(*draws,)`; without the hyperprior where its weight is 0.
+
+        `task_weights` multiply the evidence of each task, as shares of a task that belong to one kind of several do.
+        """
+        each = self.log_evidence(vector)
+        evidence = (each if task_weights is None else each * task_weights).sum(-1)
         return evidence + hyperprior_weight * self.log_hyperprior(vector) if hyperprior_weight else evidence
 
 
@@ -101,11 +111,19 @@ class Hierarchical(Protocol):
         ...
 
 
-def most_probable(unknown: Hyperparameters, *, hyperprior_weight: float = 1.0) -> Tensor:
+def most_probable(
+    unknown: Hyperparameters,
+    *,
+    hyperprior_weight: float = 1.0,
+    task_weights: Tensor | None = None,
+    start: Tensor | None = None,
+) -> Tensor:
     """The vector where the log hyperposterior is greatest.
 
     Args:
         hyperprior_weight: 1 for the mode of the hyperposterior, 0 for plain empirical Bayes.
+        task_weights: of the tasks' evidence, see `Hyperparameters.log_density`.
+        start: where the search starts, the hyperprior's centre unless given.
 
     Raises:
         ValueError: the weight is negative, or the evidence grows without bound.
@@ -116,8 +134,10 @@ def most_probable(unknown: Hyperparameters, *, hyperprior_weight: float = 1.0) -
     if not 0.0 <= hyperprior_weight < math.inf:
         raise ValueError(f"hyperprior_weight must be zero or more; got {hyperprior_weight:g}")
     best = maximise(
-        lambda v: unknown.log_density(v, hyperprior_weight=hyperprior_weight) / unknown.num_rows,
-        unknown.start,
+        lambda v: (
+            unknown.log_density(v, hyperprior_weight=hyperprior_weight, task_weights=task_weights) / unknown.num_rows
+        ),
+        unknown.start if start is None else start,
         limit=unknown.limit,
     )
     for entry, value in zip(unknown.entries, best.tolist(), strict=True):
