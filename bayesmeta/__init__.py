@@ -10,6 +10,7 @@ __all__ = [
     "BetaBernoulli",
     "Data",
     "GaussianProcess",
+    "Hyperposterior",
     "LinearGaussian",
     "Mixture",
     "NormalInverseGamma",
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from bayesmeta.data import Data
     from bayesmeta.gp import GaussianProcess
     from bayesmeta.hierarchy import Mixture
+    from bayesmeta.hyperposterior import Hyperposterior
     from bayesmeta.io import load, save
     from bayesmeta.linear import LinearGaussian
     from bayesmeta.niw import NormalInverseWishart
@@ -41,6 +43,7 @@ else:
             "BetaBernoulli": "conjugate",
             "Data": "data",
             "GaussianProcess": "gp",
+            "Hyperposterior": "hyperposterior",
             "LinearGaussian": "linear",
             "Mixture": "hierarchy",
             "NormalInverseGamma": "normal",

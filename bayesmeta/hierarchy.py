@@ -17,6 +17,7 @@ from bayesmeta.data import Data
 from bayesmeta.fields import TensorFields
 from bayesmeta.protocol import Functions
 from bayesmeta.random import categorical
+from bayesmeta.statistics import Statistics
 
 __all__ = ["Mixture", "MixtureDistribution", "MixtureFunctions"]
 
@@ -130,7 +131,7 @@ class Mixture(TensorFields):
         """Probabilities of the hypotheses, `(*batch, hypotheses)`."""
         return self.log_weights.exp()
 
-    def condition(self, data: Data) -> "Mixture":
+    def condition(self, data: Data | Statistics) -> "Mixture":
         """Condition every component, and weigh each by its evidence.
 
         Args:
@@ -157,7 +158,7 @@ class Mixture(TensorFields):
         """f at all rows together, noise-free, where the components have it."""
         return MixtureDistribution(self.log_weights, self.components.joint(x.unsqueeze(-3)), -1)
 
-    def log_evidence(self, data: Data) -> Tensor:
+    def log_evidence(self, data: Data | Statistics) -> Tensor:
         """log of the weighted mean of the components' evidence, one number per task."""
         return (self.log_weights + self.components.log_evidence(_for_each(data))).logsumexp(-1)
 
@@ -189,7 +190,9 @@ def _pick(every: Tensor, index: Tensor, axis: int) -> Tensor:
     return every.gather(axis, index.expand(*every.shape[:axis], 1, *every.shape[axis + 1 :])).squeeze(axis)
 
 
-def _for_each(data: Data) -> Data:
+def _for_each(data: Data | Statistics) -> Data | Statistics:
     """The same rows for every hypothesis: one more batch axis, of size one."""
+    if isinstance(data, Statistics):
+        return data.unsqueeze()
     extra = None if data.task_x is None else data.task_x.unsqueeze(-2)
     return Data(data.x.unsqueeze(-3), data.y.unsqueeze(data.mask.ndim - 1), data.mask.unsqueeze(-2), extra)

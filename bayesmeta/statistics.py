@@ -129,6 +129,12 @@ class Statistics:
         origin = origin.expand_as(self.first).clone()
         return Statistics(self.count, origin, self.first + moved, second, self.num_inputs)
 
+    def unsqueeze(self) -> "Statistics":
+        """The same tasks with one more task axis, of size one, on the right."""
+        second = None if self.second is None else self.second.unsqueeze(-3)
+        first, origin = self.first.unsqueeze(-2), self.origin.unsqueeze(-2)
+        return Statistics(self.count.unsqueeze(-1), origin, first, second, self.num_inputs)
+
     def sum(self, dim: int = 0) -> "Statistics":
         """Pool tasks along one task axis, about their pooled mean."""
         if not -self.count.ndim <= dim < self.count.ndim:
