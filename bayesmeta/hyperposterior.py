@@ -1,6 +1,6 @@
 r"""How sure a learned prior is of itself: the hyperposterior as weighted draws, updated while tasks run.
 
-The log hyperposterior of `bayesmeta.hyperparameters` is expanded to second order at its mode (Laplace). A Student t with
+The log hyperposterior of `bayesmeta.hyperparameters` is expanded to second order at its mode (Laplace). A Student t of
 that mode and curvature proposes draws of hyperparameters, and each is weighed by the exact hyperposterior over its
 proposal, so the curvature need not be right: it only decides how many draws count (`ess`).
 
@@ -52,7 +52,7 @@ class Hyperposterior:
         self, unknown: Hyperparameters, draws: Tensor, log_weights: Tensor, learned_from: LearnedFrom | None = None
     ) -> None:
         self.unknown, self.learned_from = unknown, learned_from
-        self._running: dict[Hashable, tuple[Statistics, Tensor]] = {}
+        self._running: dict[Hashable, tuple[Data | Statistics, Tensor]] = {}
         self._renew(draws, log_weights)
 
     @classmethod

@@ -212,7 +212,10 @@ class NormalInverseWishart(TensorFields):
             *(Hyperparameter(f"log_scale[{i}]", value, 2.0) for i, value in enumerate(packed[:d])),
             *(Hyperparameter(f"below_diagonal[{i}]", value, 2.0) for i, value in enumerate(packed[d:])),
         ]
-        evidence = lambda vector: _log_evidence(natural(vector[..., None, :]), standard)  # noqa: E731
+
+        def evidence(vector: Tensor) -> Tensor:
+            return _log_evidence(natural(vector[..., None, :]), standard) - 0.5 * stats.count * log_det(unit)
+
         return Hyperparameters(entries, evidence, build, pooled.count.item())
 
     def _statistics(self, data: Data | Statistics) -> Statistics:

@@ -175,7 +175,10 @@ class NormalInverseGamma(TensorFields):
             Hyperparameter("log_concentration", concentration.log().item(), 2.0, largest, SAME_VAR),
             Hyperparameter("log_var", var.log().item(), 2.0),
         ]
-        evidence = lambda vector: _log_evidence(natural(vector[..., None, :]), standard)  # noqa: E731
+
+        def evidence(vector: Tensor) -> Tensor:
+            return _log_evidence(natural(vector[..., None, :]), standard) - stats.count * scale.log()
+
         return Hyperparameters(entries, evidence, build, pooled.count.item())
 
     def _statistics(self, data: Data | Statistics) -> Statistics:

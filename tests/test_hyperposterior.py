@@ -8,7 +8,7 @@ import bayesmeta as bm
 from bayesmeta import Data, Statistics
 from bayesmeta.hyperposterior import Hyperposterior, laplace
 from bayesmeta.random import rand, randn
-from tests.families import F64, seed
+from tests.families import F64, FAMILIES, seed
 
 
 def binary_tasks(num_tasks: int, n: int, number: int = 0) -> Data:
@@ -114,3 +114,15 @@ def test_laplace_is_exact_on_a_normal() -> None:
     mode = torch.tensor([1.0, -1.0], dtype=torch.float64)
     root = laplace(lambda v: -0.5 * (v - mode) @ precision @ (v - mode), mode, F64.new_tensor([1.0, 3.0]))
     torch.testing.assert_close(root @ root.mT, torch.linalg.inv(precision))
+
+
+@pytest.mark.parametrize("family", ["beta_bernoulli", "normal_inverse_gamma", "normal_inverse_wishart"])
+def test_evidence_of_the_vector_is_that_of_the_prior_it_builds(family: str) -> None:
+    """In the units of the rows, whatever units the search works in."""
+    tasks = FAMILIES[family].tasks([6, 8, 5, 9])
+    unknown = FAMILIES[family].prior.hyperparameters(tasks)
+    vectors = unknown.start + 0.3 * randn((3, len(unknown.entries)), like=F64, generator=seed(1))
+    expected = unknown.build(vectors[:, None]).log_evidence(tasks)
+    torch.testing.assert_close(unknown.log_evidence(vectors), expected, rtol=1e-9, atol=1e-9)
+    same = unknown.build(unknown.start).predict()
+    torch.testing.assert_close(same.mean, FAMILIES[family].prior.predict().mean)
