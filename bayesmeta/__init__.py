@@ -12,10 +12,13 @@ __all__ = [
     "GaussianProcess",
     "Hyperposterior",
     "LinearGaussian",
+    "LogisticGaussian",
     "Mixture",
     "NormalInverseGamma",
     "NormalInverseWishart",
     "PastFunctions",
+    "PoissonExposureGaussian",
+    "PoissonGaussian",
     "Statistics",
     "load",
     "save",
@@ -26,6 +29,7 @@ __all__ = [
 if TYPE_CHECKING:
     from bayesmeta.conjugate import BetaBernoulli
     from bayesmeta.data import Data
+    from bayesmeta.glm import LogisticGaussian, PoissonExposureGaussian, PoissonGaussian
     from bayesmeta.gp import GaussianProcess
     from bayesmeta.hierarchy import Mixture
     from bayesmeta.hyperposterior import Hyperposterior
@@ -45,10 +49,13 @@ else:
             "GaussianProcess": "gp",
             "Hyperposterior": "hyperposterior",
             "LinearGaussian": "linear",
+            "LogisticGaussian": "glm",
             "Mixture": "hierarchy",
             "NormalInverseGamma": "normal",
             "NormalInverseWishart": "niw",
             "PastFunctions": "past_functions",
+            "PoissonExposureGaussian": "glm",
+            "PoissonGaussian": "glm",
             "Statistics": "statistics",
             "load": "io",
             "save": "io",

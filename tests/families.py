@@ -27,6 +27,7 @@ class Family:
     draw_y: Callable[[int, Generator], Tensor]
     rtol: float = 1e-10
     num_draws: int = 20_000  # of the Monte Carlo laws
+    evidence_rtol: float | None = None  # where predictions or the evidence are approximate
 
     def draw_x(self, n: int, generator: Generator) -> Tensor:
         return rand((n, self.num_inputs), like=F64, generator=generator)
@@ -81,6 +82,21 @@ def _gaussian_process() -> Family:
     return Family(prior, 2, lambda n, g: randn((n,), like=F64, generator=g), num_draws=2000)
 
 
+def _logistic() -> Family:
+    prior = bm.LogisticGaussian(torch.tensor([0.5, -1.0], dtype=torch.float64), _spd(2, 5))
+    return Family(prior, 2, lambda n, g: (rand((n,), like=F64, generator=g) < 0.4).double(), evidence_rtol=1e-3)
+
+
+def _poisson() -> Family:
+    prior = bm.PoissonGaussian(torch.tensor([0.5, -1.0], dtype=torch.float64), _spd(2, 6))
+    return Family(prior, 2, lambda n, g: (4.0 * rand((n,), like=F64, generator=g)).floor(), evidence_rtol=3e-3)
+
+
+def _poisson_exposure() -> Family:
+    prior = bm.PoissonExposureGaussian(torch.tensor([0.5, -1.0], dtype=torch.float64), _spd(2, 6))
+    return Family(prior, 3, lambda n, g: (4.0 * rand((n,), like=F64, generator=g)).floor(), evidence_rtol=3e-3)
+
+
 def _mixture() -> Family:
     processes = replace(_gaussian_process().prior, past_weight=torch.tensor([0.0, 1.0, -1.0], dtype=torch.float64))
     prior = bm.Mixture(processes, torch.tensor([0.5, 0.2, 0.3], dtype=torch.float64).log())
@@ -102,8 +118,11 @@ FAMILIES: dict[str, Family] = {
     "beta_bernoulli": _beta_bernoulli(),
     "gaussian_process": _gaussian_process(),
     "linear_gaussian": _linear(),
+    "logistic_gaussian": _logistic(),
     "mixture": _mixture(),
     "nested_mixture": _nested_mixture(),
     "normal_inverse_gamma": _normal_inverse_gamma(),
     "normal_inverse_wishart": _normal_inverse_wishart(),
+    "poisson_exposure_gaussian": _poisson_exposure(),
+    "poisson_gaussian": _poisson(),
 }

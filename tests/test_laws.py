@@ -151,7 +151,7 @@ def test_evidence_is_the_sum_of_one_step_predictions(family: Family) -> None:
         row = data.rows(slice(i, i + 1))
         total = total + posterior.predict(row.x).log_prob(row.y)[0]
         posterior = posterior.condition(row)
-    close(family.prior.log_evidence(data), total, family.rtol * 100)
+    close(family.prior.log_evidence(data), total, family.evidence_rtol or family.rtol * 100)
 
 
 @having(Density)

@@ -1,0 +1,396 @@
+r"""Logistic and Poisson regression whose weights have a Gaussian prior learned from past tasks.
+
+For each task, with rows (x, y) and weights $w \sim N(\text{loc}, \text{precision}^{-1})$,
+
+$$ y \sim \text{Bernoulli}(\sigma(x^\top w)) \quad \text{or} \quad
+y \sim \text{Poisson}(\exp(x^\top w + \text{offset})). $$
+
+There is no hidden intercept: put a column of ones into x. Nothing here is conjugate. A posterior is Laplace's Gaussian
+approximation at the mode; it keeps the prior and all rows, and more rows solve again from the prior, so that rows that
+come in two parts give what they give at once. Predictions integrate over that Gaussian to near rounding;
+`log_evidence_error` measures what the approximation itself costs.
+
+Source: Gelman et al., Bayesian Data Analysis, 3rd ed. (2013), chapters 4 and 16.
+"""
+
+import math
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar, TypeVar
+
+import torch
+from jaxtyping import Float
+from torch import Generator, Tensor
+from torch.distributions import Bernoulli, Distribution, Poisson
+from torch.nn.functional import softplus
+
+from bayesmeta.data import Data, describe_rows
+from bayesmeta.fields import LearnedFrom, TensorFields
+from bayesmeta.hyperparameters import Hyperparameter, Hyperparameters, most_probable
+from bayesmeta.laplace import (
+    EvidenceError,
+    Likelihood,
+    Rows,
+    differentiable,
+    factor,
+    fit_mode,
+    importance_error,
+    log_evidence,
+)
+from bayesmeta.linalg import log_det, symmetric, unpack_tril
+from bayesmeta.quadrature import PoissonLogNormal, log_mean_sigmoid
+from bayesmeta.random import randn
+from bayesmeta.statistics import Statistics
+from bayesmeta.validation import (
+    require_binary,
+    require_columns,
+    require_enough_tasks,
+    require_finite,
+    require_positive_definite,
+)
+
+__all__ = ["LogisticFunctions", "LogisticGaussian", "PoissonFunctions", "PoissonGaussian"]
+
+LARGEST_COUNT = 2.0**53  # above, numbers are not whole to the last digit
+LARGEST_RATIO = 1e4  # of the standard deviation of a weight to that of the prior where the search starts
+LARGEST_LOG_RATE = 100.0  # the likelihood goes on as a straight line: no count comes near, and nothing overflows
+SAME_WEIGHT = (
+    "tasks do not differ in this weight by more than chance and are taken to share it, or, at the upper limit, "
+    "differ more than any rows could show"
+)
+
+G = TypeVar("G", bound="_Regression")
+
+
+def _logistic_slope(eta: Tensor, y: Tensor) -> Tensor:
+    sign = 2.0 * y - 1.0
+    return sign * (-sign * eta).sigmoid()  # y - sigmoid(eta), with all digits where they agree
+
+
+def _poisson_log_prob(eta: Tensor, y: Tensor) -> Tensor:
+    low = eta.clamp(max=LARGEST_LOG_RATE)
+    return y * eta - low.exp() * (1.0 + eta - low) - torch.lgamma(y + 1.0)
+
+
+def _poisson_rate(eta: Tensor) -> Tensor:
+    return eta.clamp(max=LARGEST_LOG_RATE).exp()
+
+
+LOGISTIC = Likelihood(
+    log_prob=lambda eta, y: y * eta - softplus(eta, threshold=40.0),
+    slope=_logistic_slope,
+    curvature=lambda eta: eta.sigmoid() * (-eta).sigmoid(),
+    guess=lambda y: (4.0 * y - 2.0, torch.full_like(y, 0.25)),
+)
+POISSON = Likelihood(
+    log_prob=_poisson_log_prob,
+    slope=lambda eta, y: y - _poisson_rate(eta),
+    curvature=_poisson_rate,
+    guess=lambda y: ((y + 0.5).log(), y + 0.5),
+)
+
+
+@dataclass(frozen=True, eq=False)
+class _Regression(TensorFields):
+    """What both have in common; see them."""
+
+    loc: Float[Tensor, "*batch d"]
+    precision: Float[Tensor, "*batch d d"]
+    prior: Any = None
+    data: Data | None = None
+    learned_from: LearnedFrom | None = None
+
+    likelihood: ClassVar[Likelihood]
+    initial_scale: ClassVar[float]  # of the predictor, from each weight alone
+    num_offsets: ClassVar[int] = 0
+
+    def __post_init__(self) -> None:
+        require_finite("loc", self.loc)
+        require_positive_definite("precision", self.precision, self.loc.shape[-1])
+
+    @classmethod
+    def initial(cls: type[G], tasks: Data) -> G:
+        """A weak prior on the scale of x, about the weights that fit the rows of all `tasks` together."""
+        d = tasks.x.shape[-1] - cls.num_offsets
+        pooled = Data(tasks.x.reshape(-1, tasks.x.shape[-1]), tasks.y.reshape(-1), tasks.mask.reshape(-1))
+        x = pooled.x[pooled.mask][:, :d].double()
+        moments = x.square().sum(0) / max(len(x), 1)
+        precision = torch.diag_embed(moments.where(moments > 0, 1.0) / cls.initial_scale**2)
+        vague = cls(torch.zeros_like(moments), precision)
+        return vague._replace(loc=vague.condition(pooled).loc).to(tasks.y)
+
+    @property
+    def batch_shape(self) -> torch.Size:
+        return self.loc.shape[:-1]
+
+    @property
+    def event_shape(self) -> torch.Size:
+        return torch.Size()
+
+    def condition(self: G, data: Data | Statistics) -> G:
+        """Laplace's approximation after the rows of `data` and all before; batch_shape broadcasts with its tasks.
+
+        Raises:
+            ValueError: y holds what the family cannot model, or statistics stand for rows, which this family needs.
+        """
+        prior, every = self._with(data)
+        rows, loc, precision = _flat(prior, every)
+        shift = fit_mode(self.likelihood, rows, loc, precision)
+        _, hessian = log_evidence(self.likelihood, rows, loc, precision, shift)
+        batch = torch.broadcast_shapes(prior.batch_shape, every.batch_shape)
+        d = loc.shape[-1]
+        return self._replace(
+            loc=(loc + shift).reshape(*batch, d).to(self.loc),
+            precision=hessian.reshape(*batch, d, d).to(self.loc),
+            prior=prior,
+            data=every,
+        )
+
+    def log_evidence(self, data: Data | Statistics) -> Tensor:
+        """Laplace's log p(y | x) of the rows for each task, given the rows before; see `log_evidence_error`."""
+        prior, every = self._with(data)
+        evidence = _log_evidence(prior, every)
+        return (evidence if self.data is None else evidence - _log_evidence(prior, self.data)).to(self.loc)
+
+    def log_evidence_error(
+        self, data: Data, *, num_draws: int = 1000, generator: Generator | None = None
+    ) -> EvidenceError:
+        """By how much the exact log evidence of each task exceeds `log_evidence`, by importance sampling.
+
+        Args:
+            num_draws: of the weights of each task; the standard error falls with their square root.
+        """
+        prior, every = self._with(data)
+        found = _importance_error(prior, every, num_draws, generator)
+        if self.data is not None:
+            before = _importance_error(prior, self.data, num_draws, generator)
+            found = EvidenceError(
+                found.error - before.error,
+                torch.hypot(found.standard_error, before.standard_error),
+                torch.minimum(found.ess, before.ess),
+            )
+        return found
+
+    def sample_params(self, num_draws: int, *, generator: Generator | None = None) -> Tensor:
+        """Weights `(num_draws, *batch, d)`."""
+        noise = randn((num_draws, *self.loc.shape, 1), like=self.loc, generator=generator)
+        return self.loc + torch.linalg.solve_triangular(factor(self.precision).mT, noise, upper=True)[..., 0]
+
+    def log_prob(self, params: Tensor) -> Tensor:
+        """Log density of weights `(..., *batch, d)` under the Gaussian."""
+        root = factor(self.precision)
+        distance = (root.mT @ (params - self.loc)[..., None])[..., 0].square().sum(-1)
+        return 0.5 * (log_det(root) - distance - self.loc.shape[-1] * math.log(2.0 * math.pi))
+
+    def constrain(self, params: Tensor) -> dict[str, Tensor]:
+        return {"weights": params}
+
+    def fit(self: G, tasks: Data, *, hyperprior_weight: float = 1.0) -> G:
+        """The most probable prior after `tasks`, by Laplace's evidence, whatever the units of x.
+
+        Where tasks share a weight (or a combination of them), its variance falls, at most by 1e8.
+
+        Args:
+            tasks: at least two tasks with rows, on one axis. `self`, without a batch, is where the search starts and
+                the centre of the hyperprior.
+            hyperprior_weight: 0 for plain empirical Bayes; see `bayesmeta.hyperparameters`.
+
+        Raises:
+            ValueError: fewer than two tasks have rows, or y holds what the family cannot model.
+        """
+        unknown = self.hyperparameters(tasks)
+        fitted = unknown.build(most_probable(unknown, hyperprior_weight=hyperprior_weight))
+        return fitted._replace(learned_from=LearnedFrom.counts(tasks.count))
+
+    def hyperparameters(self, tasks: Data) -> Hyperparameters:
+        """In units where `self` has mean zero and covariance I: loc, and the packed Cholesky factor of the covariance.
+
+        The evidence is Laplace's, with derivatives of any order up to three.
+        """
+        tasks = self._require(tasks)
+        require_enough_tasks(tasks.count, self.batch_shape)
+        d, likelihood = self.loc.shape[-1], self.likelihood
+        rows = Rows.of(tasks, num_weights=d)
+        centre, root = self.loc.double(), factor(self.precision.double())  # weights are centre + root^-T v
+        unit = torch.linalg.solve_triangular(root.mT, torch.eye(d).to(root), upper=True)
+        # rows in those units, once
+        base = Rows(unit.mT @ rows.x, rows.y, rows.offset + rows.times(centre.expand(len(rows.y), d)), rows.real)
+
+        def natural(vector: Tensor) -> tuple[Tensor, Tensor]:
+            scale_tril = unpack_tril(vector[..., d:], d)
+            return vector[..., :d], symmetric(torch.cholesky_inverse(scale_tril))
+
+        def evidence_of(vector: Tensor) -> Tensor:
+            loc, precision = (v.expand(len(base.y), *v.shape) for v in natural(vector))
+            shift = fit_mode(likelihood, base, loc.detach(), precision.detach())
+            if torch.is_grad_enabled() and vector.requires_grad:
+                shift = differentiable(likelihood, base, loc, precision, shift)
+            return log_evidence(likelihood, base, loc, precision, shift)[0]
+
+        def evidence(vector: Tensor) -> Tensor:
+            # draws one by one: each needs its own modes of all tasks, and the rows are not copied for it
+            each = [evidence_of(v) for v in vector.reshape(-1, vector.shape[-1]).unbind()]
+            return torch.stack(each).reshape(*vector.shape[:-1], len(base.y))
+
+        def build(vector: Tensor) -> G:
+            loc, precision = natural(vector)
+            loc, precision = centre + loc @ unit.mT, symmetric(root @ precision @ root.mT)
+            return type(self)(loc, precision).to(self.loc)
+
+        largest = math.log(LARGEST_RATIO)
+        entries = [
+            *(Hyperparameter(f"loc[{i}]", 0.0, 2.0) for i in range(d)),
+            *(Hyperparameter(f"log_scale[{i}]", 0.0, 2.0, largest, SAME_WEIGHT) for i in range(d)),
+            *(Hyperparameter(f"below_diagonal[{i}]", 0.0, 2.0) for i in range(d * (d - 1) // 2)),
+        ]
+        return Hyperparameters(entries, evidence, build, float(tasks.count.sum()))
+
+    @abstractmethod
+    def _require_values(self, data: Data) -> None:
+        """Raise ValueError where y is not what the likelihood is of."""
+
+    def _require(self, data: Data | Statistics) -> Data:
+        if isinstance(data, Statistics):
+            raise ValueError(f"{type(self).__name__} needs the rows themselves; got their Statistics. Give Data")
+        require_columns(data, num_inputs=self.loc.shape[-1] + self.num_offsets, event_shape=())
+        self._require_values(data)
+        return data
+
+    def _with(self: G, data: Data | Statistics) -> tuple[G, Data]:
+        """The prior, and all rows that have been seen."""
+        rows = self._require(data)
+        prior = self if self.prior is None else self.prior
+        return prior, rows if self.data is None else self.data + rows
+
+    def _predictor(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of the predictor at each row, float64."""
+        d = self.loc.shape[-1]
+        inputs, offset = x[..., :d].double(), x[..., d:].sum(-1).double()
+        root = torch.linalg.solve_triangular(factor(self.precision.double()), inputs.mT, upper=False)
+        mean = (inputs @ self.loc.double()[..., None])[..., 0] + offset
+        return mean, root.square().sum(-2).clamp(min=torch.finfo(torch.float64).tiny).sqrt()
+
+
+@dataclass(frozen=True, eq=False)
+class LogisticGaussian(_Regression):
+    """Gaussian over the weights of a logistic regression of zeros and ones.
+
+    Args:
+        loc: mean of the weights, log odds per unit of x; for a posterior its mode.
+        precision: inverse covariance of the weights, symmetric positive definite.
+        prior: for a posterior, what it was before all rows; `condition` sets it.
+        data: for a posterior, all rows it has seen.
+        learned_from: what `fit` learned this prior from, None for one written by hand.
+    """
+
+    likelihood = LOGISTIC
+    initial_scale = 2.0
+
+    def predict(self, x: Float[Tensor, "*batch q d"]) -> Bernoulli:
+        """p(y | x) at each row, to an absolute error of 1e-13: a Bernoulli with batch_shape `(*batch, q)`."""
+        loc, scale = self._predictor(x)
+        logits = log_mean_sigmoid(loc, scale) - log_mean_sigmoid(-loc, scale)
+        return Bernoulli(logits=logits.to(self.loc))
+
+    def sample(self, num_draws: int, *, generator: Generator | None = None) -> "LogisticFunctions":
+        """Draws of the probability of a one at x."""
+        return LogisticFunctions(self.sample_params(num_draws, generator=generator))
+
+    def _require_values(self, data: Data) -> None:
+        require_binary(data)
+
+
+@dataclass(frozen=True, eq=False)
+class PoissonGaussian(_Regression):
+    """Gaussian over the weights of a Poisson regression of counts, with a logarithmic link.
+
+    Rows of unequal exposure: `PoissonExposureGaussian`, whose last column of x is the logarithm of the exposure.
+
+    Args:
+        loc: mean of the weights, log rate per unit of x; for a posterior its mode.
+        precision: inverse covariance of the weights, symmetric positive definite.
+        prior: for a posterior, what it was before all rows; `condition` sets it.
+        data: for a posterior, all rows it has seen.
+        learned_from: what `fit` learned this prior from, None for one written by hand.
+    """
+
+    likelihood = POISSON
+    initial_scale = 1.0
+
+    def predict(self, x: Float[Tensor, "*batch q d"]) -> PoissonLogNormal:
+        """p(y | x) at each row: Poisson with a log-normal rate, batch_shape `(*batch, q)`."""
+        loc, scale = self._predictor(x)
+        return PoissonLogNormal(loc.to(self.loc), scale.to(self.loc))
+
+    def sample(self, num_draws: int, *, generator: Generator | None = None) -> "PoissonFunctions":
+        """Draws of the rate at x."""
+        return PoissonFunctions(self.sample_params(num_draws, generator=generator))
+
+    def _require_values(self, data: Data) -> None:
+        bad = ~((data.y >= 0) & (data.y == data.y.floor()) & (data.y <= LARGEST_COUNT)) & data.mask
+        if bool(bad.any()):
+            raise ValueError(
+                "y must be a whole number from 0 to 2^53, a count, where mask is true; "
+                f"{describe_rows(bad)} with value {data.y[bad][0].item():g}"
+            )
+
+
+@dataclass(frozen=True, eq=False)
+class PoissonExposureGaussian(PoissonGaussian):
+    """`PoissonGaussian` for counts over unequal exposures: x has one more column, the last, the log of the exposure."""
+
+    num_offsets = 1
+
+
+@dataclass(frozen=True, eq=False)
+class LogisticFunctions:
+    """Draws of x -> probability of a one: weights `(draws, *batch, d)`."""
+
+    weights: Float[Tensor, "draws *batch d"]
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return self._logits(x).sigmoid()
+
+    def predict(self, x: Tensor) -> Distribution:
+        return Bernoulli(logits=self._logits(x))
+
+    def _logits(self, x: Tensor) -> Tensor:
+        return (x @ self.weights[..., None])[..., 0]
+
+
+@dataclass(frozen=True, eq=False)
+class PoissonFunctions:
+    """Draws of x -> rate: weights `(draws, *batch, d)`; a further column of x is an offset."""
+
+    weights: Float[Tensor, "draws *batch d"]
+
+    def __call__(self, x: Tensor) -> Tensor:
+        d = self.weights.shape[-1]
+        eta = (x[..., :d] @ self.weights[..., None])[..., 0] + x[..., d:].sum(-1)
+        return eta.exp().clamp(max=torch.finfo(eta.dtype).max)
+
+    def predict(self, x: Tensor) -> Distribution:
+        return Poisson(self(x))
+
+
+def _flat(prior: _Regression, data: Data) -> tuple[Rows, Tensor, Tensor]:
+    """Rows, loc and precision with all tasks on one axis, float64."""
+    batch, d = torch.broadcast_shapes(prior.batch_shape, data.batch_shape), prior.loc.shape[-1]
+    loc = prior.loc.double().expand(*batch, d).reshape(-1, d)
+    precision = prior.precision.double().expand(*batch, d, d).reshape(-1, d, d)
+    return Rows.of(data if data.batch_shape == batch else data.expand(batch), num_weights=d), loc, precision
+
+
+def _log_evidence(prior: _Regression, data: Data) -> Tensor:
+    rows, loc, precision = _flat(prior, data)
+    shift = fit_mode(prior.likelihood, rows, loc, precision)
+    evidence, _ = log_evidence(prior.likelihood, rows, loc, precision, shift)
+    return evidence.reshape(torch.broadcast_shapes(prior.batch_shape, data.batch_shape))
+
+
+def _importance_error(prior: _Regression, data: Data, num_draws: int, generator: Generator | None) -> EvidenceError:
+    rows, loc, precision = _flat(prior, data)
+    shift = fit_mode(prior.likelihood, rows, loc, precision)
+    found = importance_error(prior.likelihood, rows, loc, precision, shift, num_draws, generator)
+    batch = torch.broadcast_shapes(prior.batch_shape, data.batch_shape)
+    return EvidenceError(*(value.reshape(batch) for value in (found.error, found.standard_error, found.ess)))
