@@ -11,7 +11,9 @@ __all__ = [
     "Data",
     "GaussianProcess",
     "Hyperposterior",
+    "LimitWarning",
     "LinearGaussian",
+    "LinearHyperposterior",
     "LogisticGaussian",
     "Mixture",
     "NormalInverseGamma",
@@ -20,7 +22,10 @@ __all__ = [
     "PoissonExposureGaussian",
     "PoissonGaussian",
     "Statistics",
+    "fit_kinds",
+    "fit_with_features",
     "load",
+    "sample_posterior",
     "save",
     "transfer_hypotheses",
     "trust",
@@ -29,16 +34,21 @@ __all__ = [
 if TYPE_CHECKING:
     from bayesmeta.conjugate import BetaBernoulli
     from bayesmeta.data import Data
+    from bayesmeta.full_bayes import sample_posterior
     from bayesmeta.glm import LogisticGaussian, PoissonExposureGaussian, PoissonGaussian
     from bayesmeta.gp import GaussianProcess
     from bayesmeta.hierarchy import Mixture
+    from bayesmeta.hyperparameters import LimitWarning
     from bayesmeta.hyperposterior import Hyperposterior
     from bayesmeta.io import load, save
+    from bayesmeta.kinds import fit_kinds
     from bayesmeta.linear import LinearGaussian
+    from bayesmeta.linear_hyperposterior import LinearHyperposterior
     from bayesmeta.niw import NormalInverseWishart
     from bayesmeta.normal import NormalInverseGamma
     from bayesmeta.past_functions import PastFunctions
     from bayesmeta.statistics import Statistics
+    from bayesmeta.task_features import fit_with_features
     from bayesmeta.transfer import transfer_hypotheses, trust
 else:
     __getattr__ = lazily(
@@ -48,7 +58,9 @@ else:
             "Data": "data",
             "GaussianProcess": "gp",
             "Hyperposterior": "hyperposterior",
+            "LimitWarning": "hyperparameters",
             "LinearGaussian": "linear",
+            "LinearHyperposterior": "linear_hyperposterior",
             "LogisticGaussian": "glm",
             "Mixture": "hierarchy",
             "NormalInverseGamma": "normal",
@@ -57,7 +69,10 @@ else:
             "PoissonExposureGaussian": "glm",
             "PoissonGaussian": "glm",
             "Statistics": "statistics",
+            "fit_kinds": "kinds",
+            "fit_with_features": "task_features",
             "load": "io",
+            "sample_posterior": "full_bayes",
             "save": "io",
             "transfer_hypotheses": "transfer",
             "trust": "transfer",
