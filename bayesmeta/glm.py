@@ -36,6 +36,7 @@ from bayesmeta.laplace import (
     fit_mode,
     importance_error,
     log_evidence,
+    positive_definite,
 )
 from bayesmeta.linalg import log_det, symmetric, unpack_tril
 from bayesmeta.quadrature import PoissonLogNormal, log_mean_sigmoid
@@ -53,7 +54,7 @@ __all__ = ["LogisticFunctions", "LogisticGaussian", "PoissonFunctions", "Poisson
 
 LARGEST_COUNT = 2.0**53  # above, numbers are not whole to the last digit
 LARGEST_RATIO = 1e4  # of the standard deviation of a weight to that of the prior where the search starts
-LARGEST_LOG_RATE = 100.0  # the likelihood goes on as a straight line: no count comes near, and nothing overflows
+LARGEST_LOG_RATE = 40.0  # no count comes near; above, the rate goes on as a parabola, which Newton's method can leave
 SAME_WEIGHT = (
     "tasks do not differ in this weight by more than chance and are taken to share it, or, at the upper limit, "
     "differ more than any rows could show"
@@ -69,10 +70,16 @@ def _logistic_slope(eta: Tensor, y: Tensor) -> Tensor:
 
 def _poisson_log_prob(eta: Tensor, y: Tensor) -> Tensor:
     low = eta.clamp(max=LARGEST_LOG_RATE)
-    return y * eta - low.exp() * (1.0 + eta - low) - torch.lgamma(y + 1.0)
+    beyond = eta - low
+    return y * eta - low.exp() * (1.0 + beyond + 0.5 * beyond.square()) - torch.lgamma(y + 1.0)
 
 
-def _poisson_rate(eta: Tensor) -> Tensor:
+def _poisson_slope(eta: Tensor, y: Tensor) -> Tensor:
+    low = eta.clamp(max=LARGEST_LOG_RATE)
+    return y - low.exp() * (1.0 + (eta - low))
+
+
+def _poisson_curvature(eta: Tensor) -> Tensor:
     return eta.clamp(max=LARGEST_LOG_RATE).exp()
 
 
@@ -84,8 +91,8 @@ LOGISTIC = Likelihood(
 )
 POISSON = Likelihood(
     log_prob=_poisson_log_prob,
-    slope=lambda eta, y: y - _poisson_rate(eta),
-    curvature=_poisson_rate,
+    slope=_poisson_slope,
+    curvature=_poisson_curvature,
     guess=lambda y: ((y + 0.5).log(), y + 0.5),
 )
 
@@ -141,7 +148,7 @@ class _Regression(TensorFields):
         d = loc.shape[-1]
         return self._replace(
             loc=(loc + shift).reshape(*batch, d).to(self.loc),
-            precision=hessian.reshape(*batch, d, d).to(self.loc),
+            precision=positive_definite(hessian.reshape(*batch, d, d).to(self.loc)),
             prior=prior,
             data=every,
         )
@@ -199,7 +206,7 @@ class _Regression(TensorFields):
             ValueError: fewer than two tasks have rows, or y holds what the family cannot model.
         """
         unknown = self.hyperparameters(tasks)
-        fitted = unknown.build(most_probable(unknown, hyperprior_weight=hyperprior_weight))
+        fitted: G = unknown.build(most_probable(unknown, hyperprior_weight=hyperprior_weight))
         return fitted._replace(learned_from=LearnedFrom.counts(tasks.count))
 
     def hyperparameters(self, tasks: Data) -> Hyperparameters:
@@ -232,7 +239,7 @@ class _Regression(TensorFields):
             each = [evidence_of(v) for v in vector.reshape(-1, vector.shape[-1]).unbind()]
             return torch.stack(each).reshape(*vector.shape[:-1], len(base.y))
 
-        def build(vector: Tensor) -> G:
+        def build(vector: Tensor) -> _Regression:
             loc, precision = natural(vector)
             loc, precision = centre + loc @ unit.mT, symmetric(root @ precision @ root.mT)
             return type(self)(loc, precision).to(self.loc)
@@ -266,7 +273,8 @@ class _Regression(TensorFields):
         """Mean and standard deviation of the predictor at each row, float64."""
         d = self.loc.shape[-1]
         inputs, offset = x[..., :d].double(), x[..., d:].sum(-1).double()
-        root = torch.linalg.solve_triangular(factor(self.precision.double()), inputs.mT, upper=False)
+        rounding = torch.finfo(self.precision.dtype).eps
+        root = torch.linalg.solve_triangular(factor(self.precision.double(), rounding), inputs.mT, upper=False)
         mean = (inputs @ self.loc.double()[..., None])[..., 0] + offset
         return mean, root.square().sum(-2).clamp(min=torch.finfo(torch.float64).tiny).sqrt()
 

@@ -25,13 +25,24 @@ from bayesmeta.data import Data
 from bayesmeta.linalg import cholesky, log_det, solve, symmetric, unravel
 from bayesmeta.random import gamma, randn
 
-__all__ = ["EvidenceError", "Likelihood", "Rows", "factor", "fit_mode", "importance_error", "log_evidence"]
+__all__ = [
+    "EvidenceError",
+    "Likelihood",
+    "Rows",
+    "differentiable",
+    "factor",
+    "fit_mode",
+    "importance_error",
+    "log_evidence",
+    "positive_definite",
+]
 
-MAX_STEPS = 100
+MAX_STEPS = 300
 CONVERGED = 1e-15  # of the squared Newton decrement: the step after it is exact, as convergence is quadratic
 ROUNDING = 1e-12  # of the predictor: smaller steps are noise, which huge counts magnify
 GOOD_SLOPE = 0.25  # a full step is taken if it leaves at most this share of the slope along it
-STEPS = 2.0 ** torch.arange(-30, 11, dtype=torch.float64)  # tried where a full step is not good
+STEPS = 2.0 ** torch.arange(-40, 11, dtype=torch.float64)  # brackets for the length of a step that is not good
+BISECTIONS = 30
 PROPOSAL_DF = 7.0  # tails heavier than those of any posterior with a normal prior
 CHUNK = 10_000_000  # entries of the largest tensor that weighing draws may make
 
@@ -97,22 +108,30 @@ class EvidenceError:
     ess: Tensor
 
 
-def factor(matrix: Tensor) -> Tensor:
-    """Cholesky factors; a matrix that rounding has left singular is raised by the rounding of its diagonal."""
-    found, info = torch.linalg.cholesky_ex(matrix)
+def positive_definite(matrix: Tensor, rounding: float | None = None) -> Tensor:
+    """`matrix`, its diagonal raised by rounding (that of its dtype, unless given) where that has left it singular.
+
+    Weights that rows say all but nothing of, beside others that they fix, would otherwise have no factor.
+    """
+    _, info = torch.linalg.cholesky_ex(matrix)
     if not bool(info.any()):
-        return found
-    jitter = 10.0 * matrix.shape[-1] * torch.finfo(matrix.dtype).eps
-    raised = matrix + torch.diag_embed(jitter * matrix.diagonal(dim1=-2, dim2=-1) * (info > 0)[..., None])
-    return cholesky(raised, "precision")
+        return matrix
+    jitter = 10.0 * matrix.shape[-1] * (rounding or torch.finfo(matrix.dtype).eps)
+    return matrix + torch.diag_embed(jitter * matrix.diagonal(dim1=-2, dim2=-1) * (info > 0)[..., None])
+
+
+def factor(matrix: Tensor, rounding: float | None = None) -> Tensor:
+    """Cholesky factors of `positive_definite(matrix)`."""
+    found, info = torch.linalg.cholesky_ex(matrix)
+    return cholesky(positive_definite(matrix, rounding), "precision") if bool(info.any()) else found
 
 
 @torch.no_grad()
 def fit_mode(likelihood: Likelihood, rows: Rows, loc: Tensor, precision: Tensor) -> Tensor:
     """The most probable weights less `loc`, `(tasks, d)`: Newton's method until each task has converged.
 
-    A task's steps depend on nothing but that task. A full step that is too long or too short is replaced by the best of
-    powers of two, so separable classes and predictions that are wrong by orders of magnitude converge as well.
+    A task's steps depend on nothing but that task. A full step that is too long or too short is replaced by the
+    best one along it, so separable classes and predictions that are wrong by orders of magnitude converge as well.
 
     Args:
         loc: prior means `(tasks, d)`, float64.
@@ -144,9 +163,9 @@ def fit_mode(likelihood: Likelihood, rows: Rows, loc: Tensor, precision: Tensor)
         hard = (~done & ~(remaining.abs() <= GOOD_SLOPE * decrement)).nonzero()[:, 0]
         if len(hard):
             length[hard] = _best_length(
-                likelihood, rows[hard], eta[hard], move[hard], shift[hard], step[hard], precision[hard]
+                likelihood, rows[hard], move[hard], eta[hard], shift[hard], step[hard], precision[hard]
             )
-            done = done | (length == 0)  # rounding hides any further gain
+            done = done | (length < STEPS[0])  # rounding hides any further gain
         shift = shift + length[:, None] * step
         if bool(done.any()):
             found[left[done]] = shift[done]
@@ -242,12 +261,23 @@ def _newton_step(x: Tensor, weight: Tensor, slope: Tensor, precision: Tensor) ->
 
 
 def _best_length(
-    likelihood: Likelihood, rows: Rows, eta: Tensor, move: Tensor, shift: Tensor, step: Tensor, precision: Tensor
+    likelihood: Likelihood, rows: Rows, move: Tensor, eta: Tensor, shift: Tensor, step: Tensor, precision: Tensor
 ) -> Tensor:
-    """Of the lengths to try, that with the highest log posterior density; 0 where none is higher than none."""
-    lengths = torch.cat([STEPS.new_zeros(1), STEPS]).to(eta.device)
-    at = eta[:, None] + lengths[:, None] * move[:, None]
-    fit = (likelihood.log_prob(at, rows.y[:, None]) * rows.real[:, None]).sum(-1)
-    offsets = shift[:, None] + lengths[:, None] * step[:, None]
-    density = fit - 0.5 * ((offsets @ precision) * offsets).sum(-1)
-    return lengths[density.nan_to_num(nan=-math.inf).argmax(-1)]
+    """The length where the log posterior density is greatest along the step, which its falling slope brackets."""
+    pull = (precision @ step[..., None])[..., 0]
+    start, bend = (shift * pull).sum(-1), (step * pull).sum(-1)
+
+    def slope(length: Tensor) -> Tensor:
+        """`(tasks, lengths)`."""
+        of_rows = likelihood.slope(eta[:, None] + length[..., None] * move[:, None], rows.y[:, None])
+        return (of_rows * (rows.real * move)[:, None]).sum(-1) - start[:, None] - length * bend[:, None]
+
+    tried = STEPS.to(eta.device)
+    first_fall = (slope(tried.expand(len(eta), -1)) > 0).sum(-1)
+    upper = tried[first_fall.clamp(max=len(tried) - 1)]
+    lower = torch.where(first_fall > 0, tried[(first_fall - 1).clamp(min=0)], 0.0)
+    for _ in range(BISECTIONS):
+        middle = 0.5 * (lower + upper)
+        rising = slope(middle[:, None])[:, 0] > 0
+        lower, upper = middle.where(rising, lower), upper.where(rising, middle)
+    return upper

@@ -25,6 +25,7 @@ LOG_TWO_PI = math.log(2.0 * math.pi)
 RATE_POINTS = 128
 DROP = 40.0  # of the log integrand, from its greatest value to both ends of the sum
 SMALLEST_VAR = 1e-60
+SMALLEST_RATE = 1e-300
 LARGE_COUNT = 100.0  # from here on factorials are Stirling's, whose error is below 1e-13, so that nothing large cancels
 
 
@@ -118,7 +119,7 @@ def _log_poisson_mean(count: Tensor, loc: Tensor, var: Tensor) -> Tensor:
     rate = (u - log_var).exp()
     # the same number twice: the first form cancels where the prior is wide, the second where it is narrow
     from_loc = torch.where(var * rate > 1.0, u - log_var - loc, var * (count - rate))
-    rate = (loc + from_loc).exp()
+    rate = (loc + from_loc).exp().clamp(min=SMALLEST_RATE)
 
     def drop(t: Tensor, rate: Tensor, var: Tensor) -> Tensor:
         return rate * (torch.expm1(t) - t) + 0.5 * t.square() / var
