@@ -25,6 +25,8 @@ from bayesmeta.statistics import Statistics
 
 __all__ = ["Hierarchical", "Hyperparameter", "Hyperparameters", "LimitWarning", "most_probable"]
 
+FLAT = 1e-12  # of the objective, per row: less than this between a limit and the best value found is no difference
+
 
 class LimitWarning(UserWarning):
     """A hyperparameter ended at the limit of its search: the tasks would have it larger, or smaller, still."""
@@ -133,14 +135,26 @@ def most_probable(
     """
     if not 0.0 <= hyperprior_weight < math.inf:
         raise ValueError(f"hyperprior_weight must be zero or more; got {hyperprior_weight:g}")
-    best = maximise(
-        lambda v: (
-            unknown.log_density(v, hyperprior_weight=hyperprior_weight, task_weights=task_weights) / unknown.num_rows
-        ),
-        unknown.start if start is None else start,
-        limit=unknown.limit,
-    )
-    for entry, value in zip(unknown.entries, best.tolist(), strict=True):
-        if abs(value) >= entry.limit:
-            warnings.warn(f"{entry.name} ended at its limit, {value:.3g}: {entry.at_limit}", LimitWarning, stacklevel=3)
+
+    def objective(vector: Tensor) -> Tensor:
+        density = unknown.log_density(vector, hyperprior_weight=hyperprior_weight, task_weights=task_weights)
+        return density / unknown.num_rows
+
+    best = maximise(objective, unknown.start if start is None else start, limit=unknown.limit)
+    return _at_limits(unknown, objective, best)
+
+
+@torch.no_grad()
+def _at_limits(unknown: Hyperparameters, objective: Callable[[Tensor], Tensor], best: Tensor) -> Tensor:
+    """Move entries to the limits that they approach: the search stops on the way, where nothing is gained any more."""
+    value = objective(best)
+    for i, entry in enumerate(unknown.entries):
+        if math.isinf(entry.limit) or abs(best[i]) < 0.5 * entry.limit:
+            continue
+        moved = best.clone()
+        moved[i] = entry.limit if best[i] > 0 else -entry.limit
+        if objective(moved) >= value - FLAT:
+            best, value = moved, objective(moved)
+            text = f"{entry.name} ended at its limit, {float(moved[i]):.3g}: {entry.at_limit}"
+            warnings.warn(text, LimitWarning, stacklevel=4)
     return best

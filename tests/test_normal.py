@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from bayesmeta import Data, NormalInverseGamma, Statistics
+from bayesmeta.hyperparameters import LimitWarning
 from bayesmeta.random import randn
 from tests.families import F64, seed
 
@@ -96,7 +97,7 @@ def test_joint_matches_scipy() -> None:
 
 def test_fit_finds_the_greatest_evidence() -> None:
     tasks = simulate(PRIOR, 60, 7)
-    fitted = NormalInverseGamma.initial(tasks).fit(tasks)
+    fitted = NormalInverseGamma.initial(tasks).fit(tasks, hyperprior_weight=0.0)
 
     def loss(vector: np.ndarray) -> float:
         """Row after row, each by scipy's t, over all tasks."""
@@ -140,9 +141,16 @@ def test_fit_does_not_depend_on_units(unit: float, offset: float) -> None:
 def test_fit_of_tasks_that_do_not_differ_ends_at_a_large_count() -> None:
     tasks = Data.of(None, randn((50, 20), like=F64, generator=seed(4)))
     tasks = Data.of(None, tasks.y - tasks.y.mean(-1, keepdim=True))
-    fitted = NormalInverseGamma.initial(tasks).fit(tasks)
+    with pytest.warns(LimitWarning) as caught:
+        fitted = NormalInverseGamma.initial(tasks).fit(tasks, hyperprior_weight=0.0)
+    assert [str(w.message).split(",")[0] for w in caught] == [
+        "log_pseudo_count ended at its limit",
+        "log_concentration ended at its limit",
+    ]
     assert fitted.pseudo_count.item() > 1e5
     assert fitted.loc.item() == pytest.approx(0.0, abs=1e-3)
+    # the hyperprior keeps some doubt
+    assert NormalInverseGamma.initial(tasks).fit(tasks).pseudo_count.item() < 1e4
 
 
 def test_empty_tasks_do_not_move_the_fit() -> None:
