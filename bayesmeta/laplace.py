@@ -39,7 +39,7 @@ __all__ = [
 
 MAX_STEPS = 300
 CONVERGED = 1e-15  # of the squared Newton decrement: the step after it is exact, as convergence is quadratic
-ROUNDING = 1e-12  # of the predictor: smaller steps are noise, which huge counts magnify
+SMALL = 1e-6  # a squared decrement that no longer falls is rounding from here on, which huge predictors magnify
 GOOD_SLOPE = 0.25  # a full step is taken if it leaves at most this share of the slope along it
 STEPS = 2.0 ** torch.arange(-40, 11, dtype=torch.float64)  # brackets for the length of a step that is not good
 BISECTIONS = 30
@@ -145,7 +145,7 @@ def fit_mode(likelihood: Likelihood, rows: Rows, loc: Tensor, precision: Tensor)
     weight = weight * rows.real
     shift = _newton_step(rows.x, weight, weight * (eta - base), precision)
 
-    found = torch.empty_like(loc)
+    found, before = torch.empty_like(loc), torch.full_like(loc[:, 0], math.inf)
     left = torch.arange(len(loc), device=loc.device)
     for _ in range(MAX_STEPS):
         eta = base + rows.times(shift)
@@ -155,7 +155,7 @@ def fit_mode(likelihood: Likelihood, rows: Rows, loc: Tensor, precision: Tensor)
         hessian = _hessian(likelihood, rows, eta, precision)
         step = solve(factor(hessian), gradient)
         move, decrement = rows.times(step), (gradient * step).sum(-1)
-        done = (decrement <= CONVERGED) | (move.abs() <= ROUNDING * (1.0 + eta.abs())).all(-1)
+        done = (decrement <= CONVERGED) | ((decrement <= SMALL) & (decrement > 0.25 * before))
 
         remaining = (likelihood.slope(eta + move, rows.y) * rows.real * move).sum(-1)
         remaining = remaining - (step * (precision @ (shift + step)[..., None])[..., 0]).sum(-1)
@@ -173,6 +173,8 @@ def fit_mode(likelihood: Likelihood, rows: Rows, loc: Tensor, precision: Tensor)
             if not len(keep):
                 return found
             left, rows, base, shift, precision = left[keep], rows[keep], base[keep], shift[keep], precision[keep]
+            decrement = decrement[keep]
+        before = decrement
     task = unravel(int(left[0]), (len(found),))
     raise ValueError(
         f"the most probable weights of task {task} were not found in {MAX_STEPS} steps; "

@@ -1,0 +1,434 @@
+"""Logistic and Poisson regression: quadratures by scipy, Laplace against the truth, its error stated, bad input."""
+
+import math
+import warnings
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pytest
+import scipy.integrate
+import scipy.optimize
+import scipy.special
+import scipy.stats
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from bayesmeta import (
+    Data,
+    Hyperposterior,
+    LogisticGaussian,
+    Mixture,
+    PoissonExposureGaussian,
+    PoissonGaussian,
+    Statistics,
+)
+from bayesmeta.hyperparameters import LimitWarning
+from bayesmeta.laplace import factor
+from bayesmeta.linalg import pack_tril
+from bayesmeta.quadrature import PoissonLogNormal, log_mean_sigmoid
+from bayesmeta.random import rand, randn, seeded
+from tests.families import F64, seed
+
+LOC = torch.tensor([0.5, -0.3], dtype=torch.float64)
+PRECISION = torch.tensor([[1.5, 0.4], [0.4, 0.8]], dtype=torch.float64)
+LOGISTIC, POISSON = LogisticGaussian(LOC, PRECISION), PoissonGaussian(LOC, PRECISION)
+both = pytest.mark.parametrize("prior", [LOGISTIC, POISSON], ids=["logistic", "poisson"])
+
+
+def number(value: float) -> Tensor:
+    return torch.tensor(value, dtype=torch.float64)
+
+
+def simulate(prior: Any, num_tasks: int, num_rows: int, start: int = 0) -> Data:
+    """The last column is the intercept."""
+    d = prior.loc.shape[-1]
+    x = randn((num_tasks, num_rows, d), like=F64, generator=seed(start))
+    x[..., -1] = 1.0
+    eta = (x @ prior.sample_params(num_tasks, generator=seed(start + 1))[..., None])[..., 0]
+    mean = eta.sigmoid() if isinstance(prior, LogisticGaussian) else eta.exp()
+    if isinstance(prior, LogisticGaussian):
+        return Data.of(x, (rand(mean.shape, like=F64, generator=seed(start + 2)) < mean).double())
+    return Data.of(x, torch.poisson(mean, generator=seed(start + 2)))
+
+
+def log_likelihood(prior: Any, x: np.ndarray, y: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Of weights `(..., d)`."""
+    eta = weights @ x.T
+    if isinstance(prior, LogisticGaussian):
+        return (y * eta - np.logaddexp(0.0, eta)).sum(-1)
+    return scipy.stats.poisson(np.exp(eta)).logpmf(y).sum(-1)
+
+
+def exact_log_evidence(prior: Any, data: Data) -> float:
+    """By an even grid over 12 standard deviations about the mode, in one or two dimensions."""
+    x, y, d = data.x.numpy(), data.y.numpy(), prior.loc.shape[-1]
+    posterior = prior.condition(data)
+    root = np.linalg.inv(np.linalg.cholesky(posterior.precision.numpy())).T
+    points = np.linspace(-12, 12, 481)
+    grid = np.stack(np.meshgrid(*[points] * d), -1).reshape(-1, d) @ root.T + posterior.loc.numpy()
+    cov = np.linalg.inv(prior.precision.numpy())
+    log_density = log_likelihood(prior, x, y, grid) + scipy.stats.multivariate_normal(prior.loc, cov).logpdf(grid)
+    volume = (points[1] - points[0]) ** d * abs(np.linalg.det(root))
+    return float(scipy.special.logsumexp(log_density) + math.log(volume))
+
+
+# the one-dimensional integrals
+
+
+@pytest.mark.parametrize("loc", [-30.0, -5.0, -1.0, 0.0, 0.3, 4.0, 20.0])
+@pytest.mark.parametrize("scale", [0.1, 0.5, 1.0, 1.01, 2.0, 5.0, 30.0, 1000.0])
+def test_the_mean_of_a_sigmoid_matches_scipy(loc: float, scale: float) -> None:
+    steps = [k for k in (-40.0, -10.0, -3.0, 0.0, 3.0, 10.0, 40.0) if abs(k - loc) < 10 * scale]
+    ends = sorted([loc + k * scale for k in (-10, -3, 0, 3, 10)] + steps)
+    integrand = lambda t: scipy.special.expit(t) * scipy.stats.norm.pdf(t, loc, scale)  # noqa: E731
+    pieces = [scipy.integrate.quad(integrand, a, b, epsabs=1e-15, epsrel=1e-13)[0] for a, b in pairwise(ends)]
+    assert log_mean_sigmoid(number(loc), number(scale)).exp().item() == pytest.approx(sum(pieces), rel=1e-10, abs=1e-13)
+
+
+def test_the_mean_of_a_sigmoid_has_its_limits() -> None:
+    loc = torch.tensor([-800.0, -60.0, 0.0, 60.0, 1e6], dtype=torch.float64)
+    narrow = log_mean_sigmoid(loc, torch.full_like(loc, 1e-300))
+    torch.testing.assert_close(narrow, torch.nn.functional.logsigmoid(loc), rtol=1e-13, atol=1e-13)
+    # where the sigmoid is an exponential, so is the mean
+    for scale in (1e-8, 0.5, 1.0, 2.0, 3.0):
+        got = log_mean_sigmoid(loc[:2], torch.full_like(loc[:2], scale))
+        torch.testing.assert_close(got, loc[:2] + 0.5 * scale**2, rtol=0, atol=0.05)
+    assert log_mean_sigmoid(loc, torch.full_like(loc, 1e6)).isfinite().all()
+
+
+@pytest.mark.parametrize("loc", [-30.0, -3.0, 0.0, 4.0, 20.0])
+@pytest.mark.parametrize("scale", [0.1, 1.0, 4.0])
+@pytest.mark.parametrize("count", [0.0, 1.0, 7.0, 99.0, 100.0, 300.0, 3000.0])
+def test_poisson_log_normal_matches_scipy(loc: float, scale: float, count: float) -> None:
+    def log_integrand(t: float) -> float:
+        return count * t - np.exp(t) - scipy.special.gammaln(count + 1) + scipy.stats.norm.logpdf(t, loc, scale)
+
+    mode = scipy.optimize.brentq(lambda t: count - np.exp(t) - (t - loc) / scale**2, -900, 700, xtol=1e-13)
+    narrow = 1 / math.sqrt(1 / scale**2 + math.exp(mode))
+    left, right = [mode - k * scale for k in (15, 6)], [mode + k * narrow for k in (-10, -3, 0, 3, 9)]
+    ends, top = sorted(left + right), log_integrand(mode)
+    integrand = lambda t: np.exp(log_integrand(t) - top)  # noqa: E731
+    total = sum(scipy.integrate.quad(integrand, a, b, epsabs=0, epsrel=1e-11)[0] for a, b in pairwise(ends))
+    got = PoissonLogNormal(number(loc), number(scale)).log_prob(number(count)).item()
+    assert got == pytest.approx(top + math.log(total), rel=1e-9, abs=1e-9)
+
+
+def test_poisson_log_normal_is_a_distribution() -> None:
+    law = PoissonLogNormal(number(0.7), number(0.6))
+    counts = torch.arange(2000, dtype=torch.float64)
+    probs = law.log_prob(counts).exp()
+    assert probs.sum().item() == pytest.approx(1.0, rel=1e-10)
+    mean = (probs * counts).sum()
+    assert law.mean.item() == pytest.approx(mean.item(), rel=1e-9)
+    assert law.variance.item() == pytest.approx((probs * (counts - mean).square()).sum().item(), rel=1e-7)
+    with seeded(seed(0)):
+        draws = law.sample((20_000,))
+    assert abs(draws.mean() - law.mean) < 5 * draws.std() / 20_000**0.5
+    assert law.log_prob(torch.tensor([-1.0, 0.5], dtype=torch.float64)).tolist() == [-math.inf, -math.inf]
+    # without spread it is Poisson
+    narrow = PoissonLogNormal(number(2.0), F64).log_prob(counts[:50])
+    np.testing.assert_allclose(narrow, scipy.stats.poisson(math.exp(2.0)).logpmf(counts[:50]), rtol=1e-11)
+
+
+def test_predictions_integrate_the_gaussian() -> None:
+    x = randn((4, 2), like=F64, generator=seed(0))
+    loc, scale = (x @ LOC).numpy(), (x @ torch.linalg.inv(PRECISION) * x).sum(-1).sqrt().numpy()
+    nodes = np.linspace(-10, 10, 2001)
+    eta, weights = loc[:, None] + scale[:, None] * nodes, scipy.stats.norm.pdf(nodes) / 100
+    np.testing.assert_allclose(LOGISTIC.predict(x).mean, scipy.special.expit(eta) @ weights, rtol=1e-8)
+    np.testing.assert_allclose(POISSON.predict(x).mean, np.exp(eta) @ weights, rtol=1e-10)
+    expected = scipy.stats.poisson(np.exp(eta)).pmf(2) @ weights
+    np.testing.assert_allclose(POISSON.predict(x).log_prob(F64 + 2).exp(), expected, rtol=1e-8)
+
+
+# modes and evidence
+
+
+@both
+def test_the_mode_and_its_curvature(prior: Any) -> None:
+    data = simulate(prior, 5, 12)
+    posterior = prior.condition(data)
+    assert torch.equal(posterior.precision, posterior.precision.mT)
+    for i in range(5):
+
+        def loss(w: Tensor, i: int = i) -> Tensor:
+            eta = data.x[i] @ w
+            if isinstance(prior, LogisticGaussian):
+                fit = (data.y[i] * eta - torch.nn.functional.softplus(eta)).sum()
+            else:
+                fit = (data.y[i] * eta - eta.exp()).sum()
+            return 0.5 * (w - LOC) @ PRECISION @ (w - LOC) - fit
+
+        mode = posterior.loc[i].clone().requires_grad_()
+        (gradient,) = torch.autograd.grad(loss(mode), mode)
+        torch.testing.assert_close(gradient, torch.zeros_like(gradient), rtol=0, atol=1e-10)
+        hessian = torch.autograd.functional.hessian(loss, mode)
+        torch.testing.assert_close(posterior.precision[i], hessian, rtol=1e-10, atol=1e-10)
+
+
+@both
+@pytest.mark.parametrize("d", [1, 2])
+@pytest.mark.parametrize("num_rows", [1, 5, 30])
+def test_the_stated_error_of_the_evidence_is_its_error(prior: Any, d: int, num_rows: int) -> None:
+    small = type(prior)(LOC[:d], PRECISION[:d, :d])
+    data = simulate(small, 3, num_rows)
+    laplace = small.log_evidence(data)
+    exact = torch.tensor([exact_log_evidence(small, data[i]) for i in range(3)], dtype=torch.float64)
+    stated = small.log_evidence_error(data, num_draws=20_000, generator=seed(0))
+    assert (stated.error - (exact - laplace)).abs().le(5 * stated.standard_error + 1e-12).all()
+    assert stated.standard_error.max() < 0.02
+    assert (stated.ess > 5_000).all()
+    assert (exact - laplace).abs().max() < 0.3
+
+
+@both
+def test_the_evidence_of_more_rows_is_that_given_those_before(prior: Any) -> None:
+    a, b = simulate(prior, 3, 5), simulate(prior, 3, 4, 10)
+    more = prior.condition(a).log_evidence(b)
+    torch.testing.assert_close(more, prior.log_evidence(a + b) - prior.log_evidence(a), rtol=1e-10, atol=1e-10)
+    stated = prior.condition(a).log_evidence_error(b, num_draws=20_000, generator=seed(0))
+    for i in range(3):
+        exact = exact_log_evidence(prior, a[i] + b[i]) - exact_log_evidence(prior, a[i])
+        assert abs(exact - more[i] - stated.error[i]) < 5 * stated.standard_error[i]
+
+
+def test_the_error_in_chunks_counts_every_draw(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = simulate(LOGISTIC, 3, 8)
+    monkeypatch.setattr("bayesmeta.laplace.CHUNK", 24 * 1000)
+    stated = LOGISTIC.log_evidence_error(data, num_draws=2500, generator=seed(0))
+    whole = LOGISTIC.log_evidence_error(data, num_draws=20_000, generator=seed(1))
+    assert ((stated.error - whole.error).abs() < 5 * stated.standard_error).all()
+    assert (stated.ess <= 2500).all()
+
+
+def test_exposure_is_a_column() -> None:
+    plain = simulate(POISSON, 3, 6)
+    exposure = rand((3, 6, 1), like=F64, generator=seed(4)) + 0.1
+    prior = PoissonExposureGaussian(LOC, PRECISION)
+    data = Data.of(torch.cat([plain.x, exposure.log()], -1), plain.y)
+    # the same model with an intercept that is known: a weight of one without variance
+    known = PoissonGaussian(
+        torch.cat([LOC, F64[None] + 1]), torch.block_diag(PRECISION, torch.full((1, 1), 1e12, dtype=torch.float64))
+    )
+    torch.testing.assert_close(prior.condition(data).loc, known.condition(data).loc[:, :2], rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(prior.log_evidence(data), known.log_evidence(data), rtol=1e-6, atol=1e-6)
+    x = data.x[0]
+    torch.testing.assert_close(prior.predict(x).mean, POISSON.predict(x[:, :2]).mean * exposure[0, :, 0])
+    fitted = PoissonExposureGaussian.initial(data).fit(data)
+    assert type(fitted) is PoissonExposureGaussian
+    assert fitted.loc.shape == (2,)
+
+
+# learning the prior
+
+
+@both
+def test_derivatives_of_the_evidence(prior: Any) -> None:
+    data = simulate(prior, 4, 6)
+    unknown = prior.hyperparameters(data)
+    vector = (0.3 * randn((5,), like=F64, generator=seed(3))).requires_grad_()
+    with seeded(seed(0)):
+        assert torch.autograd.gradcheck(unknown.log_evidence, vector, eps=1e-5, atol=1e-7, rtol=1e-6)
+        assert torch.autograd.gradgradcheck(unknown.log_evidence, vector, eps=1e-5, atol=1e-6, rtol=1e-5)
+    draws = 0.3 * randn((3, 2, 5), like=F64, generator=seed(4))
+    each = unknown.log_evidence(draws)
+    assert each.shape == (3, 2, 4)
+    for i in range(3):
+        expected = unknown.build(draws[i, 1]).log_evidence(data)
+        torch.testing.assert_close(each[i, 1], expected, rtol=1e-9, atol=1e-9)
+
+
+@both
+@pytest.mark.parametrize("weight", [0.0, 1.0])
+def test_fit_finds_the_greatest_evidence(prior: Any, weight: float) -> None:
+    tasks = simulate(prior, 12, 25)
+    start = type(prior).initial(tasks)
+    fitted = start.fit(tasks, hyperprior_weight=weight)
+    assert fitted.learned_from is not None
+    assert (fitted.learned_from.tasks, fitted.learned_from.rows) == (12, 300)
+    modes = fitted.condition(tasks).loc.numpy()
+    unit = np.linalg.inv(np.linalg.cholesky(start.precision.numpy())).T
+
+    def loss(vector: np.ndarray) -> float:
+        """Task by task, by scipy; the hyperprior is normal in units of the start."""
+        loc = start.loc.numpy() + unit @ vector[:2]
+        root = unit @ np.array([[np.exp(vector[2]), 0.0], [vector[4], np.exp(vector[3])]])
+        precision, total = np.linalg.inv(root @ root.T), 0.0
+        for x, y, near in zip(tasks.x.numpy(), tasks.y.numpy(), modes, strict=True):
+
+            def slope(w: np.ndarray, x: np.ndarray = x, y: np.ndarray = y) -> np.ndarray:
+                mean = scipy.special.expit(x @ w) if prior is LOGISTIC else np.exp(x @ w)
+                return precision @ (w - loc) - x.T @ (y - mean)
+
+            found = scipy.optimize.root(slope, near, tol=1e-12)
+            mean = scipy.special.expit(x @ found.x) if prior is LOGISTIC else np.exp(x @ found.x)
+            curvature = mean * (1 - mean) if prior is LOGISTIC else mean
+            hessian = precision + x.T @ (curvature[:, None] * x)
+            gap = found.x - loc
+            total += 0.5 * gap @ precision @ gap - log_likelihood(prior, x, y, found.x)
+            total += 0.5 * (np.linalg.slogdet(hessian)[1] - np.linalg.slogdet(precision)[1])
+        return total + weight * 0.125 * float((vector**2).sum())
+
+    relative = factor(start.precision).mT @ factor(torch.linalg.inv(fitted.precision))
+    relative = torch.linalg.cholesky(relative @ relative.mT)
+    at = torch.cat([torch.linalg.solve(torch.as_tensor(unit), fitted.loc - start.loc), pack_tril(relative)]).numpy()
+    best = scipy.optimize.minimize(loss, at + 0.05, method="BFGS", options={"gtol": 1e-5})
+    assert loss(at) == pytest.approx(best.fun, rel=1e-6)
+    assert at == pytest.approx(best.x, abs=2e-3)
+
+
+@pytest.mark.parametrize("family", [LogisticGaussian, PoissonGaussian])
+def test_fit_recovers_known_hyperparameters(family: type) -> None:
+    truth = family(LOC, 4.0 * PRECISION)
+    tasks = simulate(truth, 300, 60)
+    fitted = family.initial(tasks).fit(tasks)
+    torch.testing.assert_close(fitted.loc, LOC, rtol=0, atol=0.12)
+    torch.testing.assert_close(
+        torch.linalg.inv(fitted.precision), torch.linalg.inv(truth.precision), rtol=0.35, atol=0.06
+    )
+
+
+@both
+def test_fit_does_not_depend_on_units(prior: Any) -> None:
+    tasks = simulate(prior, 20, 10)
+    unit = torch.tensor([1e-5, 1e3], dtype=torch.float64)
+    plain, moved = (type(prior).initial(t).fit(t) for t in (tasks, Data.of(tasks.x * unit, tasks.y)))
+    torch.testing.assert_close(moved.loc * unit, plain.loc, rtol=1e-4, atol=1e-4)
+
+
+@both
+def test_tasks_that_do_not_differ_are_taken_to_share_their_weights(prior: Any) -> None:
+    one = simulate(prior, 2, 20)[:1]
+    same = Data.of(one.x.expand(20, 20, 2), one.y.expand(20, 20))
+    with pytest.warns(LimitWarning, match="ended at its limit, -9.21: tasks do not differ"):
+        fitted = type(prior).initial(same).fit(same, hyperprior_weight=0.0)
+    assert torch.linalg.inv(fitted.precision).diagonal().max() < 1e-4
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        careful = type(prior).initial(same).fit(same)
+    assert (torch.linalg.inv(careful.precision).diagonal() > 1e-6).all()
+
+
+def test_the_hyperposterior_and_mixtures_take_these_families() -> None:
+    tasks = simulate(LOGISTIC, 6, 8)
+    learned = Hyperposterior.fit(LogisticGaussian.initial(tasks), tasks, num_draws=100, generator=seed(0))
+    assert learned.ess > 25
+    mixture = learned.marginal(5, generator=seed(1))
+    assert isinstance(mixture, Mixture)
+    posterior = mixture.condition(tasks[0])
+    again = mixture.condition(tasks[0].rows(slice(0, 3))).condition(tasks[0].rows(slice(3, 8)))
+    x = tasks.x[0]
+    torch.testing.assert_close(posterior.predict(x).mean, again.predict(x).mean, rtol=1e-8, atol=1e-8)
+
+
+# extremes
+
+
+@pytest.mark.parametrize("precision", [1e-10, 1e-3, 1.0])
+def test_separable_classes_have_a_mode(precision: float) -> None:
+    x = torch.tensor([[-2.0, 1.0], [-1.0, 1.0], [1.0, 1.0], [3.0, 1.0]], dtype=torch.float64)
+    prior = LogisticGaussian(torch.zeros(2, dtype=torch.float64), precision * torch.eye(2, dtype=torch.float64))
+    posterior = prior.condition(Data.of(x, number(0.0) + torch.tensor([0.0, 0.0, 1.0, 1.0])))
+    gradient = precision * posterior.loc - x.mT @ (
+        torch.tensor([-1.0, -1.0, 1.0, 1.0]) * (x @ posterior.loc * torch.tensor([1.0, 1.0, -1.0, -1.0])).sigmoid()
+    )
+    assert (gradient.abs() < 1e-9 * posterior.precision.diagonal().sqrt()).all()
+    assert posterior.predict(x).probs.sub(torch.tensor([0.0, 0.0, 1.0, 1.0])).abs().max() < 0.5
+
+
+@pytest.mark.parametrize("count", [0.0, 1.0, 1e6, 1e12, 2.0**53])
+@pytest.mark.parametrize("loc", [-800.0, 0.0, 800.0])
+@pytest.mark.parametrize("precision", [1e-8, 1.0, 1e8])
+def test_counts_far_from_what_was_expected_have_a_mode(count: float, loc: float, precision: float) -> None:
+    prior = PoissonGaussian(number(loc)[None], number(precision)[None, None])
+    data = Data.of(torch.ones(3, 1, dtype=torch.float64), number(count).expand(3))
+    posterior = prior.condition(data)
+    at = posterior.loc.item()
+    rate = 3.0 * math.exp(min(at, 40.0))
+    # the gradient there, in standard deviations: rounding of the mode itself is magnified by huge counts
+    assert abs(3.0 * count - rate - precision * (at - loc)) < 1e-5 * math.sqrt(rate + precision)
+    assert posterior.predict(data.x).log_prob(data.y).isfinite().all()
+    assert prior.log_evidence(data).isfinite()
+
+
+@both
+@given(
+    size=st.integers(-6, 6),
+    strength=st.integers(-6, 6),
+    far=st.floats(-1e3, 1e3),
+    n=st.integers(0, 4),
+    dtype=st.sampled_from([torch.float32, torch.float64]),
+    start=st.integers(0, 100),
+)
+@settings(max_examples=60, deadline=None)
+def test_answers_are_finite(
+    prior: Any, size: int, strength: int, far: float, n: int, dtype: torch.dtype, start: int
+) -> None:
+    """Fewer rows than weights, columns of any size, the third one a copy of the second."""
+    eye = torch.eye(3, dtype=torch.float64)
+    wild = type(prior)(torch.full((3,), far, dtype=torch.float64), 10.0**strength * eye).to(dtype)
+    x = 10.0**size * randn((2, n, 3), like=F64, generator=seed(start)).to(dtype)
+    x[..., 2] = x[..., 1]
+    y = (rand((2, n), like=F64, generator=seed(start + 1)) < 0.5).to(dtype)
+    data = Data.of(x, y if prior is LOGISTIC else 1e6 * y)
+    posterior = wild.condition(data)
+    assert posterior.loc.dtype == dtype
+    assert posterior.loc.isfinite().all()
+    assert wild.log_evidence(data).isfinite().all()
+    new = randn((2, 3, 3), like=F64, generator=seed(2)).to(dtype)
+    prediction = posterior.predict(new)
+    assert prediction.mean.isfinite().all()
+    assert prediction.variance.isfinite().all()
+    assert prediction.log_prob(torch.ones(2, 3, dtype=dtype)).isfinite().all()
+    assert posterior.sample(2, generator=seed(0))(new).isfinite().all()
+
+
+# bad input
+
+
+@both
+def test_bad_hyperparameters_are_refused(prior: Any) -> None:
+    with pytest.raises(ValueError, match="loc must be finite; got nan at 0"):
+        type(prior)(LOC * math.nan, PRECISION)
+    with pytest.raises(ValueError, match="precision is not positive definite"):
+        type(prior)(LOC, -PRECISION)
+
+
+@both
+def test_wrong_rows_are_refused(prior: Any) -> None:
+    x = torch.ones(4, 2, dtype=torch.float64)
+    with pytest.raises(ValueError, match="x must have 2 columns; got 3"):
+        prior.condition(Data.of(torch.ones(4, 3, dtype=torch.float64), x[:, 0]))
+    with pytest.raises(ValueError, match="y must hold one number per row"):
+        prior.condition(Data.of(x, x, event_dim=1))
+    name = type(prior).__name__
+    with pytest.raises(ValueError, match=f"{name} needs the rows themselves; got their Statistics. Give Data"):
+        prior.condition(Statistics.of(Data.of(x, x[:, 0])))
+
+
+def test_values_that_the_likelihood_cannot_give_are_refused() -> None:
+    x = torch.ones(3, 2, dtype=torch.float64)
+    with pytest.raises(ValueError, match="y must be 0 or 1 where mask is true; 1 row is not, it is in row 1"):
+        LOGISTIC.condition(Data.of(x, torch.tensor([0.0, 2.0, 1.0])))
+    for bad in (-1.0, 0.5, 1e17):
+        with pytest.raises(ValueError, match=r"y must be a whole number from 0 to 2\^53, a count.*row 1 with value"):
+            POISSON.log_evidence(Data.of(x, torch.tensor([0.0, bad, 1.0])))
+
+
+@both
+def test_fit_refuses_tasks_that_say_too_little(prior: Any) -> None:
+    with pytest.raises(ValueError, match="at least one row"):
+        prior.fit(Data.of(torch.zeros(3, 0, 2), torch.zeros(3, 0)))
+    with pytest.raises(ValueError, match="at least two tasks with rows, on one axis; got 1"):
+        prior.fit(Data.of(torch.zeros(4, 2), torch.zeros(4)))
+    with pytest.raises(ValueError, match="self has batch_shape"):
+        prior.condition(simulate(prior, 2, 3)).fit(simulate(prior, 2, 3))
+
+
+def test_a_mode_that_is_not_found_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bayesmeta.laplace.MAX_STEPS", 1)
+    with pytest.raises(ValueError, match="weights of task 0 were not found in 1 steps; bring the columns of x"):
+        LOGISTIC.condition(simulate(LOGISTIC, 3, 5))
