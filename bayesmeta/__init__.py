@@ -9,6 +9,9 @@ __version__ = "0.1.0"
 __all__ = [
     "BetaBernoulli",
     "Data",
+    "DirichletCategorical",
+    "GammaExponential",
+    "GammaPoisson",
     "GaussianProcess",
     "Hyperposterior",
     "LimitWarning",
@@ -25,6 +28,7 @@ __all__ = [
     "fit_kinds",
     "fit_with_features",
     "load",
+    "one_hot",
     "sample_posterior",
     "save",
     "transfer_hypotheses",
@@ -32,6 +36,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from bayesmeta.categorical import DirichletCategorical, one_hot
     from bayesmeta.conjugate import BetaBernoulli
     from bayesmeta.data import Data
     from bayesmeta.full_bayes import sample_posterior
@@ -47,6 +52,7 @@ if TYPE_CHECKING:
     from bayesmeta.niw import NormalInverseWishart
     from bayesmeta.normal import NormalInverseGamma
     from bayesmeta.past_functions import PastFunctions
+    from bayesmeta.rates import GammaExponential, GammaPoisson
     from bayesmeta.statistics import Statistics
     from bayesmeta.task_features import fit_with_features
     from bayesmeta.transfer import transfer_hypotheses, trust
@@ -56,6 +62,9 @@ else:
         {
             "BetaBernoulli": "conjugate",
             "Data": "data",
+            "DirichletCategorical": "categorical",
+            "GammaExponential": "rates",
+            "GammaPoisson": "rates",
             "GaussianProcess": "gp",
             "Hyperposterior": "hyperposterior",
             "LimitWarning": "hyperparameters",
@@ -72,6 +81,7 @@ else:
             "fit_kinds": "kinds",
             "fit_with_features": "task_features",
             "load": "io",
+            "one_hot": "categorical",
             "sample_posterior": "full_bayes",
             "save": "io",
             "transfer_hypotheses": "transfer",

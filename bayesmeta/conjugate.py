@@ -21,6 +21,7 @@ from bayesmeta.data import Data
 from bayesmeta.fields import LearnedFrom, TensorFields
 from bayesmeta.hyperparameters import Hyperparameter, Hyperparameters, most_probable
 from bayesmeta.random import log_gamma
+from bayesmeta.special import lgamma_ratio
 from bayesmeta.statistics import Statistics
 from bayesmeta.validation import require_binary, require_columns, require_enough_tasks, require_positive
 
@@ -169,7 +170,7 @@ class BernoulliFunctions:
 
 
 def _ones(stats: Statistics) -> Tensor:
-    return stats.count * stats.mean[..., 0]
+    return (stats.count * stats.mean[..., 0]).clamp(min=0.0)  # rounding may leave a little less than none
 
 
 def _update(successes: Tensor, failures: Tensor, stats: Statistics) -> tuple[Tensor, Tensor]:
@@ -178,7 +179,9 @@ def _update(successes: Tensor, failures: Tensor, stats: Statistics) -> tuple[Ten
 
 
 def _log_evidence(successes: Tensor, failures: Tensor, stats: Statistics) -> Tensor:
-    return _log_beta(*_update(successes, failures, stats)) - _log_beta(successes, failures)
+    ones = _ones(stats)
+    each = lgamma_ratio(successes, ones) + lgamma_ratio(failures, stats.count - ones)
+    return each - lgamma_ratio(successes + failures, stats.count)
 
 
 def _log_beta(a: Tensor, b: Tensor) -> Tensor:

@@ -114,7 +114,30 @@ def _nested_mixture() -> Family:
     return Family(prior, 2, lambda n, g: randn((n,), like=F64, generator=g), num_draws=500)
 
 
+def _dirichlet_categorical() -> Family:
+    prior = bm.DirichletCategorical(torch.tensor([1.5, 0.5, 2.5], dtype=torch.float64))
+    return Family(prior, 0, lambda n, g: bm.one_hot(torch.randint(3, (n,), generator=g), 3))
+
+
+def _counts(n: int, generator: Generator) -> Tensor:
+    return (6.0 * rand((n,), like=F64, generator=generator)).floor()
+
+
+def _gamma_poisson(num_inputs: int) -> Family:
+    return Family(bm.GammaPoisson(F64 + 3.5, F64 + 1.5), num_inputs, _counts)
+
+
+def _gamma_exponential() -> Family:
+    # shape above four: the Monte Carlo laws compare variances, whose error must be finite
+    prior = bm.GammaExponential(F64 + 6.5, F64 + 2.0)
+    return Family(prior, 0, lambda n, g: 2.0 * rand((n,), like=F64, generator=g))
+
+
 FAMILIES: dict[str, Family] = {
+    "dirichlet_categorical": _dirichlet_categorical(),
+    "gamma_exponential": _gamma_exponential(),
+    "gamma_poisson": _gamma_poisson(0),
+    "gamma_poisson_exposure": _gamma_poisson(1),
     "beta_bernoulli": _beta_bernoulli(),
     "gaussian_process": _gaussian_process(),
     "linear_gaussian": _linear(),

@@ -1,0 +1,224 @@
+r"""Categories, one probability vector per task.
+
+For each task, with rows y that are one-hot vectors over the classes,
+
+$$ y \sim \text{Categorical}(\theta), \quad \theta \sim \text{Dirichlet}(\text{concentration}). $$
+
+`one_hot` makes rows of class numbers.
+
+Source: Gelman et al., Bayesian Data Analysis, 3rd ed. (2013), section 3.4; Minka, Estimating a Dirichlet distribution
+(2000), for the Newton step on the evidence.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Generator, Tensor
+from torch.distributions import Dirichlet, OneHotCategorical
+
+from bayesmeta.constant import Constant, repeat_rows, row_shape
+from bayesmeta.data import Data, describe_rows
+from bayesmeta.fields import LearnedFrom, TensorFields
+from bayesmeta.hyperparameters import Hyperparameter, Hyperparameters, most_probable
+from bayesmeta.random import log_gamma
+from bayesmeta.special import lgamma_ratio
+from bayesmeta.statistics import Statistics
+from bayesmeta.validation import require_columns, require_enough_tasks, require_positive
+
+__all__ = ["CategoricalFunctions", "DirichletCategorical", "one_hot"]
+
+LARGEST_CONCENTRATION = 1e8
+SAME_SHARES = "tasks do not differ by more than chance, and are taken to share it, or no task has the class"
+ROUNDING = 1e-9
+
+
+def one_hot(codes: Any, num_classes: int, *, dtype: torch.dtype = torch.float64) -> Tensor:
+    """Rows `(*shape, num_classes)` of class numbers `(*shape,)`, which go from 0 to num_classes - 1.
+
+    Raises:
+        ValueError: a code is not a whole number from 0 to num_classes - 1.
+    """
+    codes = torch.as_tensor(codes)
+    bad = (codes < 0) | (codes >= num_classes) | (codes != codes.round())
+    if bool(bad.any()):
+        raise ValueError(
+            f"classes must be whole numbers from 0 to {num_classes - 1}; got {codes[bad].reshape(-1)[0].item():g}. "
+            "A class that past tasks lack still needs its place: give a larger num_classes"
+        )
+    return torch.nn.functional.one_hot(codes.long(), num_classes).to(dtype)
+
+
+@dataclass(frozen=True, eq=False)
+class DirichletCategorical(TensorFields):
+    """Dirichlet over the probabilities of classes, for one-hot rows.
+
+    Args:
+        concentration: pseudo-count of each class, above zero.
+        learned_from: what `fit` learned this prior from, None for one written by hand.
+    """
+
+    concentration: Float[Tensor, "*batch classes"]
+    learned_from: LearnedFrom | None = None
+
+    def __post_init__(self) -> None:
+        require_positive("concentration", self.concentration)
+        if self.concentration.ndim < 1 or self.concentration.shape[-1] < 2:
+            raise ValueError(f"concentration needs at least two classes; got shape {tuple(self.concentration.shape)}")
+
+    @classmethod
+    def initial(cls, tasks: Data | Statistics) -> "DirichletCategorical":
+        """One pseudo-count per class, divided as the rows of all `tasks` are; classes unseen keep a share."""
+        stats = Statistics.of(tasks, order=1).pooled()
+        num_classes = stats.first.shape[-1]
+        share = (stats.count * stats.mean + 1.0 / num_classes) / (stats.count + 1.0)
+        return cls(num_classes * share).to(tasks.y if isinstance(tasks, Data) else share)
+
+    @property
+    def batch_shape(self) -> torch.Size:
+        return self.concentration.shape[:-1]
+
+    @property
+    def event_shape(self) -> torch.Size:
+        return self.concentration.shape[-1:]
+
+    def condition(self, data: Data | Statistics) -> "DirichletCategorical":
+        """Posterior after the rows of `data`: adds how often each class was seen.
+
+        Raises:
+            ValueError: a row of y is not one-hot over the classes.
+        """
+        counts = self._counts(data)
+        return self._replace(concentration=(self.concentration.double() + counts).to(self.concentration))
+
+    def predict(self, x: Tensor | None = None) -> OneHotCategorical:
+        """p(y) at each row: one-hot vectors with batch_shape `(*batch, q)`."""
+        rows = row_shape(x, self.batch_shape)
+        logits = self.concentration.log()[..., None, :]
+        return OneHotCategorical(logits=logits.expand(*rows, logits.shape[-1]))
+
+    def sample(self, num_draws: int, *, generator: Generator | None = None) -> "CategoricalFunctions":
+        """Draws of the probabilities, the same at every row."""
+        logits = log_gamma((num_draws,), self.concentration, generator=generator)
+        return CategoricalFunctions(logits.log_softmax(-1))
+
+    def joint(self, x: Tensor | None = None) -> Constant:
+        """The probabilities at all rows together."""
+        return Constant(Dirichlet(self.concentration), row_shape(x, self.batch_shape))
+
+    def log_evidence(self, data: Data | Statistics) -> Tensor:
+        """log p(y) of the rows in their order, without a multinomial coefficient, for each task."""
+        return _log_evidence(self.concentration.double(), self._counts(data)).to(self.concentration)
+
+    def sample_params(self, num_draws: int, *, generator: Generator | None = None) -> Tensor:
+        """Log ratios of each probability to the last, `(num_draws, *batch, classes - 1)`."""
+        logits = log_gamma((num_draws,), self.concentration, generator=generator)
+        return logits[..., :-1] - logits[..., -1:]
+
+    def log_prob(self, params: Tensor) -> Tensor:
+        """Log density of log ratios `(..., *batch, classes - 1)`; the Jacobian is the product of all probabilities."""
+        log_probs = _log_probabilities(params)
+        a = self.concentration
+        return (a * log_probs).sum(-1) + a.sum(-1).lgamma() - a.lgamma().sum(-1)
+
+    def constrain(self, params: Tensor) -> dict[str, Tensor]:
+        return {"probabilities": _log_probabilities(params).exp()}
+
+    def fit(self, tasks: Data | Statistics, *, hyperprior_weight: float = 1.0) -> "DirichletCategorical":
+        """The most probable pseudo-counts after `tasks`.
+
+        Args:
+            tasks: at least two tasks with rows, on one axis. `self`, without a batch, is where the search starts and
+                the centre of the hyperprior.
+            hyperprior_weight: 0 for plain empirical Bayes; see `bayesmeta.hyperparameters`.
+
+        Raises:
+            ValueError: fewer than two tasks have rows, or a row is not one-hot.
+
+        Warns:
+            LimitWarning: at weight 0, a class that no task has, or tasks that do not differ.
+        """
+        counts = self._counts(tasks)
+        unknown = self.hyperparameters(tasks)
+        fitted = unknown.build(most_probable(unknown, hyperprior_weight=hyperprior_weight))
+        return fitted._replace(learned_from=LearnedFrom.counts(counts.sum(-1)))
+
+    def hyperparameters(self, tasks: Data | Statistics) -> Hyperparameters:
+        """Logs of the pseudo-counts."""
+        counts = self._counts(tasks)
+        require_enough_tasks(counts.sum(-1), self.batch_shape)
+        tables = [_Tallies.of(column) for column in counts.unbind(-1)]
+        totals = _Tallies.of(counts.sum(-1))
+        limit = math.log(LARGEST_CONCENTRATION)
+        entries = [
+            Hyperparameter(f"log_concentration[{i}]", value, 2.0, limit, SAME_SHARES)
+            for i, value in enumerate(self.concentration.double().log().tolist())
+        ]
+
+        def evidence(vector: Tensor) -> Tensor:
+            # few counts differ: each term is computed once per distinct count, and looked up
+            a = vector.exp()
+            parts = [table(a[..., i]) for i, table in enumerate(tables)]
+            return torch.stack(parts).sum(0) - totals(a.sum(-1))
+
+        def build(vector: Tensor) -> "DirichletCategorical":
+            return DirichletCategorical(vector.exp().to(self.concentration))
+
+        return Hyperparameters(entries, evidence, build, counts.sum().item())
+
+    def _counts(self, data: Data | Statistics) -> Tensor:
+        require_columns(data, num_inputs=0, event_shape=self.event_shape)
+        _require_one_hot(data)
+        stats = Statistics.of(data, order=1)
+        return (stats.count[..., None] * stats.mean).clamp(min=0.0)
+
+
+@dataclass(frozen=True, eq=False)
+class CategoricalFunctions:
+    """Draws of one probability vector per task: log probabilities `(draws, *batch, classes)`."""
+
+    logits: Float[Tensor, "draws *batch classes"]
+
+    def __call__(self, x: Tensor | None = None) -> Tensor:
+        return repeat_rows(self.logits.exp(), x, event_dim=1)
+
+    def predict(self, x: Tensor | None = None) -> OneHotCategorical:
+        return OneHotCategorical(logits=repeat_rows(self.logits, x, event_dim=1))
+
+
+@dataclass(frozen=True, eq=False)
+class _Tallies:
+    """log Gamma(a + n) - log Gamma(a) of many counts n that take few values."""
+
+    values: Tensor
+    index: Tensor
+
+    @classmethod
+    def of(cls, counts: Tensor) -> "_Tallies":
+        values, index = counts.unique(return_inverse=True)
+        return cls(values, index)
+
+    def __call__(self, a: Tensor) -> Tensor:
+        return lgamma_ratio(a[..., None], self.values).index_select(-1, self.index)
+
+
+def _log_probabilities(params: Tensor) -> Tensor:
+    return torch.cat([params, torch.zeros_like(params[..., :1])], -1).log_softmax(-1)
+
+
+def _log_evidence(concentration: Tensor, counts: Tensor) -> Tensor:
+    each = lgamma_ratio(concentration, counts).sum(-1)
+    return each - lgamma_ratio(concentration.sum(-1), counts.sum(-1))
+
+
+def _require_one_hot(data: Data | Statistics) -> None:
+    if isinstance(data, Statistics):
+        wrong = ((data.mean < -ROUNDING).any(-1) | ((data.mean.sum(-1) - 1.0).abs() > ROUNDING)) & (data.count > 0)
+        if bool(wrong.any()):
+            raise ValueError("y must be one-hot over the classes; a task's means do not add to one. Try one_hot(codes)")
+        return
+    bad = (((data.y != 0) & (data.y != 1)).any(-1) | (data.y.sum(-1) != 1)) & data.mask
+    if bool(bad.any()):
+        raise ValueError(f"y must be one-hot where mask is true; {describe_rows(bad)}. Try one_hot(codes, classes)")

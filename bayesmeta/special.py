@@ -1,0 +1,33 @@
+"""Special functions that lose digits where they are written as differences."""
+
+import torch
+from torch import Tensor
+
+__all__ = ["lgamma_ratio"]
+
+LARGE = 30.0  # from here on, five terms of Stirling's series are exact to the last digit of float64
+
+
+def lgamma_ratio(a: Tensor, n: Tensor) -> Tensor:
+    """log Gamma(a + n) - log Gamma(a) for a > 0 and n >= 0, of the broadcast shape, exact where a is far above n.
+
+    The difference of two values of log Gamma loses the digits that they share: at a = 1e12, all of them.
+
+    Source: Stirling's series, Abramowitz and Stegun (1964), equation 6.1.40.
+    """
+    a, n = torch.broadcast_tensors(a, n)
+    large = a > LARGE
+    # both branches see harmless values where the other one is taken, so that gradients stay finite
+    big, small = a.where(large, LARGE), a.where(~large, 1.0)
+    total = big + n
+    # (a + n - 1/2) log(a + n) - (a - 1/2) log a - n, without the difference of large terms
+    leading = (big - 0.5) * torch.log1p(n / big) + n * (total.log() - 1.0)
+    by_series = leading + _stirling(total) - _stirling(big)
+    return torch.where(large, by_series, (small + n).lgamma() - small.lgamma())
+
+
+def _stirling(z: Tensor) -> Tensor:
+    """What Stirling's formula leaves of log Gamma(z)."""
+    inverse = z.reciprocal()
+    square = inverse.square()
+    return inverse * (1 / 12 - square * (1 / 360 - square * (1 / 1260 - square * (1 / 1680 - square / 1188))))
