@@ -157,16 +157,21 @@ class DirichletCategorical(TensorFields):
             for i, value in enumerate(self.concentration.double().log().tolist())
         ]
 
+        # few distinct counts occur: each term is computed once per distinct count
         def evidence(vector: Tensor) -> Tensor:
-            # few counts differ: each term is computed once per distinct count, and looked up
             a = vector.exp()
-            parts = [table(a[..., i]) for i, table in enumerate(tables)]
+            parts = [table(column) for table, column in zip(tables, a.unbind(-1), strict=True)]
             return torch.stack(parts).sum(0) - totals(a.sum(-1))
+
+        def total(vector: Tensor) -> Tensor:
+            a = vector.exp()
+            parts = [table.sum(column) for table, column in zip(tables, a.unbind(-1), strict=True)]
+            return torch.stack(parts).sum(0) - totals.sum(a.sum(-1))
 
         def build(vector: Tensor) -> "DirichletCategorical":
             return DirichletCategorical(vector.exp().to(self.concentration))
 
-        return Hyperparameters(entries, evidence, build, counts.sum().item())
+        return Hyperparameters(entries, evidence, build, counts.sum().item(), total_log_evidence=total)
 
     def _counts(self, data: Data | Statistics) -> Tensor:
         require_columns(data, num_inputs=0, event_shape=self.event_shape)
@@ -194,14 +199,18 @@ class _Tallies:
 
     values: Tensor
     index: Tensor
+    times: Tensor
 
     @classmethod
     def of(cls, counts: Tensor) -> "_Tallies":
-        values, index = counts.unique(return_inverse=True)
-        return cls(values, index)
+        values, index, times = counts.unique(return_inverse=True, return_counts=True)
+        return cls(values, index, times)
 
     def __call__(self, a: Tensor) -> Tensor:
         return lgamma_ratio(a[..., None], self.values).index_select(-1, self.index)
+
+    def sum(self, a: Tensor) -> Tensor:
+        return (lgamma_ratio(a[..., None], self.values) * self.times).sum(-1)
 
 
 def _log_probabilities(params: Tensor) -> Tensor:

@@ -61,6 +61,7 @@ class Hyperparameters:
         build: the prior at hyperparameters `(*draws, h)`, with batch_shape `(*draws,)`.
         num_rows: rows of all tasks.
         hyperprior: log density of vectors `(*draws, h)`, in place of independent normals at `start`.
+        total_log_evidence: the evidence summed over tasks, where tasks that are alike can be counted once.
     """
 
     entries: Sequence[Hyperparameter]
@@ -68,6 +69,7 @@ class Hyperparameters:
     build: Callable[[Tensor], Any]
     num_rows: float
     hyperprior: Callable[[Tensor], Tensor] | None = None
+    total_log_evidence: Callable[[Tensor], Tensor] | None = None
 
     @property
     def names(self) -> list[str]:
@@ -99,8 +101,12 @@ class Hyperparameters:
 
         `task_weights` multiply the evidence of each task, as shares of a task that belong to one kind of several do.
         """
-        each = self.log_evidence(vector)
-        evidence = (each if task_weights is None else each * task_weights).sum(-1)
+        if task_weights is not None:
+            evidence = (self.log_evidence(vector) * task_weights).sum(-1)
+        elif self.total_log_evidence is not None:
+            evidence = self.total_log_evidence(vector)
+        else:
+            evidence = self.log_evidence(vector).sum(-1)
         return evidence + hyperprior_weight * self.log_hyperprior(vector) if hyperprior_weight else evidence
 
 

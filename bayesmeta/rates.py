@@ -139,10 +139,9 @@ class _GammaRate(TensorFields):
         def evidence(vector: Tensor) -> Tensor:
             return _log_evidence(*natural(vector[..., None, :]), events, exposure) - events * unit.log()
 
-        def build(vector: Tensor) -> G:
+        def build(vector: Tensor) -> "_GammaRate":
             shape, inverse_scale = natural(vector)
-            prior: G = type(self)(shape, inverse_scale * unit).to(self.shape)  # type: ignore[assignment]
-            return prior
+            return type(self)(shape, inverse_scale * unit).to(self.shape)
 
         shape, inverse_scale = self.shape.double(), self.inverse_scale.double() / unit
         entries = [
