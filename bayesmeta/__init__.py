@@ -21,6 +21,7 @@ __all__ = [
     "Mixture",
     "NormalInverseGamma",
     "NormalInverseWishart",
+    "NormalKnownVariance",
     "PastFunctions",
     "PoissonExposureGaussian",
     "PoissonGaussian",
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
     from bayesmeta.linear_hyperposterior import LinearHyperposterior
     from bayesmeta.niw import NormalInverseWishart
     from bayesmeta.normal import NormalInverseGamma
+    from bayesmeta.normal_known_variance import NormalKnownVariance
     from bayesmeta.past_functions import PastFunctions
     from bayesmeta.rates import GammaExponential, GammaPoisson
     from bayesmeta.statistics import Statistics
@@ -74,6 +76,7 @@ else:
             "Mixture": "hierarchy",
             "NormalInverseGamma": "normal",
             "NormalInverseWishart": "niw",
+            "NormalKnownVariance": "normal_known_variance",
             "PastFunctions": "past_functions",
             "PoissonExposureGaussian": "glm",
             "PoissonGaussian": "glm",

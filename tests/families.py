@@ -133,7 +133,14 @@ def _gamma_exponential() -> Family:
     return Family(prior, 0, lambda n, g: 2.0 * rand((n,), like=F64, generator=g))
 
 
+def _normal_known_variance(num_inputs: int) -> Family:
+    prior = bm.NormalKnownVariance(F64 - 0.5, F64 + 1.3, F64 + 0.6)
+    return Family(prior, num_inputs, lambda n, g: randn((n,), like=F64, generator=g))
+
+
 FAMILIES: dict[str, Family] = {
+    "normal_known_variance": _normal_known_variance(0),
+    "normal_known_variances": _normal_known_variance(1),
     "dirichlet_categorical": _dirichlet_categorical(),
     "gamma_exponential": _gamma_exponential(),
     "gamma_poisson": _gamma_poisson(0),
