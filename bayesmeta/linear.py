@@ -5,7 +5,7 @@ For each task, with rows (x, y),
 $$ y = x^\top w + e, \quad w \sim N(\text{loc}, \text{precision}^{-1}), \quad e \sim N(0, \text{noise\_var}). $$
 
 There is no hidden intercept: put a column of ones into x. `loc`, `precision` and `noise_var` are learned over tasks by
-expectation-maximisation.
+expectation-maximisation where the evidence alone decides, by L-BFGS under a hyperprior.
 
 Source: Bishop, Pattern Recognition and Machine Learning (2006), section 3.3; the hierarchy is Lindley and Smith (1972).
 """
@@ -22,7 +22,8 @@ from torch.distributions import Distribution, Normal
 
 from bayesmeta.data import Data
 from bayesmeta.fields import LearnedFrom, TensorFields
-from bayesmeta.linalg import cholesky, log_det, solve, symmetric
+from bayesmeta.hyperparameters import Hyperparameter, Hyperparameters, most_probable
+from bayesmeta.linalg import cholesky, log_det, solve, symmetric, unpack_tril
 from bayesmeta.random import randn
 from bayesmeta.statistics import Statistics
 from bayesmeta.validation import (
@@ -37,6 +38,9 @@ __all__ = ["LinearFunctions", "LinearGaussian"]
 
 MAX_STEPS = 1000
 TOLERANCE = 1e-11  # of the evidence per row, between two EM steps
+LARGEST_LOG = math.log(1e4)  # a standard deviation that ends as far from where the search starts is zero, or endless
+SAME_WEIGHT = "tasks share this weight but for chance, or it grows without end"
+NO_NOISE = "the weights explain every row, or nothing explains any"
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,7 +118,7 @@ class LinearGaussian(TensorFields):
         """log N(y; X loc, X precision^-1 X' + noise_var I) for each task."""
         stats = self._statistics(data)
         precision, loc = _update(self.loc, self.precision, self.noise_var, stats)
-        return _log_evidence(self, stats, precision, loc).to(self.loc)
+        return _log_evidence(self.loc, self.precision, self.noise_var, stats, precision, loc).to(self.loc)
 
     def sample_params(self, num_draws: int, *, generator: Generator | None = None) -> Tensor:
         """Weights `(num_draws, *batch, d)`."""
@@ -131,27 +135,54 @@ class LinearGaussian(TensorFields):
     def constrain(self, params: Tensor) -> dict[str, Tensor]:
         return {"weights": params}
 
-    def fit(self, tasks: Data | Statistics) -> "LinearGaussian":
-        """Maximise the summed log evidence of `tasks` over loc, precision and noise_var by EM.
+    def fit(self, tasks: Data | Statistics, *, hyperprior_weight: float = 1.0) -> "LinearGaussian":
+        """The most probable loc, precision and noise_var after `tasks`.
 
         Args:
-            tasks: at least two tasks with rows, on one axis. `self` is where EM starts, and has no batch of its own.
+            tasks: at least two tasks with rows, on one axis. `self`, without a batch, is where the search starts and
+                the centre of the hyperprior.
+            hyperprior_weight: 0 for plain empirical Bayes, by EM; see `bayesmeta.hyperparameters`.
 
         Raises:
             ValueError: fewer than two tasks have rows, or x does not have d columns.
         """
         stats = self._statistics(tasks)
         require_enough_tasks(stats.count, self.batch_shape)
-        prior = self.to(torch.float64)
-        before = -math.inf
-        for _ in range(MAX_STEPS):
-            precision, loc = _update(prior.loc, prior.precision, prior.noise_var, stats)
-            evidence = float(_log_evidence(prior, stats, precision, loc).sum() / stats.count.sum())
-            if evidence - before < TOLERANCE:
-                break
-            before = evidence
-            prior = _maximise(stats, precision, loc)
-        return replace(prior.to(self.loc), learned_from=LearnedFrom.counts(stats.count))
+        if hyperprior_weight:
+            unknown = self.hyperparameters(stats)
+            fitted: LinearGaussian = unknown.build(most_probable(unknown, hyperprior_weight=hyperprior_weight))
+        else:
+            fitted = _expectation_maximisation(self.to(torch.float64), stats).to(self.loc)
+        return replace(fitted, learned_from=LearnedFrom.counts(stats.count))
+
+    def hyperparameters(self, tasks: Data | Statistics) -> Hyperparameters:
+        """In units where the weights have mean zero and covariance I under `self`: loc and the packed Cholesky factor
+        of the covariance; and the log of noise_var over that of `self`."""
+        stats = self._statistics(tasks)
+        require_enough_tasks(stats.count, self.batch_shape)
+        d = self.loc.shape[-1]
+        centre, noise_var = self.loc.double(), self.noise_var.double()
+        unit = cholesky(torch.cholesky_inverse(cholesky(self.precision.double(), "precision")), "covariance")
+
+        def natural(vector: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+            loc = centre + (unit @ vector[..., :d, None])[..., 0]
+            return loc, unit @ unpack_tril(vector[..., d:-1], d), noise_var * vector[..., -1].exp()
+
+        def evidence(vector: Tensor) -> Tensor:
+            return _whitened_log_evidence(*natural(vector[..., None, :]), stats)
+
+        def build(vector: Tensor) -> "LinearGaussian":
+            loc, root, noise = natural(vector)
+            half = torch.linalg.solve_triangular(root, torch.eye(d, dtype=torch.float64), upper=False)
+            return LinearGaussian(loc, symmetric(half.mT @ half), noise).to(self.loc)
+
+        entries = [
+            *(Hyperparameter(f"loc[{i}]", 0.0, 2.0) for i in range(d)),
+            *(Hyperparameter(f"log_scale[{i}]", 0.0, 2.0, LARGEST_LOG, SAME_WEIGHT) for i in range(d)),
+            *(Hyperparameter(f"below_diagonal[{i}]", 0.0, 1.0, 30.0, SAME_WEIGHT) for i in range(d * (d - 1) // 2)),
+            Hyperparameter("log_noise_var", 0.0, 2.0, 2.0 * LARGEST_LOG, NO_NOISE),
+        ]
+        return Hyperparameters(entries, evidence, build, float(stats.count.sum()))
 
     def _statistics(self, data: Data | Statistics) -> Statistics:
         require_columns(data, num_inputs=self.loc.shape[-1], event_shape=self.event_shape)
@@ -197,15 +228,43 @@ def _residual(stats: Statistics, weights: Tensor) -> Tensor:
     return centred + stats.count * (mean[..., d] - (mean[..., :d] * weights).sum(-1)).square()
 
 
-def _log_evidence(prior: LinearGaussian, stats: Statistics, precision: Tensor, loc: Tensor) -> Tensor:
+def _log_evidence(
+    prior_loc: Tensor, prior_precision: Tensor, noise_var: Tensor, stats: Statistics, precision: Tensor, loc: Tensor
+) -> Tensor:
     """Log evidence, given the posterior; Bishop (2006), equation 3.86, for any prior mean."""
-    start = prior.precision.double()
-    noise_var = prior.noise_var.double()
-    shift = (loc - prior.loc).double()
+    start, noise_var = prior_precision.double(), noise_var.double()
+    shift = (loc - prior_loc).double()
     penalty = (shift * (start @ shift[..., None])[..., 0]).sum(-1)
     volume = log_det(cholesky(precision.double(), "precision")) - log_det(cholesky(start, "precision"))
     fit = _residual(stats, loc) / noise_var
     return -0.5 * (stats.count * (2.0 * math.pi * noise_var).log() + volume + fit + penalty)
+
+
+def _whitened_log_evidence(loc: Tensor, root: Tensor, noise_var: Tensor, stats: Statistics) -> Tensor:
+    """The same from a factor of the weights' covariance, in units where that is I: a search may go to any scale."""
+    d, raw = loc.shape[-1], stats.raw_second
+    scale = noise_var[..., None]
+    gradient = (raw[..., :d, d] - (raw[..., :d, :d] @ loc[..., None])[..., 0]) / scale
+    total = symmetric(root.mT @ (raw[..., :d, :d] / scale[..., None]) @ root)
+    factor = cholesky(total + torch.eye(d, dtype=total.dtype), "posterior precision")
+    step = solve(factor, (root.mT @ gradient[..., None])[..., 0])
+    mean = loc + (root @ step[..., None])[..., 0]
+    fit = _residual(stats, mean) / noise_var + step.square().sum(-1)
+    return -0.5 * (stats.count * (2.0 * math.pi * noise_var).log() + log_det(factor) + fit)
+
+
+def _expectation_maximisation(prior: LinearGaussian, stats: Statistics) -> LinearGaussian:
+    """The greatest evidence of tasks on the first axis."""
+    before = -math.inf
+    for _ in range(MAX_STEPS):
+        precision, loc = _update(prior.loc, prior.precision, prior.noise_var, stats)
+        each = _log_evidence(prior.loc, prior.precision, prior.noise_var, stats, precision, loc)
+        evidence = float(each.sum() / stats.count.sum())
+        if evidence - before < TOLERANCE:
+            break
+        before = evidence
+        prior = _maximise(stats, precision, loc)
+    return prior
 
 
 def _maximise(stats: Statistics, precision: Tensor, loc: Tensor) -> LinearGaussian:

@@ -6,9 +6,10 @@ from scipy import integrate
 
 import bayesmeta as bm
 from bayesmeta import Data, Statistics
+from bayesmeta.hyperparameters import Hierarchical, most_probable
 from bayesmeta.hyperposterior import Hyperposterior, laplace
 from bayesmeta.random import rand, randn
-from tests.families import F64, FAMILIES, seed
+from tests.families import F64, FAMILIES, Family, seed
 
 
 def binary_tasks(num_tasks: int, n: int, number: int = 0) -> Data:
@@ -116,13 +117,38 @@ def test_laplace_is_exact_on_a_normal() -> None:
     torch.testing.assert_close(root @ root.mT, torch.linalg.inv(precision))
 
 
-@pytest.mark.parametrize("family", ["beta_bernoulli", "normal_inverse_gamma", "normal_inverse_wishart"])
-def test_evidence_of_the_vector_is_that_of_the_prior_it_builds(family: str) -> None:
-    """In the units of the rows, whatever units the search works in."""
-    tasks = FAMILIES[family].tasks([6, 8, 5, 9])
-    unknown = FAMILIES[family].prior.hyperparameters(tasks)
+HIERARCHICAL = {name: f for name, f in FAMILIES.items() if isinstance(f.prior, Hierarchical)}
+
+
+@pytest.mark.parametrize("family", HIERARCHICAL.values(), ids=HIERARCHICAL.keys())
+def test_evidence_of_the_vector_is_that_of_the_prior_it_builds(family: Family) -> None:
+    """In the units of the rows but for factors that no prior changes, whatever units the search works in."""
+    tasks = family.tasks([6, 8, 5, 9])
+    unknown = family.prior.hyperparameters(tasks)
     vectors = unknown.start + 0.3 * randn((3, len(unknown.entries)), like=F64, generator=seed(1))
-    expected = unknown.build(vectors[:, None]).log_evidence(tasks)
-    torch.testing.assert_close(unknown.log_evidence(vectors), expected, rtol=1e-9, atol=1e-9)
-    same = unknown.build(unknown.start).predict()
-    torch.testing.assert_close(same.mean, FAMILIES[family].prior.predict().mean)
+    difference = unknown.log_evidence(vectors) - unknown.log_evidence(unknown.start)
+    expected = unknown.build(vectors[:, None]).log_evidence(tasks) - family.prior.log_evidence(tasks)
+    torch.testing.assert_close(difference, expected, rtol=1e-7, atol=1e-7)
+
+
+@pytest.mark.parametrize("family", HIERARCHICAL.values(), ids=HIERARCHICAL.keys())
+def test_the_search_starts_at_the_prior_itself(family: Family) -> None:
+    tasks = family.tasks([6, 8, 5, 9])
+    unknown = family.prior.hyperparameters(tasks)
+    same, x = unknown.build(unknown.start), family.draw_x(2, seed(0))
+    torch.testing.assert_close(same.predict(x).mean, family.prior.predict(x).mean)
+    torch.testing.assert_close(same.predict(x).variance, family.prior.predict(x).variance)
+
+
+@pytest.mark.parametrize("family", HIERARCHICAL.values(), ids=HIERARCHICAL.keys())
+def test_fit_is_the_mode_of_the_hyperposterior(family: Family) -> None:
+    tasks = family.tasks([6, 8, 5, 9])
+    unknown = family.prior.hyperparameters(tasks)
+    best = most_probable(unknown)
+    value = unknown.log_density(best)
+    for number in range(8):
+        near = best + 0.02 * randn(best.shape, like=F64, generator=seed(number))
+        assert unknown.log_density(near) < value
+    x = family.draw_x(2, seed(0))
+    fitted = family.prior.fit(tasks)
+    torch.testing.assert_close(fitted.predict(x).mean, unknown.build(best).predict(x).mean, rtol=1e-4, atol=1e-5)

@@ -76,7 +76,7 @@ def test_density_matches_scipy() -> None:
 
 def test_fit_finds_the_greatest_evidence() -> None:
     tasks = simulate(PRIOR, 40, 8)
-    fitted = LinearGaussian.initial(tasks).fit(tasks)
+    fitted = LinearGaussian.initial(tasks).fit(tasks, hyperprior_weight=0.0)
     cov = torch.linalg.inv(fitted.precision)
 
     def loss(vector: np.ndarray) -> float:
@@ -160,3 +160,20 @@ def test_fit_refuses_tasks_that_say_too_little() -> None:
         PRIOR.fit(Data.of(torch.zeros(3, 0, 3), torch.zeros(3, 0)))
     with pytest.raises(ValueError, match="at least two tasks with rows, on one axis; got 1"):
         PRIOR.fit(Data.of(X, Y))
+
+
+def test_both_optimisers_find_the_same_prior() -> None:
+    """EM and L-BFGS on the evidence alone."""
+    tasks = simulate(PRIOR, 60, 8)
+    initial = LinearGaussian.initial(tasks)
+    plain = initial.fit(tasks, hyperprior_weight=0.0)
+    nearly = initial.fit(tasks, hyperprior_weight=1e-12)
+    assert plain.log_evidence(tasks).sum().item() == pytest.approx(nearly.log_evidence(tasks).sum().item(), rel=1e-8)
+    torch.testing.assert_close(plain.loc, nearly.loc, rtol=1e-3, atol=1e-4)
+
+
+def test_few_tasks_do_not_collapse() -> None:
+    """Three tasks cannot say how three weights vary together: their covariance stays of full rank."""
+    tasks = simulate(PRIOR, 3, 4)
+    fitted = LinearGaussian.initial(tasks).fit(tasks)
+    assert torch.linalg.eigvalsh(torch.linalg.inv(fitted.precision)).min() > 1e-2
