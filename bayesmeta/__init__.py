@@ -17,6 +17,7 @@ __all__ = [
     "LimitWarning",
     "LinearGaussian",
     "LinearHyperposterior",
+    "LinearNormalInverseGamma",
     "LogisticGaussian",
     "Mixture",
     "NormalInverseGamma",
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
     from bayesmeta.kinds import fit_kinds
     from bayesmeta.linear import LinearGaussian
     from bayesmeta.linear_hyperposterior import LinearHyperposterior
+    from bayesmeta.linear_unknown_noise import LinearNormalInverseGamma
     from bayesmeta.niw import NormalInverseWishart
     from bayesmeta.normal import NormalInverseGamma
     from bayesmeta.normal_known_variance import NormalKnownVariance
@@ -72,6 +74,7 @@ else:
             "LimitWarning": "hyperparameters",
             "LinearGaussian": "linear",
             "LinearHyperposterior": "linear_hyperposterior",
+            "LinearNormalInverseGamma": "linear_unknown_noise",
             "LogisticGaussian": "glm",
             "Mixture": "hierarchy",
             "NormalInverseGamma": "normal",

@@ -220,7 +220,7 @@ def _update(loc: Tensor, precision: Tensor, noise_var: Tensor, stats: Statistics
     return total.to(loc), mean.to(loc)
 
 
-def _residual(stats: Statistics, weights: Tensor) -> Tensor:
+def sum_of_squares(stats: Statistics, weights: Tensor) -> Tensor:
     """Sum of (y - x'w)^2 from centred moments: with raw ones it would cancel where y sits far from zero."""
     d, scatter, mean = weights.shape[-1], stats.scatter, stats.mean
     contrast = torch.cat([-weights.double(), torch.ones_like(weights[..., :1]).double()], -1)
@@ -236,7 +236,7 @@ def _log_evidence(
     shift = (loc - prior_loc).double()
     penalty = (shift * (start @ shift[..., None])[..., 0]).sum(-1)
     volume = log_det(cholesky(precision.double(), "precision")) - log_det(cholesky(start, "precision"))
-    fit = _residual(stats, loc) / noise_var
+    fit = sum_of_squares(stats, loc) / noise_var
     return -0.5 * (stats.count * (2.0 * math.pi * noise_var).log() + volume + fit + penalty)
 
 
@@ -249,7 +249,7 @@ def _whitened_log_evidence(loc: Tensor, root: Tensor, noise_var: Tensor, stats: 
     factor = cholesky(total + torch.eye(d, dtype=total.dtype), "posterior precision")
     step = solve(factor, (root.mT @ gradient[..., None])[..., 0])
     mean = loc + (root @ step[..., None])[..., 0]
-    fit = _residual(stats, mean) / noise_var + step.square().sum(-1)
+    fit = sum_of_squares(stats, mean) / noise_var + step.square().sum(-1)
     return -0.5 * (stats.count * (2.0 * math.pi * noise_var).log() + log_det(factor) + fit)
 
 
@@ -274,7 +274,7 @@ def _maximise(stats: Statistics, precision: Tensor, loc: Tensor) -> LinearGaussi
     used = stats.count > 0
     mean = loc[used].mean(0)
     spread = (cov[used] + (loc[used] - mean)[..., :, None] * (loc[used] - mean)[..., None, :]).mean(0)
-    expected = _residual(stats, loc) + (stats.raw_second[..., :d, :d] * cov).sum((-2, -1))
+    expected = sum_of_squares(stats, loc) + (stats.raw_second[..., :d, :d] * cov).sum((-2, -1))
     noise_var = expected.sum() / stats.count.sum()
     tiny = torch.finfo(torch.float64).tiny
     precision = symmetric(torch.cholesky_inverse(cholesky(spread, "covariance of weights")))

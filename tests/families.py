@@ -138,7 +138,14 @@ def _normal_known_variance(num_inputs: int) -> Family:
     return Family(prior, num_inputs, lambda n, g: randn((n,), like=F64, generator=g))
 
 
+def _linear_normal_inverse_gamma() -> Family:
+    loc = torch.tensor([0.5, -1.0, 2.0], dtype=torch.float64)
+    prior = bm.LinearNormalInverseGamma(loc, _spd(3, 1), F64 + 5.0, F64 + 3.0)
+    return Family(prior, 3, lambda n, g: randn((n,), like=F64, generator=g))
+
+
 FAMILIES: dict[str, Family] = {
+    "linear_normal_inverse_gamma": _linear_normal_inverse_gamma(),
     "normal_known_variance": _normal_known_variance(0),
     "normal_known_variances": _normal_known_variance(1),
     "dirichlet_categorical": _dirichlet_categorical(),
