@@ -135,8 +135,8 @@ def test_show_knows_priors_in_the_units_of_the_objective(run: Run, tmp_path: Pat
 
 
 def test_show_knows_other_families(run: Run, tmp_path: Path) -> None:
-    x = torch.rand(4, 6, 2, generator=torch.Generator().manual_seed(0))
-    tasks = bm.Data.of(x, x[..., 0])
+    x, noise = torch.randn(2, 4, 6, 2, generator=torch.Generator().manual_seed(0))
+    tasks = bm.Data.of(x, x[..., 0] + noise.sum(-1))
     bm.save(bm.LinearGaussian.initial(tasks).fit(tasks), tmp_path / "prior")
     status, out, err = run("show", "prior")
     assert (status, err) == (0, "")
