@@ -12,7 +12,7 @@ import scipy.optimize
 import scipy.special
 import scipy.stats
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -363,6 +363,7 @@ def test_counts_far_from_what_was_expected_have_a_mode(count: float, loc: float,
     dtype=st.sampled_from([torch.float32, torch.float64]),
     start=st.integers(0, 100),
 )
+@example(size=4, strength=-5, far=134.0, n=1, dtype=torch.float64, start=0)  # steps of rounding alone, without end
 @settings(max_examples=60, deadline=None)
 def test_answers_are_finite(
     prior: Any, size: int, strength: int, far: float, n: int, dtype: torch.dtype, start: int
