@@ -19,6 +19,7 @@ __all__ = [
     "LinearHyperposterior",
     "LinearNormalInverseGamma",
     "LogisticGaussian",
+    "MatrixNormalInverseWishart",
     "Mixture",
     "NormalInverseGamma",
     "NormalInverseWishart",
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
     from bayesmeta.linear import LinearGaussian
     from bayesmeta.linear_hyperposterior import LinearHyperposterior
     from bayesmeta.linear_unknown_noise import LinearNormalInverseGamma
+    from bayesmeta.matrix_normal import MatrixNormalInverseWishart
     from bayesmeta.niw import NormalInverseWishart
     from bayesmeta.normal import NormalInverseGamma
     from bayesmeta.normal_known_variance import NormalKnownVariance
@@ -76,6 +78,7 @@ else:
             "LinearHyperposterior": "linear_hyperposterior",
             "LinearNormalInverseGamma": "linear_unknown_noise",
             "LogisticGaussian": "glm",
+            "MatrixNormalInverseWishart": "matrix_normal",
             "Mixture": "hierarchy",
             "NormalInverseGamma": "normal",
             "NormalInverseWishart": "niw",

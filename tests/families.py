@@ -144,7 +144,14 @@ def _linear_normal_inverse_gamma() -> Family:
     return Family(prior, 3, lambda n, g: randn((n,), like=F64, generator=g))
 
 
+def _matrix_normal_inverse_wishart() -> Family:
+    loc = torch.tensor([[0.5, -1.0], [2.0, 0.3], [-0.7, 1.0]], dtype=torch.float64)
+    prior = bm.MatrixNormalInverseWishart(loc, _spd(3, 1), F64 + 9.0, _spd(2, 2))
+    return Family(prior, 3, lambda n, g: randn((n, 2), like=F64, generator=g))
+
+
 FAMILIES: dict[str, Family] = {
+    "matrix_normal_inverse_wishart": _matrix_normal_inverse_wishart(),
     "linear_normal_inverse_gamma": _linear_normal_inverse_gamma(),
     "normal_known_variance": _normal_known_variance(0),
     "normal_known_variances": _normal_known_variance(1),
