@@ -74,9 +74,8 @@ def test_code_length_is_minus_the_evidence(family: Family) -> None:
 
 def test_log_score_is_the_mean_density_of_each_task() -> None:
     prior = SCALAR[3]
-    held_out = Data.pad(
-        [(torch.zeros(n, 0), y) for n, y in ((2, torch.tensor([0.3, -1.0]).double()), (1, F64[None] + 2.0))]
-    )
+    y = torch.tensor([0.3, -1.0, 2.0], dtype=torch.float64)
+    held_out = Data.pad([(torch.zeros(2, 0), y[:2]), (torch.zeros(1, 0), y[2:])])
     expected = scipy.stats.norm(0, math.sqrt(3.0)).logpdf(y)
     score = log_score(prior.condition(Data.of(None, torch.zeros(2, 0).double())), held_out)
     np.testing.assert_allclose(score.by_task, [expected[:2].mean(), expected[2]], rtol=1e-12)
