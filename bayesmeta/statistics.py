@@ -8,7 +8,7 @@ Everything is float64, and the origin lies among the rows: raw second moments ab
 when rows sit far from zero (at an offset of 1e6 the scatter is wrong by 4e-4).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,6 @@ from torch import Tensor
 from bayesmeta.data import Data
 
 __all__ = ["Statistics"]
-
-IN_CACHE = 100_000  # entries of z reduced at once: what each step leaves is still in cache for the next one
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,14 +71,18 @@ class Statistics:
         """
         if isinstance(data, Statistics):
             return data
-        batch, n = data.mask.shape[:-1], data.mask.shape[-1]
-        in_cache = IN_CACHE if data.y.device.type == "cpu" else data.y.numel() + data.x.numel()
-        size = max(1, in_cache // max(1, n * (data.x.shape[-1] + data.event_shape.numel())))
-        parts = [_moments(*rows, order) for rows in _chunks(data, size)]
-        count, origin, first, *second = (
-            torch.cat(part).reshape(batch + part[0].shape[1:]) for part in zip(*parts, strict=True)
-        )
-        return cls(count, origin, first, second[0] if second else None, data.x.shape[-1])
+        z = _joined(data)
+        count = data.mask.sum(-1, dtype=torch.float64)
+        pads = None if int(count.sum()) == data.mask.numel() else ~data.mask[..., None, :]
+        if pads is not None:
+            z.masked_fill_(pads, 0.0)
+        origin = z.sum(-1) / count.clamp(min=1.0)[..., None]
+        centred = z.sub_(origin[..., None])  # `_joined` made z, so it may be overwritten
+        if pads is not None:
+            centred.masked_fill_(pads, 0.0)
+        first = centred.sum(-1)
+        second = centred @ centred.mT if order == 2 else None
+        return cls(count, origin, first, second, data.x.shape[-1])
 
     @classmethod
     def zeros(
@@ -195,39 +197,13 @@ class Statistics:
         return self.second
 
 
-def _chunks(data: Data, size: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """x, y and mask of `size` tasks at a time, on one axis; y `(tasks, n, outputs)`."""
-    n = data.mask.shape[-1]
-    tasks = data.batch_shape.numel()
-    x = data.x.reshape(tasks, n, data.x.shape[-1])
-    y = data.y.reshape(tasks, n, data.event_shape.numel())
-    mask = data.mask.reshape(tasks, n)
-    for begin in range(0, max(1, tasks), size):
-        part = slice(begin, begin + size)
-        yield x[part], y[part], mask[part]
-
-
-def _moments(x: Tensor, y: Tensor, mask: Tensor, order: int) -> tuple[Tensor, ...]:
-    """Count, mean, and moments about it up to `order`, of tasks on one axis."""
-    z = _joined(x, y)
-    count = mask.sum(-1, dtype=torch.float64)
-    pads = None if bool(mask.all()) else ~mask[:, None]
-    if pads is not None:
-        z.masked_fill_(pads, 0.0)
-    origin = z.sum(-1) / count.clamp(min=1.0)[:, None]
-    centred = z.sub_(origin[..., None])  # `_joined` made z, so it may be overwritten
-    if pads is not None:
-        centred.masked_fill_(pads, 0.0)
-    moments = count, origin, centred.sum(-1)
-    return (*moments, centred @ centred.mT) if order == 2 else moments
-
-
-def _joined(x: Tensor, y: Tensor) -> Tensor:
-    """z = (x, y) as a new float64 tensor `(tasks, k, n)`: sums over the last axis are the fast ones."""
-    inputs = x.shape[-1]
-    z = torch.empty(len(y), inputs + y.shape[-1], y.shape[-2], dtype=torch.float64, device=y.device)
-    z[:, :inputs] = x.mT
-    z[:, inputs:] = y.mT
+def _joined(data: Data) -> Tensor:
+    """z = (x, y) as a new float64 tensor `(*batch, k, n)`: sums over the last axis are the fast ones."""
+    y = data.y.mT if data.event_shape else data.y[..., None, :]
+    x = data.x.mT
+    z = torch.empty(*y.shape[:-2], x.shape[-2] + y.shape[-2], y.shape[-1], dtype=torch.float64, device=y.device)
+    z[..., : x.shape[-2], :] = x
+    z[..., x.shape[-2] :, :] = y
     return z
 
 
