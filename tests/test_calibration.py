@@ -1,6 +1,7 @@
 """Simulation-based calibration: it passes right posteriors, and fails those that are wrong."""
 
 import dataclasses
+import itertools
 from typing import Any
 
 import numpy as np
@@ -9,8 +10,8 @@ import scipy.stats
 import torch
 from torch import Tensor
 
-from bayesmeta import Data
-from bayesmeta.calibration import sbc_ranks
+from bayesmeta import Data, NormalKnownVariance
+from bayesmeta.calibration import _binomial_bounds, _probability_inside, ecdf_bands, sbc_ecdf, sbc_ranks
 from bayesmeta.protocol import Functions
 from tests.families import F64, FAMILIES, Family, seed
 
@@ -77,3 +78,94 @@ def test_a_batch_of_priors_is_refused() -> None:
     batch = dataclasses.replace(prior, loc=torch.zeros(3, dtype=torch.float64))
     with pytest.raises(ValueError, match=r"one prior; got batch_shape \(3,\)"):
         sbc_ranks(batch, F64.new_zeros(2, 0), num_tasks=2, num_draws=2)
+
+
+# bands
+
+
+@pytest.mark.parametrize(("num_ranks", "num_draws"), [(1, 1), (3, 2), (4, 3), (6, 3), (2, 9)])
+def test_the_probability_inside_matches_enumeration(num_ranks: int, num_draws: int) -> None:
+    all_ranks = np.array(list(itertools.product(range(num_draws + 1), repeat=num_ranks)))
+    counts = np.stack([(all_ranks <= rank).sum(1) for rank in range(num_draws)], 1)
+    for error in (0.01, 0.1, 0.3, 0.9):
+        lower, upper = _binomial_bounds(num_ranks, num_draws, error)
+        expected = ((counts >= lower) & (counts <= upper)).all(1).mean()
+        assert _probability_inside(num_ranks, num_draws, lower, upper) == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize(("num_ranks", "num_draws"), [(200, 49), (20, 199)])
+def test_bands_match_arviz(num_ranks: int, num_draws: int) -> None:
+    from arviz.stats.ecdf_utils import ecdf_confidence_band
+
+    share = np.arange(1, num_draws + 1) / (num_draws + 1)
+    expected = ecdf_confidence_band(num_ranks, share, share, 0.9, method="optimized")
+    for ours, theirs in zip(ecdf_bands(num_ranks, num_draws, 0.9), expected, strict=True):
+        # their search for the pointwise level ends a little earlier: a count may differ by one
+        assert np.abs(ours[:-1].numpy() - theirs).max() <= 1.0 / num_ranks + 1e-12
+        assert ours[-1] == 1.0
+
+
+@pytest.mark.parametrize("level", [0.5, 0.95])
+def test_uniform_ranks_stay_inside_as_often_as_they_say(level: float) -> None:
+    repeats, num_ranks = 4000, 200
+    ranks = torch.randint(0, NUM_DRAWS + 1, (num_ranks, repeats), generator=seed(0))
+    check = sbc_ecdf(ranks, NUM_DRAWS, level=level)
+    inside = check.inside.double().mean().item()
+    assert abs(inside - level) < 5 * (level * (1 - level) / repeats) ** 0.5
+    assert check.ecdf.shape == (repeats, NUM_DRAWS + 1)
+
+
+class Wrong:
+    """A posterior whose standard deviation is multiplied, and its mean moved by a share of it."""
+
+    def __init__(self, prior: Any, factor: float, shift: float) -> None:
+        self.prior, self.factor, self.shift = prior, factor, shift
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.prior, name)
+
+    def condition(self, data: Data) -> Any:
+        posterior = self.prior.condition(data)
+        loc = posterior.loc + self.shift * posterior.var.sqrt()
+        return dataclasses.replace(posterior, loc=loc, var=posterior.var * self.factor**2)
+
+
+@pytest.mark.parametrize(
+    ("factor", "shift", "signs"),
+    [(1.0, 0.0, (0, 0)), (1 / 1.3, 0.0, (1, -1)), (1.3, 0.0, (-1, 1)), (1.0, 0.2, (1, 1)), (1.0, -0.2, (-1, -1))],
+    ids=["right", "too narrow", "too wide", "too high", "too low"],
+)
+def test_bands_tell_how_a_posterior_is_wrong(factor: float, shift: float, signs: tuple[int, int]) -> None:
+    prior = NormalKnownVariance(F64, F64 + 2.0, F64 + 1.0)
+    wrong = Wrong(prior, factor, shift)
+    ranks = sbc_ranks(wrong, F64.new_zeros(3, 0), num_tasks=NUM_TASKS, num_draws=NUM_DRAWS, generator=seed(0))[:, 0]
+    check = sbc_ecdf(ranks, NUM_DRAWS, level=0.99)
+    assert bool(check.inside) == (factor == 1.0 and shift == 0.0)
+    assert (check.excess > 0).item() == (not check.inside)
+    outside = (check.ecdf > check.upper).int() - (check.ecdf < check.lower).int()
+    halves = outside.split(len(outside) // 2)
+    assert tuple(int(half.sum().sign()) for half in halves) == signs
+    assert ("0 of 1 outside" in str(check)) == bool(check.inside)
+
+
+def test_the_excess_is_the_distance_beyond_the_band() -> None:
+    check = sbc_ecdf(torch.zeros(100, dtype=torch.long), 9)
+    assert check.excess == 1.0 - check.upper[0]
+    assert torch.equal(check.uniform, torch.arange(1, 11) / torch.tensor(10.0, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("level", [0.0, 1.0, 95.0, float("nan")])
+def test_band_levels_lie_between_zero_and_one(level: float) -> None:
+    with pytest.raises(ValueError, match="level must lie between 0 and 1"):
+        ecdf_bands(10, 9, level)
+
+
+def test_ranks_must_be_ranks() -> None:
+    with pytest.raises(ValueError, match=r"from 0 to num_draws = 9; got values from 0 to 10"):
+        sbc_ecdf(torch.tensor([0, 10]), 9)
+    with pytest.raises(ValueError, match=r"whole numbers from 0 to num_draws = 9; got values from 0.5 to 1"):
+        sbc_ecdf(torch.tensor([0.5, 1.0]), 9)
+    with pytest.raises(ValueError, match=r"at least one; got shape \(0,\)"):
+        sbc_ecdf(torch.zeros(0), 9)
+    with pytest.raises(ValueError, match="at least one rank and one draw; got 0 and 9"):
+        ecdf_bands(0, 9)
