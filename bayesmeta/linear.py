@@ -37,7 +37,8 @@ from bayesmeta.validation import (
 __all__ = ["LinearFunctions", "LinearGaussian"]
 
 MAX_STEPS = 1000
-TOLERANCE = 1e-11  # of the evidence per row, between two EM steps
+TOLERANCE = 1e-11  # of what an EM step gains, in evidence per row
+LARGEST_SWEEP = 8  # weights up to which matrices of all tasks are inverted together, entry by entry
 LARGEST_LOG = math.log(1e4)  # a standard deviation that ends as far from where the search starts is zero, or endless
 SAME_WEIGHT = "tasks share this weight but for chance, or it grows without end"
 NO_NOISE = "the weights explain every row, or nothing explains any"
@@ -67,12 +68,7 @@ class LinearGaussian(TensorFields):
     @classmethod
     def initial(cls, tasks: Data) -> "LinearGaussian":
         """A weak prior on the scale of `tasks`: each weight alone could explain all the variance of y."""
-        stats = Statistics.of(tasks).pooled()
-        d = tasks.x.shape[-1]
-        moments = stats.raw_second / stats.count.clamp(min=1.0)
-        # a column or a target of zeros says nothing of its scale, and one is as good as any
-        x_var = moments.diagonal()[:d].where(moments.diagonal()[:d] > 0, 1.0)
-        y_var = moments[d, d].where(moments[d, d] > 0, 1.0)
+        x_var, y_var = _mean_square(tasks.x, tasks.mask), _mean_square(tasks.y[..., None], tasks.mask)[0]
         precision = torch.diag_embed(x_var / y_var)
         return cls(torch.zeros_like(x_var), precision, y_var).to(tasks.y)
 
@@ -208,6 +204,13 @@ class LinearFunctions:
         return Normal(mean, self.noise_var[..., None].sqrt().expand_as(mean))
 
 
+def _mean_square(rows: Tensor, mask: Tensor) -> Tensor:
+    """Of each column of all rows together; one where it is zero, and says nothing of the column's scale."""
+    rows = rows.double() if bool(mask.all()) else rows.double().masked_fill(~mask[..., None], 0.0)
+    mean = rows.square().flatten(0, -2).sum(0) / mask.sum().clamp(min=1.0)
+    return mean.where(mean > 0, 1.0)
+
+
 def _update(loc: Tensor, precision: Tensor, noise_var: Tensor, stats: Statistics) -> tuple[Tensor, Tensor]:
     """Posterior precision and mean of the weights, in the dtype of `loc`."""
     d, raw = loc.shape[-1], stats.raw_second
@@ -254,28 +257,60 @@ def _whitened_log_evidence(loc: Tensor, root: Tensor, noise_var: Tensor, stats: 
 
 
 def _expectation_maximisation(prior: LinearGaussian, stats: Statistics) -> LinearGaussian:
-    """The greatest evidence of tasks on the first axis."""
-    before = -math.inf
-    for _ in range(MAX_STEPS):
-        precision, loc = _update(prior.loc, prior.precision, prior.noise_var, stats)
-        each = _log_evidence(prior.loc, prior.precision, prior.noise_var, stats, precision, loc)
-        evidence = float(each.sum() / stats.count.sum())
-        if evidence - before < TOLERANCE:
-            break
-        before = evidence
-        prior = _maximise(stats, precision, loc)
-    return prior
+    """The greatest evidence of tasks on the first axis.
 
-
-def _maximise(stats: Statistics, precision: Tensor, loc: Tensor) -> LinearGaussian:
-    """The M step: moments of the tasks' weights and the expected residual, tasks on the first axis."""
-    d = loc.shape[-1]
-    cov = torch.cholesky_inverse(cholesky(precision, "precision"))
-    used = stats.count > 0
-    mean = loc[used].mean(0)
-    spread = (cov[used] + (loc[used] - mean)[..., :, None] * (loc[used] - mean)[..., None, :]).mean(0)
-    expected = sum_of_squares(stats, loc) + (stats.raw_second[..., :d, :d] * cov).sum((-2, -1))
-    noise_var = expected.sum() / stats.count.sum()
+    The M step takes the moments of the tasks' weights and the expected residual. How far it moves both, as divergence
+    of the new from the old, is what the evidence is sure to gain: no step computes the evidence itself.
+    """
+    used, d = stats.count > 0, prior.loc.shape[-1]
+    # tasks last: their matrices are small, and an operation on all tasks costs as much as one on few
+    count, mean = stats.count[used], stats.mean[used].mT.contiguous()
+    scatter = stats.scatter[used].permute(1, 2, 0).contiguous()
+    num_tasks, num_rows = len(count), count.sum()
+    xx = torch.addcmul(scatter[:d, :d], count * mean[:d, None], mean[None, :d])
     tiny = torch.finfo(torch.float64).tiny
-    precision = symmetric(torch.cholesky_inverse(cholesky(spread, "covariance of weights")))
-    return LinearGaussian(mean, precision, noise_var.clamp(min=tiny))
+    loc, noise_var, precision = prior.loc, prior.noise_var, prior.precision
+    volume = log_det(cholesky(precision, "precision"))
+    for _ in range(MAX_STEPS):
+        cov = _inverses(torch.add(precision[..., None], xx / noise_var))
+        gradient, _ = _residuals(count, mean, scatter, loc[:, None])
+        step = (cov * gradient).sum(1) / noise_var
+        _, squares = _residuals(count, mean, scatter, loc[:, None] + step)
+        total, shift = cov.sum(-1), step.mean(-1)
+        # tr(xx cov) from the covariances alone: xx / noise_var is their inverse less the precision
+        expected = squares.sum() + noise_var * (num_tasks * d - (precision * total).sum())
+        ratio = (expected / num_rows).clamp(min=tiny) / noise_var
+        centred = step - shift[:, None]
+        spread = symmetric(total + centred @ centred.mT) / num_tasks
+        factor = cholesky(spread, "covariance of weights")
+        moved = (precision * spread).sum() - d - volume - log_det(factor) + shift @ precision @ shift
+        gain = 0.5 * float(num_tasks * moved / num_rows + ratio - 1.0 - ratio.log())
+        loc, noise_var, precision = loc + shift, noise_var * ratio, torch.cholesky_inverse(factor)
+        volume = -log_det(factor)
+        if gain < TOLERANCE:
+            break
+    return LinearGaussian(loc, symmetric(precision), noise_var)
+
+
+def _residuals(count: Tensor, mean: Tensor, scatter: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """X'(y - Xw) `(d, tasks)` and the sum of (y - x'w)^2 `(tasks,)` of weights `(d, tasks)`, or `(d, 1)` for all."""
+    d = len(weights)
+    centred = scatter[:, d] - (scatter[:, :d] * weights).sum(1)
+    level = mean[d] - (mean[:d] * weights).sum(0)
+    gradient = torch.addcmul(centred[:d], count * level, mean[:d])
+    return gradient, centred[d] - (centred[:d] * weights).sum(0) + count * level.square()
+
+
+def _inverses(matrix: Tensor) -> Tensor:
+    """Of positive definite matrices `(d, d, tasks)`."""
+    d = len(matrix)
+    if d > LARGEST_SWEEP:
+        return torch.linalg.inv_ex(matrix.permute(2, 0, 1)).inverse.permute(1, 2, 0)
+    for i in range(d):  # the sweep operator, in place: each pass exchanges one row and column
+        row = matrix[i].clone()
+        pivot = -1.0 / row[i]
+        swept = row * pivot
+        matrix.addcmul_(row[:, None], swept)
+        matrix[i], matrix[:, i] = swept, swept
+        matrix[i, i] = pivot
+    return matrix.neg_()

@@ -10,6 +10,7 @@ import torch
 
 from bayesmeta import Data, LinearGaussian, Statistics
 from bayesmeta.linalg import pack_tril, unpack_tril
+from bayesmeta.linear import LARGEST_SWEEP, _inverses
 from bayesmeta.random import rand, randn
 from bayesmeta.validation import require_positive_definite
 from tests.families import F64, seed
@@ -160,6 +161,22 @@ def test_fit_refuses_tasks_that_say_too_little() -> None:
         PRIOR.fit(Data.of(torch.zeros(3, 0, 3), torch.zeros(3, 0)))
     with pytest.raises(ValueError, match="at least two tasks with rows, on one axis; got 1"):
         PRIOR.fit(Data.of(X, Y))
+
+
+@pytest.mark.parametrize("d", [1, 3, LARGEST_SWEEP, LARGEST_SWEEP + 1])
+def test_inverses_of_all_tasks_at_once(d: int) -> None:
+    root = randn((20, d, d), like=F64, generator=seed(0))
+    matrix = root @ root.mT + 1e-3 * torch.eye(d, dtype=torch.float64)
+    inverse = _inverses(matrix.permute(1, 2, 0).clone()).permute(2, 0, 1)
+    torch.testing.assert_close(inverse, torch.linalg.inv(matrix), rtol=1e-8, atol=1e-8)
+
+
+def test_empty_tasks_do_not_move_the_greatest_evidence() -> None:
+    tasks = simulate(PRIOR, 40, 8)
+    more = Data.pad([*((x, y) for x, y in zip(tasks.x, tasks.y, strict=True)), (X[:0], Y[:0])])
+    left, right = (LinearGaussian.initial(t).fit(t, hyperprior_weight=0.0) for t in (tasks, more))
+    torch.testing.assert_close(left.precision, right.precision, rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(left.noise_var, right.noise_var, rtol=1e-10, atol=1e-10)
 
 
 def test_both_optimisers_find_the_same_prior() -> None:
