@@ -8,6 +8,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "BetaBernoulli",
+    "CorrelatedArms",
     "Data",
     "DirichletCategorical",
     "GammaExponential",
@@ -28,6 +29,7 @@ __all__ = [
     "PoissonExposureGaussian",
     "PoissonGaussian",
     "Statistics",
+    "arm_statistics",
     "fit_kinds",
     "fit_with_features",
     "load",
@@ -41,6 +43,7 @@ __all__ = [
 if TYPE_CHECKING:
     from bayesmeta.categorical import DirichletCategorical, one_hot
     from bayesmeta.conjugate import BetaBernoulli
+    from bayesmeta.correlated_arms import CorrelatedArms, arm_statistics
     from bayesmeta.data import Data
     from bayesmeta.full_bayes import sample_posterior
     from bayesmeta.glm import LogisticGaussian, PoissonExposureGaussian, PoissonGaussian
@@ -67,6 +70,7 @@ else:
         __name__,
         {
             "BetaBernoulli": "conjugate",
+            "CorrelatedArms": "correlated_arms",
             "Data": "data",
             "DirichletCategorical": "categorical",
             "GammaExponential": "rates",
@@ -87,6 +91,7 @@ else:
             "PoissonExposureGaussian": "glm",
             "PoissonGaussian": "glm",
             "Statistics": "statistics",
+            "arm_statistics": "correlated_arms",
             "fit_kinds": "kinds",
             "fit_with_features": "task_features",
             "load": "io",

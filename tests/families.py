@@ -150,7 +150,22 @@ def _matrix_normal_inverse_wishart() -> Family:
     return Family(prior, 3, lambda n, g: randn((n, 2), like=F64, generator=g))
 
 
+@dataclass(frozen=True)
+class OverArms(Family):
+    """Inputs are the index of an arm."""
+
+    def draw_x(self, n: int, generator: Generator) -> Tensor:
+        return torch.randint(self.prior.num_arms, (n, 1), generator=generator).double()
+
+
+def _correlated_arms() -> Family:
+    loc = torch.tensor([0.5, -1.0, 2.0], dtype=torch.float64)
+    prior = bm.CorrelatedArms(loc, torch.linalg.cholesky(_spd(3, 1)), F64 + 0.3)
+    return OverArms(prior, 1, lambda n, g: randn((n,), like=F64, generator=g))
+
+
 FAMILIES: dict[str, Family] = {
+    "correlated_arms": _correlated_arms(),
     "matrix_normal_inverse_wishart": _matrix_normal_inverse_wishart(),
     "linear_normal_inverse_gamma": _linear_normal_inverse_gamma(),
     "normal_known_variance": _normal_known_variance(0),
