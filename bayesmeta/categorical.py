@@ -31,6 +31,8 @@ from bayesmeta.validation import require_columns, require_enough_tasks, require_
 __all__ = ["CategoricalFunctions", "DirichletCategorical", "one_hot"]
 
 LARGEST_CONCENTRATION = 1e8
+MAX_STEPS = 50
+NO_GAIN = 1e-14  # of the objective: a Newton step that brings no more is the last
 SAME_SHARES = "tasks do not differ by more than chance, and are taken to share it, or no task has the class"
 ROUNDING = 1e-9
 
@@ -141,43 +143,46 @@ class DirichletCategorical(TensorFields):
             LimitWarning: at weight 0, a class that no task has, or tasks that do not differ.
         """
         counts = self._counts(tasks)
-        unknown = self.hyperparameters(tasks)
-        fitted = unknown.build(most_probable(unknown, hyperprior_weight=hyperprior_weight))
+        unknown, tallies = self._unknown(counts)
+        # Newton's answer is where the search by gradient starts, which confirms it and minds the limits
+        start = _newton(unknown, tallies, hyperprior_weight)
+        fitted: DirichletCategorical = unknown.build(
+            most_probable(unknown, hyperprior_weight=hyperprior_weight, start=start)
+        )
         return fitted._replace(learned_from=LearnedFrom.counts(counts.sum(-1)))
 
     def hyperparameters(self, tasks: Data | Statistics) -> Hyperparameters:
         """Logs of the pseudo-counts."""
-        counts = self._counts(tasks)
+        return self._unknown(self._counts(tasks))[0]
+
+    def _unknown(self, counts: Tensor) -> "tuple[Hyperparameters, _Tallies]":
         require_enough_tasks(counts.sum(-1), self.batch_shape)
-        tables = [_Tallies.of(column) for column in counts.unbind(-1)]
-        totals = _Tallies.of(counts.sum(-1))
+        tallies = _Tallies.of(counts)
         limit = math.log(LARGEST_CONCENTRATION)
         entries = [
             Hyperparameter(f"log_concentration[{i}]", value, 2.0, limit, SAME_SHARES)
             for i, value in enumerate(self.concentration.double().log().tolist())
         ]
 
-        # few distinct counts occur: each term is computed once per distinct count
-        def evidence(vector: Tensor) -> Tensor:
-            a = vector.exp()
-            parts = [table(column) for table, column in zip(tables, a.unbind(-1), strict=True)]
-            return torch.stack(parts).sum(0) - totals(a.sum(-1))
-
-        def total(vector: Tensor) -> Tensor:
-            a = vector.exp()
-            parts = [table.sum(column) for table, column in zip(tables, a.unbind(-1), strict=True)]
-            return torch.stack(parts).sum(0) - totals.sum(a.sum(-1))
-
         def build(vector: Tensor) -> "DirichletCategorical":
             return DirichletCategorical(vector.exp().to(self.concentration))
 
-        return Hyperparameters(entries, evidence, build, counts.sum().item(), total_log_evidence=total)
+        unknown = Hyperparameters(
+            entries,
+            lambda vector: tallies.by_task(_with_total(vector.exp())),
+            build,
+            counts.sum().item(),
+            total_log_evidence=lambda vector: tallies.sum(_with_total(vector.exp())),
+        )
+        return unknown, tallies
 
     def _counts(self, data: Data | Statistics) -> Tensor:
         require_columns(data, num_inputs=0, event_shape=self.event_shape)
         _require_one_hot(data)
         stats = Statistics.of(data, order=1)
-        return (stats.count[..., None] * stats.mean).clamp(min=0.0)
+        counts = (stats.count[..., None] * stats.mean).clamp(min=0.0)
+        whole = counts.round()  # equal counts are to be equal to the last digit, and weighted rows need not be whole
+        return whole.where((counts - whole).abs() < ROUNDING * whole.clamp(min=1.0), counts)
 
 
 @dataclass(frozen=True, eq=False)
@@ -195,22 +200,82 @@ class CategoricalFunctions:
 
 @dataclass(frozen=True, eq=False)
 class _Tallies:
-    """log Gamma(a + n) - log Gamma(a) of many counts n that take few values."""
+    """The log evidence of counts that take few values: a term for each distinct count of each class and of the total.
+
+    Terms are log Gamma(a + n) - log Gamma(a) at the concentrations and their total, `(..., classes + 1)`.
+    """
 
     values: Tensor
-    index: Tensor
-    times: Tensor
+    times: Tensor  # below zero for the total, whose terms are subtracted
+    column: Tensor
+    index: Tensor  # of the terms of each task, `(classes + 1, tasks)`
 
     @classmethod
     def of(cls, counts: Tensor) -> "_Tallies":
-        values, index, times = counts.unique(return_inverse=True, return_counts=True)
-        return cls(values, index, times)
+        columns = [column.unique(return_inverse=True, return_counts=True) for column in _with_total(counts).unbind(-1)]
+        lengths = torch.tensor([len(values) for values, _, _ in columns])
+        starts = (lengths.cumsum(0) - lengths).tolist()
+        times = [times.double() for _, _, times in columns]
+        return cls(
+            torch.cat([values for values, _, _ in columns]),
+            torch.cat([*times[:-1], -times[-1]]),
+            torch.arange(len(columns)).repeat_interleave(lengths),
+            torch.stack([start + index for start, (_, index, _) in zip(starts, columns, strict=True)]),
+        )
 
-    def __call__(self, a: Tensor) -> Tensor:
-        return lgamma_ratio(a[..., None], self.values).index_select(-1, self.index)
+    def _terms(self, a: Tensor) -> Tensor:
+        return lgamma_ratio(a[..., self.column], self.values)
+
+    def by_task(self, a: Tensor) -> Tensor:
+        each = (self._terms(a) * self.times.sign())[..., self.index]
+        return each.sum(-2)
 
     def sum(self, a: Tensor) -> Tensor:
-        return (lgamma_ratio(a[..., None], self.values) * self.times).sum(-1)
+        return (self._terms(a) * self.times).sum(-1)
+
+    def derivatives(self, a: Tensor) -> tuple[Tensor, Tensor]:
+        """First and second derivatives of `sum`, which is a sum of functions of one entry of `a` each."""
+        a = a.detach().requires_grad_()
+        (first,) = torch.autograd.grad(self.sum(a), a, create_graph=True)
+        (second,) = torch.autograd.grad(first.sum(), a)
+        return first.detach(), second
+
+
+def _with_total(a: Tensor) -> Tensor:
+    return torch.cat([a, a.sum(-1, keepdim=True)], -1)
+
+
+def _newton(unknown: Hyperparameters, tallies: _Tallies, hyperprior_weight: float) -> Tensor:
+    """Log concentrations near the mode: the Hessian is diagonal plus rank one, so that a step costs O(classes).
+
+    Where it is not negative definite, as happens far from the mode, a step of Minka's fixed point takes its place.
+    """
+    centre, limit = unknown.start, unknown.limit
+    weight = hyperprior_weight / unknown.scale.square()
+
+    def objective(vector: Tensor) -> Tensor:
+        return unknown.log_density(vector, hyperprior_weight=hyperprior_weight)
+
+    vector = centre.clamp(-limit, limit)
+    value = objective(vector)
+    for _ in range(MAX_STEPS):
+        a = vector.exp()
+        first, second = tallies.derivatives(_with_total(a))
+        slope = a * (first[:-1] + first[-1])
+        gradient = slope - weight * (vector - centre)
+        diagonal, shared = slope + a.square() * second[:-1] - weight, second[-1]
+        left = 1.0 + shared * (a.square() / diagonal).sum()
+        if bool((diagonal < 0).all()) and left > 0:
+            step = a / diagonal * (shared * (a * gradient / diagonal).sum() / left) - gradient / diagonal
+        else:
+            step = gradient / (weight - a * first[-1])
+        moved, noise = (vector + step).clamp(-limit, limit), NO_GAIN * value.abs()
+        while (reached := objective(moved)) < value - noise and not torch.equal(moved, vector):
+            moved = 0.5 * (vector + moved)
+        gain, vector, value = reached - value, moved, reached
+        if gain <= noise:
+            break
+    return vector
 
 
 def _log_probabilities(params: Tensor) -> Tensor:
