@@ -116,6 +116,10 @@ class Hyperposterior:
         draws, log_weights = _weighted_draws(log_density, mode, self.unknown.scale, len(self.draws), generator)
         self._renew(draws, log_weights)
 
+    def task_log_evidence(self) -> Tensor:
+        """log p(rows of each past task) at each draw of hyperparameters, `(draws, tasks)`."""
+        return _in_chunks(self.unknown.log_evidence, self.draws)
+
     def sample(self, num_draws: int, *, generator: Generator | None = None) -> Any:
         """Priors of batch_shape `(num_draws,)`, drawn by weight."""
         return self.unknown.build(self.draws[_systematic(self.log_weights, num_draws, generator)])

@@ -95,6 +95,10 @@ class _GammaRate(TensorFields):
         events, exposure = self._events_and_exposure(data)
         return _log_evidence(self.shape.double(), self.inverse_scale.double(), events, exposure)
 
+    def _log_factors(self, data: Data | Statistics) -> Tensor:
+        """Log of what the evidence of each task has under every prior, `(*batch,)`."""
+        return torch.zeros(data.batch_shape, dtype=torch.float64, device=data.count.device)
+
     def sample_params(self, num_draws: int, *, generator: Generator | None = None) -> Tensor:
         """Log rates, `(num_draws, *batch, 1)`."""
         return (log_gamma((num_draws,), self.shape, generator=generator) - self.inverse_scale.log())[..., None]
@@ -131,13 +135,13 @@ class _GammaRate(TensorFields):
         require_enough_tasks(tasks.count, self.batch_shape)
         unit = exposure.sum() / (events.sum() + 0.5)
         unit = unit.where(unit > 0, 1.0)
-        exposure = exposure / unit
+        exposure, factors = exposure / unit, self._log_factors(tasks) - events * unit.log()
 
         def natural(vector: Tensor) -> tuple[Tensor, Tensor]:
             return vector[..., 1].exp(), (vector[..., 1] - vector[..., 0]).exp()
 
         def evidence(vector: Tensor) -> Tensor:
-            return _log_evidence(*natural(vector[..., None, :]), events, exposure) - events * unit.log()
+            return _log_evidence(*natural(vector[..., None, :]), events, exposure) + factors
 
         def build(vector: Tensor) -> "_GammaRate":
             shape, inverse_scale = natural(vector)
@@ -178,12 +182,14 @@ class GammaPoisson(_GammaRate):
         Statistics do not know the factors of single rows, exposure^y / y!, which are the same under every prior: from
         statistics, the evidence is without them.
         """
-        evidence = self._log_evidence(data)
-        if isinstance(data, Data):
-            log_exposure = data.x[..., 0].double().log() if data.x.shape[-1] else torch.zeros_like(data.y.double())
-            each = data.y.double() * log_exposure - (data.y.double() + 1.0).lgamma()
-            evidence = evidence + each.where(data.mask, 0.0).sum(-1)
-        return evidence.to(self.shape)
+        return (self._log_evidence(data) + self._log_factors(data)).to(self.shape)
+
+    def _log_factors(self, data: Data | Statistics) -> Tensor:
+        if isinstance(data, Statistics):
+            return torch.zeros_like(data.count)
+        log_exposure = data.x[..., 0].double().log() if data.x.shape[-1] else torch.zeros_like(data.y.double())
+        each = data.y.double() * log_exposure - (data.y.double() + 1.0).lgamma()
+        return each.where(data.mask, 0.0).sum(-1)
 
     @staticmethod
     def _events_and_exposure(data: Data | Statistics) -> tuple[Tensor, Tensor]:

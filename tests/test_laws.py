@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from bayesmeta import Data
+from bayesmeta.hyperparameters import Hierarchical
 from bayesmeta.protocol import Density, Evidence, Joint, Marginal, Posterior
 from tests.families import FAMILIES, Family, seed
 
@@ -152,6 +153,15 @@ def test_evidence_is_the_sum_of_one_step_predictions(family: Family) -> None:
         total = total + posterior.predict(row.x).log_prob(row.y)[0]
         posterior = posterior.condition(row)
     close(family.prior.log_evidence(data), total, family.evidence_rtol or family.rtol * 100)
+
+
+@having(Hierarchical)
+def test_hyperparameters_have_the_evidence_of_the_prior_that_they_build(family: Family) -> None:
+    """All of it: what is the same under every prior would count where families are compared."""
+    tasks = family.tasks([6, 3, 0, 5])
+    unknown = family.prior.hyperparameters(tasks)
+    vector = unknown.start + 0.1
+    close(unknown.log_evidence(vector), unknown.build(vector).log_evidence(tasks).double(), family.rtol * 100)
 
 
 @having(Density)
