@@ -3,7 +3,17 @@
 import torch
 from torch import Tensor
 
-__all__ = ["cholesky", "log_det", "pack_tril", "solve", "symmetric", "unpack_tril", "unravel"]
+__all__ = ["add_outer", "cholesky", "log_det", "pack_tril", "solve", "symmetric", "unpack_tril", "unravel"]
+
+# where it pays to factorise all tasks column by column: found by measurement, see docs/performance.md
+LEAST_TASKS = 3000
+MOST_COLUMNS = 8
+PIECE = 8200  # tasks at once, so that they stay in cache; no multiple of a page, see `statistics`
+
+
+def add_outer(matrix: Tensor, vector: Tensor) -> Tensor:
+    """A + v v', as symmetric as A to the last digit: `(*batch, d, d)` from A and v `(*batch, d)`."""
+    return torch.addcmul(matrix, vector[..., :, None], vector[..., None, :])
 
 
 def cholesky(matrix: Tensor, name: str) -> Tensor:
@@ -12,6 +22,10 @@ def cholesky(matrix: Tensor, name: str) -> Tensor:
     Raises:
         ValueError: a matrix is not positive definite; the message names it, its task and its least eigenvalue.
     """
+    if _suits_columns(matrix):
+        factor = _factor_by_columns(matrix)
+        if bool((factor.diagonal(dim1=-2, dim2=-1) > 0).all()):  # false of NaN too
+            return factor
     factor, info = torch.linalg.cholesky_ex(matrix)
     if bool(info.any()):
         index = int(info.reshape(-1).nonzero()[0])
@@ -22,6 +36,28 @@ def cholesky(matrix: Tensor, name: str) -> Tensor:
         task = f" of task {unravel(index, matrix.shape[:-2])}" if matrix.ndim > 2 else ""
         raise ValueError(f"{name}{task} is not positive definite ({least}); {way_out}")
     return factor
+
+
+def _suits_columns(matrix: Tensor) -> bool:
+    """Many small matrices, the task as the last axis in memory, that no gradient is asked of."""
+    differentiated = torch.is_grad_enabled() and matrix.requires_grad
+    last = matrix.ndim == 3 and matrix.stride(0) == 1 and len(matrix) >= LEAST_TASKS
+    return last and matrix.shape[-1] <= MOST_COLUMNS and not differentiated
+
+
+def _factor_by_columns(matrix: Tensor) -> Tensor:
+    """Cholesky factors column by column, all tasks at once; NaN from the first pivot on that is not positive.
+
+    LAPACK has a cost per matrix, however small; here each instruction serves many tasks.
+    """
+    tasks, dim = matrix.shape[:2]
+    factor = torch.zeros(dim, dim, tasks, dtype=matrix.dtype, device=matrix.device)
+    for start in range(0, tasks, PIECE):
+        a, out = matrix[start : start + PIECE].movedim(0, -1), factor[..., start : start + PIECE]
+        for j in range(dim):
+            column = a[j:, j] - (out[j:, :j] * out[j, :j]).sum(1)
+            out[j:, j] = column / column[0].sqrt()
+    return factor.movedim(-1, 0)
 
 
 def unravel(index: int, shape: tuple[int, ...]) -> str:

@@ -23,8 +23,9 @@ from bayesmeta.constant import Constant, repeat_rows, row_shape
 from bayesmeta.data import Data
 from bayesmeta.fields import LearnedFrom, TensorFields
 from bayesmeta.hyperparameters import Hyperparameter, Hyperparameters, most_probable
-from bayesmeta.linalg import cholesky, log_det, pack_tril, symmetric, unpack_tril
+from bayesmeta.linalg import add_outer, cholesky, log_det, pack_tril, symmetric, unpack_tril
 from bayesmeta.random import randn, wishart_tril
+from bayesmeta.special import of_counts
 from bayesmeta.statistics import Statistics
 from bayesmeta.validation import (
     require_columns,
@@ -262,19 +263,22 @@ Natural = tuple[Tensor, Tensor, Tensor, Tensor]
 
 def _update(prior: Natural, stats: Statistics) -> Natural:
     loc, pseudo_count, df, scatter = prior
-    shift = stats.mean_from(loc)
-    weight = stats.count / (pseudo_count + stats.count)
-    between = shift * (weight * pseudo_count)[..., None]
-    total = torch.addcmul(scatter + stats.scatter, between[..., :, None], shift[..., None, :])
-    return loc + weight[..., None] * shift, pseudo_count + stats.count, df + stats.count, symmetric(total)
+    shift, total = stats.mean_from(loc), pseudo_count + stats.count
+    # a root on both sides makes the product symmetric to the last digit
+    root = shift * (stats.count.sqrt() * (pseudo_count / total).sqrt())[..., None]
+    scatter = add_outer(scatter + stats.scatter, root)
+    return loc + (stats.count / total)[..., None] * shift, total, df + stats.count, scatter
 
 
 def _log_evidence(prior: Natural, stats: Statistics) -> Tensor:
-    d = prior[0].shape[-1]
+    _, pseudo_count, df, scatter = prior
+    d, volume = scatter.shape[-1], log_det(cholesky(scatter, "scatter"))
 
-    def log_normaliser(pseudo_count: Tensor, df: Tensor, scatter: Tensor) -> Tensor:
-        volume = log_det(cholesky(scatter, "scatter"))
-        return torch.mvlgamma(0.5 * df, d) - 0.5 * (df * volume + d * pseudo_count.log())
+    def of_rows(count: Tensor) -> Tensor:
+        """All that does not depend on the scatter."""
+        gammas = torch.mvlgamma(0.5 * (df + count), d) - torch.mvlgamma(0.5 * df, d)
+        return gammas + 0.5 * d * ((pseudo_count / (pseudo_count + count)).log() - count * math.log(math.pi))
 
-    _, *posterior = _update(prior, stats)
-    return log_normaliser(*posterior) - log_normaliser(*prior[1:]) - 0.5 * d * stats.count * math.log(math.pi)
+    by_task = of_counts(of_rows, stats.count) if df.shape[-1:] in ((), (1,)) else of_rows(stats.count)
+    _, _, posterior_df, posterior = _update(prior, stats)
+    return by_task + 0.5 * (df * volume - posterior_df * log_det(cholesky(posterior, "scatter")))

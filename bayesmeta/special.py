@@ -1,9 +1,11 @@
 """Special functions that lose digits where they are written as differences."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
-__all__ = ["lgamma_ratio"]
+__all__ = ["lgamma_ratio", "of_counts"]
 
 LARGE = 30.0  # from here on, five terms of Stirling's series are exact to the last digit of float64
 
@@ -24,6 +26,21 @@ def lgamma_ratio(a: Tensor, n: Tensor) -> Tensor:
     leading = (big - 0.5) * torch.log1p(n / big) + n * (total.log() - 1.0)
     by_series = leading + _stirling(total) - _stirling(big)
     return torch.where(large, by_series, (small + n).lgamma() - small.lgamma())
+
+
+def of_counts(function: Callable[[Tensor], Tensor], count: Tensor) -> Tensor:
+    """`function(count)`, evaluated once per whole number where tasks are many and their counts few.
+
+    Args:
+        function: of counts `(m,)`, elementwise, of shape `(*draws, m)`.
+        count: `(tasks,)`; where it is of another shape, or holds a fraction, it goes to `function` as it is.
+    """
+    if count.ndim != 1 or not len(count):
+        return function(count)
+    index, largest = count.long(), int(count.max())
+    if largest >= len(count) // 2 or not bool((index == count).all()):
+        return function(count)
+    return function(torch.arange(largest + 1, dtype=count.dtype, device=count.device)).index_select(-1, index)
 
 
 def _stirling(z: Tensor) -> Tensor:

@@ -21,6 +21,12 @@ from bayesmeta.data import Data
 
 __all__ = ["Statistics"]
 
+# where it pays to reduce with tasks as the last axis: found by measurement, see docs/performance.md
+LEAST_TASKS = 1000
+COLUMNS = range(3, 9)
+MOST_ROWS = 32
+PIECE = 400_000  # numbers that are reduced at once: a few megabytes, so that they stay in cache
+
 
 @dataclass(frozen=True, eq=False)
 class Statistics:
@@ -71,17 +77,10 @@ class Statistics:
         """
         if isinstance(data, Statistics):
             return data
-        z = _joined(data)
         count = data.mask.sum(-1, dtype=torch.float64)
-        pads = None if int(count.sum()) == data.mask.numel() else ~data.mask[..., None, :]
-        if pads is not None:
-            z.masked_fill_(pads, 0.0)
-        origin = z.sum(-1) / count.clamp(min=1.0)[..., None]
-        centred = z.sub_(origin[..., None])  # `_joined` made z, so it may be overwritten
-        if pads is not None:
-            centred.masked_fill_(pads, 0.0)
-        first = centred.sum(-1)
-        second = centred @ centred.mT if order == 2 else None
+        padded = int(count.sum()) < data.mask.numel()
+        reduce = _reduce_by_task if _suits_batch_last(data) else _reduce_by_product
+        origin, first, second = reduce(data, count, padded, order)
         return cls(count, origin, first, second, data.x.shape[-1])
 
     @classmethod
@@ -195,6 +194,72 @@ class Statistics:
         if self.second is None:
             raise ValueError("this family needs second moments; got statistics of order 1. Use Statistics.of(data)")
         return self.second
+
+
+Moments = tuple[Tensor, Tensor, Tensor | None]
+
+
+def _suits_batch_last(data: Data) -> bool:
+    """Many small tasks, on one axis, that no gradient is asked of."""
+    columns = data.x.shape[-1] + (data.y.shape[-1] if data.event_shape else 1)
+    differentiated = torch.is_grad_enabled() and (data.x.requires_grad or data.y.requires_grad)
+    small = columns in COLUMNS and data.mask.shape[-1] <= MOST_ROWS
+    return small and data.mask.ndim == 2 and len(data.mask) >= LEAST_TASKS and not differentiated
+
+
+def _reduce_by_task(data: Data, count: Tensor, padded: bool, order: int) -> Moments:
+    """Moments of many small tasks, tasks as the last axis in memory, in pieces that stay in cache.
+
+    A product of matrices has a cost per task, however small; here each instruction serves many tasks.
+    """
+    tasks, n = data.mask.shape
+    d, y = data.x.shape[-1], data.y if data.event_shape else data.y[..., None]
+    k = d + y.shape[-1]
+    origin, first = (torch.empty(k, tasks, dtype=torch.float64, device=y.device) for _ in range(2))
+    second = torch.zeros(k, k, tasks, dtype=torch.float64, device=y.device) if order == 2 else None
+    step = _piece(PIECE // max(1, n * k))
+    for start in range(0, tasks, step):
+        at = slice(start, min(start + step, tasks))
+        z = torch.empty(n, k, at.stop - start, dtype=torch.float64, device=y.device)
+        z[:, :d], z[:, d:] = _tasks_last(data.x[at]), _tasks_last(y[at])
+        pads = ~data.mask[at].mT[:, None] if padded else None
+        if pads is not None:
+            z.masked_fill_(pads, 0.0)
+        origin[:, at] = z.sum(0) / count[at].clamp(min=1.0)
+        z -= origin[:, at]
+        if pads is not None:
+            z.masked_fill_(pads, 0.0)
+        first[:, at] = z.sum(0)
+        if second is not None:
+            for row in z:
+                second[..., at].addcmul_(row[:, None], row)
+    return origin.mT, first.mT, None if second is None else second.movedim(-1, 0)
+
+
+def _piece(tasks: int) -> int:
+    """About as many tasks, but no multiple of a page: rows that far apart would take turns in one line of the cache."""
+    return max(LEAST_TASKS, tasks) // 64 * 64 + 8
+
+
+def _tasks_last(rows: Tensor) -> Tensor:
+    """`(tasks, n, d)` as float64 `(n, d, tasks)`."""
+    tasks, n, d = rows.shape
+    # as one matrix, and converted before it is turned: so torch takes its path for transposes
+    return rows.reshape(tasks, n * d).double().mT.unflatten(0, (n, d))
+
+
+def _reduce_by_product(data: Data, count: Tensor, padded: bool, order: int) -> Moments:
+    """Moments by one product of matrices per task."""
+    z = _joined(data)
+    pads = ~data.mask[..., None, :] if padded else None
+    if pads is not None:
+        z.masked_fill_(pads, 0.0)
+    origin = z.sum(-1) / count.clamp(min=1.0)[..., None]
+    centred = z.sub_(origin[..., None])  # `_joined` made z, so it may be overwritten
+    if pads is not None:
+        centred.masked_fill_(pads, 0.0)
+    second = centred @ centred.mT if order == 2 else None
+    return origin, centred.sum(-1), second
 
 
 def _joined(data: Data) -> Tensor:
