@@ -37,7 +37,7 @@ from bayesmeta.validation import (
 __all__ = ["LinearFunctions", "LinearGaussian"]
 
 MAX_STEPS = 1000
-TOLERANCE = 1e-11  # of what an EM step gains, in evidence per row
+TOLERANCE = 1e-15  # of what an EM step gains, in evidence per row
 LARGEST_SWEEP = 8  # weights up to which matrices of all tasks are inverted together, entry by entry
 LARGEST_LOG = math.log(1e4)  # a standard deviation that ends as far from where the search starts is zero, or endless
 SAME_WEIGHT = "tasks share this weight but for chance, or it grows without end"

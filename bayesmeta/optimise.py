@@ -10,6 +10,7 @@ from torch import Tensor
 __all__ = ["maximise"]
 
 MAX_STEPS = 1000
+MEMORY = 30  # steps whose curvature is kept: with as many as there are entries, half the steps of the usual ten
 GRADIENT_TOLERANCE = 1e-9
 VALUE_TOLERANCE = 1e-15  # relative, between two steps: what float64 can still tell apart
 
@@ -43,7 +44,7 @@ def maximise(
         jac=True,
         method="L-BFGS-B",
         bounds=bounds,
-        options={"maxiter": MAX_STEPS, "ftol": tolerance, "gtol": GRADIENT_TOLERANCE},
+        options={"maxiter": MAX_STEPS, "maxcor": MEMORY, "ftol": tolerance, "gtol": GRADIENT_TOLERANCE},
     )
     if not np.isfinite(found.fun) or not np.isfinite(found.x).all():
         raise ValueError(

@@ -1,0 +1,63 @@
+"""Hyperparameters: the mode that each family's `fit` finds, against a slow reference."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import scipy.optimize
+import torch
+from torch import Tensor
+
+from bayesmeta import Data
+from bayesmeta.hyperparameters import Hierarchical, Hyperparameters
+from bayesmeta.random import seeded
+from tests.families import FAMILIES, Family, seed
+
+ABLE = {name: family for name, family in FAMILIES.items() if isinstance(family.prior, Hierarchical)}
+CASES = [
+    *(pytest.param(family, 1.0, id=name) for name, family in ABLE.items()),
+    pytest.param(FAMILIES["linear_gaussian"], 0.0, id="linear_gaussian by EM"),
+]
+
+
+def tasks_of(family: Family, num_tasks: int, n: int) -> Data:
+    """Tasks drawn from the family's own prior, so that they do differ."""
+    x = torch.stack([family.draw_x(n, seed(i)) for i in range(num_tasks)])
+    functions = family.prior.condition(family.tasks([0] * num_tasks)).sample(1, generator=seed(0))
+    with seeded(seed(1)):
+        y = functions.predict(x).sample()[0]
+    return Data.of(x, y, event_dim=len(family.prior.event_shape))
+
+
+def reference(unknown: Hyperparameters, hyperprior_weight: float) -> Tensor:
+    """The highest of the tops that scipy's BFGS climbs from several starts, polished by Newton: slow and sure."""
+
+    def density(vector: Tensor) -> Tensor:
+        return unknown.log_density(vector, hyperprior_weight=hyperprior_weight)
+
+    def loss(v: np.ndarray) -> tuple[float, np.ndarray]:
+        point = torch.tensor(v, requires_grad=True)
+        (gradient,) = torch.autograd.grad(density(point), point)
+        return -density(point).item(), -gradient.numpy()
+
+    centre, noise = unknown.start.numpy(), np.random.default_rng(0).normal(size=(1, len(unknown.entries)))
+    tops = [scipy.optimize.minimize(loss, start, jac=True) for start in (centre, *(centre + 0.3 * noise))]
+    best = torch.as_tensor(min(tops, key=lambda top: top.fun).x)
+    for _ in range(2):
+        hessian = torch.autograd.functional.hessian(density, best)
+        assert torch.linalg.eigvalsh(hessian).max() < 0.0
+        best = best - torch.linalg.solve(hessian, torch.autograd.functional.jacobian(density, best))
+    return best
+
+
+@pytest.mark.parametrize(("family", "hyperprior_weight"), CASES)
+def test_fit_agrees_with_a_slow_reference(family: Family, hyperprior_weight: float) -> None:
+    tasks = tasks_of(family, 12, 8) if hyperprior_weight else tasks_of(family, 60, 20)
+    unknown = family.prior.hyperparameters(tasks)
+    fitted = family.prior.fit(tasks, hyperprior_weight=hyperprior_weight)
+    expected = unknown.build(reference(unknown, hyperprior_weight))
+    for field in dataclasses.fields(expected):
+        value = getattr(expected, field.name)
+        if isinstance(value, Tensor):
+            got = getattr(fitted, field.name)
+            assert (got - value).abs().max() < 1e-6 * value.abs().max(), field.name
