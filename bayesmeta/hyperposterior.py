@@ -31,6 +31,7 @@ PROPOSAL_DF = 7.0  # tails heavier than the hyperposterior's, which the normal h
 LEAST_CURVATURE = 0.5  # in units of the hyperprior: a proposal is at most 1.4 times as wide as it
 LEAST_ESS = 0.25  # of the draws: below, a proposal is refined, and running tasks have the draws renewed
 MAX_REFINEMENTS = 3
+NEGLIGIBLE = -37.0  # log weight against the best draw's: what rounding takes away in any sum of weights
 CHUNK = 100  # draws whose evidence of all tasks is held at once
 
 LogDensity = Callable[[Tensor], Tensor]
@@ -171,7 +172,11 @@ def _weighted_draws(
         moments = (weights[:, None] * spread).mT @ spread
         values, vectors = torch.linalg.eigh(moments)
         root = scale[:, None] * vectors * values.clamp(min=1e-12).sqrt()
-    return draws, log_weights
+    # draws that have no say can be so extreme that no prior can be built from them
+    best = log_weights.argmax()
+    negligible = log_weights < log_weights[best] + NEGLIGIBLE
+    draws = draws[best].where(negligible[:, None], draws)
+    return draws, log_weights.masked_fill(negligible, -torch.inf)
 
 
 def _student_draws(centre: Tensor, root: Tensor, num_draws: int, generator: Generator | None) -> tuple[Tensor, Tensor]:

@@ -96,7 +96,5 @@ def test_what_it_returns_compares() -> None:
 def test_what_cannot_be_left_out_is_refused() -> None:
     with pytest.raises(ValueError, match=r"three tasks or more on one axis; got tasks of shape \(2,\)"):
         psis_leave_one_task_out(NormalKnownVariance.initial(effects(2)), effects(2))
-    with pytest.raises(
-        ValueError, match=r"needs a prior with hyperparameters; got GaussianProcess\. leave_one_task_out"
-    ):
+    with pytest.raises(ValueError, match="needs a prior with hyperparameters; got GaussianProcess"):
         psis_leave_one_task_out(FAMILIES["gaussian_process"].prior, effects(3))
