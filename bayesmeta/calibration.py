@@ -13,9 +13,10 @@ from bayesmeta.data import Data
 from bayesmeta.protocol import Functions, Posterior
 from bayesmeta.random import seeded
 
-__all__ = ["SbcEcdf", "ecdf_bands", "sbc_ecdf", "sbc_ranks"]
+__all__ = ["EcdfCheck", "ecdf_bands", "pit_ecdf", "sbc_ecdf", "sbc_ranks"]
 
 TOLERANCE = 1e-4  # of the search for the pointwise level, relative
+PIT_STEPS = 100
 TINY = 1e-16  # of Poisson increments: those beyond take no part in the recursion
 
 
@@ -61,26 +62,26 @@ def sbc_ranks(
 
 
 @dataclass(frozen=True, eq=False)
-class SbcEcdf:
-    """Empirical distributions of ranks, and the band that uniform ranks leave seldom.
+class EcdfCheck:
+    """Empirical distributions of ranks or other values, and the band that uniform ones leave seldom.
 
     Args:
-        ecdf: share of ranks at or below 0, ..., num_draws, `(..., num_draws + 1)`, one row per ranked quantity.
-        lower: of the band, `(num_draws + 1,)`.
-        upper: of the band, `(num_draws + 1,)`.
-        level: probability that all of a quantity's ecdf stays inside, if its ranks are uniform.
-        num_ranks: how many ranks each ecdf is of.
+        ecdf: share of values at or below each of k equally probable steps, `(..., k)`, one row per quantity.
+        lower: of the band, `(k,)`.
+        upper: of the band, `(k,)`.
+        level: probability that all of a quantity's ecdf stays inside, if its values are uniform.
+        num_values: how many independent values the band is of.
     """
 
     ecdf: Tensor
     lower: Tensor
     upper: Tensor
     level: float
-    num_ranks: int
+    num_values: int
 
     @property
     def uniform(self) -> Tensor:
-        """What the ecdf of uniform ranks is on average, `(num_draws + 1,)`."""
+        """What the ecdf of uniform values is on average, `(k,)`."""
         return torch.arange(1, len(self.lower) + 1, dtype=self.lower.dtype) / len(self.lower)
 
     @property
@@ -95,11 +96,11 @@ class SbcEcdf:
 
     def __str__(self) -> str:
         outside, total = int((~self.inside).sum()), self.inside.numel()
-        verdict = f"{outside} of {total} outside the {self.level:.0%} band of {self.num_ranks} uniform ranks"
+        verdict = f"{outside} of {total} outside the {self.level:.0%} band of {self.num_values} uniform values"
         return verdict if not outside else f"{verdict}, by {float(self.excess.max()):.2g} at most"
 
 
-def sbc_ecdf(ranks: Tensor, num_draws: int, *, level: float = 0.95) -> SbcEcdf:
+def sbc_ecdf(ranks: Tensor, num_draws: int, *, level: float = 0.95) -> EcdfCheck:
     """Are ranks uniform? Their empirical distributions against a simultaneous band.
 
     A posterior that is too narrow puts ranks at both ends, so its ecdf is above the band on the left and below it on
@@ -126,7 +127,45 @@ def sbc_ecdf(ranks: Tensor, num_draws: int, *, level: float = 0.95) -> SbcEcdf:
     tallies = torch.zeros(len(values), num_draws + 1, dtype=torch.float64)
     tallies.scatter_add_(1, values, torch.ones_like(values, dtype=torch.float64))
     ecdf = tallies.cumsum(-1).reshape(*ranks.shape[1:], num_draws + 1) / len(ranks)
-    return SbcEcdf(ecdf, lower, upper, level, len(ranks))
+    return EcdfCheck(ecdf, lower, upper, level, len(ranks))
+
+
+def pit_ecdf(pit: Tensor, *, level: float = 0.95) -> EcdfCheck:
+    r"""Are probability integral transforms uniform? Each task counts once, however many rows it has.
+
+    Rows of a task are alike, so its rows say less than as many independent ones would. The band is of the number of
+    independent values whose ecdf varies as much as the mean over tasks does: from the number of tasks, where the rows
+    of a task are all alike, to the number of rows.
+
+    Args:
+        pit: `(tasks, ...)`, of `randomised_pit`; NaN where there is no row.
+        level: probability that the whole ecdf stays inside if predictions are right; approximate with several rows a
+            task, because how alike they are is estimated.
+
+    Returns:
+        The ecdf at 1%, 2%, ..., 100%.
+
+    Raises:
+        ValueError: no task has a row.
+
+    Source: Kish, Survey Sampling (1965), section 5.4, on the effect of clusters on sample size.
+    """
+    by_task = pit.double().cpu().reshape(len(pit), -1)
+    by_task = by_task[~by_task.isnan().all(-1)]
+    if not len(by_task):
+        raise ValueError(f"pit must have a task with a row; got shape {tuple(pit.shape)}, NaN throughout")
+    real = ~by_task.isnan()
+    at = torch.arange(1, PIT_STEPS + 1, dtype=torch.float64) / PIT_STEPS
+    shares = ((by_task[..., None] <= at) & real[..., None]).double().sum(1) / real.sum(1, keepdim=True)
+    ecdf = shares.mean(0)
+    num_tasks, num_rows = len(by_task), int(real.sum())
+    num_values = num_tasks
+    if 1 < num_tasks < num_rows:
+        of_one = (ecdf * (1.0 - ecdf)).sum()
+        alike = float(of_one / shares.var(0).sum())
+        num_values = max(num_tasks, min(num_rows, round(num_tasks * alike)))
+    lower, upper = ecdf_bands(num_values, PIT_STEPS - 1, level)
+    return EcdfCheck(ecdf, lower, upper, level, num_values)
 
 
 def ecdf_bands(num_ranks: int, num_draws: int, level: float = 0.95) -> tuple[Tensor, Tensor]:

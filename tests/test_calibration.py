@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from bayesmeta import Data, NormalKnownVariance
-from bayesmeta.calibration import _binomial_bounds, _probability_inside, ecdf_bands, sbc_ecdf, sbc_ranks
+from bayesmeta.calibration import _binomial_bounds, _probability_inside, ecdf_bands, pit_ecdf, sbc_ecdf, sbc_ranks
 from bayesmeta.protocol import Functions
+from bayesmeta.random import rand, randn
 from tests.families import F64, FAMILIES, Family, seed
 
 NUM_TASKS, NUM_DRAWS, NUM_ROWS = 1000, 99, 5
@@ -152,6 +153,45 @@ def test_the_excess_is_the_distance_beyond_the_band() -> None:
     check = sbc_ecdf(torch.zeros(100, dtype=torch.long), 9)
     assert check.excess == 1.0 - check.upper[0]
     assert torch.equal(check.uniform, torch.arange(1, 11) / torch.tensor(10.0, dtype=torch.float64))
+
+
+def alike(num_tasks: int, num_rows: int, correlation: float, repeats: int) -> Tensor:
+    """Uniform transforms whose normal scores are correlated within tasks, `(repeats, num_tasks, num_rows)`."""
+    shared = randn((repeats, num_tasks, 1), like=F64, generator=seed(0))
+    own = randn((repeats, num_tasks, num_rows), like=F64, generator=seed(1))
+    return torch.special.ndtr(correlation**0.5 * shared + (1.0 - correlation) ** 0.5 * own)
+
+
+@pytest.mark.parametrize("correlation", [0.0, 0.3, 0.9])
+def test_transforms_that_are_alike_within_tasks_stay_inside(correlation: float) -> None:
+    checks = [pit_ecdf(pit, level=0.9) for pit in alike(40, 5, correlation, 150)]
+    inside = torch.tensor([bool(check.inside) for check in checks]).double().mean().item()
+    assert abs(inside - 0.9) < 5 * (0.9 * 0.1 / len(checks)) ** 0.5
+    # one row of the task says as much as five where they are all alike
+    num_values = torch.tensor([float(check.num_values) for check in checks]).mean()
+    assert (num_values > 150) == (correlation == 0.0)
+    assert (num_values < 70) == (correlation == 0.9)
+
+
+def test_transforms_of_narrow_predictions_go_outside() -> None:
+    pit = alike(60, 5, 0.2, 1)[0]
+    wide = torch.special.ndtr(1.5 * torch.special.ndtri(pit))
+    check = pit_ecdf(wide)
+    assert check.excess > 0
+    assert check.ecdf[9] > check.upper[9]
+    assert check.ecdf[89] < check.lower[89]
+
+
+def test_every_task_counts_once_in_the_ecdf_of_transforms() -> None:
+    pit = torch.tensor([[0.105, torch.nan, torch.nan], [0.305, 0.505, 0.705], [torch.nan] * 3], dtype=torch.float64)
+    check = pit_ecdf(pit)
+    assert check.ecdf[[9, 10, 30, 50, 70, 99]].tolist() == pytest.approx([0.0, 1 / 2, 4 / 6, 5 / 6, 1.0, 1.0])
+    assert 2 <= check.num_values <= 4
+    one_row_each = rand((30,), like=F64, generator=seed(0))
+    assert pit_ecdf(one_row_each).num_values == 30
+    assert torch.equal(pit_ecdf(one_row_each).lower, ecdf_bands(30, 99)[0])
+    with pytest.raises(ValueError, match=r"task with a row; got shape \(2, 1\)"):
+        pit_ecdf(torch.full((2, 1), torch.nan))
 
 
 @pytest.mark.parametrize("level", [0.0, 1.0, 95.0, float("nan")])
