@@ -162,5 +162,5 @@ def _at_limits(unknown: Hyperparameters, objective: Callable[[Tensor], Tensor], 
         if objective(moved) >= value - FLAT:
             best, value = moved, objective(moved)
             text = f"{entry.name} ended at its limit, {float(moved[i]):.3g}: {entry.at_limit}"
-            warnings.warn(text, LimitWarning, stacklevel=4)
+            warnings.warn(text, LimitWarning, stacklevel=5)  # where the user calls fit
     return best

@@ -23,7 +23,7 @@ from torch.distributions import Distribution, Normal
 from bayesmeta.data import Data
 from bayesmeta.fields import LearnedFrom, TensorFields
 from bayesmeta.hyperparameters import Hyperparameter, Hyperparameters, most_probable
-from bayesmeta.linalg import cholesky, log_det, solve, symmetric, unpack_tril
+from bayesmeta.linalg import cholesky, log_det, pack_tril, solve, symmetric, unpack_tril
 from bayesmeta.random import randn
 from bayesmeta.statistics import Statistics
 from bayesmeta.validation import (
@@ -36,7 +36,7 @@ from bayesmeta.validation import (
 
 __all__ = ["LinearFunctions", "LinearGaussian"]
 
-MAX_STEPS = 1000
+MAX_STEPS = 200  # of EM, which creeps where tasks share a weight: from there the search by gradient goes on
 TOLERANCE = 1e-15  # of what an EM step gains, in evidence per row
 LARGEST_SWEEP = 8  # weights up to which matrices of all tasks are inverted together, entry by entry
 LARGEST_LOG = math.log(1e4)  # a standard deviation that ends as far from where the search starts is zero, or endless
@@ -144,12 +144,13 @@ class LinearGaussian(TensorFields):
         """
         stats = self._statistics(tasks)
         require_enough_tasks(stats.count, self.batch_shape)
-        if hyperprior_weight:
-            unknown = self.hyperparameters(stats)
-            fitted: LinearGaussian = unknown.build(most_probable(unknown, hyperprior_weight=hyperprior_weight))
-        else:
-            fitted = _expectation_maximisation(self.to(torch.float64), stats).to(self.loc)
-        return replace(fitted, learned_from=LearnedFrom.counts(stats.count))
+        fitted, unknown = None, self.hyperparameters(stats)
+        if not hyperprior_weight:
+            fitted, converged = _expectation_maximisation(self.to(torch.float64), stats)
+        if fitted is None or not converged:
+            start = None if fitted is None else self._vector(fitted)
+            fitted = unknown.build(most_probable(unknown, hyperprior_weight=hyperprior_weight, start=start))
+        return replace(fitted.to(self.loc), learned_from=LearnedFrom.counts(stats.count))
 
     def hyperparameters(self, tasks: Data | Statistics) -> Hyperparameters:
         """In units where the weights have mean zero and covariance I under `self`: loc and the packed Cholesky factor
@@ -158,7 +159,7 @@ class LinearGaussian(TensorFields):
         require_enough_tasks(stats.count, self.batch_shape)
         d = self.loc.shape[-1]
         centre, noise_var = self.loc.double(), self.noise_var.double()
-        unit = cholesky(torch.cholesky_inverse(cholesky(self.precision.double(), "precision")), "covariance")
+        unit = self._unit()
 
         def natural(vector: Tensor) -> tuple[Tensor, Tensor, Tensor]:
             loc = centre + (unit @ vector[..., :d, None])[..., 0]
@@ -179,6 +180,17 @@ class LinearGaussian(TensorFields):
             Hyperparameter("log_noise_var", 0.0, 2.0, 2.0 * LARGEST_LOG, NO_NOISE),
         ]
         return Hyperparameters(entries, evidence, build, float(stats.count.sum()))
+
+    def _unit(self) -> Tensor:
+        """Factor of the covariance of the weights, float64."""
+        return cholesky(torch.cholesky_inverse(cholesky(self.precision.double(), "precision")), "covariance")
+
+    def _vector(self, prior: "LinearGaussian") -> Tensor:
+        """Another prior as a vector of `hyperparameters`."""
+        unit = self._unit()
+        loc = torch.linalg.solve_triangular(unit, (prior.loc - self.loc.double())[:, None], upper=False)[:, 0]
+        root = torch.linalg.solve_triangular(unit, prior._unit(), upper=False)
+        return torch.cat([loc, pack_tril(root), (prior.noise_var / self.noise_var.double()).log()[None]])
 
     def _statistics(self, data: Data | Statistics) -> Statistics:
         require_columns(data, num_inputs=self.loc.shape[-1], event_shape=self.event_shape)
@@ -256,8 +268,8 @@ def _whitened_log_evidence(loc: Tensor, root: Tensor, noise_var: Tensor, stats: 
     return -0.5 * (stats.count * (2.0 * math.pi * noise_var).log() + log_det(factor) + fit)
 
 
-def _expectation_maximisation(prior: LinearGaussian, stats: Statistics) -> LinearGaussian:
-    """The greatest evidence of tasks on the first axis.
+def _expectation_maximisation(prior: LinearGaussian, stats: Statistics) -> tuple[LinearGaussian, bool]:
+    """The greatest evidence of tasks on the first axis, and whether it was reached.
 
     The M step takes the moments of the tasks' weights and the expected residual. How far it moves both, as divergence
     of the new from the old, is what the evidence is sure to gain: no step computes the evidence itself.
@@ -289,7 +301,7 @@ def _expectation_maximisation(prior: LinearGaussian, stats: Statistics) -> Linea
         volume = -log_det(factor)
         if gain < TOLERANCE:
             break
-    return LinearGaussian(loc, symmetric(precision), noise_var)
+    return LinearGaussian(loc, symmetric(precision), noise_var), gain < TOLERANCE
 
 
 def _residuals(count: Tensor, mean: Tensor, scatter: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
