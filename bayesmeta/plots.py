@@ -33,6 +33,8 @@ __all__ = [
 GREY = "0.5"
 BAND: dict[str, Any] = {"color": "0.5", "alpha": 0.2, "lw": 0}
 NAMED = 5  # tasks, at most
+# where rows leave no room for a legend
+ABOVE: dict[str, Any] = {"loc": "lower right", "bbox_to_anchor": (1.0, 1.0), "ncols": 2}
 
 
 def plot_sbc_ecdf(
@@ -52,10 +54,10 @@ def plot_sbc_ecdf(
     Raises:
         ValueError: there are not as many labels as quantities.
     """
-    ax = _axes(ax)
     ecdf, inside = check.ecdf.reshape(-1, len(check.lower)), check.inside.reshape(-1)
     if labels is not None and len(labels) != len(ecdf):
         raise ValueError(f"labels must name {len(ecdf)} quantities; got {len(labels)}")
+    ax = _axes(ax)
     share = torch.linspace(0.0, 1.0, len(check.lower), dtype=torch.float64)
     zero = check.uniform if difference else torch.zeros_like(check.uniform)
     _band(ax, share, check, zero)
@@ -206,7 +208,7 @@ def plot_comparison(
     ax.axvline(scores[0], color=GREY, lw=1, ls="--")
     ax.set_yticks(rows, [each.name for each in comparisons])
     ax.set(xlabel="log density of a task left out (nats), more is better", ylim=(rows[-1] - 0.5, 0.5))
-    return _finished(ax, show)
+    return _finished(ax, show, **ABOVE)
 
 
 def plot_code_length(
@@ -281,7 +283,7 @@ def plot_scores(
     ax.plot([], [], "|", color=GREY, ms=7, label="task")
     ax.set_yticks(rows, list(scores))
     ax.set(xlabel=xlabel, ylim=(rows[-1] - 0.6, 0.5))
-    return _finished(ax, show)
+    return _finished(ax, show, **ABOVE)
 
 
 def _axes(ax: "matplotlib.axes.Axes | None", *, width: float = 6.0, height: float = 4.0) -> "matplotlib.axes.Axes":
@@ -296,7 +298,7 @@ def _axes(ax: "matplotlib.axes.Axes | None", *, width: float = 6.0, height: floa
 def _finished(ax: "matplotlib.axes.Axes", show: bool, **legend: Any) -> "matplotlib.axes.Axes":
     ax.spines[["top", "right"]].set_visible(False)
     if ax.get_legend_handles_labels()[1]:
-        ax.legend(frameon=False, fontsize="small", **legend)
+        ax.legend(edgecolor="none", framealpha=0.7, fontsize="small", **legend)
     if show:
         import matplotlib.pyplot as plt
 
