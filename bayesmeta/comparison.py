@@ -34,6 +34,9 @@ class Comparison:
     score: TaskMean
     difference: TaskMean
 
+    def __str__(self) -> str:
+        return f"{self.name}: {self.score}, from the best {self.difference}"
+
 
 @dataclass(frozen=True, eq=False)
 class LeftOut:

@@ -195,6 +195,8 @@ def plot_comparison(
     Raises:
         ValueError: there is nothing to compare.
     """
+    from matplotlib.ticker import MaxNLocator
+
     if not comparisons:
         raise ValueError("there is no prior to compare: give what compare returned")
     ax = _axes(ax, height=1.2 + 0.7 * len(comparisons))
@@ -207,6 +209,7 @@ def plot_comparison(
         ax.errorbar(scores[1:], rows[1:] + 0.3, xerr=pairs, label="difference from the best", fmt="^", color=GREY)
     ax.axvline(scores[0], color=GREY, lw=1, ls="--")
     ax.set_yticks(rows, [each.name for each in comparisons])
+    ax.xaxis.set_major_locator(MaxNLocator(5))  # log densities are long numbers
     ax.set(xlabel="log density of a task left out (nats), more is better", ylim=(rows[-1] - 0.5, 0.5))
     return _finished(ax, show, **ABOVE)
 

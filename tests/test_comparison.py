@@ -98,3 +98,9 @@ def test_what_cannot_be_left_out_is_refused() -> None:
         psis_leave_one_task_out(NormalKnownVariance.initial(effects(2)), effects(2))
     with pytest.raises(ValueError, match="needs a prior with hyperparameters; got GaussianProcess"):
         psis_leave_one_task_out(FAMILIES["gaussian_process"].prior, effects(3))
+
+
+def test_a_comparison_prints_in_one_line() -> None:
+    weak, learned = compare({"learned": torch.tensor([1.0, 3.0]), "weak": torch.tensor([0.0, 2.0])})[::-1]
+    assert str(learned) == "learned: 2 +- 1, from the best 0 +- 0"
+    assert str(weak) == "weak: 1 +- 1, from the best -1 +- 0"
