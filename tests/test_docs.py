@@ -30,7 +30,7 @@ def test_every_check_of_the_page_exists() -> None:
     from bayesmeta import calibration, comparison, plots, predictive_checks
 
     table = [row.split("|")[2:4] for row in PAGE.read_text().splitlines() if row.startswith("| ") and "`" in row]
-    named = set(re.findall(r"`(\w+)`", " ".join(sum(table, []))))
+    named = set(re.findall(r"`(\w+)`", " ".join(cell for row in table for cell in row)))
     assert len(named) >= 15
     exported = {name for module in (calibration, comparison, plots, predictive_checks) for name in module.__all__}
     assert named <= exported
