@@ -22,6 +22,8 @@ from bayesmeta.statistics import Statistics
 __all__ = ["Mixture", "MixtureDistribution", "MixtureFunctions"]
 
 ROUNDING = 1e-4  # of the sum of weights: float32 weights of many hypotheses are no more exact
+# distributions are told one parameter of those that say the same
+SAID_BY = {"probs": "logits", "covariance_matrix": "scale_tril", "precision_matrix": "scale_tril"}
 
 
 class MixtureDistribution(Distribution):
@@ -179,7 +181,8 @@ class MixtureFunctions:
 
     def predict(self, x: Tensor) -> Distribution:
         each = self.functions.predict(x.unsqueeze(-3))
-        params = {n: _pick(getattr(each, n), self.index, self.index.ndim) for n in each.arg_constraints}
+        names = [name for name in each.arg_constraints if SAID_BY.get(name) not in each.arg_constraints]
+        params = {name: _pick(getattr(each, name), self.index, self.index.ndim) for name in names}
         family: Any = type(each)
         return family(**params)
 

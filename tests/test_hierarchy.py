@@ -13,6 +13,7 @@ from torch.distributions import Categorical, MixtureSameFamily, MultivariateNorm
 from bayesmeta import Data, LinearGaussian, Mixture
 from bayesmeta.calibration import sbc_ranks
 from bayesmeta.hierarchy import MixtureDistribution
+from bayesmeta.protocol import Evidence
 from bayesmeta.random import rand, randn, seeded
 from tests.families import F64, FAMILIES, seed
 
@@ -133,6 +134,20 @@ def test_each_draw_is_of_one_hypothesis() -> None:
     assert (f[:, 0] - 10 * hypothesis).abs().max() < 0.1
     share = torch.bincount(hypothesis.long(), minlength=3) / n
     assert ((share - WEIGHTS).abs() < 5 * (WEIGHTS * (1 - WEIGHTS) / n).sqrt()).all()
+
+
+@pytest.mark.parametrize("name", [name for name, f in FAMILIES.items() if isinstance(f.prior, Evidence)])
+def test_draws_predict_as_their_hypothesis(name: str) -> None:
+    """Whatever the parameters that the family's distribution is told."""
+    family = FAMILIES[name]
+    each = family.prior.condition(family.tasks([3, 5, 0]))
+    f = Mixture.uniform(each).sample(6, generator=seed(0))
+    x = family.draw_x(4, seed(1))
+    ours, theirs = f.predict(x), f.functions.predict(x.unsqueeze(-3))
+    assert len(f.index.unique()) > 1
+    for i, hypothesis in enumerate(f.index.tolist()):
+        close(ours.mean[i], theirs.mean[i, hypothesis])
+        close(ours.variance[i], theirs.variance[i, hypothesis])
 
 
 @pytest.mark.slow
