@@ -38,7 +38,7 @@ from bayesmeta.laplace import (
     log_evidence,
     positive_definite,
 )
-from bayesmeta.linalg import log_det, symmetric, unpack_tril
+from bayesmeta.linalg import log_det, symmetric
 from bayesmeta.quadrature import PoissonLogNormal, log_mean_sigmoid
 from bayesmeta.random import randn
 from bayesmeta.statistics import Statistics
@@ -54,6 +54,8 @@ __all__ = ["LogisticFunctions", "LogisticGaussian", "PoissonFunctions", "Poisson
 
 LARGEST_COUNT = 2.0**53  # above, numbers are not whole to the last digit
 LARGEST_RATIO = 1e4  # of the standard deviation of a weight to that of the prior where the search starts
+LARGEST_TILT = 1e3  # two weights correlate by 1 - 5e-7 at most
+TOGETHER = "one weight follows from others, in all tasks alike"
 LARGEST_LOG_RATE = 40.0  # no count comes near; above, the rate goes on as a parabola, which Newton's method can leave
 SAME_WEIGHT = (
     "tasks do not differ in this weight by more than chance and are taken to share it, or, at the upper limit, "
@@ -61,6 +63,22 @@ SAME_WEIGHT = (
 )
 
 G = TypeVar("G", bound="_Regression")
+
+
+def _scale_tril(log_scale: Tensor, below: Tensor) -> Tensor:
+    """Factor `(*batch, d, d)` whose row i has length exp(log_scale[i]), the standard deviation of weight i.
+
+    Its entries below the diagonal are `below`, row by row, times the diagonal entry of their row: what ties a weight to
+    those before it, zero where weights are independent.
+
+    Source: Barnard, McCulloch and Meng, Modeling covariance matrices in terms of standard deviations and correlations
+    (2000), for the hyperprior on scales apart from correlations.
+    """
+    d = log_scale.shape[-1]
+    row, column = torch.tril_indices(d, d, -1, device=log_scale.device)
+    factor = torch.eye(d).to(log_scale).expand(*log_scale.shape, d).clone()
+    factor[..., row, column] = below
+    return log_scale.exp()[..., None] * factor / factor.square().sum(-1, keepdim=True).sqrt()
 
 
 def _logistic_slope(eta: Tensor, y: Tensor) -> Tensor:
@@ -195,7 +213,8 @@ class _Regression(TensorFields):
     def fit(self: G, tasks: Data, *, hyperprior_weight: float = 1.0) -> G:
         """The most probable prior after `tasks`, by Laplace's evidence, whatever the units of x.
 
-        Where tasks share a weight (or a combination of them), its variance falls, at most by 1e8.
+        Where tasks share a weight, its variance falls, at most by 1e8. Where they share a combination of weights, the
+        weights correlate, two of them by 1 - 5e-7 at most. Both limits warn.
 
         Args:
             tasks: at least two tasks with rows, on one axis. `self`, without a batch, is where the search starts and
@@ -210,9 +229,10 @@ class _Regression(TensorFields):
         return fitted._replace(learned_from=LearnedFrom.counts(tasks.count))
 
     def hyperparameters(self, tasks: Data) -> Hyperparameters:
-        """In units where `self` has mean zero and covariance I: loc, and the packed Cholesky factor of the covariance.
+        """In units where `self` has mean zero and covariance I: loc, log standard deviations, and what ties weights.
 
-        The evidence is Laplace's, with derivatives of any order up to three.
+        Scales apart from correlations: each weight's scale has the same hyperprior, whatever the order of columns. The
+        evidence is Laplace's, with derivatives of any order up to three.
         """
         tasks = self._require(tasks)
         require_enough_tasks(tasks.count, self.batch_shape)
@@ -224,7 +244,7 @@ class _Regression(TensorFields):
         base = Rows(unit.mT @ rows.x, rows.y, rows.offset + rows.times(centre.expand(len(rows.y), d)), rows.real)
 
         def natural(vector: Tensor) -> tuple[Tensor, Tensor]:
-            scale_tril = unpack_tril(vector[..., d:], d)
+            scale_tril = _scale_tril(vector[..., d : 2 * d], vector[..., 2 * d :])
             return vector[..., :d], symmetric(torch.cholesky_inverse(scale_tril))
 
         def evidence_of(vector: Tensor) -> Tensor:
@@ -244,11 +264,11 @@ class _Regression(TensorFields):
             loc, precision = centre + loc @ unit.mT, symmetric(root @ precision @ root.mT)
             return type(self)(loc, precision).to(self.loc)
 
-        largest = math.log(LARGEST_RATIO)
+        largest, pairs = math.log(LARGEST_RATIO), d * (d - 1) // 2
         entries = [
             *(Hyperparameter(f"loc[{i}]", 0.0, 2.0) for i in range(d)),
             *(Hyperparameter(f"log_scale[{i}]", 0.0, 2.0, largest, SAME_WEIGHT) for i in range(d)),
-            *(Hyperparameter(f"below_diagonal[{i}]", 0.0, 2.0) for i in range(d * (d - 1) // 2)),
+            *(Hyperparameter(f"below_diagonal[{i}]", 0.0, 1.0, LARGEST_TILT, TOGETHER) for i in range(pairs)),
         ]
         return Hyperparameters(entries, evidence, build, float(tasks.count.sum()))
 

@@ -25,9 +25,8 @@ from bayesmeta import (
     PoissonGaussian,
     Statistics,
 )
+from bayesmeta.glm import _scale_tril
 from bayesmeta.hyperparameters import LimitWarning
-from bayesmeta.laplace import factor
-from bayesmeta.linalg import pack_tril
 from bayesmeta.quadrature import PoissonLogNormal, log_mean_sigmoid
 from bayesmeta.random import rand, randn, seeded
 from tests.families import F64, seed
@@ -225,6 +224,21 @@ def test_exposure_is_a_column() -> None:
 # learning the prior
 
 
+def test_scales_are_apart_from_correlations() -> None:
+    log_scale, below = (randn((3, n), like=F64, generator=seed(n)) for n in (4, 6))
+    root = _scale_tril(log_scale, below)
+    torch.testing.assert_close(root, root.tril())
+    torch.testing.assert_close(torch.linalg.vector_norm(root, dim=-1), log_scale.exp(), rtol=1e-14, atol=0)
+    row, column = torch.tril_indices(4, 4, -1)
+    torch.testing.assert_close((root / root.diagonal(dim1=-2, dim2=-1)[..., None])[..., row, column], below)
+    # of two weights with standard deviations 2 and 5: b / sqrt(1 + b^2)
+    for b, correlation in ((0.0, 0.0), (0.75, 0.6), (-0.75, -0.6), (1e3, 1.0 - 5e-7)):
+        root = _scale_tril(torch.tensor([2.0, 5.0], dtype=torch.float64).log(), number(b)[None])
+        expected = torch.tensor([[4.0, 10.0 * correlation], [10.0 * correlation, 25.0]], dtype=torch.float64)
+        torch.testing.assert_close(root @ root.mT, expected, rtol=1e-11, atol=0)
+    assert _scale_tril(number(0.5)[None], number(0.5)[None][:0]).item() == pytest.approx(math.exp(0.5))
+
+
 @both
 def test_derivatives_of_the_evidence(prior: Any) -> None:
     data = simulate(prior, 4, 6)
@@ -253,10 +267,11 @@ def test_fit_finds_the_greatest_evidence(prior: Any, weight: float) -> None:
     unit = np.linalg.inv(np.linalg.cholesky(start.precision.numpy())).T
 
     def loss(vector: np.ndarray) -> float:
-        """Task by task, by scipy; the hyperprior is normal in units of the start."""
+        """Task by task, by scipy; the hyperprior is normal in units of the start, on scales apart from correlations."""
         loc = start.loc.numpy() + unit @ vector[:2]
-        root = unit @ np.array([[np.exp(vector[2]), 0.0], [vector[4], np.exp(vector[3])]])
-        precision, total = np.linalg.inv(root @ root.T), 0.0
+        scales, correlation = np.exp(vector[2:4]), vector[4] / np.hypot(1.0, vector[4])
+        cov = np.outer(scales, scales) * np.array([[1.0, correlation], [correlation, 1.0]])
+        precision, total = np.linalg.inv(unit @ cov @ unit.T), 0.0
         for x, y, near in zip(tasks.x.numpy(), tasks.y.numpy(), modes, strict=True):
 
             def slope(w: np.ndarray, x: np.ndarray = x, y: np.ndarray = y) -> np.ndarray:
@@ -270,11 +285,13 @@ def test_fit_finds_the_greatest_evidence(prior: Any, weight: float) -> None:
             gap = found.x - loc
             total += 0.5 * gap @ precision @ gap - log_likelihood(prior, x, y, found.x)
             total += 0.5 * (np.linalg.slogdet(hessian)[1] - np.linalg.slogdet(precision)[1])
-        return total + weight * 0.125 * float((vector**2).sum())
+        return total + weight * 0.5 * float(((vector / width) ** 2).sum())
 
-    relative = factor(start.precision).mT @ factor(torch.linalg.inv(fitted.precision))
-    relative = torch.linalg.cholesky(relative @ relative.mT)
-    at = torch.cat([torch.linalg.solve(torch.as_tensor(unit), fitted.loc - start.loc), pack_tril(relative)]).numpy()
+    width = np.array([2.0, 2.0, 2.0, 2.0, 1.0])
+    inverse = np.linalg.inv(unit)
+    cov = inverse @ np.linalg.inv(fitted.precision.numpy()) @ inverse.T
+    tilt = cov[1, 0] / np.sqrt(cov[0, 0] * cov[1, 1] - cov[1, 0] ** 2)  # of the correlation: its tangent, not its sine
+    at = np.array([*(inverse @ (fitted.loc - start.loc).numpy()), *(0.5 * np.log(cov.diagonal())), tilt])
     best = scipy.optimize.minimize(loss, at + 0.05, method="BFGS", options={"gtol": 1e-5})
     assert loss(at) == pytest.approx(best.fun, rel=1e-6)
     assert at == pytest.approx(best.x, abs=2e-3)
@@ -310,6 +327,20 @@ def test_tasks_that_do_not_differ_are_taken_to_share_their_weights(prior: Any) -
         warnings.simplefilter("error")
         careful = type(prior).initial(same).fit(same)
     assert (torch.linalg.inv(careful.precision).diagonal() > 1e-6).all()
+
+
+def test_weights_that_follow_from_each_other_are_named() -> None:
+    x, weight = randn((40, 60, 2), like=F64, generator=seed(0)), randn((40, 1, 1), like=F64, generator=seed(1))
+    eta = weight[..., 0] * (x[..., 0] + 2.0 * x[..., 1])
+    tasks = Data.of(x, (rand(eta.shape, like=F64, generator=seed(2)) < eta.sigmoid()).double())
+    start = LogisticGaussian.initial(tasks)
+    with pytest.warns(LimitWarning, match=r"below_diagonal\[0\] ended at its limit, 1e\+03: one weight follows from"):
+        fitted = start.fit(tasks, hyperprior_weight=0.0)
+    cov = torch.linalg.inv(fitted.precision)
+    assert 1.0 - cov[0, 1] / (cov[0, 0] * cov[1, 1]).sqrt() == pytest.approx(5e-7, rel=1e-3)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        start.fit(tasks)
 
 
 def test_the_hyperposterior_and_mixtures_take_these_families() -> None:
