@@ -4,14 +4,15 @@ Such a family takes x with zero features, `(*batch, q, 0)`, which says no more t
 stands for one row.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-__all__ = ["Constant", "repeat_rows", "row_shape"]
+__all__ = ["Constant", "LikelihoodFunctions", "repeat_rows", "row_shape"]
 
 
 def row_shape(x: Tensor | None, batch_shape: Sequence[int]) -> torch.Size:
@@ -30,6 +31,25 @@ def repeat_rows(draws: Tensor, x: Tensor | None, *, event_dim: int = 0) -> Tenso
     rows = row_shape(x, batch)
     new_axes = (1,) * (len(rows) - 1 - len(batch))
     return draws.reshape(num_draws, *new_axes, *batch, 1, *event).expand(num_draws, *rows, *event)
+
+
+@dataclass(frozen=True, eq=False)
+class LikelihoodFunctions:
+    """Draws of one parameter per task as functions: f(x) is the mean of the rows' likelihood.
+
+    Args:
+        params: of the draws and tasks, `(draws, *batch)`.
+        likelihood: distribution of rows, given `params` repeated at each of them `(draws, *batch, q)`, and x.
+    """
+
+    params: Tensor
+    likelihood: Callable[[Tensor, Tensor | None], Distribution]
+
+    def __call__(self, x: Tensor | None = None) -> Tensor:
+        return self.predict(x).mean
+
+    def predict(self, x: Tensor | None = None) -> Distribution:
+        return self.likelihood(repeat_rows(self.params, None if x is None else x[..., :0]), x)
 
 
 class Constant(Distribution):

@@ -20,10 +20,12 @@ import torch
 from torch import Tensor
 
 from bayesmeta.data import Data
+from bayesmeta.fields import LearnedFrom
 from bayesmeta.optimise import maximise
 from bayesmeta.statistics import Statistics
+from bayesmeta.validation import require_enough_tasks
 
-__all__ = ["Hierarchical", "Hyperparameter", "Hyperparameters", "LimitWarning", "most_probable"]
+__all__ = ["Hierarchical", "Hyperparameter", "Hyperparameters", "LimitWarning", "fit_by_mode", "most_probable"]
 
 FLAT = 1e-12  # of the objective, per row: less than this between a limit and the best value found is no difference
 
@@ -70,6 +72,29 @@ class Hyperparameters:
     num_rows: float
     hyperprior: Callable[[Tensor], Tensor] | None = None
     total_log_evidence: Callable[[Tensor], Tensor] | None = None
+
+    @classmethod
+    def of(
+        cls, entries: Sequence[Hyperparameter], build: Callable[[Tensor], Any], tasks: Data | Statistics
+    ) -> "Hyperparameters":
+        """The evidence is that of the priors that `build` builds, whose `log_evidence` has to be differentiable.
+
+        For families that reduce their rows in little time: each step of a search does it again.
+
+        Args:
+            build: in the dtype of its vectors; the priors that are learned have that of `tasks`.
+
+        Raises:
+            ValueError: fewer than two tasks have rows.
+        """
+        require_enough_tasks(tasks.count, torch.Size())
+        like = tasks.y if isinstance(tasks, Data) else tasks.count
+        return cls(
+            entries,
+            lambda vector: build(vector[..., None, :]).log_evidence(tasks),
+            lambda vector: build(vector).to(like),
+            float(tasks.count.sum()),
+        )
 
     @property
     def names(self) -> list[str]:
@@ -148,6 +173,22 @@ def most_probable(
 
     best = maximise(objective, unknown.start if start is None else start, limit=unknown.limit)
     return _at_limits(unknown, objective, best)
+
+
+def fit_by_mode(prior: Any, tasks: Data | Statistics, *, hyperprior_weight: float = 1.0) -> Any:
+    """The most probable prior after `tasks`: a family whose body says `fit = fit_by_mode` has a `fit`.
+
+    Args:
+        prior: `Family.initial(tasks)`, without a batch: where the search starts, and the centre of the hyperprior.
+        tasks: at least two tasks with rows, on one axis.
+        hyperprior_weight: 0 for plain empirical Bayes.
+
+    Warns:
+        LimitWarning: a hyperparameter ended at its limit.
+    """
+    unknown = prior.hyperparameters(tasks)
+    fitted = unknown.build(most_probable(unknown, hyperprior_weight=hyperprior_weight))
+    return fitted._replace(learned_from=LearnedFrom.counts(tasks.count))
 
 
 @torch.no_grad()

@@ -1,6 +1,7 @@
 """The laws that every family obeys, each for the capabilities it has. A family joins by one entry in families.py."""
 
 import dataclasses
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -11,15 +12,30 @@ from torch.distributions import Distribution
 
 from bayesmeta import Data
 from bayesmeta.hyperparameters import Hierarchical
-from bayesmeta.protocol import Density, Evidence, Joint, Marginal, Posterior
+from bayesmeta.protocol import Density, Evidence, Joint, Marginal, Posterior, Predictive
 from tests.families import FAMILIES, Family, seed
 
-every_family = pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES.keys())
+Law = Callable[..., None]
+
+LAWS: list[tuple[type, Law]] = []
 
 
-def having(capability: type) -> pytest.MarkDecorator:
+def having(capability: type) -> Callable[[Law], Law]:
     able = {name: f for name, f in FAMILIES.items() if isinstance(f.prior, capability)}
-    return pytest.mark.parametrize("family", able.values(), ids=able.keys())
+
+    def law_of_the_able(law: Law) -> Law:
+        LAWS.append((capability, law))
+        return pytest.mark.parametrize("family", able.values(), ids=able.keys())(law)
+
+    return law_of_the_able
+
+
+every_family = having(Predictive)
+
+
+def laws_of(family: Family) -> list[Law]:
+    """The laws of what `family` can do, to be called with it: for families of other packages."""
+    return [law for capability, law in LAWS if isinstance(family.prior, capability)]
 
 
 def moments(prediction: Distribution) -> tuple[Tensor, Tensor]:
