@@ -30,6 +30,7 @@ __all__ = [
     "PoissonGaussian",
     "Statistics",
     "arm_statistics",
+    "compiled",
     "fit_kinds",
     "fit_with_features",
     "load",
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from bayesmeta.correlated_arms import CorrelatedArms, arm_statistics
     from bayesmeta.data import Data
     from bayesmeta.full_bayes import sample_posterior
+    from bayesmeta.fused import compiled
     from bayesmeta.glm import LogisticGaussian, PoissonExposureGaussian, PoissonGaussian
     from bayesmeta.gp import GaussianProcess
     from bayesmeta.hierarchy import Mixture
@@ -92,6 +94,7 @@ else:
             "PoissonGaussian": "glm",
             "Statistics": "statistics",
             "arm_statistics": "correlated_arms",
+            "compiled": "fused",
             "fit_kinds": "kinds",
             "fit_with_features": "task_features",
             "load": "io",

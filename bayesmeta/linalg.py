@@ -3,7 +3,17 @@
 import torch
 from torch import Tensor
 
-__all__ = ["add_outer", "cholesky", "log_det", "pack_tril", "solve", "symmetric", "unpack_tril", "unravel"]
+__all__ = [
+    "add_outer",
+    "cholesky",
+    "log_det",
+    "log_det_of",
+    "pack_tril",
+    "solve",
+    "symmetric",
+    "unpack_tril",
+    "unravel",
+]
 
 # where it pays to factorise all tasks column by column: found by measurement, see docs/performance.md
 LEAST_TASKS = 3000
@@ -69,6 +79,28 @@ def unravel(index: int, shape: tuple[int, ...]) -> str:
 def log_det(factor: Tensor) -> Tensor:
     """log|A| from the Cholesky factor of A."""
     return 2.0 * factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+
+
+def log_det_of(matrix: Tensor, name: str) -> Tensor:
+    """log|A| of A `(*batch, d, d)`; in a fused kernel NaN where A is not positive definite, else as `cholesky`."""
+    if not torch.compiler.is_compiling():
+        return log_det(cholesky(matrix, name))
+    return torch.stack([pivot.log() for pivot in _pivots(matrix)]).sum(0)
+
+
+def _pivots(matrix: Tensor) -> list[Tensor]:
+    """Squares of the diagonal of the Cholesky factor, unrolled over the entries for a compiler to fuse."""
+    dim = matrix.shape[-1]
+    factor: list[list[Tensor]] = [[] for _ in range(dim)]
+    pivots = []
+    for j in range(dim):
+        column = [matrix[..., i, j] for i in range(j, dim)]
+        for k in range(j):
+            column = [entry - factor[i][k] * factor[j][k] for i, entry in enumerate(column, start=j)]
+        pivots.append(column[0])
+        for i, entry in enumerate(column, start=j):
+            factor[i].append(entry * column[0].rsqrt())
+    return pivots
 
 
 def solve(factor: Tensor, vector: Tensor) -> Tensor:

@@ -23,7 +23,8 @@ from bayesmeta.constant import Constant, repeat_rows, row_shape
 from bayesmeta.data import Data
 from bayesmeta.fields import LearnedFrom, TensorFields
 from bayesmeta.hyperparameters import Hyperparameter, Hyperparameters, most_probable
-from bayesmeta.linalg import add_outer, cholesky, log_det, pack_tril, symmetric, unpack_tril
+from bayesmeta.kernels import over_tasks
+from bayesmeta.linalg import add_outer, cholesky, log_det, log_det_of, pack_tril, symmetric, unpack_tril
 from bayesmeta.random import randn, wishart_tril
 from bayesmeta.special import of_counts
 from bayesmeta.statistics import Statistics
@@ -106,7 +107,7 @@ class NormalInverseWishart(TensorFields):
         Raises:
             ValueError: `data.y` does not have `d` columns, or `data.x` has any.
         """
-        fields = _update(self._natural(), self._statistics(data))
+        fields = over_tasks(_update, self._natural(), self._statistics(data), self.batch_shape)
         loc, pseudo_count, df, scatter = (field.to(self.loc) for field in fields)
         return self._replace(loc=loc, pseudo_count=pseudo_count, df=df, scatter=scatter)
 
@@ -127,7 +128,9 @@ class NormalInverseWishart(TensorFields):
 
     def log_evidence(self, data: Data | Statistics) -> Tensor:
         """log p(y), mean and covariance integrated out, for each task."""
-        return _log_evidence(self._natural(), self._statistics(data)).to(self.loc)
+        prior, stats = self._natural(), self._statistics(data)
+        (volume,) = over_tasks(_posterior_volume, prior, stats, self.batch_shape)
+        return _log_evidence(prior, stats, volume).to(self.loc)
 
     def sample_params(self, num_draws: int, *, generator: Generator | None = None) -> Tensor:
         """Mean and packed Cholesky factor of the covariance (`pack_tril`), `(num_draws, *batch, d + d(d + 1)/2)`."""
@@ -215,7 +218,9 @@ class NormalInverseWishart(TensorFields):
         ]
 
         def evidence(vector: Tensor) -> Tensor:
-            return _log_evidence(natural(vector[..., None, :]), standard) - 0.5 * stats.count * log_det(unit)
+            prior = natural(vector[..., None, :])
+            (volume,) = _posterior_volume(prior, standard)
+            return _log_evidence(prior, standard, volume) - 0.5 * stats.count * log_det(unit)
 
         return Hyperparameters(entries, evidence, build, pooled.count.item())
 
@@ -270,15 +275,21 @@ def _update(prior: Natural, stats: Statistics) -> Natural:
     return loc + (stats.count / total)[..., None] * shift, total, df + stats.count, scatter
 
 
-def _log_evidence(prior: Natural, stats: Statistics) -> Tensor:
+def _posterior_volume(prior: Natural, stats: Statistics) -> tuple[Tensor]:
+    """log|scatter| of the posterior."""
+    *_, scatter = _update(prior, stats)
+    return (log_det_of(scatter, "scatter"),)
+
+
+def _log_evidence(prior: Natural, stats: Statistics, volume: Tensor) -> Tensor:
+    """Log evidence, given log|scatter| of the posterior."""
     _, pseudo_count, df, scatter = prior
-    d, volume = scatter.shape[-1], log_det(cholesky(scatter, "scatter"))
+    d = scatter.shape[-1]
 
     def of_rows(count: Tensor) -> Tensor:
-        """All that does not depend on the scatter."""
+        """All that depends on the number of rows alone."""
         gammas = torch.mvlgamma(0.5 * (df + count), d) - torch.mvlgamma(0.5 * df, d)
         return gammas + 0.5 * d * ((pseudo_count / (pseudo_count + count)).log() - count * math.log(math.pi))
 
     by_task = of_counts(of_rows, stats.count) if df.shape[-1:] in ((), (1,)) else of_rows(stats.count)
-    _, _, posterior_df, posterior = _update(prior, stats)
-    return by_task + 0.5 * (df * volume - posterior_df * log_det(cholesky(posterior, "scatter")))
+    return by_task + 0.5 * (df * log_det_of(scatter, "scatter") - (df + stats.count) * volume)

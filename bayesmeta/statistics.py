@@ -18,6 +18,7 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from bayesmeta.data import Data
+from bayesmeta.fused import run_fused
 
 __all__ = ["Statistics"]
 
@@ -78,9 +79,11 @@ class Statistics:
         if isinstance(data, Statistics):
             return data
         count = data.mask.sum(-1, dtype=torch.float64)
-        padded = int(count.sum()) < data.mask.numel()
-        reduce = _reduce_by_task if _suits_batch_last(data) else _reduce_by_product
-        origin, first, second = reduce(data, count, padded, order)
+        if _suits_batch_last(data):
+            origin, first, second = _reduce_by_task(data, count, order)
+        else:
+            padded = int(count.sum()) < data.mask.numel()
+            origin, first, second = _reduce_by_product(data, count, padded, order)
         return cls(count, origin, first, second, data.x.shape[-1])
 
     @classmethod
@@ -127,6 +130,11 @@ class Statistics:
             second = second + cross + cross.mT + moved[..., :, None] * shift[..., None, :]
         origin = origin.expand_as(self.first).clone()
         return Statistics(self.count, origin, self.first + moved, second, self.num_inputs)
+
+    def tasks(self, index: slice) -> "Statistics":
+        """Some of the tasks on the first axis, without copies."""
+        second = None if self.second is None else self.second[index]
+        return Statistics(self.count[index], self.origin[index], self.first[index], second, self.num_inputs)
 
     def unsqueeze(self) -> "Statistics":
         """The same tasks with one more task axis, of size one, on the right."""
@@ -207,7 +215,7 @@ def _suits_batch_last(data: Data) -> bool:
     return small and data.mask.ndim == 2 and len(data.mask) >= LEAST_TASKS and not differentiated
 
 
-def _reduce_by_task(data: Data, count: Tensor, padded: bool, order: int) -> Moments:
+def _reduce_by_task(data: Data, count: Tensor, order: int) -> Moments:
     """Moments of many small tasks, tasks as the last axis in memory, in pieces that stay in cache.
 
     A product of matrices has a cost per task, however small; here each instruction serves many tasks.
@@ -216,24 +224,49 @@ def _reduce_by_task(data: Data, count: Tensor, padded: bool, order: int) -> Mome
     d, y = data.x.shape[-1], data.y if data.event_shape else data.y[..., None]
     k = d + y.shape[-1]
     origin, first = (torch.empty(k, tasks, dtype=torch.float64, device=y.device) for _ in range(2))
-    second = torch.zeros(k, k, tasks, dtype=torch.float64, device=y.device) if order == 2 else None
+    second = torch.empty(k, k, tasks, dtype=torch.float64, device=y.device) if order == 2 else None
     step = _piece(PIECE // max(1, n * k))
     for start in range(0, tasks, step):
         at = slice(start, min(start + step, tasks))
-        z = torch.empty(n, k, at.stop - start, dtype=torch.float64, device=y.device)
-        z[:, :d], z[:, d:] = _tasks_last(data.x[at]), _tasks_last(y[at])
-        pads = ~data.mask[at].mT[:, None] if padded else None
-        if pads is not None:
-            z.masked_fill_(pads, 0.0)
-        origin[:, at] = z.sum(0) / count[at].clamp(min=1.0)
-        z -= origin[:, at]
-        if pads is not None:
-            z.masked_fill_(pads, 0.0)
-        first[:, at] = z.sum(0)
-        if second is not None:
-            for row in z:
-                second[..., at].addcmul_(row[:, None], row)
+        pads = None if bool(data.mask[at].all()) else ~data.mask[at].mT[:, None]
+        x, rows, real = data.x[at], y[at], count[at].clamp(min=1.0)
+        moments: Moments | None = run_fused(_moments, x, rows, real, order) if pads is None else None
+        origin[:, at], first[:, at], of_pairs = moments or _moments_in_cache(x, rows, real, order, pads)
+        if second is not None and of_pairs is not None:
+            second[..., at] = of_pairs
     return origin.mT, first.mT, None if second is None else second.movedim(-1, 0)
+
+
+def _moments(x: Tensor, y: Tensor, count: Tensor, order: int) -> Moments:
+    """Mean, first and second moments about it, tasks last, of rows without pads; unrolled for a compiler to fuse."""
+    columns = [z[..., i].mT.double() for z in (x, y) for i in range(z.shape[-1])]
+    means = [column.sum(0) / count for column in columns]
+    centred = [column - mean for column, mean in zip(columns, means, strict=True)]
+    first = torch.stack([column.sum(0) for column in centred])
+    if order == 1:
+        return torch.stack(means), first, None
+    pairs = [[(a * b).sum(0) for b in centred[: i + 1]] for i, a in enumerate(centred)]
+    k = range(len(columns))
+    second = torch.stack([torch.stack([pairs[max(i, j)][min(i, j)] for j in k]) for i in k])
+    return torch.stack(means), first, second
+
+
+def _moments_in_cache(x: Tensor, y: Tensor, count: Tensor, order: int, pads: Tensor | None) -> Moments:
+    """The same where some rows may be pads `(n, 1, tasks)`."""
+    d, k = x.shape[-1], x.shape[-1] + y.shape[-1]
+    z = torch.empty(y.shape[1], k, len(y), dtype=torch.float64, device=y.device)
+    z[:, :d], z[:, d:] = _tasks_last(x), _tasks_last(y)
+    if pads is not None:
+        z.masked_fill_(pads, 0.0)
+    mean = z.sum(0) / count
+    z -= mean
+    if pads is not None:
+        z.masked_fill_(pads, 0.0)
+    second = z.new_zeros(k, k, len(y)) if order == 2 else None
+    if second is not None:
+        for row in z:
+            second.addcmul_(row[:, None], row)
+    return mean, z.sum(0), second
 
 
 def _piece(tasks: int) -> int:
