@@ -15,6 +15,7 @@ __all__ = [
     "GammaPoisson",
     "GaussianProcess",
     "Hyperposterior",
+    "LearnedFeatures",
     "LimitWarning",
     "LinearGaussian",
     "LinearHyperposterior",
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
     from bayesmeta.hyperposterior import Hyperposterior
     from bayesmeta.io import load, save
     from bayesmeta.kinds import fit_kinds
+    from bayesmeta.learned_features import LearnedFeatures
     from bayesmeta.linear import LinearGaussian
     from bayesmeta.linear_hyperposterior import LinearHyperposterior
     from bayesmeta.linear_unknown_noise import LinearNormalInverseGamma
@@ -79,6 +81,7 @@ else:
             "GammaPoisson": "rates",
             "GaussianProcess": "gp",
             "Hyperposterior": "hyperposterior",
+            "LearnedFeatures": "learned_features",
             "LimitWarning": "hyperparameters",
             "LinearGaussian": "linear",
             "LinearHyperposterior": "linear_hyperposterior",

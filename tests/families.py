@@ -9,6 +9,7 @@ from torch import Generator, Tensor
 
 import bayesmeta as bm
 from bayesmeta import Data
+from bayesmeta.learned_features import TanhFeatures
 from bayesmeta.random import rand, randn
 
 F64 = torch.zeros((), dtype=torch.float64)
@@ -164,6 +165,15 @@ def _correlated_arms() -> Family:
     return OverArms(prior, 1, lambda n, g: randn((n,), like=F64, generator=g))
 
 
+def _learned_features() -> Family:
+    g = seed(5)
+    weight, bias = randn((4, 2), like=F64, generator=g), randn((4,), like=F64, generator=g)
+    centre, scale = torch.tensor([[0.4, 0.6], [0.3, 0.2]], dtype=torch.float64)
+    linear = bm.LinearGaussian(randn((5,), like=F64, generator=g), _spd(5, 1), F64 + 0.3)
+    prior = bm.LearnedFeatures(TanhFeatures(weight, bias, centre, scale), linear)
+    return Family(prior, 2, lambda n, g: randn((n,), like=F64, generator=g))
+
+
 FAMILIES: dict[str, Family] = {
     "correlated_arms": _correlated_arms(),
     "matrix_normal_inverse_wishart": _matrix_normal_inverse_wishart(),
@@ -176,6 +186,7 @@ FAMILIES: dict[str, Family] = {
     "gamma_poisson_exposure": _gamma_poisson(1),
     "beta_bernoulli": _beta_bernoulli(),
     "gaussian_process": _gaussian_process(),
+    "learned_features": _learned_features(),
     "linear_gaussian": _linear(),
     "logistic_gaussian": _logistic(),
     "mixture": _mixture(),

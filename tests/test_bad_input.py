@@ -115,7 +115,7 @@ def test_the_logarithm_of_an_exposure_of_zero() -> None:
 # rows that say too little
 
 
-@families(*REGRESSIONS, "gaussian_process")
+@families(*REGRESSIONS, "gaussian_process", "learned_features")
 @pytest.mark.parametrize("design", ["columns of zeros", "equal columns", "equal rows"])
 def test_singular_designs(family: Family, design: str) -> None:
     tasks = family.tasks([6, 8, 5, 7])
@@ -131,7 +131,7 @@ def test_singular_designs(family: Family, design: str) -> None:
     finite(fitted(family, tasks)[0])
 
 
-@families(*REGRESSIONS, "normal_inverse_wishart", "correlated_arms")
+@families(*REGRESSIONS, "normal_inverse_wishart", "correlated_arms", "learned_features")
 def test_fewer_rows_than_dimensions(family: Family) -> None:
     tasks = family.tasks([1, 2, 1, 1, 2, 1, 2, 1])
     finite_answers(family, tasks)
@@ -157,7 +157,7 @@ def test_all_tasks_equal(family: Family) -> None:
     finite(fitted(family, tasks)[0])
 
 
-@families(*(name for name in LEARNABLE if name != "gaussian_process"))
+@families(*(name for name in LEARNABLE if name not in ("gaussian_process", "learned_features")))
 def test_a_search_that_ends_at_its_limit_says_which_and_what_it_means(family: Family) -> None:
     tasks = family.rows(12).expand((6,))
     prior, said = fitted(family, tasks, hyperprior_weight=0.0)

@@ -1,0 +1,236 @@
+r"""Regression on features that all tasks share and that are learned from past tasks, linear in each task's own weights.
+
+For each task, with rows (x, y),
+
+$$ y = \varphi(x)^\top w + e, \quad w \sim N(\text{loc}, \text{precision}^{-1}), \quad
+e \sim N(0, \text{noise\_var}), $$
+
+with mean function $\varphi(x)^\top \text{loc}$ and features that are the hidden layer of a network, and a constant,
+
+$$ \varphi(x) = (\tanh(A\,(x - \text{centre}) / \text{scale} + b),\ 1). $$
+
+All that follows the features is `LinearGaussian`: exact, in closed form, and as fast. `fit` learns features, the prior
+over weights and the noise together, by the evidence of past tasks with their weights integrated out. Far from the
+inputs of past tasks features are constant, and so are predictions.
+
+How sure the prior over weights is of itself, given the features, is what `Hyperposterior` says of linear tasks: with
+`rows = prior.features.of(tasks)`, `Hyperposterior.fit(LinearGaussian.initial(rows), rows)`, and `sample_posterior`
+likewise. They take few features; that the features were learned too they do not know.
+
+Source: Harrison, Sharma and Pavone, Meta-learning priors for efficient online Bayesian regression (2018); Perrone et
+al., Scalable hyperparameter transfer learning (2018).
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from gpytorch.distributions import MultivariateNormal as LazyMultivariateNormal
+from jaxtyping import Float, Shaped
+from torch import Generator, Tensor
+from torch.distributions import Distribution, Normal
+
+from bayesmeta.data import Data
+from bayesmeta.fields import LearnedFrom, TensorFields
+from bayesmeta.linear import LinearFunctions, LinearGaussian
+from bayesmeta.random import randn
+from bayesmeta.statistics import Statistics
+from bayesmeta.validation import require_columns, require_enough_tasks, require_finite, require_positive
+
+__all__ = ["LearnedFeatures", "TanhFeatures", "tanh_features"]
+
+FIRST_SLOPE = 1.5  # standard deviation of A (x - centre) / scale where the search starts
+
+
+@dataclass(frozen=True, eq=False)
+class TanhFeatures(TensorFields):
+    """x -> (tanh(weight (x - centre) / scale + bias), 1): h + 1 features of d inputs.
+
+    Args:
+        weight, bias: of the hidden layer.
+        centre, scale: of the inputs, in their units; scale above zero.
+    """
+
+    weight: Float[Tensor, "h d"]
+    bias: Float[Tensor, "h"]
+    centre: Float[Tensor, "d"]
+    scale: Float[Tensor, "d"]
+
+    def __post_init__(self) -> None:
+        for name in ("weight", "bias", "centre"):
+            require_finite(name, getattr(self, name))
+        require_positive("scale", self.scale)
+
+    @classmethod
+    def initial(cls, tasks: Data, *, width: int, generator: Generator | None = None) -> "TanhFeatures":
+        """Random directions, each bending at a random row of `tasks`; inputs are standardised by all rows."""
+        rows = tasks.x[tasks.mask].double()
+        if width < 1 or not rows.shape[-1] or not len(rows):
+            raise ValueError(
+                f"features need width of one or more, and rows with inputs; got width {width} and {len(rows)} rows "
+                f"with {rows.shape[-1]} inputs"
+            )
+        generator = generator or torch.Generator(device=rows.device).manual_seed(0)
+        centre, scale = rows.mean(0), rows.std(0, correction=0)
+        # a column that never varied says nothing of its scale; where it sits far from zero, rounding looks like spread
+        scale = scale.where(scale > 1e-12 * centre.abs(), 1.0)
+        at = torch.randint(len(rows), (width,), generator=generator, device=rows.device)
+        weight = randn((width, rows.shape[-1]), like=rows, generator=generator)
+        weight = weight * (FIRST_SLOPE / math.sqrt(rows.shape[-1]))
+        bias = -(weight * (rows[at] - centre) / scale).sum(-1)
+        return cls(weight, bias, centre, scale).to(tasks.y)
+
+    @property
+    def num_features(self) -> int:
+        return len(self.bias) + 1
+
+    def __call__(self, x: Shaped[Tensor, "*tasks q d"]) -> Tensor:
+        """`(*tasks, q, h + 1)`."""
+        return tanh_features(self.standardised(x), self.weight, self.bias)
+
+    def standardised(self, x: Shaped[Tensor, "*tasks q d"]) -> Tensor:
+        """Inputs about `centre`, in units of `scale`."""
+        return (x.to(self.bias) - self.centre) / self.scale
+
+    def of(self, data: Data) -> Data:
+        """The same rows with their features as inputs: what `LinearGaussian` and `Hyperposterior` take."""
+        require_columns(data, num_inputs=len(self.centre), event_shape=())
+        return Data(self(data.x), data.y, data.mask, data.task_x)
+
+
+@dataclass(frozen=True, eq=False)
+class LearnedFeatures(TensorFields):
+    """Linear regression with Gaussian weights on learned features.
+
+    Args:
+        features: shared by all tasks, without a batch.
+        linear: over the weights of the features, and the noise.
+        learned_from: what `fit` learned this prior from, None for one written by hand.
+
+    Raises:
+        ValueError: `linear` has another number of weights than there are features.
+    """
+
+    features: TanhFeatures
+    linear: LinearGaussian
+    learned_from: LearnedFrom | None = None
+
+    def __post_init__(self) -> None:
+        if self.linear.loc.shape[-1] != self.features.num_features:
+            raise ValueError(
+                f"linear must have one weight per feature, {self.features.num_features} with the constant; "
+                f"got {self.linear.loc.shape[-1]}"
+            )
+
+    @classmethod
+    def initial(cls, tasks: Data, *, width: int = 32, generator: Generator | None = None) -> "LearnedFeatures":
+        """Random features on the scale of the inputs, and weights that together could explain all variance of y.
+
+        Args:
+            width: number of features beside the constant. More cost time, and hardly overfit: weights are integrated
+                out.
+            generator: draws the features; None draws the same ones each time.
+        """
+        require_columns(tasks, num_inputs=tasks.x.shape[-1], event_shape=())
+        features = TanhFeatures.initial(tasks, width=width, generator=generator)
+        y = tasks.y[tasks.mask].double()
+        var = y.var(correction=0)
+        var = var.where(var > 0, 1.0)  # rows that do not vary say nothing of their scale
+        loc = torch.zeros(width + 1).to(y)
+        loc[-1] = y.mean()
+        precision = torch.eye(width + 1).to(y) * ((width + 1) / var)
+        return cls(features, LinearGaussian(loc, precision, 0.5 * var).to(tasks.y))
+
+    @property
+    def batch_shape(self) -> torch.Size:
+        return self.linear.batch_shape
+
+    @property
+    def event_shape(self) -> torch.Size:
+        return torch.Size()
+
+    def condition(self, data: Data | Statistics) -> "LearnedFeatures":
+        """Posterior of the weights after the rows of `data`; batch_shape broadcasts with its tasks.
+
+        Statistics are those of features, `Statistics.of(prior.features.of(data))`.
+        """
+        return self._replace(linear=self.linear.condition(self._reduced(data)))
+
+    def predict(self, x: Shaped[Tensor, "*tasks q d"]) -> Normal:
+        """p(y | x) at each row: a normal with batch_shape `(*batch, q)`."""
+        return self.linear.predict(self.features(x))
+
+    def marginal(self, x: Shaped[Tensor, "*tasks q d"]) -> Normal:
+        """p(f(x)) at each row, noise-free."""
+        return self.linear.marginal(self.features(x))
+
+    def sample(self, num_draws: int, *, generator: Generator | None = None) -> "FeatureFunctions":
+        """Draws of f."""
+        return FeatureFunctions(self.features, self.linear.sample(num_draws, generator=generator))
+
+    def joint(self, x: Shaped[Tensor, "*tasks q d"]) -> LazyMultivariateNormal:
+        """f at all rows together; of rank h + 1, and so degenerate for more rows."""
+        return self.linear.joint(self.features(x))
+
+    def log_evidence(self, data: Data | Statistics) -> Tensor:
+        """log p(y | x), the weights integrated out, for each task."""
+        return self.linear.log_evidence(self._reduced(data))
+
+    def sample_params(self, num_draws: int, *, generator: Generator | None = None) -> Tensor:
+        """Weights `(num_draws, *batch, h + 1)`."""
+        return self.linear.sample_params(num_draws, generator=generator)
+
+    def log_prob(self, params: Tensor) -> Tensor:
+        """Log density of weights `(..., *batch, h + 1)`."""
+        return self.linear.log_prob(params)
+
+    def constrain(self, params: Tensor) -> dict[str, Tensor]:
+        return self.linear.constrain(params)
+
+    def fit(self, tasks: Data, *, generator: Generator | None = None, progress: bool = True) -> "LearnedFeatures":
+        """Features, prior over weights and noise that are most probable together after `tasks`, near those of `self`.
+
+        A fifth of the tasks is held out to say when the search for features ends; then it is made again over all.
+        There are several modes, and it finds one: another `generator` in `initial` may find another. What is learned
+        with few tasks depends on which ones are held out.
+
+        Args:
+            tasks: at least two tasks with rows, on one axis. Of more than 512 tasks, or of rows beyond 64 of each task
+                and 32,768 of all, a random choice is used.
+            generator: chooses tasks and rows; None takes a fixed choice.
+            progress: show that learning goes on, where it takes seconds.
+
+        Raises:
+            ValueError: fewer than two tasks have rows, or x does not have d columns.
+        """
+        from bayesmeta.learned_features_training import most_probable_features, some_of
+
+        require_columns(tasks, num_inputs=len(self.features.centre), event_shape=())
+        require_enough_tasks(tasks.count, self.batch_shape)
+        generator = generator or torch.Generator(device=tasks.y.device).manual_seed(0)
+        some = some_of(tasks[tasks.count > 0].to(torch.float64), generator)
+        fitted = most_probable_features(self.to(torch.float64), some, progress=progress).to(self.linear.loc)
+        return fitted._replace(learned_from=LearnedFrom.counts(tasks.count))
+
+    def _reduced(self, data: Data | Statistics) -> Data | Statistics:
+        return data if isinstance(data, Statistics) else self.features.of(data)
+
+
+@dataclass(frozen=True, eq=False)
+class FeatureFunctions:
+    """Draws of x -> features(x)'w."""
+
+    features: TanhFeatures
+    linear: LinearFunctions
+
+    def __call__(self, x: Shaped[Tensor, "*tasks q d"]) -> Tensor:
+        return self.linear(self.features(x))
+
+    def predict(self, x: Shaped[Tensor, "*tasks q d"]) -> Distribution:
+        return self.linear.predict(self.features(x))
+
+
+def tanh_features(standard: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Of standardised inputs `(..., q, d)`: `(..., q, h + 1)`."""
+    hidden = torch.tanh(standard @ weight.mT + bias)
+    return torch.cat([hidden, torch.ones_like(hidden[..., :1])], -1)

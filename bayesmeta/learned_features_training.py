@@ -1,0 +1,182 @@
+r"""The most probable features, prior over weights and noise after past tasks, short of what only fits these tasks.
+
+In units of the inputs' spread and of the weights under the prior where the search starts, the hyperprior is
+
+$$ A_{ij} \sim N(0, 3^2 / d), \quad b_i \sim N(0, 3^2), \quad \text{loc}_i \sim N(0, 2^2), \quad
+\log \text{noise\_var} \sim N(0, 2^2), $$
+
+and the weights have covariance $e^{2t} T T^\top$ with $t \sim N(0, 2^2)$ one scale for all and T lower triangular, the
+logs of its diagonal $N(0, 0.5^2)$ and the entries below $N(0, 1 / (k + 3))$ for k weights: as wide as those of an
+inverse Wishart that is worth k + 3 tasks, so that few tasks do not teach a covariance of many weights.
+
+With as many features as rows some features explain all that tasks share by chance, whatever the hyperprior. So a fifth
+of the tasks is held out from a first search, which ends when they no longer gain; a second one, over all tasks, takes
+as many evaluations as the first took to its best vector.
+
+Source: Prechelt, Early stopping, but when? (1998).
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+
+import torch
+from jaxtyping import Float
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from torch import Generator, Tensor
+
+from bayesmeta.data import Data
+from bayesmeta.learned_features import LearnedFeatures, TanhFeatures, tanh_features
+from bayesmeta.linalg import cholesky, log_det, solve, symmetric, unpack_tril
+from bayesmeta.linear import LinearGaussian
+from bayesmeta.optimise import maximise
+
+__all__ = ["most_probable_features", "some_of"]
+
+MAX_TASKS, MAX_ROWS = 512, 2**15  # in all, and at least LEAST_ROWS of each task
+LEAST_ROWS = 64
+SLOPE_WIDTH, LOC_WIDTH, LOG_WIDTH, SPREAD_WIDTH = 3.0, 2.0, 2.0, 0.5
+# within these limits the evidence keeps its digits in float64, wherever a line search goes
+LARGEST_SCALE, LARGEST_SPREAD, LARGEST_BELOW, LARGEST_NOISE = math.log(1e2), math.log(10.0), 3.0, math.log(1e6)
+TOLERANCE = 1e-8
+HELD_OUT = 0.2  # of the tasks
+PATIENCE = 60  # evaluations in which held-out tasks do not gain
+SLOW = 10**7  # multiplications in one evidence: then learning takes seconds, and shows its progress
+
+Natural = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]  # slopes, biases, loc, factor of the covariance, noise_var
+
+
+def most_probable_features(start: LearnedFeatures, tasks: Data, *, progress: bool) -> LearnedFeatures:
+    """From `start` and tasks with rows, in no order of meaning; both float64, and so is what is found."""
+    unknown = _Unknown(start, tasks)
+    num_held = max(round(HELD_OUT * len(tasks.mask)), 1)
+    held, used = slice(0, num_held), slice(num_held, None)
+    shown = progress and tasks.mask.numel() * start.features.num_features**2 > SLOW
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    with Progress(*columns, disable=not shown, transient=True) as screen:
+        bar = screen.add_task("learning features", total=None)
+        best, at, seen = -math.inf, 0, 0
+
+        def no_gain(vector: Tensor) -> bool:
+            nonlocal best, at, seen
+            seen, value = seen + 1, float(unknown.evidence_per_row(vector, held))
+            if value > best:
+                best, at = value, seen
+            screen.update(bar, description=f"learning features: {best:.3f} per row of held-out tasks")
+            return seen - at >= PATIENCE
+
+        _climb(unknown, used, no_gain)
+        left = at
+
+        def as_many(vector: Tensor) -> bool:
+            nonlocal left
+            left -= 1
+            screen.update(bar, description=f"learning features from all tasks: {left} to go")
+            return left <= 0
+
+        return unknown.build(_climb(unknown, slice(None), as_many))
+
+
+def some_of(tasks: Data, generator: Generator) -> Data:
+    """Tasks in random order, at most MAX_TASKS, and at most MAX_ROWS real rows of them chosen at random."""
+    order = torch.randperm(len(tasks.mask), generator=generator, device=generator.device)
+    tasks = tasks[order[:MAX_TASKS].to(tasks.mask.device)]
+    most = max(MAX_ROWS // len(tasks.mask), LEAST_ROWS)
+    if tasks.mask.shape[-1] <= most:
+        return tasks
+    # random keys, pads last: the first entries of the sorted order are a random choice of real rows
+    keys = torch.rand(tasks.mask.shape, generator=generator, device=generator.device).to(tasks.mask.device)
+    keep = keys.masked_fill(~tasks.mask, 2.0).argsort(-1)[..., :most]
+    x = tasks.x.gather(-2, keep[..., None].expand(*keep.shape, tasks.x.shape[-1]))
+    return Data(x, tasks.y.gather(-1, keep), tasks.mask.gather(-1, keep))
+
+
+class _Unknown:
+    """All that is learned as one vector, its hyperprior and the evidence of tasks."""
+
+    def __init__(self, start: LearnedFeatures, tasks: Data) -> None:
+        features, prior = start.features, start.linear
+        (h, d), k = features.weight.shape, features.num_features
+        self.start, self.y, self.mask = start, tasks.y, tasks.mask
+        self.x = features.standardised(tasks.x).masked_fill(~tasks.mask[..., None], 0.0)
+        self.unit = cholesky(torch.cholesky_inverse(cholesky(prior.precision, "precision")), "covariance")
+        self.sizes = [h * d, h, k, k, k * (k - 1) // 2, 1, 1]
+        zeros = torch.zeros(sum(self.sizes[2:])).to(self.x)
+        self.first = torch.cat([features.weight.flatten(), features.bias, zeros])
+        below = (k + 3.0) ** -0.5
+        self.width = self._by_block(
+            [SLOPE_WIDTH / math.sqrt(d), SLOPE_WIDTH, LOC_WIDTH, SPREAD_WIDTH, below, LOG_WIDTH, LOG_WIDTH]
+        )
+        self.limit = self._by_block(
+            [math.inf, math.inf, math.inf, LARGEST_SPREAD, LARGEST_BELOW, LARGEST_SCALE, LARGEST_NOISE]
+        )
+
+    def natural(self, vector: Tensor) -> Natural:
+        features, prior = self.start.features, self.start.linear
+        weight, bias, loc, spread, below, log_scale, log_noise = vector.split(self.sizes)
+        factor = unpack_tril(torch.cat([spread, below]), features.num_features)
+        root = log_scale.exp() * (self.unit @ factor)
+        return weight.reshape_as(features.weight), bias, prior.loc + self.unit @ loc, root, self._noise(log_noise)
+
+    def evidence_per_row(self, vector: Tensor, part: slice) -> Tensor:
+        weight, bias, *rest = self.natural(vector)
+        inputs = tanh_features(self.x[part], weight, bias)
+        return log_evidence(inputs, self.y[part], self.mask[part], *rest).sum() / self.mask[part].sum()
+
+    def log_hyperprior(self, vector: Tensor) -> Tensor:
+        """Up to a constant."""
+        return -0.5 * (vector / self.width).square().sum()
+
+    def build(self, vector: Tensor) -> LearnedFeatures:
+        weight, bias, loc, root, noise_var = self.natural(vector)
+        half = torch.linalg.solve_triangular(root, torch.eye(len(loc)).to(root), upper=False)
+        features = TanhFeatures(weight, bias, self.start.features.centre, self.start.features.scale)
+        return LearnedFeatures(features, LinearGaussian(loc, symmetric(half.mT @ half), noise_var))
+
+    def _noise(self, log_ratio: Tensor) -> Tensor:
+        return self.start.linear.noise_var * log_ratio[0].exp()
+
+    def _by_block(self, values: Sequence[float]) -> Tensor:
+        return torch.tensor(values, dtype=torch.float64).repeat_interleave(torch.tensor(self.sizes)).to(self.x)
+
+
+class _Enough(Exception):
+    """The search has gone on for long enough."""
+
+
+def _climb(unknown: _Unknown, part: slice, enough: Callable[[Tensor], bool]) -> Tensor:
+    """Of the vectors that L-BFGS visits until one is enough, that of the greatest hyperposterior given some tasks."""
+    num_rows = unknown.mask[part].sum()
+    best, best_value = unknown.first, -math.inf
+
+    def watched(vector: Tensor) -> Tensor:
+        nonlocal best, best_value
+        value = unknown.evidence_per_row(vector, part) + unknown.log_hyperprior(vector) / num_rows
+        if value.item() > best_value:
+            best, best_value = vector.detach().clone(), value.item()
+        with torch.no_grad():
+            if enough(vector.detach()):
+                raise _Enough
+        return value
+
+    with suppress(_Enough):
+        maximise(watched, unknown.first, limit=unknown.limit, tolerance=TOLERANCE)
+    return best
+
+
+def log_evidence(
+    inputs: Float[Tensor, "tasks n k"], y: Tensor, mask: Tensor, loc: Tensor, root: Tensor, noise_var: Tensor
+) -> Float[Tensor, "tasks"]:
+    """Of weights with covariance root root'; from the rows, whose features move while they are learned."""
+    rows = (inputs @ root) * mask[..., None]
+    residual = (y - inputs @ loc) * mask
+    volume = mask.sum(-1) * (2.0 * math.pi * noise_var).log()
+    n, k = rows.shape[-2:]
+    if n <= k:  # the covariance of the rows, in units of the noise, is the smaller matrix
+        factor = cholesky(rows @ rows.mT / noise_var + torch.eye(n).to(rows), "covariance of rows")
+        return -0.5 * (volume + log_det(factor) + (residual * solve(factor, residual)).sum(-1) / noise_var)
+    factor = cholesky(rows.mT @ rows / noise_var + torch.eye(k).to(rows), "posterior precision")
+    step = solve(factor, (rows.mT @ residual[..., None])[..., 0] / noise_var)
+    left = residual - (rows @ step[..., None])[..., 0]
+    fit = left.square().sum(-1) / noise_var + step.square().sum(-1)
+    return -0.5 * (volume + log_det(factor) + fit)
