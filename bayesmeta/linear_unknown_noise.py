@@ -154,19 +154,22 @@ class LinearNormalInverseGamma(TensorFields):
         return fitted._replace(learned_from=LearnedFrom.counts(stats.count))
 
     def hyperparameters(self, tasks: Data | Statistics) -> Hyperparameters:
-        """In units where, at the typical noise of `self`, its weights have mean zero and covariance I: loc and the
-        packed Cholesky factor of the covariance; and the logs of the concentration and of the typical noise."""
+        """In units where, at the noise rate / concentration of `self`, its weights have mean zero and covariance I: loc
+        and the packed Cholesky factor of the covariance; and the logs of the concentration and of the mode of the noise
+        variance, relative to that of `self`."""
         stats = self._statistics(tasks)
         require_enough_tasks(stats.count, self.batch_shape)
         d = self.loc.shape[-1]
-        centre, precision, concentration, rate = self._natural()
-        var = rate / concentration
+        centre, precision, concentration, start_rate = self._natural()
+        var, start_mode = start_rate / concentration, start_rate / (concentration + 1.0)
         unit = cholesky(torch.cholesky_inverse(cholesky(precision, "precision")), "covariance")
 
         def natural(vector: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
             loc = centre + var.sqrt() * (unit @ vector[..., :d, None])[..., 0]
             root, concentration = unit @ unpack_tril(vector[..., d:-2], d), vector[..., -2].exp()
-            return loc, root, concentration, concentration * var * vector[..., -1].exp()
+            # the mode, since noise is hardly ever far below it: where the weights explain every row, a concentration of
+            # 1e-6 would evade a limit on rate / concentration, and draws of the noise would be beyond all numbers
+            return loc, root, concentration, (concentration + 1.0) * start_mode * vector[..., -1].exp()
 
         def evidence(vector: Tensor) -> Tensor:
             loc, root, concentration, rate = natural(vector[..., None, :])

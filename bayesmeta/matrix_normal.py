@@ -194,7 +194,7 @@ class MatrixNormalInverseWishart(TensorFields):
     def hyperparameters(self, tasks: Data | Statistics) -> Hyperparameters:
         """In units where, at the typical noise `scatter / df` of `self`, that noise is I and the weights have mean zero
         and covariance I: loc and the packed Cholesky factor of the covariance of one output's weights; the log of the
-        excess of `df` over m - 1; and the packed Cholesky factor of the typical noise."""
+        excess of `df` over m - 1; and the packed Cholesky factor of the noise's mode, relative to that of `self`."""
         stats = self._statistics(tasks)
         require_enough_tasks(stats.count, self.batch_shape)
         d, m = self.loc.shape[-2:]
@@ -204,20 +204,21 @@ class MatrixNormalInverseWishart(TensorFields):
         sizes = [d * m, d * (d + 1) // 2, 1, m * (m + 1) // 2]
 
         def natural(vector: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-            """Loc, factor of the weights' covariance, df, factor of the typical noise."""
+            """Loc, factor of the weights' covariance, df, factor of the scatter."""
             loc, rows, excess, noise = vector.split(sizes, -1)
             loc = centre + unit_x @ loc.unflatten(-1, (d, m)) @ unit_y.mT
             df = m - 1 + excess[..., 0].exp()
-            return loc, unit_x @ unpack_tril(rows, d), df, unit_y @ unpack_tril(noise, m)
+            # the mode, as in `LinearNormalInverseGamma`: scatter / (df + m + 1)
+            size = (start_df * (df + m + 1) / (start_df + m + 1)).sqrt()[..., None, None]
+            return loc, unit_x @ unpack_tril(rows, d), df, size * unit_y @ unpack_tril(noise, m)
 
         def evidence(vector: Tensor) -> Tensor:
-            loc, root, df, noise = natural(vector[..., None, :])
-            return _log_evidence(loc, root, df, df.sqrt()[..., None, None] * noise, stats)
+            return _log_evidence(*natural(vector[..., None, :]), stats)
 
         def build(vector: Tensor) -> "MatrixNormalInverseWishart":
-            loc, root, df, noise = natural(vector)
+            loc, root, df, scatter_root = natural(vector)
             half = torch.linalg.solve_triangular(root, torch.eye(d, dtype=root.dtype, device=root.device), upper=False)
-            scatter = df[..., None, None] * symmetric(noise @ noise.mT)
+            scatter = symmetric(scatter_root @ scatter_root.mT)
             return MatrixNormalInverseWishart(loc, symmetric(half.mT @ half), df, scatter).to(self.loc)
 
         log_excess, largest = (start_df - (m - 1)).log().item(), math.log(LARGEST_COUNT)
