@@ -1,0 +1,113 @@
+"""Rows at the extremes of float32 and float64: every family answers in finite numbers, or says clearly why not."""
+
+import dataclasses
+import re
+import warnings
+from collections.abc import Iterable
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from bayesmeta import Data, LimitWarning
+from bayesmeta.predictive_checks import filled
+from bayesmeta.protocol import Evidence, Learnable, Posterior
+from tests.families import FAMILIES, Family, seed
+
+COUNTS = {"gamma_poisson", "gamma_poisson_exposure", "poisson_gaussian", "poisson_exposure_gaussian"}
+CATEGORIES = {"beta_bernoulli", "dirichlet_categorical", "logistic_gaussian"}
+# a design of 1e10 beside a prior of one is singular to the last digit, and rows that do not vary teach no spread
+CLEAR = re.compile("not positive definite|fit needs rows that differ|y must vary|bring the columns of x to one scale")
+KEPT_X = {"correlated_arms", "poisson_exposure_gaussian"}  # x is an index, or a logarithm
+
+# what squares, times rows, must still fit: 1e60 into float64, 1e30 into float32
+LARGEST = {torch.float32: 12, torch.float64: 30}
+SHAPES = {"ragged": [3, 0, 6, 1], "single rows": [1, 1, 1], "longer": [9, 12, 10]}
+
+
+@st.composite
+def extremes(draw: st.DrawFn) -> dict[str, object]:
+    dtype = draw(st.sampled_from([torch.float64, torch.float32]))
+    largest = LARGEST[dtype]
+    return {
+        "dtype": dtype,
+        "lengths": draw(st.sampled_from(sorted(SHAPES))),
+        "identical": draw(st.booleans()),
+        "scale": draw(st.integers(-largest, largest)),
+        "x_scale": draw(st.sampled_from([0, 0, -largest // 3, largest // 3])),
+        "offset": draw(st.sampled_from([None, None, -3, 6, largest])),
+        "number": draw(st.integers(0, 100)),
+    }
+
+
+def rows(name: str, family: Family, case: dict[str, object]) -> Data:
+    dtype, scale = case["dtype"], 10.0 ** case["scale"]
+    data = family.tasks(SHAPES[case["lengths"]], case["number"])
+    x, y = data.x, data.y
+    if case["identical"]:
+        x, y = x[:, :1].expand_as(x), y[:1, :1].expand_as(y)
+    if name in COUNTS:
+        y = (y * min(max(scale, 1.0), 1e14)).floor()
+    elif name not in CATEGORIES:
+        y = y * scale
+        if case["offset"] is not None:
+            y = y + 10.0 ** case["offset"]
+    if name not in KEPT_X:
+        x = x * 10.0 ** case["x_scale"]
+    return filled(Data(x, y, data.mask)).to(dtype)  # padding, too, is to be predicted
+
+
+def finite(what: str, values: Iterable[Tensor]) -> None:
+    for value in values:
+        assert value.isfinite().all(), what
+
+
+def tensors(prior: object) -> list[Tensor]:
+    values = [getattr(prior, field.name) for field in dataclasses.fields(prior)]
+    return [value for value in values if isinstance(value, Tensor)]
+
+
+def answers(prior: object, data: Data) -> None:
+    posterior = prior.condition(data)
+    finite("fields", tensors(posterior))
+    prediction = posterior.predict(data.x)
+    finite("log density", [prediction.log_prob(data.y)])
+    heavy = isinstance(df := getattr(prediction, "df", None), Tensor) and bool((df <= 2).any())
+    if not heavy:  # a Student t has a mean above one degree of freedom, a variance above two
+        finite("moments", [prediction.mean, prediction.variance])
+    if isinstance(prior, Posterior):
+        finite("draws", [posterior.sample(3, generator=seed(0))(data.x)])
+    if isinstance(prior, Evidence):
+        finite("evidence", [prior.log_evidence(data)])
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+@settings(max_examples=10, deadline=None, derandomize=True)
+@given(case=extremes())
+def test_answers_are_finite(name: str, case: dict[str, object]) -> None:
+    data = rows(name, FAMILIES[name], case)
+    try:
+        answers(FAMILIES[name].prior.to(case["dtype"]), data)
+    except ValueError as error:
+        if not CLEAR.search(str(error)):
+            raise
+
+
+@pytest.mark.parametrize("name", [name for name, f in FAMILIES.items() if isinstance(f.prior, Learnable)])
+@settings(max_examples=4, deadline=None, derandomize=True)
+@given(case=extremes())
+def test_learned_priors_are_finite(name: str, case: dict[str, object]) -> None:
+    data = rows(name, FAMILIES[name], case)
+    family = type(FAMILIES[name].prior)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", LimitWarning)
+        try:
+            prior = family.initial(data).fit(data)
+        except ValueError as error:
+            if not CLEAR.search(str(error)):
+                raise
+            return
+    finite("fields", tensors(prior))
+    answers(prior, data)
