@@ -24,6 +24,7 @@ from torch import Generator, Tensor
 from torch.distributions import Bernoulli, Distribution, Poisson
 from torch.nn.functional import softplus
 
+from bayesmeta.correlations import LARGEST_TILT, TOGETHER, scale_tril
 from bayesmeta.data import Data, describe_rows
 from bayesmeta.fields import LearnedFrom, TensorFields
 from bayesmeta.hyperparameters import Hyperparameter, Hyperparameters, most_probable
@@ -54,8 +55,6 @@ __all__ = ["LogisticFunctions", "LogisticGaussian", "PoissonFunctions", "Poisson
 
 LARGEST_COUNT = 2.0**53  # above, numbers are not whole to the last digit
 LARGEST_RATIO = 1e4  # of the standard deviation of a weight to that of the prior where the search starts
-LARGEST_TILT = 1e3  # two weights correlate by 1 - 5e-7 at most
-TOGETHER = "one weight follows from others, in all tasks alike"
 LARGEST_LOG_RATE = 40.0  # no count comes near; above, the rate goes on as a parabola, which Newton's method can leave
 SAME_WEIGHT = (
     "tasks do not differ in this weight by more than chance and are taken to share it, or, at the upper limit, "
@@ -63,22 +62,6 @@ SAME_WEIGHT = (
 )
 
 G = TypeVar("G", bound="_Regression")
-
-
-def _scale_tril(log_scale: Tensor, below: Tensor) -> Tensor:
-    """Factor `(*batch, d, d)` whose row i has length exp(log_scale[i]), the standard deviation of weight i.
-
-    Its entries below the diagonal are `below`, row by row, times the diagonal entry of their row: what ties a weight to
-    those before it, zero where weights are independent.
-
-    Source: Barnard, McCulloch and Meng, Modeling covariance matrices in terms of standard deviations and correlations
-    (2000), for the hyperprior on scales apart from correlations.
-    """
-    d = log_scale.shape[-1]
-    row, column = torch.tril_indices(d, d, -1, device=log_scale.device)
-    factor = torch.eye(d).to(log_scale).expand(*log_scale.shape, d).clone()
-    factor[..., row, column] = below
-    return log_scale.exp()[..., None] * factor / factor.square().sum(-1, keepdim=True).sqrt()
 
 
 def _logistic_slope(eta: Tensor, y: Tensor) -> Tensor:
@@ -244,8 +227,8 @@ class _Regression(TensorFields):
         base = Rows(unit.mT @ rows.x, rows.y, rows.offset + rows.times(centre.expand(len(rows.y), d)), rows.real)
 
         def natural(vector: Tensor) -> tuple[Tensor, Tensor]:
-            scale_tril = _scale_tril(vector[..., d : 2 * d], vector[..., 2 * d :])
-            return vector[..., :d], symmetric(torch.cholesky_inverse(scale_tril))
+            tril = scale_tril(vector[..., d : 2 * d], vector[..., 2 * d :])
+            return vector[..., :d], symmetric(torch.cholesky_inverse(tril))
 
         def evidence_of(vector: Tensor) -> Tensor:
             loc, precision = (v.expand(len(base.y), *v.shape) for v in natural(vector))

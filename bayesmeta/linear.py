@@ -20,10 +20,11 @@ from linear_operator.operators import RootLinearOperator
 from torch import Generator, Tensor
 from torch.distributions import Distribution, Normal
 
+from bayesmeta.correlations import LARGEST_TILT, TOGETHER, pack_scales, scale_tril
 from bayesmeta.data import Data
 from bayesmeta.fields import LearnedFrom, TensorFields
 from bayesmeta.hyperparameters import Hyperparameter, Hyperparameters, most_probable
-from bayesmeta.linalg import cholesky, log_det, pack_tril, solve, symmetric, unpack_tril
+from bayesmeta.linalg import cholesky, log_det, solve, symmetric
 from bayesmeta.random import randn
 from bayesmeta.statistics import Statistics
 from bayesmeta.validation import (
@@ -153,8 +154,8 @@ class LinearGaussian(TensorFields):
         return replace(fitted.to(self.loc), learned_from=LearnedFrom.counts(stats.count))
 
     def hyperparameters(self, tasks: Data | Statistics) -> Hyperparameters:
-        """In units where the weights have mean zero and covariance I under `self`: loc and the packed Cholesky factor
-        of the covariance; and the log of noise_var over that of `self`."""
+        """In units where the weights have mean zero and covariance I under `self`: loc, log standard deviations, and
+        what correlates weights; and the log of noise_var over that of `self`."""
         stats = self._statistics(tasks)
         require_enough_tasks(stats.count, self.batch_shape)
         d = self.loc.shape[-1]
@@ -163,7 +164,8 @@ class LinearGaussian(TensorFields):
 
         def natural(vector: Tensor) -> tuple[Tensor, Tensor, Tensor]:
             loc = centre + (unit @ vector[..., :d, None])[..., 0]
-            return loc, unit @ unpack_tril(vector[..., d:-1], d), noise_var * vector[..., -1].exp()
+            root = unit @ scale_tril(vector[..., d : 2 * d], vector[..., 2 * d : -1])
+            return loc, root, noise_var * vector[..., -1].exp()
 
         def evidence(vector: Tensor) -> Tensor:
             return _whitened_log_evidence(*natural(vector[..., None, :]), stats)
@@ -173,10 +175,11 @@ class LinearGaussian(TensorFields):
             half = torch.linalg.solve_triangular(root, torch.eye(d, dtype=torch.float64), upper=False)
             return LinearGaussian(loc, symmetric(half.mT @ half), noise).to(self.loc)
 
+        pairs = d * (d - 1) // 2
         entries = [
             *(Hyperparameter(f"loc[{i}]", 0.0, 2.0) for i in range(d)),
             *(Hyperparameter(f"log_scale[{i}]", 0.0, 2.0, LARGEST_LOG, SAME_WEIGHT) for i in range(d)),
-            *(Hyperparameter(f"below_diagonal[{i}]", 0.0, 1.0, 30.0, SAME_WEIGHT) for i in range(d * (d - 1) // 2)),
+            *(Hyperparameter(f"below_diagonal[{i}]", 0.0, 1.0, LARGEST_TILT, TOGETHER) for i in range(pairs)),
             Hyperparameter("log_noise_var", 0.0, 2.0, 2.0 * LARGEST_LOG, NO_NOISE),
         ]
         return Hyperparameters(entries, evidence, build, float(stats.count.sum()))
@@ -190,7 +193,7 @@ class LinearGaussian(TensorFields):
         unit = self._unit()
         loc = torch.linalg.solve_triangular(unit, (prior.loc - self.loc.double())[:, None], upper=False)[:, 0]
         root = torch.linalg.solve_triangular(unit, prior._unit(), upper=False)
-        return torch.cat([loc, pack_tril(root), (prior.noise_var / self.noise_var.double()).log()[None]])
+        return torch.cat([loc, pack_scales(root), (prior.noise_var / self.noise_var.double()).log()[None]])
 
     def _statistics(self, data: Data | Statistics) -> Statistics:
         require_columns(data, num_inputs=self.loc.shape[-1], event_shape=self.event_shape)

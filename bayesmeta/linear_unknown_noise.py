@@ -19,10 +19,11 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 from torch.distributions import Normal, StudentT
 
+from bayesmeta.correlations import LARGEST_TILT, TOGETHER, scale_tril
 from bayesmeta.data import Data
 from bayesmeta.fields import LearnedFrom, TensorFields
 from bayesmeta.hyperparameters import Hyperparameter, Hyperparameters, most_probable
-from bayesmeta.linalg import cholesky, log_det, solve, symmetric, unpack_tril
+from bayesmeta.linalg import cholesky, log_det, solve, symmetric
 from bayesmeta.linear import LinearGaussian, sum_of_squares
 from bayesmeta.random import log_gamma, randn
 from bayesmeta.special import lgamma_ratio
@@ -155,8 +156,8 @@ class LinearNormalInverseGamma(TensorFields):
 
     def hyperparameters(self, tasks: Data | Statistics) -> Hyperparameters:
         """In units where, at the noise rate / concentration of `self`, its weights have mean zero and covariance I: loc
-        and the packed Cholesky factor of the covariance; and the logs of the concentration and of the mode of the noise
-        variance, relative to that of `self`."""
+        and log standard deviations, and what correlates weights; and the logs of the concentration and of the mode of
+        the noise variance, relative to that of `self`."""
         stats = self._statistics(tasks)
         require_enough_tasks(stats.count, self.batch_shape)
         d = self.loc.shape[-1]
@@ -166,7 +167,8 @@ class LinearNormalInverseGamma(TensorFields):
 
         def natural(vector: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
             loc = centre + var.sqrt() * (unit @ vector[..., :d, None])[..., 0]
-            root, concentration = unit @ unpack_tril(vector[..., d:-2], d), vector[..., -2].exp()
+            root = unit @ scale_tril(vector[..., d : 2 * d], vector[..., 2 * d : -2])
+            concentration = vector[..., -2].exp()
             # the mode, since noise is hardly ever far below it: where the weights explain every row, a concentration of
             # 1e-6 would evade a limit on rate / concentration, and draws of the noise would be beyond all numbers
             return loc, root, concentration, (concentration + 1.0) * start_mode * vector[..., -1].exp()
@@ -181,11 +183,11 @@ class LinearNormalInverseGamma(TensorFields):
             half = torch.linalg.solve_triangular(root, torch.eye(d, dtype=root.dtype), upper=False)
             return LinearNormalInverseGamma(loc, symmetric(half.mT @ half), concentration, rate).to(self.loc)
 
-        largest = math.log(LARGEST_COUNT)
+        largest, pairs = math.log(LARGEST_COUNT), d * (d - 1) // 2
         entries = [
             *(Hyperparameter(f"loc[{i}]", 0.0, 2.0) for i in range(d)),
             *(Hyperparameter(f"log_scale[{i}]", 0.0, 2.0, LARGEST_LOG, SAME_WEIGHT) for i in range(d)),
-            *(Hyperparameter(f"below_diagonal[{i}]", 0.0, 1.0, 30.0, SAME_WEIGHT) for i in range(d * (d - 1) // 2)),
+            *(Hyperparameter(f"below_diagonal[{i}]", 0.0, 1.0, LARGEST_TILT, TOGETHER) for i in range(pairs)),
             Hyperparameter("log_concentration", concentration.log().item(), 2.0, largest, SAME_NOISE),
             Hyperparameter("log_noise_var", 0.0, 2.0, 2.0 * LARGEST_LOG, NO_NOISE),
         ]

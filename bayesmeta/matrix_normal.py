@@ -22,6 +22,7 @@ from pyro.distributions import MultivariateStudentT
 from torch import Generator, Tensor
 from torch.distributions import MultivariateNormal
 
+from bayesmeta.correlations import LARGEST_TILT, TOGETHER, scale_tril
 from bayesmeta.data import Data
 from bayesmeta.fields import LearnedFrom, TensorFields
 from bayesmeta.hyperparameters import Hyperparameter, Hyperparameters, most_probable
@@ -193,7 +194,7 @@ class MatrixNormalInverseWishart(TensorFields):
 
     def hyperparameters(self, tasks: Data | Statistics) -> Hyperparameters:
         """In units where, at the typical noise `scatter / df` of `self`, that noise is I and the weights have mean zero
-        and covariance I: loc and the packed Cholesky factor of the covariance of one output's weights; the log of the
+        and covariance I: loc; log standard deviations, and what correlates weights, of one output; the log of the
         excess of `df` over m - 1; and the packed Cholesky factor of the noise's mode, relative to that of `self`."""
         stats = self._statistics(tasks)
         require_enough_tasks(stats.count, self.batch_shape)
@@ -210,7 +211,7 @@ class MatrixNormalInverseWishart(TensorFields):
             df = m - 1 + excess[..., 0].exp()
             # the mode, as in `LinearNormalInverseGamma`: scatter / (df + m + 1)
             size = (start_df * (df + m + 1) / (start_df + m + 1)).sqrt()[..., None, None]
-            return loc, unit_x @ unpack_tril(rows, d), df, size * unit_y @ unpack_tril(noise, m)
+            return loc, unit_x @ scale_tril(rows[..., :d], rows[..., d:]), df, size * unit_y @ unpack_tril(noise, m)
 
         def evidence(vector: Tensor) -> Tensor:
             return _log_evidence(*natural(vector[..., None, :]), stats)
@@ -222,11 +223,12 @@ class MatrixNormalInverseWishart(TensorFields):
             return MatrixNormalInverseWishart(loc, symmetric(half.mT @ half), df, scatter).to(self.loc)
 
         log_excess, largest = (start_df - (m - 1)).log().item(), math.log(LARGEST_COUNT)
+        pairs = d * (d - 1) // 2
         # a log standard deviation has half the spread of a log variance
         entries = [
             *(Hyperparameter(f"loc[{i},{j}]", 0.0, 2.0) for i in range(d) for j in range(m)),
             *(Hyperparameter(f"log_scale[{i}]", 0.0, 2.0, LARGEST_LOG, SAME_WEIGHT) for i in range(d)),
-            *(Hyperparameter(f"below_diagonal[{i}]", 0.0, 1.0, 30.0, SAME_WEIGHT) for i in range(d * (d - 1) // 2)),
+            *(Hyperparameter(f"below_diagonal[{i}]", 0.0, 1.0, LARGEST_TILT, TOGETHER) for i in range(pairs)),
             Hyperparameter("log_excess_df", log_excess, 2.0, largest, SAME_NOISE),
             *(Hyperparameter(f"log_noise_scale[{i}]", 0.0, 1.0, LARGEST_LOG, NO_NOISE) for i in range(m)),
             *(Hyperparameter(f"noise_below_diagonal[{i}]", 0.0, 1.0, 30.0, NO_NOISE) for i in range(m * (m - 1) // 2)),

@@ -25,7 +25,6 @@ from bayesmeta import (
     PoissonGaussian,
     Statistics,
 )
-from bayesmeta.glm import _scale_tril
 from bayesmeta.hyperparameters import LimitWarning
 from bayesmeta.quadrature import PoissonLogNormal, log_mean_sigmoid
 from bayesmeta.random import rand, randn, seeded
@@ -222,21 +221,6 @@ def test_exposure_is_a_column() -> None:
 
 
 # learning the prior
-
-
-def test_scales_are_apart_from_correlations() -> None:
-    log_scale, below = (randn((3, n), like=F64, generator=seed(n)) for n in (4, 6))
-    root = _scale_tril(log_scale, below)
-    torch.testing.assert_close(root, root.tril())
-    torch.testing.assert_close(torch.linalg.vector_norm(root, dim=-1), log_scale.exp(), rtol=1e-14, atol=0)
-    row, column = torch.tril_indices(4, 4, -1)
-    torch.testing.assert_close((root / root.diagonal(dim1=-2, dim2=-1)[..., None])[..., row, column], below)
-    # of two weights with standard deviations 2 and 5: b / sqrt(1 + b^2)
-    for b, correlation in ((0.0, 0.0), (0.75, 0.6), (-0.75, -0.6), (1e3, 1.0 - 5e-7)):
-        root = _scale_tril(torch.tensor([2.0, 5.0], dtype=torch.float64).log(), number(b)[None])
-        expected = torch.tensor([[4.0, 10.0 * correlation], [10.0 * correlation, 25.0]], dtype=torch.float64)
-        torch.testing.assert_close(root @ root.mT, expected, rtol=1e-11, atol=0)
-    assert _scale_tril(number(0.5)[None], number(0.5)[None][:0]).item() == pytest.approx(math.exp(0.5))
 
 
 @both
