@@ -18,7 +18,7 @@ __all__ = [
 # where it pays to factorise all tasks column by column: found by measurement, see docs/performance.md
 LEAST_TASKS = 3000
 MOST_COLUMNS = 8
-PIECE = 8200  # tasks at once, so that they stay in cache; no multiple of a page, see `statistics`
+PIECE = 32_776  # tasks at once, so that they stay in cache; no multiple of a page, see `statistics`
 
 
 def add_outer(matrix: Tensor, vector: Tensor) -> Tensor:
@@ -61,12 +61,16 @@ def _factor_by_columns(matrix: Tensor) -> Tensor:
     LAPACK has a cost per matrix, however small; here each instruction serves many tasks.
     """
     tasks, dim = matrix.shape[:2]
-    factor = torch.zeros(dim, dim, tasks, dtype=matrix.dtype, device=matrix.device)
+    factor = torch.empty(dim, dim, tasks, dtype=matrix.dtype, device=matrix.device)
     for start in range(0, tasks, PIECE):
-        a, out = matrix[start : start + PIECE].movedim(0, -1), factor[..., start : start + PIECE]
+        out = factor[..., start : start + PIECE]
+        out.copy_(matrix[start : start + PIECE].movedim(0, -1))
         for j in range(dim):
-            column = a[j:, j] - (out[j:, :j] * out[j, :j]).sum(1)
-            out[j:, j] = column / column[0].sqrt()
+            out[:j, j] = 0.0
+            column = out[j:, j]
+            column /= column[0].sqrt()
+            below = column[1:]
+            out[j + 1 :, j + 1 :].addcmul_(below[:, None], below[None, :], value=-1.0)
     return factor.movedim(-1, 0)
 
 
