@@ -195,8 +195,8 @@ class LearnedFeatures(TensorFields):
         with few tasks depends on which ones are held out.
 
         Args:
-            tasks: at least two tasks with rows, on one axis. Of more than 512 tasks, or of rows beyond 64 of each task
-                and 32,768 of all, a random choice is used.
+            tasks: at least two tasks with rows, on one axis. Of more than 256 tasks, or of many rows (64 each of
+                256 tasks, more of fewer), a random choice is used.
             generator: chooses tasks and rows; None takes a fixed choice.
             progress: show that learning goes on, where it takes seconds.
 

@@ -33,8 +33,7 @@ from bayesmeta.optimise import maximise
 
 __all__ = ["most_probable_features", "some_of"]
 
-MAX_TASKS, MAX_ROWS = 512, 2**15  # in all, and at least LEAST_ROWS of each task
-LEAST_ROWS = 64
+MAX_TASKS, MAX_ROWS = 256, 2**14  # rows in all
 SLOPE_WIDTH, LOC_WIDTH, LOG_WIDTH, SPREAD_WIDTH = 3.0, 2.0, 2.0, 0.5
 # within these limits the evidence keeps its digits in float64, wherever a line search goes
 LARGEST_SCALE, LARGEST_SPREAD, LARGEST_BELOW, LARGEST_NOISE = math.log(1e2), math.log(10.0), 3.0, math.log(1e6)
@@ -78,10 +77,10 @@ def most_probable_features(start: LearnedFeatures, tasks: Data, *, progress: boo
 
 
 def some_of(tasks: Data, generator: Generator) -> Data:
-    """Tasks in random order, at most MAX_TASKS, and at most MAX_ROWS real rows of them chosen at random."""
+    """Tasks in random order, at most MAX_TASKS, each with an equal part of MAX_ROWS real rows chosen at random."""
     order = torch.randperm(len(tasks.mask), generator=generator, device=generator.device)
     tasks = tasks[order[:MAX_TASKS].to(tasks.mask.device)]
-    most = max(MAX_ROWS // len(tasks.mask), LEAST_ROWS)
+    most = MAX_ROWS // len(tasks.mask)
     if tasks.mask.shape[-1] <= most:
         return tasks
     # random keys, pads last: the first entries of the sorted order are a random choice of real rows
