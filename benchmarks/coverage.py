@@ -24,6 +24,7 @@ __all__ = ["SIMULATIONS", "Coverage", "Simulation", "inside", "measure"]
 LEVEL = 0.9
 NUM_DRAWS = 99  # of a prediction; the rank among them, with ties at random, is uniform for any number
 SEEN = 3  # rows of a new task before its second interval
+NUM_ARMS = 4
 F64 = torch.zeros((), dtype=torch.float64)
 
 
@@ -220,6 +221,17 @@ def _poisson_gaussian(generator: Generator) -> bm.PoissonGaussian:
     return bm.PoissonGaussian(loc, _precision(2, 0.2, 1.0, generator))
 
 
+def _poisson_exposure_gaussian(generator: Generator) -> bm.PoissonExposureGaussian:
+    truth = _poisson_gaussian(generator)
+    return bm.PoissonExposureGaussian(truth.loc, truth.precision)
+
+
+def _correlated_arms(generator: Generator) -> bm.CorrelatedArms:
+    noise_var = _between(0.1, 10.0, generator)
+    scale_tril = torch.linalg.cholesky(_covariance(NUM_ARMS, 0.3, 3.0, generator))
+    return bm.CorrelatedArms(2.0 * _normal(generator, NUM_ARMS), scale_tril, noise_var)
+
+
 def _no_inputs(shape: tuple[int, int], generator: Generator) -> Tensor:
     return F64.new_zeros(*shape, 0)
 
@@ -239,6 +251,16 @@ def _inputs(d: int) -> Callable[[tuple[int, int], Generator], Tensor]:
     return draw
 
 
+def _exposures(shape: tuple[int, int], generator: Generator) -> Tensor:
+    """Inputs, and the logarithm of an exposure that differs between rows by factors."""
+    return torch.cat([_inputs(2)(shape, generator), _normal(generator, *shape, 1)], -1)
+
+
+def _arms(shape: tuple[int, int], generator: Generator) -> Tensor:
+    """An arm at random in each row: some tasks do not show every arm."""
+    return (NUM_ARMS * rand((*shape, 1), like=F64, generator=generator)).floor()
+
+
 SIMULATIONS = {
     "beta_bernoulli": Simulation(_beta_bernoulli, _no_inputs, 10, False),
     "dirichlet_categorical": Simulation(_dirichlet_categorical, _no_inputs, 10, False),
@@ -252,4 +274,6 @@ SIMULATIONS = {
     "matrix_normal_inverse_wishart": Simulation(_matrix_normal_inverse_wishart, _inputs(2), 10, True),
     "logistic_gaussian": Simulation(_logistic_gaussian, _inputs(2), 20, False, hyper_draws=200, cost=2),
     "poisson_gaussian": Simulation(_poisson_gaussian, _inputs(2), 10, False, hyper_draws=200, cost=2),
+    "poisson_exposure_gaussian": Simulation(_poisson_exposure_gaussian, _exposures, 10, False, hyper_draws=200, cost=2),
+    "correlated_arms": Simulation(_correlated_arms, _arms, 10, True),
 }
