@@ -1,5 +1,7 @@
 """Cholesky factors that say which task failed, and the few solves that the families share."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -88,8 +90,22 @@ def log_det(factor: Tensor) -> Tensor:
 def log_det_of(matrix: Tensor, name: str) -> Tensor:
     """log|A| of A `(*batch, d, d)`; in a fused kernel NaN where A is not positive definite, else as `cholesky`."""
     if not torch.compiler.is_compiling():
-        return log_det(cholesky(matrix, name))
+        return _LogDet.apply(matrix, name)
     return torch.stack([pivot.log() for pivot in _pivots(matrix)]).sum(0)
+
+
+class _LogDet(torch.autograd.Function):
+    """log|A|, whose gradient is A^-1: by way of the Cholesky factor it takes five times as long."""
+
+    @staticmethod
+    def forward(ctx: Any, matrix: Tensor, name: str) -> Tensor:
+        ctx.save_for_backward(matrix)
+        return log_det(cholesky(matrix, name))
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        (matrix,) = ctx.saved_tensors
+        return gradient[..., None, None] * torch.linalg.inv(matrix), None
 
 
 def _pivots(matrix: Tensor) -> list[Tensor]:

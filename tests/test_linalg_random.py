@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bayesmeta.linalg import cholesky, log_det, pack_tril, solve, unpack_tril
+from bayesmeta.linalg import cholesky, log_det, log_det_of, pack_tril, solve, unpack_tril
 from bayesmeta.random import categorical, gamma, log_gamma, rand, randn, seeded, wishart_tril
 from tests.families import F64, seed
 
@@ -30,6 +30,18 @@ def test_log_det_and_solve_agree_with_torch() -> None:
     factor = cholesky(matrix, "matrix")
     torch.testing.assert_close(log_det(factor), torch.logdet(matrix), rtol=1e-10, atol=0)
     torch.testing.assert_close(solve(factor, vector), torch.linalg.solve(matrix, vector), rtol=1e-10, atol=1e-10)
+
+
+def test_the_log_determinant_has_exact_first_and_second_derivatives() -> None:
+    a = randn((4, 3, 3), like=F64, generator=seed(0)).requires_grad_()
+
+    def of_root(root: torch.Tensor) -> torch.Tensor:
+        return log_det_of(root @ root.mT + EYE, "matrix")
+
+    torch.testing.assert_close(of_root(a), torch.logdet(a @ a.mT + EYE), rtol=1e-10, atol=0)
+    with seeded(seed(1)):  # they draw directions from the global stream
+        assert torch.autograd.gradcheck(of_root, a)
+        assert torch.autograd.gradgradcheck(of_root, a)
 
 
 @given(dim=st.integers(1, 5), number=st.integers(0, 1000))
