@@ -2,8 +2,9 @@
 
     python -m benchmarks.priors --data DIR --budget quick|full --out FILE
 
-DIR holds the folder `hierarchical` with the tables as Parquet files; what is missing is said and left out. A section
-is a function from the budget to figures; `--sections` runs some of them and keeps what FILE has of the others.
+DIR holds the folder `hierarchical` with the tables as Parquet files, and `jester` with ratings; what is missing is said
+and left out. A section is a function from the budget to figures; `--sections` runs some of them and keeps what FILE has
+of the others.
 """
 
 import os
@@ -29,7 +30,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 import bayesmeta as bm
-from benchmarks import bda3
+from benchmarks import bda3, jester
 from benchmarks.coverage import SIMULATIONS, Coverage, measure
 from benchmarks.hierarchical import DATA_SETS, HeldOut, efron_morris, held_out
 from benchmarks.mixed_models import Fit, disagreement, fit_ours, fit_statsmodels, timed_against
@@ -45,7 +46,10 @@ LME4_SLEEPSTUDY = {"intercept": 251.405, "slope": 10.467, "sd_0": 23.78, "sd_1":
 
 @dataclass(frozen=True)
 class Budget:
-    """How much: tasks against statsmodels, NUTS draws of a chain and chains, data sets, families, replications."""
+    """How much: tasks against statsmodels, NUTS draws of a chain and chains, data sets, families, replications.
+
+    Of Jester, `past_users` are learned from, and the first `jokes` are taken.
+    """
 
     tasks: int
     repeats: int
@@ -55,19 +59,20 @@ class Budget:
     families: Sequence[str]
     past: Sequence[tuple[int, int]]  # past tasks, replications
     new: int
-    jobs: int = 1
+    past_users: int
+    jokes: int
 
 
 BUDGETS = {
     "quick": Budget(
-        100, 5, 60, 1, ("rat_tumours", "sleepstudy"), ("beta_bernoulli", "gamma_exponential"), ((5, 10),), 200
+        100, 5, 60, 1, ("rat_tumours", "sleepstudy"), ("beta_bernoulli", "gamma_exponential"), ((5, 10),), 200, 300, 40
     ),
-    "full": Budget(1000, 21, 500, 2, tuple(DATA_SETS), tuple(SIMULATIONS), ((5, 40), (200, 20)), 2000),
+    "full": Budget(1000, 21, 500, 2, tuple(DATA_SETS), tuple(SIMULATIONS), ((5, 200), (200, 200)), 8000, 10_000, 100),
 }
 
 
 class Missing(Exception):
-    """A table is not in the data folder."""
+    """A file is not in the data folder."""
 
 
 @dataclass(frozen=True)
@@ -79,11 +84,14 @@ class Job:
     console: Console
     jobs: int
 
-    def table(self, name: str) -> pl.DataFrame:
-        path = self.data / "hierarchical" / f"{name}.parquet" if self.data else None
+    def file(self, name: str) -> Path:
+        path = self.data / name if self.data else None
         if path is None or not path.exists():
-            raise Missing(f"{path or name} is not there; give the folder that holds hierarchical/ by --data")
-        return pl.read_parquet(path)
+            raise Missing(f"{path or name} is not there; give the folder that holds {Path(name).parent}/ by --data")
+        return path
+
+    def table(self, name: str) -> pl.DataFrame:
+        return pl.read_parquet(self.file(f"hierarchical/{name}.parquet"))
 
 
 def against_statsmodels(job: Job) -> list[Figure]:
@@ -235,6 +243,20 @@ def simulated_coverage(job: Job) -> list[Figure]:
     return figures
 
 
+def ratings(job: Job) -> list[Figure]:
+    """Jester: ratings of new users, from a few of theirs and what past users taught; then from a fifth of the past."""
+    every = jester.read(job.file("jester/jester_users_0_2499.npz")).rows(slice(job.budget.jokes))
+    past, new = jester.split_users(every, torch.Generator().manual_seed(0))
+    past = past[: job.budget.past_users]
+    users = jester.shuffled(new, torch.Generator().manual_seed(1))
+    fewer = jester.thinned(past, 0.2, torch.Generator().manual_seed(2))
+    figures = []
+    for name, rows in (("jester", past), ("jester_20", fewer)):
+        with job.console.status(f"{name}: {len(rows.mask)} past users, {int(rows.mask.sum())} ratings"):
+            figures += jester.figures(name, jester.compare(rows, users))
+    return figures
+
+
 def _cover(family: str, num_tasks: int, num_new: int, replications: int, plain: bool) -> Coverage:
     torch.set_num_threads(1)
     return measure(
@@ -274,6 +296,7 @@ SECTIONS: dict[str, Callable[[Job], list[Figure]]] = {
     "rats": rat_tumours,
     "real": real_data,
     "coverage": simulated_coverage,
+    "jester": ratings,
 }
 
 
@@ -292,7 +315,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         prog="python -m benchmarks.priors", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--budget", choices=sorted(BUDGETS), default="quick")
-    parser.add_argument("--data", type=Path, help="the folder that holds hierarchical/")
+    parser.add_argument("--data", type=Path, help="the folder that holds hierarchical/ and jester/")
     parser.add_argument("--sections", default=",".join(SECTIONS))
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes that simulate coverage")
     parser.add_argument("--out", type=Path, help="where to write the figures as JSON")
