@@ -78,11 +78,11 @@ class Statistics:
         """
         if isinstance(data, Statistics):
             return data
-        count = data.mask.sum(-1, dtype=torch.float64)
+        padded = not bool(data.mask.all())
+        count = data.mask.sum(-1, dtype=torch.float64) if padded else _full_count(data.mask)
         if _suits_batch_last(data):
-            origin, first, second = _reduce_by_task(data, count, order)
+            origin, first, second = _reduce_by_task(data, count, padded, order)
         else:
-            padded = int(count.sum()) < data.mask.numel()
             origin, first, second = _reduce_by_product(data, count, padded, order)
         return cls(count, origin, first, second, data.x.shape[-1])
 
@@ -215,7 +215,11 @@ def _suits_batch_last(data: Data) -> bool:
     return small and data.mask.ndim == 2 and len(data.mask) >= LEAST_TASKS and not differentiated
 
 
-def _reduce_by_task(data: Data, count: Tensor, order: int) -> Moments:
+def _full_count(mask: Tensor) -> Tensor:
+    return torch.full(mask.shape[:-1], mask.shape[-1], dtype=torch.float64, device=mask.device)
+
+
+def _reduce_by_task(data: Data, count: Tensor, padded: bool, order: int) -> Moments:
     """Moments of many small tasks, tasks as the last axis in memory, in pieces that stay in cache.
 
     A product of matrices has a cost per task, however small; here each instruction serves many tasks.
@@ -223,17 +227,23 @@ def _reduce_by_task(data: Data, count: Tensor, order: int) -> Moments:
     tasks, n = data.mask.shape
     d, y = data.x.shape[-1], data.y if data.event_shape else data.y[..., None]
     k = d + y.shape[-1]
-    origin, first = (torch.empty(k, tasks, dtype=torch.float64, device=y.device) for _ in range(2))
-    second = torch.empty(k, k, tasks, dtype=torch.float64, device=y.device) if order == 2 else None
-    step = _piece(PIECE // max(1, n * k))
+    like = torch.empty(0, dtype=torch.float64, device=y.device)
+    origin, first = like.new_empty(k, tasks), like.new_empty(k, tasks)
+    second = like.new_empty(k, k, tasks) if order == 2 else None
+    step = min(_piece(PIECE // max(1, n * k)), tasks)
+    room = like.new_empty(n * k * step)  # one for all pieces: memory new to the process costs more than the sums
     for start in range(0, tasks, step):
         at = slice(start, min(start + step, tasks))
-        pads = None if bool(data.mask[at].all()) else ~data.mask[at].mT[:, None]
+        pads = ~data.mask[at].mT[:, None] if padded and not bool(data.mask[at].all()) else None
         x, rows, real = data.x[at], y[at], count[at].clamp(min=1.0)
-        moments: Moments | None = run_fused(_moments, x, rows, real, order) if pads is None else None
-        origin[:, at], first[:, at], of_pairs = moments or _moments_in_cache(x, rows, real, order, pads)
-        if second is not None and of_pairs is not None:
-            second[..., at] = of_pairs
+        into = (origin[:, at], first[:, at], None if second is None else second[..., at])
+        fused: Moments | None = run_fused(_moments, x, rows, real, order) if pads is None else None
+        if fused is None:
+            _moments_in_cache(x, rows, real, pads, room, into)
+            continue
+        for whole, part in zip(into, fused, strict=True):
+            if whole is not None and part is not None:
+                whole.copy_(part)
     return origin.mT, first.mT, None if second is None else second.movedim(-1, 0)
 
 
@@ -251,22 +261,26 @@ def _moments(x: Tensor, y: Tensor, count: Tensor, order: int) -> Moments:
     return torch.stack(means), first, second
 
 
-def _moments_in_cache(x: Tensor, y: Tensor, count: Tensor, order: int, pads: Tensor | None) -> Moments:
-    """The same where some rows may be pads `(n, 1, tasks)`."""
-    d, k = x.shape[-1], x.shape[-1] + y.shape[-1]
-    z = torch.empty(y.shape[1], k, len(y), dtype=torch.float64, device=y.device)
-    z[:, :d], z[:, d:] = _tasks_last(x), _tasks_last(y)
+def _moments_in_cache(
+    x: Tensor, y: Tensor, count: Tensor, pads: Tensor | None, room: Tensor, into: tuple[Tensor, Tensor, Tensor | None]
+) -> None:
+    """The same where some rows may be pads `(n, 1, tasks)`; in `room`, and `into` tensors that are there."""
+    (tasks, n, d), k = x.shape, x.shape[-1] + y.shape[-1]
+    mean, first, second = into
+    z = room[: n * k * tasks].view(n, k, tasks)
+    _tasks_last(x, z[:, :d])
+    _tasks_last(y, z[:, d:])
     if pads is not None:
         z.masked_fill_(pads, 0.0)
-    mean = z.sum(0) / count
+    torch.sum(z, 0, out=mean).div_(count)
     z -= mean
     if pads is not None:
         z.masked_fill_(pads, 0.0)
-    second = z.new_zeros(k, k, len(y)) if order == 2 else None
+    torch.sum(z, 0, out=first)
     if second is not None:
+        second.zero_()
         for row in z:
             second.addcmul_(row[:, None], row)
-    return mean, z.sum(0), second
 
 
 def _piece(tasks: int) -> int:
@@ -274,11 +288,13 @@ def _piece(tasks: int) -> int:
     return max(LEAST_TASKS, tasks) // 64 * 64 + 8
 
 
-def _tasks_last(rows: Tensor) -> Tensor:
-    """`(tasks, n, d)` as float64 `(n, d, tasks)`."""
+def _tasks_last(rows: Tensor, out: Tensor) -> None:
+    """`(tasks, n, d)` into float64 `(n, d, tasks)`."""
     tasks, n, d = rows.shape
-    # as one matrix, and converted before it is turned: so torch takes its path for transposes
-    return rows.reshape(tasks, n * d).double().mT.unflatten(0, (n, d))
+    if out.is_contiguous():  # as one matrix torch takes its path for transposes, which goes through both in blocks
+        out.view(n * d, tasks).copy_(rows.reshape(tasks, n * d).mT)
+    else:
+        out.copy_(rows.reshape(tasks, n * d).mT.unflatten(0, (n, d)))
 
 
 def _reduce_by_product(data: Data, count: Tensor, padded: bool, order: int) -> Moments:

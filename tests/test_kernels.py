@@ -107,7 +107,9 @@ def test_unrolled_moments_are_those_in_cache() -> None:
     x, y = data.x, randn((50, 4, 3), like=F64, generator=seed(2))
     for order in (1, 2):
         fused = bayesmeta.statistics._moments(x, y, count, order)
-        plain = bayesmeta.statistics._moments_in_cache(x, y, count, order, None)
+        k = x.shape[-1] + y.shape[-1]
+        plain = (F64.new_empty(k, 50), F64.new_empty(k, 50), F64.new_empty(k, k, 50) if order == 2 else None)
+        bayesmeta.statistics._moments_in_cache(x, y, count, None, F64.new_empty(4 * k * 50), plain)
         for a, b in zip(fused, plain, strict=True):
             if a is None or b is None:
                 assert a is b
