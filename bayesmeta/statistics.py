@@ -211,7 +211,7 @@ def _suits_batch_last(data: Data) -> bool:
     """Many small tasks, on one axis, that no gradient is asked of."""
     columns = data.x.shape[-1] + (data.y.shape[-1] if data.event_shape else 1)
     differentiated = torch.is_grad_enabled() and (data.x.requires_grad or data.y.requires_grad)
-    small = columns in COLUMNS and data.mask.shape[-1] <= MOST_ROWS
+    small = columns in COLUMNS and 0 < data.mask.shape[-1] <= MOST_ROWS
     return small and data.mask.ndim == 2 and len(data.mask) >= LEAST_TASKS and not differentiated
 
 
@@ -278,8 +278,8 @@ def _moments_in_cache(
         z.masked_fill_(pads, 0.0)
     torch.sum(z, 0, out=first)
     if second is not None:
-        second.zero_()
-        for row in z:
+        torch.mul(z[0][:, None], z[0], out=second)
+        for row in z[1:]:
             second.addcmul_(row[:, None], row)
 
 
