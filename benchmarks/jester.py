@@ -1,8 +1,7 @@
 """What a few ratings of a user say of the others: Jester, where users are tasks, jokes are arms and ratings rewards.
 
-Priors are learned from past users and judged on new ones. Of each new user some ratings are shown, in random order,
-and those after the greatest number that is ever shown are predicted: the same ones whatever was shown. A user rates a
-joke once, so no joke is predicted after it was shown, and all that a rating tells comes by way of what arms share.
+Priors are learned from past users and judged on new ones, see `few_rows`. A user rates a joke once, so no joke is
+predicted after it was shown, and all that a rating tells comes by way of what arms share.
 
 Every prior is a `CorrelatedArms`, and each baseline is the family with fewer ways for arms to vary together:
 
@@ -20,9 +19,7 @@ Source: Goldberg, Roeder, Gupta and Perkins, Eigentaste: a constant time collabo
 """
 
 import math
-import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -31,78 +28,15 @@ from torch import Generator, Tensor
 
 from bayesmeta import CorrelatedArms, Data, arm_statistics
 from bayesmeta.optimise import maximise
-from bayesmeta.predictive_checks import TaskMean
 from bayesmeta.random import rand
-from benchmarks.report import Figure
 
-__all__ = [
-    "METHODS",
-    "SHOWN",
-    "Method",
-    "NewUsers",
-    "Prediction",
-    "as_tasks",
-    "compare",
-    "figures",
-    "offset_evidence",
-    "predict",
-    "read",
-    "shuffled",
-    "split_users",
-    "thinned",
-]
+__all__ = ["METHODS", "as_tasks", "most_probable_baseline", "offset_evidence", "read", "split_users", "thinned"]
 
-SHOWN = (0, 5, 20)  # ratings of a new user
-LEVEL = 0.9
-HALF_WIDTH = 1.6448536269514722  # of a central interval of that level, in standard deviations of a normal
 LARGEST = math.log(1e6)  # entry of a vector that is searched, in its units
 LOG_VAR_WIDTH = 0.5  # standard deviation of the logarithms of jokes' variances
 # Where each row is of its own arm, rows cannot tell noise from variation of single arms, and what is predicted of
 # other arms does not depend on it. The hyperprior does: it pulls towards the part that is not called noise.
 SHARE_OF_NOISE = 0.1  # of the least variance of an arm about its level and the user's
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """How well the hidden ratings of new users are predicted, by user.
-
-    Args:
-        log_score: mean log predictive density of a rating.
-        squared_error: mean square of the rating less the mean of its prediction.
-        coverage: share inside central 90% intervals.
-    """
-
-    log_score: TaskMean
-    squared_error: TaskMean
-    coverage: TaskMean
-
-
-@dataclass(frozen=True)
-class Method:
-    """One prior: seconds that learning it took, and predictions by the number of ratings shown."""
-
-    seconds: float
-    after: dict[int, Prediction]
-
-
-@dataclass(frozen=True)
-class NewUsers:
-    """New users, their ratings in random order: `place` is -1 where a joke was not rated, `(users, jokes)`."""
-
-    data: Data
-    place: Tensor
-
-    def shown(self, number: int) -> Data:
-        """The first ratings of each user, all of them where there are fewer."""
-        return self._some((self.place >= 0) & (self.place < number))
-
-    @property
-    def hidden(self) -> Data:
-        """The ratings that are never shown."""
-        return self._some(self.place >= max(SHOWN))
-
-    def _some(self, mask: Tensor) -> Data:
-        return Data(self.data.x, self.data.y, mask)
 
 
 def read(file: Path) -> Data:
@@ -135,56 +69,8 @@ def thinned(data: Data, share: float, generator: Generator) -> Data:
     return Data(data.x, data.y, data.mask & kept)
 
 
-def shuffled(data: Data, generator: Generator) -> NewUsers:
-    """The ratings of each user in an order drawn at random."""
-    keys = rand(data.mask.shape, like=data.y, generator=generator).masked_fill(~data.mask, math.inf)
-    place = keys.argsort(-1).argsort(-1)
-    return NewUsers(data, place.masked_fill(~data.mask, -1))
-
-
-def compare(past: Data, users: NewUsers) -> dict[str, Method]:
-    """Every method, learned from `past` alone."""
-    results = {}
-    for name, learn in METHODS.items():
-        start = time.perf_counter()
-        prior = learn(past)
-        seconds = time.perf_counter() - start
-        results[name] = Method(seconds, {number: predict(prior, users, number) for number in SHOWN})
-    return results
-
-
-def predict(prior: CorrelatedArms, users: NewUsers, number: int) -> Prediction:
-    """The hidden ratings of all users, after the first `number` of each."""
-    hidden = users.hidden
-    rating = prior.condition(users.shown(number)).predict(hidden.x)
-    error = hidden.y - rating.mean
-    inside = (error / rating.stddev).abs() < HALF_WIDTH
-    values = (rating.log_prob(hidden.y), error.square(), inside)
-    return Prediction(*(_by_user(value, hidden.mask) for value in values))
-
-
-def figures(name: str, results: dict[str, Method]) -> list[Figure]:
-    """As `name/method/log_score/number shown`; means over users with standard errors clustered by user."""
-    found = []
-    for method, result in results.items():
-        stem = f"{name}/{method}"
-        found.append(Figure(f"{stem}/fit_s", result.seconds, "to learn the prior, seconds"))
-        for number, each in result.after.items():
-            score, square, best = each.log_score, each.squared_error, results["correlated"].after[number].log_score
-            behind = TaskMean(score.by_task - best.by_task)
-            rmse = math.sqrt(square.value)
-            found += [
-                Figure(f"{stem}/log_score/{number}", score.value, f"per rating; to `correlated` {behind}"),
-                Figure(f"{stem}/log_score_se/{number}", score.standard_error, "clustered by user"),
-                Figure(f"{stem}/log_score_difference_se/{number}", behind.standard_error, "of that to `correlated`"),
-                Figure(f"{stem}/rmse/{number}", rmse, f"+- {0.5 * square.standard_error / rmse:.2g}"),
-                Figure(f"{stem}/coverage/{number}", each.coverage.value, f"+- {each.coverage.standard_error:.2g}"),
-            ]
-    return found
-
-
 def correlated(past: Data) -> CorrelatedArms:
-    return _initial(past).fit(past)
+    return CorrelatedArms.initial(past, num_arms=past.mask.shape[-1]).fit(past)
 
 
 def correlated_from_offset(past: Data) -> CorrelatedArms:
@@ -251,11 +137,3 @@ def offset_evidence(y: Tensor, mask: Tensor, level: Tensor, var: Tensor, offset_
     distance = (precision * error.square()).sum(-1) - offset_var * pull.square() / (1.0 + offset_var * total)
     volume = (mask * (2.0 * math.pi * var).log()).sum(-1) + torch.log1p(offset_var * total)
     return -0.5 * (volume + distance)
-
-
-def _initial(past: Data) -> CorrelatedArms:
-    return CorrelatedArms.initial(past, num_arms=past.mask.shape[-1])
-
-
-def _by_user(values: Tensor, mask: Tensor) -> TaskMean:
-    return TaskMean(values.double().masked_fill(~mask, 0.0).sum(-1) / mask.sum(-1))

@@ -2,9 +2,9 @@
 
     python -m benchmarks.priors --data DIR --budget quick|full --out FILE
 
-DIR holds the folder `hierarchical` with the tables as Parquet files, and `jester` with ratings; what is missing is said
-and left out. A section is a function from the budget to figures; `--sections` runs some of them and keeps what FILE has
-of the others.
+DIR holds the folders `hierarchical` with the tables as Parquet files, `jester` with ratings and `lcbench` with tuning
+runs; what is missing is said and left out. A section is a function from the budget to figures; `--sections` runs some
+of them and keeps what FILE has of the others.
 """
 
 import os
@@ -30,7 +30,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 import bayesmeta as bm
-from benchmarks import bda3, jester
+from benchmarks import bda3, few_rows, jester, shared_features
 from benchmarks.coverage import SIMULATIONS, Coverage, measure
 from benchmarks.hierarchical import DATA_SETS, HeldOut, efron_morris, held_out
 from benchmarks.mixed_models import Fit, disagreement, fit_ours, fit_statsmodels, timed_against
@@ -48,7 +48,7 @@ LME4_SLEEPSTUDY = {"intercept": 251.405, "slope": 10.467, "sd_0": 23.78, "sd_1":
 class Budget:
     """How much: tasks against statsmodels, NUTS draws of a chain and chains, data sets, families, replications.
 
-    Of Jester, `past_users` are learned from, and the first `jokes` are taken.
+    Of Jester, `past_users` are learned from, and the first `jokes` are taken; of LCBench, `folds` are held out.
     """
 
     tasks: int
@@ -61,13 +61,36 @@ class Budget:
     new: int
     past_users: int
     jokes: int
+    folds: int
 
 
 BUDGETS = {
     "quick": Budget(
-        100, 5, 60, 1, ("rat_tumours", "sleepstudy"), ("beta_bernoulli", "gamma_exponential"), ((5, 10),), 200, 300, 40
+        tasks=100,
+        repeats=5,
+        draws=60,
+        chains=1,
+        data_sets=("rat_tumours", "sleepstudy"),
+        families=("beta_bernoulli", "gamma_exponential"),
+        past=((5, 10),),
+        new=200,
+        past_users=300,
+        jokes=40,
+        folds=1,
     ),
-    "full": Budget(1000, 21, 500, 2, tuple(DATA_SETS), tuple(SIMULATIONS), ((5, 200), (200, 200)), 8000, 10_000, 100),
+    "full": Budget(
+        tasks=1000,
+        repeats=21,
+        draws=500,
+        chains=2,
+        data_sets=tuple(DATA_SETS),
+        families=tuple(SIMULATIONS),
+        past=((5, 40), (200, 20)),
+        new=2000,
+        past_users=10_000,
+        jokes=100,
+        folds=shared_features.NUM_FOLDS,
+    ),
 }
 
 
@@ -248,12 +271,25 @@ def ratings(job: Job) -> list[Figure]:
     every = jester.read(job.file("jester/jester_users_0_2499.npz")).rows(slice(job.budget.jokes))
     past, new = jester.split_users(every, torch.Generator().manual_seed(0))
     past = past[: job.budget.past_users]
-    users = jester.shuffled(new, torch.Generator().manual_seed(1))
+    new = few_rows.shuffled(new, torch.Generator().manual_seed(1))
     fewer = jester.thinned(past, 0.2, torch.Generator().manual_seed(2))
     figures = []
     for name, rows in (("jester", past), ("jester_20", fewer)):
         with job.console.status(f"{name}: {len(rows.mask)} past users, {int(rows.mask.sum())} ratings"):
-            figures += jester.figures(name, jester.compare(rows, users))
+            results = few_rows.compare(jester.METHODS, rows, new)
+        figures += few_rows.figures(name, results, beside="correlated")
+    return figures
+
+
+def features(job: Job) -> list[Figure]:
+    """LCBench: new data sets after a few configurations, from 200 and from 50 rows of each past one."""
+    tasks = shared_features.read(job.file("lcbench/lcbench_final_val_accuracy.npz"))
+    figures = []
+    for name, num_rows in (("features", 200), ("features_50", 50)):
+        generator = torch.Generator().manual_seed(0)
+        with job.console.status(f"{name}: {job.budget.folds} folds"):
+            results = shared_features.held_out(tasks, num_rows, job.budget.folds, generator)
+        figures += few_rows.figures(name, results, beside="learned_features")
     return figures
 
 
@@ -297,6 +333,7 @@ SECTIONS: dict[str, Callable[[Job], list[Figure]]] = {
     "real": real_data,
     "coverage": simulated_coverage,
     "jester": ratings,
+    "features": features,
 }
 
 
@@ -315,7 +352,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         prog="python -m benchmarks.priors", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--budget", choices=sorted(BUDGETS), default="quick")
-    parser.add_argument("--data", type=Path, help="the folder that holds hierarchical/ and jester/")
+    parser.add_argument("--data", type=Path, help="the folder that holds hierarchical/, jester/ and lcbench/")
     parser.add_argument("--sections", default=",".join(SECTIONS))
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes that simulate coverage")
     parser.add_argument("--out", type=Path, help="where to write the figures as JSON")

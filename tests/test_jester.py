@@ -11,7 +11,8 @@ from bayesmeta import CorrelatedArms, Data, arm_statistics
 from bayesmeta.predictive_checks import TaskMean
 from bayesmeta.random import rand, randn
 from benchmarks import jester
-from benchmarks.jester import METHODS, SHOWN, as_tasks, compare, shuffled, split_users, thinned
+from benchmarks.few_rows import SHOWN, Method, compare, figures, hidden, joined, shown, shuffled
+from benchmarks.jester import METHODS, as_tasks, split_users, thinned
 from tests.families import F64, seed
 
 NUM_JOKES = 30
@@ -19,6 +20,13 @@ EYE = torch.eye(NUM_JOKES, dtype=torch.float64)
 LEVEL = randn((NUM_JOKES,), like=F64, generator=seed(10))
 TASTE = randn((NUM_JOKES, 2), like=F64, generator=seed(11))  # of two kinds of jokes, liked by different users
 TRUTHS = {"correlated": 4.0 * TASTE @ TASTE.mT + EYE, "offset": 4.0 + EYE, "independent": 5.0 * EYE}
+
+
+def table(data: Data) -> torch.Tensor:
+    """Ratings `(users, jokes)`, NaN where there is none."""
+    found = torch.full((len(data.mask), NUM_JOKES + 1), math.nan, dtype=torch.float64)
+    joke = data.x[..., 0].long().where(data.mask, NUM_JOKES)  # padding, to a joke that does not exist
+    return found.scatter(1, joke, data.y)[:, :NUM_JOKES]
 
 
 def rated(cov: torch.Tensor, num_users: int, number: int = 0) -> Data:
@@ -42,20 +50,20 @@ def test_ratings_are_read_as_they_are(tmp_path: Path) -> None:
 
 def test_shown_and_hidden_ratings_are_apart() -> None:
     data = rated(TRUTHS["correlated"], 50)
-    users = shuffled(data, seed(1))
-    hidden, before = users.hidden.mask, torch.zeros_like(data.mask)
+    new = shuffled(data, seed(1))
+    rest, before = table(hidden(new)), torch.zeros_like(data.mask)
     for number in SHOWN:
-        shown = users.shown(number).mask
-        assert torch.equal(shown.sum(-1), data.count.clamp(max=number))
-        assert not (shown & ~data.mask).any(), "a joke that was not rated is shown"
-        assert not (before & ~shown).any(), "what was shown is not shown any more"
-        before = shown
-    assert torch.equal(before ^ hidden, data.mask), "each rating is shown or hidden, none is both"
-    assert not (before & hidden).any()
-    assert hidden[:2].sum() == 0, "users with few ratings have none to hide"
-    order = shuffled(data, seed(2)).shown(5).mask
-    assert not torch.equal(order, users.shown(5).mask), "ratings are in random order"
-    assert 0 < order[2:, NUM_JOKES // 2 :].sum() < order[2:].sum()
+        some = table(shown(new, number))
+        assert torch.equal((~some.isnan()).sum(-1), data.count.clamp(max=number))
+        assert not (before & some.isnan()).any(), "what was shown is not shown any more"
+        before = ~some.isnan()
+    assert not (before & ~rest.isnan()).any(), "a rating is both shown and hidden"
+    both = some.where(before, rest)
+    torch.testing.assert_close(both, data.y.where(data.mask, math.nan), equal_nan=True, rtol=0, atol=0)
+    assert rest[:2].isnan().all(), "users with few ratings have none to hide"
+    other = ~table(shown(shuffled(data, seed(2)), 5)).isnan()
+    assert not torch.equal(other, ~table(shown(new, 5)).isnan()), "ratings are in random order"
+    assert other[2:].sum(0).min() > 0, "every joke is shown to some"
 
 
 def test_users_are_split_and_ratings_kept_at_random() -> None:
@@ -69,18 +77,18 @@ def test_users_are_split_and_ratings_kept_at_random() -> None:
 
 
 def test_nothing_of_new_users_reaches_a_prior() -> None:
-    """What they are shown to have rated changes predictions after it was shown, and none before."""
+    """Ratings that are shown change predictions after they were shown, and none before."""
     past, new = split_users(rated(TRUTHS["correlated"], 100), seed(0))
-    users = shuffled(new, seed(1))
-    found = compare(past, users)
+    new = shuffled(new, seed(1))
+    found = compare(METHODS, past, new)
+    rows = hidden(new)
     for name, result in found.items():
-        prior = METHODS[name](past)
-        hidden, rating = users.hidden, prior.predict(new.x)
-        by_hand = TaskMean((rating.log_prob(new.y) * hidden.mask).sum(-1) / hidden.mask.sum(-1))
-        torch.testing.assert_close(result.after[0].log_score.by_task, by_hand.by_task, equal_nan=True)
-    moved = users.shown(max(SHOWN)).mask
-    others = jester.NewUsers(Data(new.x, new.y.where(~moved, 50.0), new.mask), users.place)
-    for name, result in compare(past, others).items():
+        by_hand = METHODS[name](past).predict(rows.x).log_prob(rows.y) * rows.mask
+        expected = by_hand.sum(-1) / rows.mask.sum(-1)
+        torch.testing.assert_close(result.after[0].log_score.by_task, expected, equal_nan=True)
+    y = new.y.clone()
+    y[:, : max(SHOWN)] = 50.0
+    for name, result in compare(METHODS, past, Data(new.x, y, new.mask)).items():
         same = [result.after[k].log_score.value == found[name].after[k].log_score.value for k in SHOWN]
         assert same[0], f"{name} knows ratings that were not shown"
         assert not any(same[1:]) or name in ("independent", "complete_pooling")
@@ -115,7 +123,7 @@ def test_few_ratings_of_a_joke_leave_a_baseline_finite() -> None:
         assert 0.3 < var.min() / var.median() < var.max() / var.median() < 3.0
 
 
-def gain(found: dict[str, jester.Method], better: str, worse: str, number: int) -> TaskMean:
+def gain(found: dict[str, Method], better: str, worse: str, number: int) -> TaskMean:
     a, b = (found[name].after[number].log_score.by_task for name in (better, worse))
     return TaskMean(a - b)
 
@@ -125,7 +133,7 @@ def test_the_prior_that_the_truth_has_wins(truth: str) -> None:
     """And none loses much by being able to say more."""
     every = rated(TRUTHS[truth], 600)
     past, new = split_users(every, seed(0))
-    found = compare(past, shuffled(new, seed(1)))
+    found = compare(METHODS, past, shuffled(new, seed(1)))
     order = ["correlated", "offset", "independent"]
     for number in SHOWN:
         for worse in order[order.index(truth) + 1 :]:
@@ -145,14 +153,26 @@ def test_the_prior_that_the_truth_has_wins(truth: str) -> None:
 
 def test_figures_say_what_was_found() -> None:
     past, new = split_users(rated(TRUTHS["correlated"], 100), seed(0))
-    results = compare(past, shuffled(new, seed(1)))
-    found = {figure.name: figure.value for figure in jester.figures("jester", results)}
+    results = compare(METHODS, past, shuffled(new, seed(1)))
+    found = {figure.name: figure.value for figure in figures("jester", results, beside="correlated")}
     each = results["offset"].after[5]
     assert found["jester/offset/log_score/5"] == each.log_score.value
     assert found["jester/offset/rmse/5"] == pytest.approx(each.squared_error.value**0.5)
     assert found["jester/offset/coverage/5"] == each.coverage.value
     assert found["jester/correlated/log_score_difference_se/5"] == 0.0
     assert all(math.isfinite(value) for value in found.values())
+
+
+def test_folds_are_joined_task_by_task() -> None:
+    past, new = split_users(rated(TRUTHS["correlated"], 100), seed(0))
+    new = shuffled(new, seed(1))
+    some = {name: METHODS[name] for name in ("offset", "independent")}
+    whole, parts = compare(some, past, new), [compare(some, past, new[part]) for part in (slice(10), slice(10, None))]
+    for name, result in joined(parts).items():
+        for number in SHOWN:
+            ours, theirs = result.after[number], whole[name].after[number]
+            for field in ("log_score", "squared_error", "coverage"):
+                torch.testing.assert_close(getattr(ours, field).by_task, getattr(theirs, field).by_task, equal_nan=True)
 
 
 def test_complete_pooling_has_the_mean_of_each_joke() -> None:
