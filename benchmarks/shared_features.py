@@ -74,11 +74,14 @@ class WithIntercept:
     """`LinearGaussian` of inputs to which a column of ones is added, for data without one."""
 
     linear: LinearGaussian
-    event_shape: torch.Size = torch.Size()
 
     @property
     def batch_shape(self) -> torch.Size:
         return self.linear.batch_shape
+
+    @property
+    def event_shape(self) -> torch.Size:
+        return self.linear.event_shape
 
     def condition(self, data: Data) -> "WithIntercept":
         return WithIntercept(self.linear.condition(with_intercept(data)))
