@@ -19,8 +19,8 @@ __all__ = [
 
 # where it pays to factorise all tasks column by column: found by measurement, see docs/performance.md
 LEAST_TASKS = 3000
-MOST_COLUMNS = 8
-PIECE = 32_776  # tasks at once, so that they stay in cache; no multiple of a page, see `statistics`
+MOST_COLUMNS = {torch.float32: 20, torch.float64: 12}
+PIECE = 2_000_000  # numbers at once, so that they stay in cache
 
 
 def add_outer(matrix: Tensor, vector: Tensor) -> Tensor:
@@ -54,7 +54,7 @@ def _suits_columns(matrix: Tensor) -> bool:
     """Many small matrices, the task as the last axis in memory, that no gradient is asked of."""
     differentiated = torch.is_grad_enabled() and matrix.requires_grad
     last = matrix.ndim == 3 and matrix.stride(0) == 1 and len(matrix) >= LEAST_TASKS
-    return last and matrix.shape[-1] <= MOST_COLUMNS and not differentiated
+    return last and matrix.shape[-1] <= MOST_COLUMNS.get(matrix.dtype, 0) and not differentiated
 
 
 def _factor_by_columns(matrix: Tensor) -> Tensor:
@@ -64,9 +64,10 @@ def _factor_by_columns(matrix: Tensor) -> Tensor:
     """
     tasks, dim = matrix.shape[:2]
     factor = torch.empty(dim, dim, tasks, dtype=matrix.dtype, device=matrix.device)
-    for start in range(0, tasks, PIECE):
-        out = factor[..., start : start + PIECE]
-        out.copy_(matrix[start : start + PIECE].movedim(0, -1))
+    step = PIECE // dim**2 // 64 * 64 + 8  # no multiple of a page, see `statistics`
+    for start in range(0, tasks, step):
+        out = factor[..., start : start + step]
+        out.copy_(matrix[start : start + step].movedim(0, -1))
         for j in range(dim):
             out[:j, j] = 0.0
             column = out[j:, j]

@@ -77,9 +77,12 @@ def test_gradients_flow_through_many_tasks() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
-def test_factors_by_columns_are_those_of_lapack(dtype: torch.dtype) -> None:
-    matrices = _matrices(bayesmeta.linalg.LEAST_TASKS).to(dtype)
-    by_columns = cholesky(matrices.movedim(0, -1).contiguous().movedim(-1, 0), "scatter")
+@pytest.mark.parametrize("dim", [1, 3, 12, 20])
+def test_factors_by_columns_are_those_of_lapack(dtype: torch.dtype, dim: int) -> None:
+    matrices = _matrices(6000, dim).to(dtype)  # more than a piece, where they have twenty columns
+    tasks_last = matrices.movedim(0, -1).contiguous().movedim(-1, 0)
+    assert bayesmeta.linalg._suits_columns(tasks_last) == ((dtype, dim) != (torch.float64, 20))
+    by_columns = cholesky(tasks_last, "scatter")
     rtol = 1e-10 if dtype == torch.float64 else 1e-4
     torch.testing.assert_close(by_columns, torch.linalg.cholesky(matrices), rtol=rtol, atol=rtol)
 
@@ -91,9 +94,9 @@ def test_factors_by_columns_name_the_failing_task() -> None:
         cholesky(matrices, "scatter")
 
 
-def _matrices(tasks: int) -> Tensor:
-    a = randn((tasks, 3, 3), like=F64, generator=seed(1))
-    return a @ a.mT + torch.eye(3, dtype=torch.float64)
+def _matrices(tasks: int, dim: int = 3) -> Tensor:
+    a = randn((tasks, dim, dim), like=F64, generator=seed(1))
+    return a @ a.mT + torch.eye(dim, dtype=torch.float64)
 
 
 def test_unrolled_pivots_give_the_determinant() -> None:
