@@ -26,6 +26,7 @@ from rich.table import Table
 
 from bayesmeta import Data, NormalInverseWishart
 from bayesmeta.random import randn
+from benchmarks import kernels
 from benchmarks.report import Figure, environment, write_json
 from benchmarks.stream import stream_a_table
 
@@ -34,14 +35,19 @@ PACKAGES = ["bayesmeta", "torch", "numpy", "scipy", "polars", "conjugate-models"
 
 @dataclass(frozen=True)
 class Budget:
-    """How often to repeat: `pairs` of ours and the baseline's time, `inner` of ours in each; `streams` of a table."""
+    """How often to repeat: `pairs` of ours and the baseline's time, `inner` of ours in each; `streams` of a table;
+    `kernels` on many small tasks."""
 
     pairs: int
     inner: int
     streams: int
+    kernels: int
 
 
-BUDGETS = {"quick": Budget(pairs=5, inner=7, streams=1), "full": Budget(pairs=31, inner=15, streams=5)}
+BUDGETS = {
+    "quick": Budget(pairs=5, inner=7, streams=1, kernels=3),
+    "full": Budget(pairs=31, inner=15, streams=5, kernels=31),
+}
 
 
 class MissingPeerError(Exception):
@@ -87,10 +93,16 @@ def niw_memory(budget: Budget) -> list[Figure]:
     return [Figure("speed/niw_peak_over_io", peak, "condition, peak memory over input plus output")]
 
 
+def _of_kernels(section: Callable[[int], list[Figure]]) -> Callable[[Budget], list[Figure]]:
+    return lambda budget: kernels.in_used_memory(section, budget.kernels)
+
+
 SECTIONS: dict[str, Callable[[Budget], list[Figure]]] = {
     "Normal-Inverse-Wishart, speed": niw_against_a_loop,
     "Normal-Inverse-Wishart, memory": niw_memory,
     "A table in a stream": lambda budget: stream_a_table(budget.streams),
+    "Normal-Inverse-Wishart in new memory": lambda budget: kernels.niw_in_new_memory(budget.kernels),
+    **{title: _of_kernels(section) for title, section in kernels.SECTIONS.items()},
 }
 
 
