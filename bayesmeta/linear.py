@@ -287,10 +287,10 @@ def _expectation_maximisation(prior: LinearGaussian, stats: Statistics) -> tuple
     loc, noise_var, precision = prior.loc, prior.noise_var, prior.precision
     volume = log_det(cholesky(precision, "precision"))
     for _ in range(MAX_STEPS):
-        cov = _inverses(torch.add(precision[..., None], xx / noise_var))
-        gradient, _ = _residuals(count, mean, scatter, loc[:, None])
+        cov = _inverses(torch.add(precision[..., None], xx, alpha=1.0 / noise_var.item()))
+        gradient = _gradient(count, mean, scatter, loc)
         step = (cov * gradient).sum(1) / noise_var
-        _, squares = _residuals(count, mean, scatter, loc[:, None] + step)
+        squares = _squares(count, mean, scatter, loc[:, None] + step)
         total, shift = cov.sum(-1), step.mean(-1)
         # tr(xx cov) from the covariances alone: xx / noise_var is their inverse less the precision
         expected = squares.sum() + noise_var * (num_tasks * d - (precision * total).sum())
@@ -307,13 +307,19 @@ def _expectation_maximisation(prior: LinearGaussian, stats: Statistics) -> tuple
     return LinearGaussian(loc, symmetric(precision), noise_var), gain < TOLERANCE
 
 
-def _residuals(count: Tensor, mean: Tensor, scatter: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-    """X'(y - Xw) `(d, tasks)` and the sum of (y - x'w)^2 `(tasks,)` of weights `(d, tasks)`, or `(d, 1)` for all."""
+def _gradient(count: Tensor, mean: Tensor, scatter: Tensor, loc: Tensor) -> Tensor:
+    """X'(y - X loc) `(d, tasks)`."""
+    d = len(loc)
+    level = mean[d] - loc @ mean[:d]
+    return torch.addcmul(scatter[:d, d] - loc @ scatter[:d, :d], count * level, mean[:d])
+
+
+def _squares(count: Tensor, mean: Tensor, scatter: Tensor, weights: Tensor) -> Tensor:
+    """The sum of (y - x'w)^2 of each task's weights `(d, tasks)`."""
     d = len(weights)
     centred = scatter[:, d] - (scatter[:, :d] * weights).sum(1)
     level = mean[d] - (mean[:d] * weights).sum(0)
-    gradient = torch.addcmul(centred[:d], count * level, mean[:d])
-    return gradient, centred[d] - (centred[:d] * weights).sum(0) + count * level.square()
+    return centred[d] - (centred[:d] * weights).sum(0) + count * level.square()
 
 
 def _inverses(matrix: Tensor) -> Tensor:
