@@ -24,11 +24,12 @@ __all__ = ["Fit", "disagreement", "fit_ours", "fit_statsmodels", "simulate", "ti
 
 @dataclass(frozen=True)
 class Fit:
-    """What either side found, and the seconds it took."""
+    """What either side found, its log likelihood, and the seconds it took."""
 
     loc: np.ndarray
     covariance: np.ndarray
     noise_var: float
+    log_likelihood: float
     seconds: float
 
 
@@ -54,7 +55,8 @@ def fit_ours(tasks: Data, *, repeats: int) -> Fit:
         prior = LinearGaussian.initial(tasks).fit(tasks, hyperprior_weight=0.0)
         seconds.append(time.perf_counter() - start)
     covariance = torch.linalg.inv(prior.precision)
-    return Fit(prior.loc.numpy(), covariance.numpy(), float(prior.noise_var), statistics.median(seconds))
+    value = float(prior.log_evidence(tasks).sum())
+    return Fit(prior.loc.numpy(), covariance.numpy(), float(prior.noise_var), value, statistics.median(seconds))
 
 
 def fit_statsmodels(tasks: Data, *, method: str = "lbfgs") -> Fit:
@@ -75,7 +77,7 @@ def fit_statsmodels(tasks: Data, *, method: str = "lbfgs") -> Fit:
         start = time.perf_counter()
         found = model.fit(reml=False, method=method)
         seconds = time.perf_counter() - start
-    return Fit(np.asarray(found.fe_params), np.asarray(found.cov_re), float(found.scale), seconds)
+    return Fit(np.asarray(found.fe_params), np.asarray(found.cov_re), float(found.scale), float(found.llf), seconds)
 
 
 def disagreement(left: Fit, right: Fit) -> float:

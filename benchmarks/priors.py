@@ -140,7 +140,9 @@ def known_answers(job: Job) -> list[Figure]:
             continue
         tasks = DATA_SETS[name].read(job.table(DATA_SETS[name].file))
         ours = fit_ours(tasks, repeats=1)
-        apart = disagreement(ours, fit_statsmodels(tasks))
+        # lbfgs ends below the maximum on hsb82
+        theirs = max((fit_statsmodels(tasks, method=m) for m in ("lbfgs", "powell")), key=lambda f: f.log_likelihood)
+        apart = disagreement(ours, theirs)
         figures.append(Figure(f"known/{name}_vs_statsmodels", apart, "largest difference, in standard deviations"))
         if name == "sleepstudy":
             worst = max(abs(found / LME4_SLEEPSTUDY[key] - 1.0) for key, found in named(ours).items())
