@@ -1,36 +1,108 @@
-"""The examples of docs/checks.md run as they stand, one after another."""
+"""The examples of every page run as they stand, one after another, and what pages name and link to is there."""
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import matplotlib
 import pytest
 
-PAGE = Path(__file__).parent.parent / "docs" / "checks.md"
-EXAMPLES = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.S)
+import bayesmeta
+
+ROOT = Path(__file__).parent.parent
+PAGES = sorted((ROOT / "docs").glob("*.md"))
+CHECKS, CHOOSING = ROOT / "docs" / "checks.md", ROOT / "docs" / "choosing.md"
+LINKING = [*PAGES, ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
+# that one makes a module and an installed package of its examples, which test_extending.py does
+WITH_EXAMPLES = [page for page in PAGES if "```python\n" in page.read_text() and page.name != "extending.md"]
 
 
-def test_the_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def examples_of(page: Path) -> list[str]:
+    return re.findall(r"```python\n(.*?)```", page.read_text(), re.S)
+
+
+def run(page: Path) -> dict[str, object]:
+    """The names that the examples of a page leave behind."""
+    names: dict[str, object] = {}
+    for example in examples_of(page):
+        exec(compile(example, page.name, "exec"), names)
+    return names
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An empty folder to run in, and to leave figures in."""
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
     monkeypatch.chdir(tmp_path)
-    names: dict[str, object] = {}
-    assert len(EXAMPLES) == 2
-    for example in EXAMPLES:
-        exec(compile(example, "checks.md", "exec"), names)
+    yield tmp_path
     plt.close("all")
+
+
+def test_pages_with_examples_are_found() -> None:
+    assert {page.name for page in WITH_EXAMPLES} >= {"checks.md", "choosing.md"}
+
+
+@pytest.mark.parametrize("page", [p for p in WITH_EXAMPLES if p != CHECKS], ids=lambda page: page.name)
+def test_the_examples_run(page: Path, elsewhere: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run(page)
+    assert capsys.readouterr().out
+
+
+def test_the_examples_on_checks_find_the_learned_prior_better(
+    elsewhere: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert len(examples_of(CHECKS)) == 2
+    best = run(CHECKS)["ranking"][0]  # type: ignore[index]
     assert "learned: -13." in capsys.readouterr().out
-    assert (tmp_path / "checks.png").stat().st_size > 10_000
-    best = names["ranking"][0]  # type: ignore[index]
+    assert (elsewhere / "checks.png").stat().st_size > 10_000
     assert best.name == "learned"
 
 
 def test_every_check_of_the_page_exists() -> None:
     from bayesmeta import calibration, comparison, plots, predictive_checks
 
-    table = [row.split("|")[2:4] for row in PAGE.read_text().splitlines() if row.startswith("| ") and "`" in row]
+    table = [row.split("|")[2:4] for row in CHECKS.read_text().splitlines() if row.startswith("| ") and "`" in row]
     named = set(re.findall(r"`(\w+)`", " ".join(cell for row in table for cell in row)))
     assert len(named) >= 15
     exported = {name for module in (calibration, comparison, plots, predictive_checks) for name in module.__all__}
     assert named <= exported
+
+
+def test_every_family_can_be_chosen() -> None:
+    exported = {name: getattr(bayesmeta, name) for name in bayesmeta.__all__}
+    families = {
+        name
+        for name, each in exported.items()
+        if isinstance(each, type) and hasattr(each, "initial") and hasattr(each, "condition")
+    }
+    assert len(families) >= 15
+    # what its list explains comes first in an item, in bold; what other items or tables say does not count
+    explained = {
+        name
+        for line in CHOOSING.read_text().splitlines()
+        if line.startswith("- **")
+        for name in re.findall(r"\*\*`([\w.]+)`\*\*", line)
+    }
+    assert families | {"Mixture", "bo.TuningPrior"} <= explained
+    assert {name for name in explained if "." not in name} <= exported.keys()
+
+
+@pytest.mark.parametrize("page", LINKING, ids=lambda page: page.name)
+def test_links_lead_to_files_and_headings(page: Path) -> None:
+    links = re.findall(r"\]\(([^)\s]+)\)", re.sub(r"```.*?```", "", page.read_text(), flags=re.S))
+    for link in links:
+        if link.startswith(("http://", "https://")):
+            continue
+        file, _, heading = link.partition("#")
+        target = (page.parent / file).resolve() if file else page
+        assert target.exists(), f"{page.name} links to {link}, which does not exist"
+        if heading:
+            assert heading in anchors_of(target), f"{page.name} links to {link}, a heading that does not exist"
+
+
+def anchors_of(page: Path) -> set[str]:
+    """Headings as GitHub names them: small letters, hyphens for spaces, no other signs."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(), re.M)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
