@@ -285,7 +285,7 @@ def _expectation_maximisation(prior: LinearGaussian, stats: Statistics) -> tuple
     xx = torch.addcmul(scatter[:d, :d], count * mean[:d, None], mean[None, :d])
     tiny = torch.finfo(torch.float64).tiny
     loc, noise_var, precision = prior.loc, prior.noise_var, prior.precision
-    volume = log_det(cholesky(precision, "precision"))
+    volume, before = log_det(cholesky(precision, "precision")), 0.0
     for _ in range(MAX_STEPS):
         cov = _inverses(torch.add(precision[..., None], xx, alpha=1.0 / noise_var.item()))
         gradient = _gradient(count, mean, scatter, loc)
@@ -302,9 +302,11 @@ def _expectation_maximisation(prior: LinearGaussian, stats: Statistics) -> tuple
         gain = 0.5 * float(num_tasks * moved / num_rows + ratio - 1.0 - ratio.log())
         loc, noise_var, precision = loc + shift, noise_var * ratio, torch.cholesky_inverse(factor)
         volume = -log_det(factor)
-        if gain < TOLERANCE:
+        # steps gain by a constant share of the last: all that are to come, where that is less than one half
+        left, before = gain * min(gain / max(before - gain, gain), 1.0) if gain > 0 else 0.0, gain
+        if left < TOLERANCE:
             break
-    return LinearGaussian(loc, symmetric(precision), noise_var), gain < TOLERANCE
+    return LinearGaussian(loc, symmetric(precision), noise_var), left < TOLERANCE
 
 
 def _gradient(count: Tensor, mean: Tensor, scatter: Tensor, loc: Tensor) -> Tensor:
