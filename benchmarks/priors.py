@@ -124,8 +124,8 @@ def against_statsmodels(job: Job) -> list[Figure]:
     suffix = "" if tasks == 1000 else f"_{tasks}_tasks"
     return [
         Figure(f"speed/hier_lr_vs_statsmodels{suffix}", ratio, f"fit of {tasks} tasks, times faster than MixedLM"),
-        Figure(f"speed/hier_lr_s{suffix}", ours.seconds, "from rows to prior, seconds"),
-        Figure(f"speed/hier_lr_statsmodels_s{suffix}", theirs.seconds, "MixedLM.fit by lbfgs, seconds"),
+        Figure(f"speed/hier_lr_s{suffix}", ours.seconds, "from rows to prior, CPU seconds"),
+        Figure(f"speed/hier_lr_statsmodels_s{suffix}", theirs.seconds, "MixedLM.fit by lbfgs, CPU seconds"),
         Figure(
             f"speed/hier_lr_difference{suffix}", apart, "largest difference of the estimates, in standard deviations"
         ),
