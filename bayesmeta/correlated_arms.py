@@ -35,6 +35,9 @@ from bayesmeta.validation import require_columns, require_enough_tasks, require_
 
 __all__ = ["ArmFunctions", "CorrelatedArms", "arm_statistics"]
 
+SHARE_OF_NOISE = 0.1  # of the variance, where rows cannot tell noise from what arms vary by
+LARGEST_CORRELATION = 0.9  # of two arms of an initial prior: each keeps something of its own
+
 
 @dataclass(frozen=True, eq=False)
 class CorrelatedArms(TensorFields):
@@ -68,14 +71,16 @@ class CorrelatedArms(TensorFields):
 
     @classmethod
     def initial(cls, tasks: Data | Statistics, *, num_arms: int | None = None) -> "CorrelatedArms":
-        """A weak prior on the scale of `tasks`: arms have their own level and vary between tasks independently.
+        """A weak prior on the scale of `tasks`: arms have their own level and, less that, vary between tasks alike.
 
-        Half of the variance of rows about the level of their arm is between tasks. The noise is what rows of one arm
-        in one task differ by; where no arm has two rows in a task, it is the other half.
+        Half of the variance of rows about the level of their arm is between tasks, and the noise is what rows of one
+        arm in one task differ by. Where no arm has two rows in a task, the two cannot be told apart: a tenth of the
+        variance is called noise, and the rest is between tasks. Arms that `tasks` show all have the same covariance
+        with each other, found by moments, and less of it where tasks are few.
 
         Args:
             num_arms: K, by default the arms up to the greatest that `tasks` show. Arms that none shows have the mean
-                level of the others.
+                level of the others, and share nothing with them.
         """
         if isinstance(tasks, Statistics):
             num_arms = tasks.batch_shape[-1]
@@ -92,8 +97,11 @@ class CorrelatedArms(TensorFields):
         var = var.where(var > 0, 1.0)  # rows that do not vary say nothing of their scale
         freedom = (stats.count - 1.0).clamp(min=0.0).sum()
         within = stats.scatter.sum() / freedom.clamp(min=1.0)
-        noise_var = within.where((freedom > 0) & (within > 0), 0.5 * var)
-        scale_tril = (0.5 * var).sqrt() * torch.eye(len(level)).to(level)
+        told_apart = (freedom > 0) & (within > 0)
+        noise_var = within.where(told_apart, SHARE_OF_NOISE * var)
+        between = (0.5 * var).where(told_apart, var - noise_var)
+        shared = torch.minimum(_shared_covariance(stats, level), LARGEST_CORRELATION * between) * seen
+        scale_tril = cholesky(shared.sqrt() * shared.sqrt()[:, None] + (between - shared).diag(), "covariance of arms")
         return cls(level, scale_tril, noise_var).to(tasks.y if isinstance(tasks, Data) else level)
 
     @property
@@ -264,6 +272,20 @@ def arm_statistics(data: Data, num_arms: int) -> Statistics:
     origin = total(y) / count.clamp(min=1.0)
     centred = (y - origin.gather(-1, arm)).where(data.mask, 0.0)
     return Statistics(count, origin[..., None], total(centred)[..., None], total(centred.square())[..., None, None])
+
+
+def _shared_covariance(stats: Statistics, level: Float64[Tensor, " k"]) -> Tensor:
+    """What errors of different arms of a task share: the mean of their products, over pairs of rows of all tasks.
+
+    It is averaged with K + 3 tasks whose arms share nothing, as many as the hyperprior of `fit` is worth, as few tasks
+    say little of it. Tasks of different size are as many as the equal ones from which a mean is as precise.
+    """
+    error = stats.count * stats.mean_from(level[:, None])[..., 0]  # summed over rows
+    products = error.sum(-1).square() - error.square().sum(-1)
+    pairs = stats.count.sum(-1).square() - stats.count.square().sum(-1)
+    num_tasks = pairs.sum().square() / pairs.square().sum().clamp(min=1.0)
+    share = num_tasks / (num_tasks + len(level) + 3.0)
+    return (share * products.sum() / pairs.sum().clamp(min=1.0)).clamp(min=0.0)
 
 
 def _per_arm(data: Data | Statistics, num_arms: int) -> Statistics:

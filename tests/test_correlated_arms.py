@@ -12,7 +12,8 @@ import torch
 from bayesmeta import CorrelatedArms, Data, Hyperposterior, LimitWarning, LinearGaussian, arm_statistics
 from bayesmeta.correlated_arms_training import _Seen, expectation_maximisation
 from bayesmeta.hyperparameters import most_probable
-from bayesmeta.random import randn
+from bayesmeta.predictive_checks import coverage, log_score
+from bayesmeta.random import rand, randn
 from tests.families import F64, seed
 
 LOC = torch.tensor([0.5, -1.0, 2.0, 0.0], dtype=torch.float64)
@@ -200,6 +201,45 @@ def test_noise_that_cannot_be_told_from_spread_does_not_run_away() -> None:
     assert 1e-3 < (fitted.noise_var / initial.noise_var).item() < 10.0
     total = fitted.cov + fitted.noise_var * torch.eye(4)
     torch.testing.assert_close(total, means.T.cov(), rtol=0, atol=0.1)
+
+
+def test_few_rows_of_many_arms_with_one_offset() -> None:
+    """A fifth of 30 arms per task, one row each: what is learned predicts nearly as well as the truth, and covers."""
+    g, level = seed(2), randn((30,), like=F64, generator=seed(5))
+    truth = CorrelatedArms(level, torch.linalg.cholesky(0.4 + 0.5 * torch.eye(30, dtype=torch.float64)), F64 + 0.1)
+    means = truth.sample_params(700, generator=g)
+    y = means + truth.noise_var.sqrt() * randn(means.shape, like=F64, generator=g)
+    x = torch.arange(30)[:, None].expand(700, 30, 1)
+    past, new = Data(x, y, rand(y.shape, like=F64, generator=g) < 0.2)[:300], Data.of(x, y)[300:]
+    fitted = CorrelatedArms.initial(past, num_arms=30).fit(past)
+    shown, hidden = new.rows(slice(10)), new.rows(slice(10, None))
+    for prior, best, most in ((fitted, truth, 0.02), (fitted.condition(shown), truth.condition(shown), 0.065)):
+        assert log_score(best, hidden).value - log_score(prior, hidden).value < most, "nats per row"
+    assert coverage(fitted, hidden, generator=g).value == pytest.approx(0.9, abs=0.02)
+
+
+def test_initial_arms_share_what_those_of_past_tasks_share() -> None:
+    """Their covariance by moments, averaged with K + 3 tasks that share nothing."""
+    cov = 0.3 + 0.7 * torch.eye(4, dtype=torch.float64)
+    tasks = simulate(CorrelatedArms(LOC, torch.linalg.cholesky(cov), F64 + 0.3), 2000, 6)
+    initial = CorrelatedArms.initial(tasks, num_arms=5)
+    shared = initial.cov[:4, :4][~torch.eye(4, dtype=torch.bool)]
+    torch.testing.assert_close(shared, torch.full_like(shared, 0.3), rtol=0, atol=0.09)
+    assert (initial.cov[4, :4] == 0.0).all(), "no task shows this arm"
+    # less their levels, products of 0, 4 and 0
+    y = torch.tensor([[3.0, 1.0], [-1.0, -1.0], [1.0, 3.0]], dtype=torch.float64)
+    for repeats in (1, 10):
+        alike = Data.of(ALL[:2].expand(3 * repeats, 2, 1), y.repeat(repeats, 1))
+        expected = 4.0 / 3.0 * 3 * repeats / (3 * repeats + 5)
+        assert CorrelatedArms.initial(alike).cov[0, 1].item() == pytest.approx(expected, rel=1e-10)
+
+
+def test_a_tenth_is_noise_where_no_arm_has_two_rows_in_a_task() -> None:
+    tasks = Data.of(ALL.expand(300, 4, 1), 3.0 * randn((300, 4), like=F64, generator=seed(4)))
+    initial = CorrelatedArms.initial(tasks)
+    variance = initial.predict(ALL).variance
+    torch.testing.assert_close(initial.noise_var / variance, F64.new_full((4,), 0.1), rtol=1e-10, atol=0)
+    assert variance[0].item() == pytest.approx(9.0, rel=5 * (2 / 1200) ** 0.5)
 
 
 def test_one_arm_is_a_normal_mean() -> None:
