@@ -67,11 +67,12 @@ class LinearGaussian(TensorFields):
         require_positive("noise_var", self.noise_var)
 
     @classmethod
-    def initial(cls, tasks: Data) -> "LinearGaussian":
+    def initial(cls, tasks: Data | Statistics) -> "LinearGaussian":
         """A weak prior on the scale of `tasks`: each weight alone could explain all the variance of y."""
-        x_var, y_var = _mean_square(tasks.x, tasks.mask), _mean_square(tasks.y[..., None], tasks.mask)[0]
-        precision = torch.diag_embed(x_var / y_var)
-        return cls(torch.zeros_like(x_var), precision, y_var).to(tasks.y)
+        square = _mean_squares(tasks)
+        x_var, y_var = square[:-1], square[-1]
+        prior = cls(torch.zeros_like(x_var), torch.diag_embed(x_var / y_var), y_var)
+        return prior.to(tasks.y if isinstance(tasks, Data) else square)
 
     @property
     def batch_shape(self) -> torch.Size:
@@ -219,11 +220,20 @@ class LinearFunctions:
         return Normal(mean, self.noise_var[..., None].sqrt().expand_as(mean))
 
 
-def _mean_square(rows: Tensor, mask: Tensor) -> Tensor:
-    """Of each column of all rows together; one where it is zero, and says nothing of the column's scale."""
-    rows = rows.double() if bool(mask.all()) else rows.double().masked_fill(~mask[..., None], 0.0)
-    mean = rows.square().flatten(0, -2).sum(0) / mask.sum().clamp(min=1.0)
+def _mean_squares(tasks: Data | Statistics) -> Tensor:
+    """Of each column of (x, y), all rows together; one where it is zero, and says nothing of the column's scale."""
+    if isinstance(tasks, Statistics):
+        pooled = tasks.pooled()
+        mean = pooled.raw_second.diagonal() / pooled.count.clamp(min=1.0)
+    else:
+        mean = torch.cat([_sum_of_squares(z, tasks.mask) for z in (tasks.x, tasks.y[..., None])])
+        mean = mean / tasks.mask.sum().clamp(min=1.0)
     return mean.where(mean > 0, 1.0)
+
+
+def _sum_of_squares(rows: Tensor, mask: Tensor) -> Tensor:
+    rows = rows.double() if bool(mask.all()) else rows.double().masked_fill(~mask[..., None], 0.0)
+    return rows.square().flatten(0, -2).sum(0)
 
 
 def _update(loc: Tensor, precision: Tensor, noise_var: Tensor, stats: Statistics) -> tuple[Tensor, Tensor]:

@@ -76,7 +76,7 @@ class LinearNormalInverseGamma(TensorFields):
         require_positive("rate", self.rate)
 
     @classmethod
-    def initial(cls, tasks: Data) -> "LinearNormalInverseGamma":
+    def initial(cls, tasks: Data | Statistics) -> "LinearNormalInverseGamma":
         """A weak prior on the scale of `tasks`: noise of half of all variance, weights that could explain it all."""
         start = LinearGaussian.initial(tasks)
         noise_var = 0.5 * start.noise_var

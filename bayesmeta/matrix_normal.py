@@ -81,7 +81,7 @@ class MatrixNormalInverseWishart(TensorFields):
         require_positive(f"df - {m - 1}, its excess over m - 1,", self.df - (m - 1))
 
     @classmethod
-    def initial(cls, tasks: Data) -> "MatrixNormalInverseWishart":
+    def initial(cls, tasks: Data | Statistics) -> "MatrixNormalInverseWishart":
         """A weak prior on the scale of `tasks`: noise of half of all variance, weights that could explain it all."""
         stats = Statistics.of(tasks).pooled()
         d = stats.num_inputs

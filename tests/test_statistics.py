@@ -1,5 +1,7 @@
 """Statistics add, whatever the order, the padding, or how far the rows sit from zero."""
 
+import dataclasses
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -8,7 +10,7 @@ from torch import Tensor
 
 from bayesmeta import Data, Statistics
 from bayesmeta.random import randn
-from tests.families import F64, seed
+from tests.families import F64, FAMILIES, seed
 
 
 def tasks(lengths: list[int], number: int = 0, offset: float = 0.0, d: int = 2) -> Data:
@@ -162,3 +164,30 @@ def test_statistics_pass_through_and_leave_the_rows_alone() -> None:
     alone = Data.of(None, torch.ones(2, 3, dtype=torch.float64))
     Statistics.of(alone)
     assert (alone.y == 1.0).all()
+
+
+REDUCED = [
+    "beta_bernoulli",
+    "dirichlet_categorical",
+    "gamma_exponential",
+    "gamma_poisson",
+    "linear_gaussian",
+    "linear_normal_inverse_gamma",
+    "matrix_normal_inverse_wishart",
+    "normal_inverse_gamma",
+    "normal_inverse_wishart",
+]
+
+
+@pytest.mark.parametrize("name", REDUCED)
+def test_a_prior_is_learned_from_statistics_as_from_rows(name: str) -> None:
+    """What `from_parquet` gives is enough: the start, the prior and its posteriors are the same."""
+    family = FAMILIES[name]
+    data = family.tasks([7, 9, 12, 8, 10])
+    stats, kind = Statistics.of(data), type(family.prior)
+    by_rows, by_statistics = kind.initial(data), kind.initial(stats)
+    for a, b in ((by_rows, by_statistics), (by_rows.fit(data), by_statistics.fit(stats))):
+        for field in dataclasses.fields(a):
+            value = getattr(a, field.name)
+            if isinstance(value, Tensor):
+                torch.testing.assert_close(value, getattr(b, field.name), rtol=1e-6, atol=1e-8)
