@@ -217,10 +217,12 @@ class NormalInverseWishart(TensorFields):
             *(Hyperparameter(f"below_diagonal[{i}]", value, 2.0) for i, value in enumerate(packed[d:])),
         ]
 
+        of_units = 0.5 * stats.count * log_det(unit)
+
         def evidence(vector: Tensor) -> Tensor:
             prior = natural(vector[..., None, :])
             (volume,) = _posterior_volume(prior, standard)
-            return _log_evidence(prior, standard, volume) - 0.5 * stats.count * log_det(unit)
+            return _log_evidence(prior, standard, volume) - of_units
 
         return Hyperparameters(entries, evidence, build, pooled.count.item())
 
@@ -267,17 +269,23 @@ Natural = tuple[Tensor, Tensor, Tensor, Tensor]
 
 
 def _update(prior: Natural, stats: Statistics) -> Natural:
-    loc, pseudo_count, df, scatter = prior
+    loc, pseudo_count, df, _ = prior
     shift, total = stats.mean_from(loc), pseudo_count + stats.count
+    moved = loc + (stats.count / total)[..., None] * shift
+    return moved, total, df + stats.count, _posterior_scatter(prior, stats, shift, total)
+
+
+def _posterior_scatter(prior: Natural, stats: Statistics, shift: Tensor, total: Tensor) -> Tensor:
+    """`shift` of the rows' mean from loc, `total` of the counts."""
     # a root on both sides makes the product symmetric to the last digit
-    root = shift * (stats.count.sqrt() * (pseudo_count / total).sqrt())[..., None]
-    scatter = add_outer(scatter + stats.scatter, root)
-    return loc + (stats.count / total)[..., None] * shift, total, df + stats.count, scatter
+    root = shift * (stats.count.sqrt() * (prior[1] / total).sqrt())[..., None]
+    return add_outer(prior[3] + stats.scatter, root)
 
 
 def _posterior_volume(prior: Natural, stats: Statistics) -> tuple[Tensor]:
     """log|scatter| of the posterior."""
-    *_, scatter = _update(prior, stats)
+    loc, pseudo_count, *_ = prior
+    scatter = _posterior_scatter(prior, stats, stats.mean_from(loc), pseudo_count + stats.count)
     return (log_det_of(scatter, "scatter"),)
 
 
