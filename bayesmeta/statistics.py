@@ -27,6 +27,7 @@ LEAST_TASKS = 1000
 COLUMNS = range(3, 9)
 MOST_ROWS = 32
 PIECE = 400_000  # numbers that are reduced at once: a few megabytes, so that they stay in cache
+ROOM = 4_000_000  # numbers, most never touched: glibc keeps twice the largest block that was freed, see the same page
 
 
 @dataclass(frozen=True, eq=False)
@@ -231,7 +232,7 @@ def _reduce_by_task(data: Data, count: Tensor, padded: bool, order: int) -> Mome
     origin, first = like.new_empty(k, tasks), like.new_empty(k, tasks)
     second = like.new_empty(k, k, tasks) if order == 2 else None
     step = min(_piece(PIECE // max(1, n * k)), tasks)
-    room = like.new_empty(n * k * step)  # one for all pieces: memory new to the process costs more than the sums
+    room = like.new_empty(max(n * k * step, ROOM))  # one for all pieces: new memory costs more than the sums
     for start in range(0, tasks, step):
         at = slice(start, min(start + step, tasks))
         pads = ~data.mask[at].mT[:, None] if padded and not bool(data.mask[at].all()) else None
