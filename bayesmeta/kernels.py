@@ -23,7 +23,14 @@ PIECE = 8200  # tasks; no multiple of a page, see `statistics`
 LEAST_TASKS = 2 * PIECE
 
 
-def over_tasks(function: Callable[[P, Statistics], Out], prior: P, stats: Statistics, batch_shape: torch.Size) -> Out:
+def over_tasks(
+    function: Callable[[P, Statistics], Out],
+    prior: P,
+    stats: Statistics,
+    batch_shape: torch.Size,
+    *,
+    fusable: bool = True,
+) -> Out:
     """`function(prior, stats)`, run as many small tasks allow.
 
     Args:
@@ -31,6 +38,7 @@ def over_tasks(function: Callable[[P, Statistics], Out], prior: P, stats: Statis
         prior: fields of one prior, or of one per task, led by `batch_shape`.
         stats: of tasks, on one axis for anything to be gained.
         batch_shape: of the prior.
+        fusable: whether a compiler can unroll `function`.
 
     Raises:
         ValueError: what `function` raises.
@@ -39,7 +47,7 @@ def over_tasks(function: Callable[[P, Statistics], Out], prior: P, stats: Statis
     differentiated = torch.is_grad_enabled() and any(t.requires_grad for t in (*prior, stats.first))
     if tasks < LEAST_TASKS or tuple(batch_shape) not in ((), (tasks,)) or differentiated:
         return function(prior, stats)
-    if stats.first.shape[-1] <= MOST_COLUMNS:
+    if fusable and stats.first.shape[-1] <= MOST_COLUMNS:
         out: Out | None = run_fused(function, prior, stats)
         # a fused kernel cannot name a task that has no answer: where there is one, the plain function says so
         if out is not None and all(bool(field.sum().isfinite()) for field in out):

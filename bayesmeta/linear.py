@@ -24,6 +24,7 @@ from bayesmeta.correlations import LARGEST_TILT, TOGETHER, pack_scales, scale_tr
 from bayesmeta.data import Data
 from bayesmeta.fields import LearnedFrom, TensorFields
 from bayesmeta.hyperparameters import Hyperparameter, Hyperparameters, most_probable
+from bayesmeta.kernels import over_tasks
 from bayesmeta.linalg import cholesky, log_det, solve, symmetric
 from bayesmeta.random import randn
 from bayesmeta.statistics import Statistics
@@ -85,7 +86,7 @@ class LinearGaussian(TensorFields):
     def condition(self, data: Data | Statistics) -> "LinearGaussian":
         """Posterior of the weights after the rows of `data`; batch_shape broadcasts with its tasks."""
         stats = self._statistics(data)
-        precision, loc = _update(self.loc, self.precision, self.noise_var, stats)
+        loc, precision = over_tasks(_update, self._natural(), stats, self.batch_shape, fusable=False)
         batch = loc.shape[:-1]
         return self._replace(
             loc=loc, precision=precision.expand(*batch, -1, -1), noise_var=self.noise_var.expand(batch)
@@ -115,8 +116,8 @@ class LinearGaussian(TensorFields):
     def log_evidence(self, data: Data | Statistics) -> Tensor:
         """log N(y; X loc, X precision^-1 X' + noise_var I) for each task."""
         stats = self._statistics(data)
-        precision, loc = _update(self.loc, self.precision, self.noise_var, stats)
-        return _log_evidence(self.loc, self.precision, self.noise_var, stats, precision, loc).to(self.loc)
+        (evidence,) = over_tasks(_log_evidence, self._natural(), stats, self.batch_shape, fusable=False)
+        return evidence.to(self.loc)
 
     def sample_params(self, num_draws: int, *, generator: Generator | None = None) -> Tensor:
         """Weights `(num_draws, *batch, d)`."""
@@ -196,6 +197,9 @@ class LinearGaussian(TensorFields):
         root = torch.linalg.solve_triangular(unit, prior._unit(), upper=False)
         return torch.cat([loc, pack_scales(root), (prior.noise_var / self.noise_var.double()).log()[None]])
 
+    def _natural(self) -> "Natural":
+        return self.loc, self.precision, self.noise_var
+
     def _statistics(self, data: Data | Statistics) -> Statistics:
         require_columns(data, num_inputs=self.loc.shape[-1], event_shape=self.event_shape)
         return Statistics.of(data)
@@ -236,8 +240,12 @@ def _sum_of_squares(rows: Tensor, mask: Tensor) -> Tensor:
     return rows.square().flatten(0, -2).sum(0)
 
 
-def _update(loc: Tensor, precision: Tensor, noise_var: Tensor, stats: Statistics) -> tuple[Tensor, Tensor]:
-    """Posterior precision and mean of the weights, in the dtype of `loc`."""
+Natural = tuple[Tensor, Tensor, Tensor]
+
+
+def _update(prior: Natural, stats: Statistics) -> tuple[Tensor, Tensor]:
+    """Posterior mean and precision of the weights, in the dtype of `loc`."""
+    loc, precision, noise_var = prior
     d, raw = loc.shape[-1], stats.raw_second
     xx, xy = raw[..., :d, :d], raw[..., :d, d]
     scale = noise_var.double()[..., None]
@@ -245,7 +253,7 @@ def _update(loc: Tensor, precision: Tensor, noise_var: Tensor, stats: Statistics
     # the step from loc, not the mean itself, so that no rows change nothing and large locs lose no digits
     gradient = (xy - (xx @ loc.double()[..., None])[..., 0]) / scale
     mean = loc.double() + solve(cholesky(total, "precision"), gradient)
-    return total.to(loc), mean.to(loc)
+    return mean.to(loc), total.to(loc)
 
 
 def sum_of_squares(stats: Statistics, weights: Tensor) -> Tensor:
@@ -256,16 +264,15 @@ def sum_of_squares(stats: Statistics, weights: Tensor) -> Tensor:
     return centred + stats.count * (mean[..., d] - (mean[..., :d] * weights).sum(-1)).square()
 
 
-def _log_evidence(
-    prior_loc: Tensor, prior_precision: Tensor, noise_var: Tensor, stats: Statistics, precision: Tensor, loc: Tensor
-) -> Tensor:
-    """Log evidence, given the posterior; Bishop (2006), equation 3.86, for any prior mean."""
-    start, noise_var = prior_precision.double(), noise_var.double()
-    shift = (loc - prior_loc).double()
+def _log_evidence(prior: Natural, stats: Statistics) -> tuple[Tensor]:
+    """Log evidence by way of the posterior; Bishop (2006), equation 3.86, for any prior mean."""
+    loc, precision = _update(prior, stats)
+    start, noise_var = prior[1].double(), prior[2].double()
+    shift = (loc - prior[0]).double()
     penalty = (shift * (start @ shift[..., None])[..., 0]).sum(-1)
     volume = log_det(cholesky(precision.double(), "precision")) - log_det(cholesky(start, "precision"))
     fit = sum_of_squares(stats, loc) / noise_var
-    return -0.5 * (stats.count * (2.0 * math.pi * noise_var).log() + volume + fit + penalty)
+    return (-0.5 * (stats.count * (2.0 * math.pi * noise_var).log() + volume + fit + penalty),)
 
 
 def _whitened_log_evidence(loc: Tensor, root: Tensor, noise_var: Tensor, stats: Statistics) -> Tensor:

@@ -13,7 +13,7 @@ import bayesmeta.kernels
 import bayesmeta.linalg
 import bayesmeta.statistics
 from bayesmeta import Data, NormalInverseWishart, Statistics
-from bayesmeta.linalg import cholesky, log_det_of
+from bayesmeta.linalg import cholesky, log_det_of, solve
 from bayesmeta.random import randn
 from tests.families import F64, FAMILIES, seed
 
@@ -59,6 +59,21 @@ def test_posteriors_and_evidence_of_many_tasks_are_those_of_few() -> None:
         torch.testing.assert_close(evidence_of_own[at], own.log_evidence(data[at]), rtol=1e-10, atol=1e-12)
 
 
+def test_linear_posteriors_and_evidence_of_many_tasks_are_those_of_few() -> None:
+    g = seed(0)
+    x, y = randn((TASKS, 4, 3), like=F64, generator=g), randn((TASKS, 4), like=F64, generator=g) + 5.0
+    data = Data(x, y, torch.rand(TASKS, 4, generator=g) < 0.7)
+    prior = FAMILIES["linear_gaussian"].prior
+    priors = prior.condition(data.rows(slice(1)))  # a prior for each task
+    for start, of_few in ((prior, lambda at: prior), (priors, lambda at: prior.condition(data[at].rows(slice(1))))):
+        posterior, evidence = start.condition(data), start.log_evidence(data)
+        for at in small(data)[::5]:
+            few = of_few(at).condition(data[at])
+            torch.testing.assert_close(posterior.loc[at], few.loc, rtol=1e-10, atol=1e-12)
+            torch.testing.assert_close(posterior.precision[at], few.precision, rtol=1e-10, atol=0)
+            torch.testing.assert_close(evidence[at], of_few(at).log_evidence(data[at]), rtol=1e-10, atol=1e-12)
+
+
 def test_a_task_of_many_is_named_by_its_place_among_all() -> None:
     rows = many(offset=0.0).y.clone()
     rows[TASKS - 3] *= 1e200  # whose square is infinite
@@ -85,6 +100,13 @@ def test_factors_by_columns_are_those_of_lapack(dtype: torch.dtype, dim: int) ->
     by_columns = cholesky(tasks_last, "scatter")
     rtol = 1e-10 if dtype == torch.float64 else 1e-4
     torch.testing.assert_close(by_columns, torch.linalg.cholesky(matrices), rtol=rtol, atol=rtol)
+
+
+def test_solutions_by_columns_are_those_of_lapack() -> None:
+    factor = torch.linalg.cholesky(_matrices(6000, 5))
+    vector = randn((6000, 5), like=F64, generator=seed(2))
+    by_columns = solve(factor.movedim(0, -1).contiguous().movedim(-1, 0), vector)
+    torch.testing.assert_close(by_columns, solve(factor, vector), rtol=1e-10, atol=1e-10)
 
 
 def test_factors_by_columns_name_the_failing_task() -> None:
