@@ -39,7 +39,7 @@ from bayesmeta.laplace import (
     log_evidence,
     positive_definite,
 )
-from bayesmeta.linalg import log_det, symmetric
+from bayesmeta.linalg import differentiated, log_det, symmetric
 from bayesmeta.quadrature import PoissonLogNormal, log_mean_sigmoid
 from bayesmeta.random import randn
 from bayesmeta.statistics import Statistics
@@ -233,7 +233,7 @@ class _Regression(TensorFields):
         def evidence_of(vector: Tensor) -> Tensor:
             loc, precision = (v.expand(len(base.y), *v.shape) for v in natural(vector))
             shift = fit_mode(likelihood, base, loc.detach(), precision.detach())
-            if torch.is_grad_enabled() and vector.requires_grad:
+            if differentiated(vector):
                 shift = differentiable(likelihood, base, loc, precision, shift)
             return log_evidence(likelihood, base, loc, precision, shift)[0]
 

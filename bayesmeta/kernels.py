@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from bayesmeta.fused import MOST_COLUMNS, run_fused
+from bayesmeta.linalg import differentiated, piece_of
 from bayesmeta.statistics import Statistics
 
 __all__ = ["over_tasks"]
@@ -19,7 +20,7 @@ __all__ = ["over_tasks"]
 P = TypeVar("P", bound=tuple[Tensor, ...])
 Out = TypeVar("Out", bound=tuple[Tensor, ...])
 
-PIECE = 8200  # tasks; no multiple of a page, see `statistics`
+PIECE = piece_of(8192)  # tasks
 LEAST_TASKS = 2 * PIECE
 
 
@@ -44,8 +45,7 @@ def over_tasks(
         ValueError: what `function` raises.
     """
     tasks = len(stats.count) if stats.count.ndim == 1 else 0
-    differentiated = torch.is_grad_enabled() and any(t.requires_grad for t in (*prior, stats.first))
-    if tasks < LEAST_TASKS or tuple(batch_shape) not in ((), (tasks,)) or differentiated:
+    if tasks < LEAST_TASKS or tuple(batch_shape) not in ((), (tasks,)) or differentiated(*prior, stats.first):
         return function(prior, stats)
     if fusable and stats.first.shape[-1] <= MOST_COLUMNS:
         out: Out | None = run_fused(function, prior, stats)

@@ -8,9 +8,11 @@ from torch import Tensor
 __all__ = [
     "add_outer",
     "cholesky",
+    "differentiated",
     "log_det",
     "log_det_of",
     "pack_tril",
+    "piece_of",
     "solve",
     "symmetric",
     "unpack_tril",
@@ -52,9 +54,8 @@ def cholesky(matrix: Tensor, name: str) -> Tensor:
 
 def _suits_columns(matrix: Tensor) -> bool:
     """Many small matrices, the task as the last axis in memory, that no gradient is asked of."""
-    differentiated = torch.is_grad_enabled() and matrix.requires_grad
     last = matrix.ndim == 3 and matrix.stride(0) == 1 and len(matrix) >= LEAST_TASKS
-    return last and matrix.shape[-1] <= MOST_COLUMNS.get(matrix.dtype, 0) and not differentiated
+    return last and matrix.shape[-1] <= MOST_COLUMNS.get(matrix.dtype, 0) and not differentiated(matrix)
 
 
 def _factor_by_columns(matrix: Tensor) -> Tensor:
@@ -64,7 +65,7 @@ def _factor_by_columns(matrix: Tensor) -> Tensor:
     """
     tasks, dim = matrix.shape[:2]
     factor = torch.empty(dim, dim, tasks, dtype=matrix.dtype, device=matrix.device)
-    step = _step(dim)
+    step = piece_of(PIECE // dim**2)
     for start in range(0, tasks, step):
         out = factor[..., start : start + step]
         out.copy_(matrix[start : start + step].movedim(0, -1))
@@ -77,9 +78,14 @@ def _factor_by_columns(matrix: Tensor) -> Tensor:
     return factor.movedim(-1, 0)
 
 
-def _step(dim: int) -> int:
-    """Tasks of a piece; no multiple of a page, see `statistics`."""
-    return PIECE // dim**2 // 64 * 64 + 8
+def piece_of(tasks: int) -> int:
+    """About as many tasks, but no multiple of a page: rows that far apart would take turns in one line of the cache."""
+    return tasks // 64 * 64 + 8
+
+
+def differentiated(*tensors: Tensor) -> bool:
+    """Whether a gradient is asked of any of them: what works in place must not be used."""
+    return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
 
 
 def unravel(index: int, shape: tuple[int, ...]) -> str:
@@ -131,8 +137,7 @@ def _pivots(matrix: Tensor) -> list[Tensor]:
 
 def solve(factor: Tensor, vector: Tensor) -> Tensor:
     """A^-1 v from the Cholesky factor of A; `vector` is `(*batch, d)`."""
-    differentiated = torch.is_grad_enabled() and vector.requires_grad
-    if _suits_columns(factor) and vector.shape == factor.shape[:-1] and not differentiated:
+    if _suits_columns(factor) and vector.shape == factor.shape[:-1] and not differentiated(vector):
         return _solve_by_columns(factor, vector)
     return torch.cholesky_solve(vector[..., None], factor)[..., 0]
 
@@ -140,7 +145,7 @@ def solve(factor: Tensor, vector: Tensor) -> Tensor:
 def _solve_by_columns(factor: Tensor, vector: Tensor) -> Tensor:
     """All tasks at once, as `_factor_by_columns`."""
     tasks, dim = vector.shape
-    step = _step(dim)
+    step = piece_of(PIECE // dim**2)
     answer = torch.empty(dim, tasks, dtype=vector.dtype, device=vector.device)
     for start in range(0, tasks, step):
         root, out = factor[start : start + step].movedim(0, -1), answer[:, start : start + step]

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from bayesmeta.data import Data
 from bayesmeta.fused import run_fused
+from bayesmeta.linalg import differentiated, piece_of
 
 __all__ = ["Statistics"]
 
@@ -211,9 +212,8 @@ Moments = tuple[Tensor, Tensor, Tensor | None]
 def _suits_batch_last(data: Data) -> bool:
     """Many small tasks, on one axis, that no gradient is asked of."""
     columns = data.x.shape[-1] + (data.y.shape[-1] if data.event_shape else 1)
-    differentiated = torch.is_grad_enabled() and (data.x.requires_grad or data.y.requires_grad)
     small = columns in COLUMNS and 0 < data.mask.shape[-1] <= MOST_ROWS
-    return small and data.mask.ndim == 2 and len(data.mask) >= LEAST_TASKS and not differentiated
+    return small and data.mask.ndim == 2 and len(data.mask) >= LEAST_TASKS and not differentiated(data.x, data.y)
 
 
 def _full_count(mask: Tensor) -> Tensor:
@@ -231,7 +231,7 @@ def _reduce_by_task(data: Data, count: Tensor, padded: bool, order: int) -> Mome
     like = torch.empty(0, dtype=torch.float64, device=y.device)
     origin, first = like.new_empty(k, tasks), like.new_empty(k, tasks)
     second = like.new_empty(k, k, tasks) if order == 2 else None
-    step = min(_piece(PIECE // max(1, n * k)), tasks)
+    step = min(piece_of(max(PIECE // (n * k), LEAST_TASKS)), tasks)
     room = like.new_empty(max(n * k * step, ROOM))  # one for all pieces: new memory costs more than the sums
     for start in range(0, tasks, step):
         at = slice(start, min(start + step, tasks))
@@ -282,11 +282,6 @@ def _moments_in_cache(
         torch.mul(z[0][:, None], z[0], out=second)
         for row in z[1:]:
             second.addcmul_(row[:, None], row)
-
-
-def _piece(tasks: int) -> int:
-    """About as many tasks, but no multiple of a page: rows that far apart would take turns in one line of the cache."""
-    return max(LEAST_TASKS, tasks) // 64 * 64 + 8
 
 
 def _tasks_last(rows: Tensor, out: Tensor) -> None:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Generator, Tensor
@@ -84,10 +85,6 @@ def niw_over_a_copy(repeats: int, *, fused: bool = False, tasks: int = TASKS) ->
     return figures
 
 
-def niw_fused_over_a_copy(repeats: int) -> list[Figure]:
-    return niw_over_a_copy(repeats, fused=True)
-
-
 def niw_in_new_memory(repeats: int, *, tasks: int = TASKS) -> list[Figure]:
     """The same where each result and each copy lies in memory that is new to the process, as by default."""
     whole, *_ = _niw(tasks, 20, torch.float64)
@@ -141,7 +138,7 @@ def over_bounds(repeats: int, *, tasks: int = TASKS) -> list[Figure]:
 
 SECTIONS: dict[str, Callable[[int], list[Figure]]] = {
     "Normal-Inverse-Wishart over a copy": niw_over_a_copy,
-    "The same, fused": niw_fused_over_a_copy,
+    "The same, fused": partial(niw_over_a_copy, fused=True),
     "Cholesky": cholesky_against_torch,
     "Learning": fits,
     "Kernels over their bounds": over_bounds,

@@ -181,7 +181,7 @@ REDUCED = [
 
 @pytest.mark.parametrize("name", REDUCED)
 def test_a_prior_is_learned_from_statistics_as_from_rows(name: str) -> None:
-    """What `from_parquet` gives is enough: the start, the prior and its posteriors are the same."""
+    """What `from_parquet` gives is enough: where the search starts, and where it ends, are the same."""
     family = FAMILIES[name]
     data = family.tasks([7, 9, 12, 8, 10])
     stats, kind = Statistics.of(data), type(family.prior)
