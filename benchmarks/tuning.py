@@ -1,17 +1,17 @@
 """Does a learned prior tune better? Regret on held-out tasks by trial, beside the baselines, and CPU per suggestion.
 
-    python -m benchmarks.tuning --budget quick|full --out FILE [--data DIR] [--methods default,gp,...]
+    python -m benchmarks.tuning --budget quick|full --out FILE [--data DIR] [--protocol given|cold] [--methods gp,...]
 
-Without --data the tasks are the project's own: the prior is learned from 31 data sets, and judged on 13 that were held
-out by a fixed seed. With --data DIR, a folder in HPO-B's layout (one Parquet per search space: a column `dataset`,
-columns in [0, 1], and `accuracy`), every task is held out in turn and the others of its space are the past.
+Two protocols, one per file. `given`: five configurations of each task are evaluated beforehand, the same for every
+method; trials count from there, and trial 0 is the best of these five. `cold`: there are none, and every method counts
+from its first evaluation; those that know no past begin with five Sobol points. In both, methods see the raw values of
+what was evaluated, and never the range of a task; a held-out task reaches no prior.
 
-Protocol `cold`: no given points; every method counts from its first evaluation, GP and TPE begin with five Sobol
-points. Methods see raw values of what they chose, never the range of a task. Regret is (best - value)/(best - median)
-on the project's tasks, and (best - value)/(best - worst) with --data, as is usual there.
+Regret is that of the best so far, (best - value)/(best - worst of the task), and on the project's own tasks
+(best - value)/(best - median).
 
-`permuted` and `negated` are the default method with a past that says nothing (its targets permuted within each task)
-or misleads (its targets negated): what a learned prior costs where it does not help.
+Every finished run is kept beside FILE, in FILE.runs.jsonl: start again after an interruption, or with other methods,
+tasks or seeds, and what is missing is run. `--redo METHODS` runs these again.
 """
 
 import os
@@ -19,39 +19,27 @@ import os
 os.environ["OMP_NUM_THREADS"] = "1"
 
 import argparse
-import multiprocessing
-import time
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import optuna
-import polars as pl
 import torch
-from optuna.distributions import FloatDistribution
 from rich.console import Console
-from rich.progress import Progress
-from rich.table import Table
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from bayesmeta import Data
-from benchmarks.report import Figure, environment, write_json
-from bo import MetaSampler, SearchSpace, TuningPrior
-from bo.demo import LIVE, hold_out, interval, pools
-from bo.replay import METHODS, Method, Pool, greedy_list, learned, regret
-from bo.scratch import ScratchSampler
+from benchmarks import tuning_data
+from benchmarks.report import environment, write_json
+from benchmarks.tuning_data import Source
+from benchmarks.tuning_methods import BASELINES, LEARNED, ORDER
+from benchmarks.tuning_runs import Failure, Job, Journal, Key, Plan, make_jobs, play_all
+from benchmarks.tuning_summary import gather, summarise, tables
 
 PACKAGES = ["bayesmeta", "torch", "gpytorch", "botorch", "optuna", "scikit-learn"]
-# what a prior is told of its past: the truth, nothing, or the contrary
-PASTS = ("default", "permuted", "negated")
-ORDER = (*PASTS, "zero_shot", "gp", "tpe", "random")
-TRIALS = (1, 3, 5, 10, 15, 25, 50)
 
 
 @dataclass(frozen=True)
 class Budget:
-    """How much to run: tasks and spaces up to a number, seeds of methods that draw, trials of each run."""
+    """How much to run: spaces and held-out tasks up to a number, seeds, and trials of each run."""
 
     spaces: int
     tasks: int
@@ -59,203 +47,121 @@ class Budget:
     trials: int
 
 
-BUDGETS = {"quick": Budget(1, 4, 1, 8), "full": Budget(99, 99, 3, 25)}
-
-
-@dataclass(frozen=True, eq=False)
-class Case:
-    """One held-out task and its past."""
-
-    space: str
-    task: str
-    pool: Pool
-    past: tuple[Pool, ...]
-    shared: bool  # whether all tasks have the same configurations, which a list needs
-    prior_of: str  # cases of one name have one past, and so one prior
-
-
-def own_cases(budget: Budget) -> Iterator[Case]:
-    """The project's tasks: one split per model."""
-    # the middle model first: a quick run takes only that
-    for model in ("boosting", "svc", "perceptron")[: budget.spaces]:
-        every = pools(model)
-        past, held_out = hold_out(list(every))
-        for task in [*held_out, LIVE][: budget.tasks]:
-            yield Case(model, task, every[task], tuple(every[name] for name in past), True, model)
-
-
-def folder_cases(folder: Path, budget: Budget) -> Iterator[Case]:
-    """A folder in HPO-B's layout: every task held out in turn."""
-    files = sorted(folder.glob("*.parquet"))
-    if not files:
-        raise SystemExit(f"{folder} holds no search spaces; expected one Parquet per space, with dataset and accuracy")
-    for file in files[: budget.spaces]:
-        table = pl.read_parquet(file).with_columns(pl.col("dataset").cast(pl.String))
-        missing = {"dataset", "accuracy"} - set(table.columns)
-        if missing:
-            raise SystemExit(f"{file} lacks the columns {sorted(missing)}; it has {table.columns}")
-        names = [c for c in table.columns if c not in ("dataset", "accuracy")]
-        space = SearchSpace({name: FloatDistribution(0.0, 1.0) for name in names})
-        tasks = {str(k[0]): g for k, g in table.group_by("dataset", maintain_order=True)}
-        found = {name: _pool(space, names, rows) for name, rows in tasks.items()}
-        for task in list(found)[: budget.tasks]:
-            past = tuple(pool for name, pool in found.items() if name != task)
-            yield Case(file.stem, task, found[task], past, False, f"{file.stem} without {task}")
-
-
-def learn(past: Sequence[Pool], story: str) -> TuningPrior:
-    """The prior that `bayesmeta fit` would learn from the past tasks, or from a past made to say nothing or mislead."""
-    generator = torch.Generator().manual_seed(0)
-
-    def told(y: torch.Tensor) -> torch.Tensor:
-        if story == "permuted":
-            return y[torch.randperm(len(y), generator=generator)]
-        return -y if story == "negated" else y
-
-    return TuningPrior.fit(past[0].space, Data.pad([(pool.x, told(pool.y)) for pool in past]), "maximize")
-
-
-def curve(pool: Pool, chosen: list[int], *, by_median: bool) -> list[float]:
-    """Regret of the best so far after each trial."""
-    if by_median:
-        return regret(pool, chosen)
-    best, worst = pool.y.max(), pool.y.min()
-    return ((best - pool.y[chosen].cummax(0).values) / (best - worst)).tolist()
-
-
-def play(case: Case, method: str, seeds: int, trials: int, prior: TuningPrior | None) -> list[list[float]]:
-    """Regret curves of one method on one task, one per seed; methods that draw nothing run once."""
-    torch.set_num_threads(1)
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    methods: dict[str, Method] = dict(METHODS)
-    if prior is not None:
-        methods[method] = learned(prior)
-    if method == "zero_shot":
-        methods["zero_shot"] = greedy_list(list(case.past))
-    trials = min(trials, len(case.pool.y))
-    draws = method in METHODS
-    runs = [methods[method](case.pool, trials, seed) for seed in range(seeds if draws else 1)]
-    return [curve(case.pool, chosen, by_median=case.shared) for chosen in runs]
-
-
-def suggestion_cost(prior: TuningPrior, sizes: Sequence[int] = (25, 50)) -> list[Figure]:
-    """CPU-seconds of one suggestion in a continuous space, ours and BoTorch's, with n finished trials."""
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    samplers = {
-        "default": lambda: MetaSampler(prior, seed=0),
-        "gp": lambda: ScratchSampler(prior.space, maximize=prior.direction == "maximize", seed=0),
-    }
-    figures = []
-    for n in sizes:
-        for method, make in samplers.items():
-            study = optuna.create_study(direction=prior.direction, sampler=make())
-            x = prior.space.sobol(n, generator=torch.Generator().manual_seed(0))
-            for params, value in zip(prior.space.from_unit(x), (x - 0.4).square().sum(-1).neg().tolist(), strict=True):
-                distributions = dict(prior.space.distributions)
-                study.add_trial(optuna.trial.create_trial(params=params, distributions=distributions, value=value))
-            seconds = []
-            for _ in range(5):
-                start = time.process_time()
-                trial = study.ask(dict(prior.space.distributions))
-                seconds.append(time.process_time() - start)
-                study.tell(trial, state=optuna.trial.TrialState.FAIL)
-            cost = float(torch.tensor(seconds).median())
-            figures.append(Figure(f"suggest_cpu_s/{method}/{n}", cost, f"CPU-s of a suggestion after {n} trials"))
-    return figures
+BUDGETS = {"quick": Budget(1, 4, 1, 8), "full": Budget(10**6, 10**6, 3, 50)}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.tuning", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--budget", choices=sorted(BUDGETS), default="quick")
-    parser.add_argument("--out", type=Path, help="where to write the figures as JSON")
-    parser.add_argument("--data", type=Path, help="a folder in HPO-B's layout; none takes the project's own tasks")
-    parser.add_argument("--methods", default=",".join(ORDER))
-    parser.add_argument("--jobs", type=int, default=os.cpu_count())
-    options = parser.parse_args(arguments)
-    wanted = options.methods.split(",")
-    if unknown := sorted(set(wanted) - set(ORDER)):
-        parser.error(f"unknown methods {unknown}; there are {', '.join(ORDER)}")
-    budget, console = BUDGETS[options.budget], Console()
+    options = _options(arguments)
+    console = Console()
     torch.set_num_threads(1)
-    cases = list(folder_cases(options.data, budget) if options.data else own_cases(budget))
-    results: dict[tuple[str, str, str], list[list[float]]] = {}
-    priors: dict[tuple[str, str], TuningPrior] = {}
-    workers = ProcessPoolExecutor(options.jobs, mp_context=multiprocessing.get_context("spawn"))
-    with Progress(console=console) as progress, workers as pool:
-        pasts = {case.prior_of: case.past for case in cases}
-        stories = [story for story in PASTS if story in wanted]
-        learning = {pool.submit(learn, pasts[name], story): (name, story) for name in pasts for story in stories}
-        for done in progress.track(as_completed(learning), total=len(learning), description="learning priors"):
-            priors[learning[done]] = done.result()
-        playing = {
-            pool.submit(play, case, method, budget.seeds, budget.trials, priors.get((case.prior_of, method))): (
-                case,
-                method,
-            )
-            for case in cases
-            for method in wanted
-            if method != "zero_shot" or case.shared
-        }
-        for done in progress.track(as_completed(playing), total=len(playing), description="playing"):
-            case, method = playing[done]
-            results[case.space, case.task, method] = done.result()
-    figures, tables = summarise(results, wanted)
-    if "default" in wanted:
-        figures += suggestion_cost(next(prior for (_, story), prior in priors.items() if story == "default"))
-    for table in tables:
+    source = Source(options.data, options.target, options.direction, options.split)
+    plan = Plan(source, options.protocol == "given", options.trials)
+    try:
+        spaces = _chosen(options.spaces, source.spaces(), options.num_spaces)
+        journal = Journal(_journal_of(options.out), _settings(options), options.redo)
+        jobs: list[Job] = []
+        wanted: list[list[Key]] = []
+        for space in spaces:
+            new, keys = make_jobs(plan, space, options.methods, options.seeds, options.tasks, journal.runs)
+            jobs, wanted = jobs + new, [*wanted, keys]
+    except ValueError as error:
+        raise SystemExit(f"error: {error}") from None
+    _run(jobs, journal, sum(map(len, wanted)), options.jobs, console)
+    curves = [gather(journal.runs, keys, options.seeds, given=plan.given, trials=plan.trials) for keys in wanted]
+    summary = summarise(options.protocol, curves)
+    for table in tables(options.protocol, curves, summary):
         console.print(table)
-    for figure in figures:
-        if figure.name.startswith("suggest"):
-            console.print(f"{figure.name}: {figure.value:.4f}")
     if options.out:
-        curves = {"|".join(key): runs for key, runs in results.items()}
-        write_json(options.out, figures, environment(PACKAGES), budget=options.budget, curves=curves)
+        settings = {**_settings(options), "budget": options.budget, "seeds": options.seeds, "trials": options.trials}
+        write_json(options.out, summary.figures, environment(PACKAGES), **settings, intervals=summary.intervals)
+        console.print(f"wrote {options.out}", soft_wrap=True)
 
 
-def summarise(
-    results: dict[tuple[str, str, str], list[list[float]]], methods: Sequence[str]
-) -> tuple[list[Figure], list[Table]]:
-    """Means over tasks per space with intervals clustered by task, and the mean over spaces."""
-    figures, tables = [], []
-    macro: dict[tuple[str, int], list[float]] = defaultdict(list)
-    for space in sorted({key[0] for key in results}):
-        tasks = sorted({key[1] for key in results if key[0] == space})
-        title = f"{space}: regret, mean over {len(tasks)} held-out tasks [90% interval over tasks]"
-        shown = [t for t in TRIALS if t <= max(len(runs[0]) for runs in results.values())]
-        table = Table("method", *[f"trial {t}" for t in shown], title=title)
-        for method in methods:
-            if (space, tasks[0], method) not in results:
-                continue
-            # a pool that ran out of configurations has found its best: its last regret holds
-            means = [_mean_curve(results[space, task, method]) for task in tasks]
-            longest = max(map(len, means))
-            grid = torch.stack([torch.cat([m, m[-1:].expand(longest - len(m))]) for m in means])
-            low, high = interval(grid)
-            cells = []
-            for t in shown:
-                if t > grid.shape[1]:  # a small pool has ended
-                    cells.append("")
-                    continue
-                value = float(grid[:, t - 1].mean())
-                macro[method, t].append(value)
-                figures.append(Figure(f"cold/regret/{space}/{method}/{t}", value, f"regret after {t} trials"))
-                cells.append(f"{value:.3f} [{low[t - 1]:.3f}, {high[t - 1]:.3f}]")
-            table.add_row(method, *cells)
-        tables.append(table)
-    for (method, t), values in macro.items():
-        figures.append(Figure(f"cold/macro/{method}/{t}", sum(values) / len(values), "mean over spaces"))
-    return figures, tables
+def _run(jobs: Sequence[Job], journal: Journal, total: int, num_processes: int, console: Console) -> None:
+    """All jobs, with a bar that counts runs.
+
+    Raises:
+        SystemExit: some failed; the others are kept.
+    """
+    failures: list[Failure] = []
+    num_left = sum(len(job.runs) for job in jobs)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), "left:")
+    with Progress(*columns, TimeRemainingColumn(), console=console) as progress:
+        bar = progress.add_task("runs", total=total, completed=total - num_left)
+        for result in play_all(jobs, num_processes):
+            if isinstance(result, Failure):
+                failures.append(result)
+                progress.console.print(f"{result.job.method} failed:\n{result.reason}", markup=False)
+            else:
+                journal.add(result)
+                progress.advance(bar)
+    if failures:
+        names = ", ".join(sorted({failure.job.method for failure in failures}))
+        raise SystemExit(f"{len(failures)} of {len(jobs)} jobs failed, of {names}; the runs of the others are kept")
 
 
-def _mean_curve(runs: list[list[float]]) -> torch.Tensor:
-    return torch.tensor(runs, dtype=torch.float64).mean(0)
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    layouts = tuning_data.__doc__ or ""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.tuning",
+        description=f"{__doc__}\n{layouts}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--budget", choices=sorted(BUDGETS), default="quick", help="what the options below default to")
+    parser.add_argument("--out", type=Path, help="where to write the figures as JSON")
+    parser.add_argument("--data", type=Path, help="a folder of tables; none takes the project's own tasks")
+    parser.add_argument("--protocol", choices=("given", "cold"), default="cold")
+    parser.add_argument("--methods", type=_names, default=list(ORDER), help=f"of {', '.join(ORDER)}")
+    parser.add_argument("--spaces", type=_names, help="names of search spaces")
+    parser.add_argument("--tasks", type=int, help="held-out tasks of each space; the past is all others anyway")
+    parser.add_argument("--seeds", type=_seeds, help="how many, or a list such as 100,101")
+    parser.add_argument("--trials", type=int, help="of each run")
+    parser.add_argument("--target", help="the column or array of the objective")
+    parser.add_argument(
+        "--direction", choices=("minimize", "maximize"), help="of the objective; by default by its name"
+    )
+    parser.add_argument("--split", choices=("loto", "5fold"), help="by default 5fold for more than 40 tasks")
+    parser.add_argument("--redo", type=_names, default=[], help="methods whose finished runs are discarded")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes, of one thread each")
+    options = parser.parse_args(arguments)
+    budget = BUDGETS[options.budget]
+    options.num_spaces = budget.spaces
+    options.tasks = options.tasks or budget.tasks
+    options.seeds = options.seeds or list(range(budget.seeds))
+    options.trials = options.trials or budget.trials
+    if unknown := sorted({*options.methods, *options.redo} - {*LEARNED, *BASELINES}):
+        parser.error(f"unknown methods {', '.join(unknown)}; there are {', '.join(ORDER)}")
+    for name in ("tasks", "trials", "jobs"):
+        if getattr(options, name) < 1:
+            parser.error(f"--{name} must be at least 1; got {getattr(options, name)}")
+    return options
 
 
-def _pool(space: SearchSpace, names: list[str], rows: pl.DataFrame) -> Pool:
-    x = torch.tensor(rows.select(names).to_numpy(), dtype=torch.float64).clamp(0.0, 1.0)
-    return Pool(space, rows.select(names).to_dicts(), x, torch.tensor(rows["accuracy"].to_numpy(), dtype=torch.float64))
+def _names(text: str) -> list[str]:
+    return list(dict.fromkeys(text.split(",")))
+
+
+def _seeds(text: str) -> list[int]:
+    return [int(seed) for seed in text.split(",") if seed] if "," in text else list(range(int(text)))
+
+
+def _chosen(wanted: Sequence[str] | None, known: Sequence[str], limit: int) -> list[str]:
+    """The spaces asked for, or the first ones.
+
+    Raises:
+        ValueError: one does not exist.
+    """
+    if unknown := [name for name in wanted or [] if name not in known]:
+        raise ValueError(f"there is no search space {', '.join(unknown)}; there are {', '.join(known)}")
+    return list(wanted or known[:limit])
+
+
+def _journal_of(out: Path | None) -> Path | None:
+    return out and out.with_suffix(".runs.jsonl")
+
+
+def _settings(options: argparse.Namespace) -> dict[str, str | None]:
+    return {name: getattr(options, name) for name in ("protocol", "target", "direction", "split")}
 
 
 if __name__ == "__main__":

@@ -253,7 +253,7 @@ def _play(data_set: str, method: str, seed: int, num_trials: int, prior: TuningP
     if data_set == LIVE:
         return _tune_live(pool, method, seed, num_trials, prior)
     play: Method = learned(prior) if method == "learned" else METHODS[method]
-    return regret(pool, play(pool, num_trials, seed))
+    return regret(pool, play(pool, [], num_trials, seed))
 
 
 def _tune_live(pool: Pool, method: str, seed: int, num_trials: int, prior: TuningPrior) -> list[float]:

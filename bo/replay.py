@@ -1,12 +1,12 @@
 """Replaying tuning methods on finished tables: what each would have tried next, and the regret it had by then.
 
 A `Pool` is a task of which every configuration was evaluated once. A method sees the configurations, and the values of
-those it has chosen. No method is told the range of the values, which would leak the optimum.
+those it was given or has chosen. No method is told the range of the values, which would leak the optimum.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float
@@ -19,7 +19,10 @@ from bo.scratch import NUM_INITIAL, scratch_acquisition
 from bo.search import Value
 from bo.space import SearchSpace
 
-__all__ = ["METHODS", "Pool", "greedy_list", "learned", "regret", "scaled_regret"]
+if TYPE_CHECKING:
+    from optuna.samplers import BaseSampler
+
+__all__ = ["METHODS", "Method", "Pool", "greedy_list", "learned", "optuna_method", "regret", "scaled_regret"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,7 +31,7 @@ class Pool:
 
     Args:
         space: of the configurations.
-        params: the configurations.
+        params: the configurations; those that a configuration lacks are left out.
         x: the same, encoded by `space`.
         y: the objective, more being better.
     """
@@ -39,8 +42,8 @@ class Pool:
     y: Float[Tensor, " n"]
 
 
-# (pool, number of trials, seed) -> the indices chosen, in order
-Method = Callable[[Pool, int, int], list[int]]
+# (pool, rows evaluated before, number of trials, seed) -> the indices chosen after those, in order
+Method = Callable[[Pool, list[int], int, int], list[int]]
 
 
 def regret(pool: Pool, chosen: list[int]) -> list[float]:
@@ -54,76 +57,93 @@ def scaled_regret(pool: Pool, value: Tensor) -> Tensor:
     return (best - value) / (best - pool.y.quantile(0.5))
 
 
-def random_search(pool: Pool, num_trials: int, seed: int) -> list[int]:
+def random_search(pool: Pool, given: list[int], num_trials: int, seed: int) -> list[int]:
     """Configurations in random order."""
-    return torch.randperm(len(pool.y), generator=_generator(seed))[:num_trials].tolist()
+    order = torch.randperm(len(pool.y), generator=_generator(seed)).tolist()
+    return [index for index in order if index not in given][:num_trials]
 
 
-def gp_from_scratch(pool: Pool, num_trials: int, seed: int) -> list[int]:
-    """Five Sobol points, then BoTorch's GP with log expected improvement."""
-    chosen: list[int] = []
-    for point in pool.space.sobol(NUM_INITIAL, generator=_generator(seed))[:num_trials]:
-        chosen.append(_nearest(pool, point, chosen))
-    while len(chosen) < num_trials:
-        chosen.append(_argmax(scratch_acquisition(pool.x[chosen], pool.y[chosen]), pool, chosen))
-    return chosen
+def gp_from_scratch(pool: Pool, given: list[int], num_trials: int, seed: int) -> list[int]:
+    """Five points, Sobol's where none are given, then BoTorch's GP with log expected improvement."""
+    seen = _opening(pool, given, num_trials, seed)
+    while len(seen) < len(given) + num_trials:
+        seen.append(_argmax(scratch_acquisition(pool.x[seen], pool.y[seen]), pool, seen))
+    return seen[len(given) :]
 
 
-def tpe(pool: Pool, num_trials: int, seed: int) -> list[int]:
-    """Five Sobol points, then Optuna's TPE; each suggestion is moved to the nearest configuration that is left."""
-    import optuna
+def optuna_method(make: Callable[[int], "BaseSampler"], *, complete: bool) -> Method:
+    """Five points, Sobol's where none are given, then an Optuna sampler.
 
-    study = optuna.create_study(
-        direction="maximize", sampler=optuna.samplers.TPESampler(n_startup_trials=NUM_INITIAL, seed=seed)
-    )
-    initial = pool.space.sobol(NUM_INITIAL, generator=_generator(seed))
-    distributions = dict(pool.space.distributions)
-    chosen: list[int] = []
-    while len(chosen) < num_trials:
-        if len(chosen) < NUM_INITIAL:
-            point = initial[len(chosen)]
-        else:
+    Each suggestion is moved to the nearest configuration that is left, and the study is told of that one.
+
+    Args:
+        make: the sampler with a seed.
+        complete: whether missing parameters are told at the middle of their range, for samplers that ignore a parameter
+            which is not in all trials.
+    """
+
+    def method(pool: Pool, given: list[int], num_trials: int, seed: int) -> list[int]:
+        import optuna
+
+        study = optuna.create_study(direction="maximize", sampler=make(seed))
+        distributions = dict(pool.space.distributions)
+
+        def tell(index: int) -> None:
+            params = pool.space.from_unit(pool.x[index][None])[0] if complete else pool.params[index]
+            known = {name: distributions[name] for name in params}
+            value = float(pool.y[index])
+            study.add_trial(optuna.trial.create_trial(params=params, distributions=known, value=value))
+
+        seen = _opening(pool, given, num_trials, seed)
+        for index in seen:
+            tell(index)
+        while len(seen) < len(given) + num_trials:
             trial = study.ask(distributions)
-            point = pool.space.to_unit([trial.params])[0]
-            study.tell(trial, state=optuna.trial.TrialState.FAIL)
-        index = _nearest(pool, point, chosen)
-        chosen.append(index)
-        done = optuna.trial.create_trial(
-            params=pool.params[index], distributions=distributions, value=float(pool.y[index])
-        )
-        study.add_trial(done)
-    return chosen
+            study.tell(trial, state=optuna.trial.TrialState.FAIL)  # it is another configuration that is evaluated
+            seen.append(_nearest(pool, pool.space.to_unit([trial.params])[0], seen))
+            tell(seen[-1])
+        return seen[len(given) :]
+
+    return method
+
+
+def tpe(pool: Pool, given: list[int], num_trials: int, seed: int) -> list[int]:
+    """Five points, Sobol's where none are given, then Optuna's TPE."""
+    from optuna.samplers import TPESampler
+
+    method = optuna_method(lambda seed: TPESampler(n_startup_trials=NUM_INITIAL, seed=seed), complete=False)
+    return method(pool, given, num_trials, seed)
 
 
 def learned(prior: TuningPrior) -> Method:
     """The method of `MetaSampler`, choosing from the pool. It draws nothing, so all seeds agree."""
 
-    def method(pool: Pool, num_trials: int, seed: int) -> list[int]:
-        chosen: list[int] = []
-        while len(chosen) < num_trials:
+    def method(pool: Pool, given: list[int], num_trials: int, seed: int) -> list[int]:
+        seen = list(given)
+        while len(seen) < len(given) + num_trials:
             # the prior's own direction may be to minimise
-            y = pool.y[chosen] if prior.direction == "maximize" else -pool.y[chosen]
-            chosen.append(_argmax(acquisition(prior, Data.of(pool.x[chosen], y)), pool, chosen))
-        return chosen
+            y = pool.y[seen] if prior.direction == "maximize" else -pool.y[seen]
+            seen.append(_argmax(acquisition(prior, Data.of(pool.x[seen], y)), pool, seen))
+        return seen[len(given) :]
 
     return method
 
 
-def greedy_list(past: list[Pool]) -> Method:
+def greedy_list(past_regret: Float[Tensor, "tasks n"]) -> Method:
     """A fixed order: each next configuration lowers the mean regret over past tasks of the best so far the most.
 
-    All pools must hold the same configurations in the same order.
+    Args:
+        past_regret: of each configuration of the pool on each past task.
 
     Source: Wistuba et al., Sequential model-free hyperparameter tuning (2015).
     """
-    past_regret = torch.stack([scaled_regret(p, p.y) for p in past])
 
-    def method(pool: Pool, num_trials: int, seed: int) -> list[int]:
+    def method(pool: Pool, given: list[int], num_trials: int, seed: int) -> list[int]:
         chosen: list[int] = []
-        best = torch.full((len(past), 1), torch.inf, dtype=past_regret.dtype)
+        best = torch.full((len(past_regret), 1), torch.inf, dtype=past_regret.dtype)
         while len(chosen) < num_trials:
             after = torch.minimum(best, past_regret).mean(0)
-            after[chosen] = torch.inf
+            after[given + chosen] = torch.inf
             chosen.append(int(after.argmin()))
             best = torch.minimum(best, past_regret[:, chosen[-1], None])
         return chosen
@@ -138,13 +158,22 @@ def _generator(seed: int) -> Generator:
     return Generator().manual_seed(seed)
 
 
-def _nearest(pool: Pool, point: Tensor, chosen: list[int]) -> int:
+def _opening(pool: Pool, given: list[int], num_trials: int, seed: int) -> list[int]:
+    """The rows given, and Sobol points until there are enough for a first model, or for all trials."""
+    seen = list(given)
+    num_missing = min(NUM_INITIAL - len(given), num_trials)
+    for point in pool.space.sobol(NUM_INITIAL, generator=_generator(seed))[: max(num_missing, 0)]:
+        seen.append(_nearest(pool, point, seen))
+    return seen
+
+
+def _nearest(pool: Pool, point: Tensor, taken: list[int]) -> int:
     distance = (pool.x - point).square().sum(-1)
-    distance[chosen] = torch.inf
+    distance[taken] = torch.inf
     return int(distance.argmin())
 
 
-def _argmax(value: Value, pool: Pool, chosen: list[int]) -> int:
+def _argmax(value: Value, pool: Pool, taken: list[int]) -> int:
     worth = value(pool.x)
-    worth[chosen] = -torch.inf
+    worth[taken] = -torch.inf
     return int(worth.argmax())

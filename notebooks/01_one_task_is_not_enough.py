@@ -63,7 +63,7 @@ def draw(axes, x, colour, title):
 
 fig, (left, right) = plt.subplots(1, 2, figsize=(9, 4), layout="constrained")
 scores = normal_scores(new.y, everything)
-first_five = random_search(new, 5, seed=1)
+first_five = random_search(new, [], 5, seed=1)
 draw(left, new.x[first_five], scores[first_five], "what five trials show")
 draw(right, new.x, scores, "what there is to find")
 plt.show()
@@ -104,9 +104,9 @@ some = [*[name for name in held_out if name != "spambase"][:3], "spambase"]
 curves = {"learned": [], "random": [], "gp": []}
 for name in some:
     pool = tasks[name]
-    curves["learned"].append([regret(pool, learned(tuning)(pool, 25, 0))])
-    curves["random"].append([regret(pool, random_search(pool, 25, seed)) for seed in range(20)])
-    curves["gp"].append([regret(pool, gp_from_scratch(pool, 25, seed)) for seed in range(1)])
+    curves["learned"].append([regret(pool, learned(tuning)(pool, [], 25, 0))])
+    curves["random"].append([regret(pool, random_search(pool, [], 25, seed)) for seed in range(20)])
+    curves["gp"].append([regret(pool, gp_from_scratch(pool, [], 25, seed)) for seed in range(1)])
 
 fig, ax = plt.subplots(figsize=(6, 3.8), layout="constrained")
 for method, colour in (("learned", "#0b6e4f"), ("gp", "#c84630"), ("random", "#8a8a8a")):
@@ -136,7 +136,7 @@ for ax, (story, targets) in zip(axes, pasts.items(), strict=True):
     weights, runs = {"past": [], "kernel": [], "nothing": []}, {}
     for name in some:
         pool = tasks[name]
-        runs[name] = chosen = learned(told_prior)(pool, 25, 0)
+        runs[name] = chosen = learned(told_prior)(pool, [], 25, 0)
         by_trial = {kind: [] for kind in weights}
         for t in range(26):
             seen = chosen[:t]

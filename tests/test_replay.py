@@ -4,10 +4,9 @@ from dataclasses import replace
 
 import pytest
 import torch
-from torch import Tensor
 
 from bo import SearchSpace, TuningPrior
-from bo.replay import METHODS, Method, Pool, greedy_list, learned, regret
+from bo.replay import METHODS, Method, Pool, greedy_list, learned, regret, scaled_regret
 from tests import past
 from tests.families import seed
 
@@ -30,7 +29,7 @@ ALL: dict[str, object] = {
     **{name: lambda name=name: METHODS[name] for name in METHODS},
     "learned to minimize": lambda: learned(prior("minimize")),
     "learned to maximize": lambda: learned(prior("maximize")),
-    "list": lambda: greedy_list([pool(-0.2), pool(0.2)]),
+    "list": lambda: greedy_list(torch.stack([scaled_regret(p, p.y) for p in (pool(-0.2), pool(0.2))])),
 }
 every_method = pytest.mark.parametrize("make", ALL.values(), ids=ALL.keys())
 
@@ -38,44 +37,54 @@ every_method = pytest.mark.parametrize("make", ALL.values(), ids=ALL.keys())
 @every_method
 def test_methods_choose_without_repeating_and_repeat_themselves(make) -> None:
     method: Method = make()
-    chosen = method(pool(), NUM, 0)
+    chosen = method(pool(), [], NUM, 0)
     assert len(set(chosen)) == len(chosen) == NUM
     assert all(0 <= index < len(X) for index in chosen)
-    assert method(pool(), NUM, 0) == chosen
+    assert method(pool(), [], NUM, 0) == chosen
+
+
+@every_method
+def test_rows_given_are_not_chosen_again(make) -> None:
+    method: Method = make()
+    given = [3, 17, 8, 25, 30]
+    chosen = method(pool(), given, NUM, 0)
+    assert len(set(chosen) | set(given)) == NUM + len(given)
 
 
 @every_method
 def test_unseen_values_are_not_used(make) -> None:
-    """With the values of all but the first chosen rows permuted and rescaled, the next choice stays what it was."""
+    """With the values of all but the given rows and the first chosen ones hidden, the next choice stays what it was."""
     method: Method = make()
-    chosen = method(pool(), NUM, 0)
-    unseen = torch.tensor([i for i in range(len(X)) if i not in chosen[: NUM - 1]])
-    y: Tensor = pool().y.clone()
-    y[unseen] = 100.0 * y[unseen.flip(0)] + 5.0
-    assert method(replace(pool(), y=y), NUM, 0) == chosen
+    for given in ([], [3, 17, 8, 25, 30]):
+        chosen = method(pool(), given, NUM, 0)
+        seen = given + chosen[:-1]
+        y = torch.full_like(pool().y, torch.nan)
+        y[seen] = pool().y[seen]
+        y[chosen[-1]] = 0.0  # told to a method after its last choice
+        assert method(replace(pool(), y=y), given, NUM, 0) == chosen
 
 
 @every_method
 def test_the_whole_pool_can_be_tried(make) -> None:
     small = Pool(SPACE, PARAMS[:7], X[:7], pool().y[:7])
-    method: Method = greedy_list([small]) if make is ALL["list"] else make()
-    chosen = method(small, 7, 0)
+    method: Method = greedy_list(scaled_regret(small, small.y)[None]) if make is ALL["list"] else make()
+    chosen = method(small, [], 7, 0)
     assert sorted(chosen) == list(range(7))
     assert regret(small, chosen)[-1] == 0.0
 
 
 def test_both_directions_choose_alike() -> None:
-    assert learned(prior("minimize"))(pool(), NUM, 0) == learned(prior("maximize"))(pool(), NUM, 0)
+    assert learned(prior("minimize"))(pool(), [], NUM, 0) == learned(prior("maximize"))(pool(), [], NUM, 0)
 
 
 def test_seeds_matter_to_all_that_draw() -> None:
     for method in METHODS.values():
-        assert method(pool(), NUM, 0) != method(pool(), NUM, 1)
+        assert method(pool(), [], NUM, 0) != method(pool(), [], NUM, 1)
 
 
 def test_the_past_helps() -> None:
     def mean_regret(method: Method, trials: int) -> float:
-        return sum(regret(pool(), method(pool(), trials, s))[-1] for s in range(5)) / 5
+        return sum(regret(pool(), method(pool(), [], trials, s))[-1] for s in range(5)) / 5
 
     assert mean_regret(learned(prior("minimize")), 3) < mean_regret(METHODS["random"], 9)
 
@@ -87,6 +96,12 @@ def test_regret_is_one_at_the_median_and_zero_at_the_best() -> None:
 
 
 def test_the_list_takes_the_best_on_average_first() -> None:
-    tasks = [pool(-0.3), pool(0.3)]
-    worth = sum(torch.tensor([(p.y.max() - y) / (p.y.max() - p.y.quantile(0.5)) for y in p.y]) for p in tasks)
-    assert greedy_list(tasks)(pool(), 1, 0) == [int(worth.argmin())]
+    past_regret = torch.stack([scaled_regret(p, p.y) for p in (pool(-0.3), pool(0.3))])
+    assert greedy_list(past_regret)(pool(), [], 1, 0) == [int(past_regret.sum(0).argmin())]
+
+
+def test_the_list_goes_on_with_what_complements_it() -> None:
+    """Second comes what helps where the first does not, though another is better on average."""
+    past_regret = torch.tensor([[0.0, 0.1, 0.9, 0.2], [0.3, 0.3, 0.0, 0.3]])
+    assert greedy_list(past_regret)(pool(), [], 3, 0)[:2] == [0, 2]
+    assert greedy_list(past_regret)(pool(), [0, 2], 2, 0) == [1, 3]
