@@ -27,9 +27,10 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from benchmarks import tuning_data
+from benchmarks import tuning_layouts
 from benchmarks.report import environment, write_json
 from benchmarks.tuning_data import Source
+from benchmarks.tuning_layouts import Objective
 from benchmarks.tuning_methods import BASELINES, LEARNED, ORDER
 from benchmarks.tuning_runs import Failure, Job, Journal, Key, Plan, make_jobs, play_all
 from benchmarks.tuning_summary import gather, summarise, tables
@@ -54,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = _options(arguments)
     console = Console()
     torch.set_num_threads(1)
-    source = Source(options.data, options.target, options.direction, options.split)
+    source = Source(options.data, Objective(options.target, options.direction), options.split)
     plan = Plan(source, options.protocol == "given", options.trials)
     try:
         spaces = _chosen(options.spaces, source.spaces(), options.num_spaces)
@@ -101,7 +102,7 @@ def _run(jobs: Sequence[Job], journal: Journal, total: int, num_processes: int, 
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
-    layouts = tuning_data.__doc__ or ""
+    layouts = tuning_layouts.__doc__ or ""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.tuning",
         description=f"{__doc__}\n{layouts}",

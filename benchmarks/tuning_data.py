@@ -1,38 +1,25 @@
-"""Search spaces for a benchmark of tuning: finished tables read as pools, and which tasks are the past of which.
-
-Without a folder the tasks are the project's own. A folder may hold, recognised by content and not by name:
-
-- **a table per space**, `SPACE.parquet`: a column `dataset`, parameters in [0, 1], and a target, `accuracy` unless it
-  is named. Each task has configurations of its own. This is HPO-B's layout.
-
-Rows without a finite target are left out, and so are tasks whose target does not vary, where there is nothing to win.
-"""
+"""What a benchmark of tuning is run on: search spaces, their tasks as pools, and which tasks are the past of which."""
 
 import hashlib
 import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
 from pathlib import Path
 
-import polars as pl
 import torch
-from optuna.distributions import FloatDistribution
 from torch import Tensor
 
-from bo import SearchSpace
+from benchmarks.tuning_layouts import Objective, Pools, find
 from bo.demo import LIVE, hold_out, pools
 from bo.replay import Pool, scaled_regret
 
 __all__ = ["NUM_GIVEN", "Source", "Split", "digest", "given_rows", "load", "stable_seed"]
 
 MODELS = ("boosting", "svc", "perceptron")  # of the project's own tables
-MINIMISED = {"error", "log_loss", "logloss", "val_cross_entropy"}  # targets that are minimised unless told otherwise
-MANY_TASKS = 40  # up to here each task is held out alone
+MANY_TASKS = 40  # up to here, each task is held out alone
 NUM_FOLDS = 5
 NUM_GIVEN = 5
-
-Pools = dict[str, Pool]
 
 
 @dataclass(frozen=True)
@@ -49,14 +36,12 @@ class Source:
 
     Args:
         folder: of tables, or None for the project's own tasks.
-        target: the column or array of the objective, None for the usual one of the layout.
-        direction: "minimize" or "maximize"; None decides by the name of the target.
+        objective: of the tables in the folder.
         split: "loto" leaves one task out, "5fold" a fifth of them; None takes folds where there are many tasks.
     """
 
     folder: Path | None = None
-    target: str | None = None
-    direction: str | None = None
+    objective: Objective = field(default_factory=Objective)
     split: str | None = None
 
     def spaces(self) -> list[str]:
@@ -65,7 +50,7 @@ class Source:
         Raises:
             ValueError: the folder holds none.
         """
-        return list(MODELS) if self.folder is None else list(self._readers())
+        return list(MODELS) if self.folder is None else list(self._readers)
 
     def splits(self, tasks: Sequence[str], num_judged: int) -> list[Split]:
         """Every task of a space is held out once, and the first `num_judged` of them are judged on.
@@ -93,38 +78,13 @@ class Source:
         return (best - value) / (best - worst)
 
     def read(self, space: str) -> Pools:
-        found = pools(space) if self.folder is None else self._readers()[space]()
+        """The tasks of a space whose target varies; where it does not, there is nothing to win."""
+        found = pools(space) if self.folder is None else self._readers[space]()
         return {task: pool for task, pool in found.items() if bool(pool.y.max() > pool.y.min())}
 
+    @cached_property
     def _readers(self) -> Mapping[str, Callable[[], Pools]]:
-        assert self.folder is not None
-        readers: dict[str, Callable[[], Pools]] = {}
-        for file in sorted(self.folder.glob("*.parquet")):
-            if "dataset" in pl.read_parquet_schema(file):
-                readers[file.stem] = lambda file=file: self._table_per_space(file)
-        if not readers:
-            raise ValueError(f"{self.folder} holds no search spaces in a layout that is known; see --help for those")
-        return readers
-
-    def _table_per_space(self, file: Path) -> Pools:
-        target = self.target or "accuracy"
-        table = pl.read_parquet(file).with_columns(pl.col("dataset").cast(pl.String))
-        names = [c for c in table.columns if c not in ("dataset", target)]
-        if target not in table.columns:
-            raise ValueError(f"{file} has no column {target!r}; its columns are {', '.join(table.columns)}")
-        space = SearchSpace({name: FloatDistribution(0.0, 1.0) for name in names})
-        sign = self._sign(target)
-        found = {}
-        for (task,), rows in table.filter(pl.col(target).is_finite()).group_by("dataset", maintain_order=True):
-            rows = rows.with_columns(pl.col(names).cast(pl.Float64).clip(0.0, 1.0))
-            x = torch.tensor(rows.select(names).to_numpy(), dtype=torch.float64)
-            y = sign * torch.tensor(rows[target].to_numpy(), dtype=torch.float64)
-            found[str(task)] = Pool(space, rows.select(names).to_dicts(), x, y)
-        return found
-
-    def _sign(self, target: str) -> float:
-        direction = self.direction or ("minimize" if target in MINIMISED else "maximize")
-        return -1.0 if direction == "minimize" else 1.0
+        return find(self.folder, self.objective) if self.folder else {}
 
 
 @lru_cache(maxsize=1)

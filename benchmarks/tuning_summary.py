@@ -121,7 +121,8 @@ def tables(protocol: str, spaces: Sequence[Curves], summary: Summary) -> list[Ta
         f"{protocol}/regret/{curves.space}": f"{curves.space}: mean regret on {curves.regret.shape[1]} held-out tasks"
         for curves in spaces
     }
-    titles[f"{protocol}/macro"] = f"mean regret over {len(spaces)} spaces"
+    if len(spaces) > 1:
+        titles[f"{protocol}/macro"] = f"mean regret over {len(spaces)} spaces"
     titles[f"{protocol}/ratio"] = "mean regret over spaces, as a share of that of gp"
     titles[f"{protocol}/rank"] = "average rank"
     titles[f"{protocol}/hurt"] = "share of tasks on which a method hurts"
