@@ -236,7 +236,7 @@ class GaussianProcess(TensorFields):
         """factor^-1 k(rows, x), `(*batch, n, q)`: what the data take away and where they pull."""
         rows, factor = cast(Data, self.rows), cast(Tensor, self.factor)
         cross = self._covariance(rows.x, x, self._past_at(rows.x)[1], directions).mul_(rows.mask[..., :, None])
-        return torch.linalg.solve_triangular(factor, cross, upper=False)
+        return _solve_triangular(factor, cross)
 
 
 @dataclass(frozen=True, eq=False)
@@ -318,6 +318,17 @@ def with_noise(cov: Tensor, noise_var: Tensor, mask: Tensor) -> Tensor:
 def _weighted_sum(root: Tensor, weights: Tensor) -> Tensor:
     """root' weights, `(*batch, q)`: einsum does not copy a root `(*batch, n, q)` that several weights share."""
     return torch.einsum("...nq,...n->...q", root, weights)
+
+
+def _solve_triangular(factor: Tensor, cross: Tensor) -> Tensor:
+    """factor^-1 cross, `(*batch, n, q)`: points of batches that the factor does not have are columns of one solve."""
+    num_extra = cross.ndim - factor.ndim
+    if num_extra <= 0:
+        return torch.linalg.solve_triangular(factor, cross, upper=False)
+    extra, q = cross.shape[:num_extra], cross.shape[-1]
+    columns = cross.flatten(0, num_extra - 1).movedim(0, -2).flatten(-2)
+    solved = torch.linalg.solve_triangular(factor, columns, upper=False)
+    return solved.unflatten(-1, (extra.numel(), q)).movedim(-2, 0).unflatten(0, extra)
 
 
 def _whiten(factor: Tensor, centred: Tensor) -> Tensor:
