@@ -267,7 +267,7 @@ def _tune_live(pool: Pool, method: str, seed: int, num_trials: int, prior: Tunin
     folds = make_folds(*subsample(digits.data, digits.target.to_numpy(), seed=SEED), problem.scalings, seed=SEED)
     samplers: dict[str, Callable[[], optuna.samplers.BaseSampler]] = {
         "learned": lambda: MetaSampler(prior, seed=seed),
-        "gp": lambda: ScratchSampler(pool.space, maximize=False, seed=seed),
+        "gp": lambda: ScratchSampler(pool.space, seed=seed),
         "tpe": lambda: optuna.samplers.TPESampler(n_startup_trials=NUM_INITIAL, seed=seed),
         "random": lambda: optuna.samplers.RandomSampler(seed=seed),
     }

@@ -13,8 +13,8 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 
 from bayesmeta.data import Data
+from bo.acquisition import acquisition
 from bo.prior import TuningPrior
-from bo.sampler import acquisition
 from bo.scratch import NUM_INITIAL, scratch_acquisition
 from bo.search import Value
 from bo.space import SearchSpace
@@ -132,6 +132,8 @@ def learned(prior: TuningPrior) -> Method:
 def greedy_list(past_regret: Float[Tensor, "tasks n"]) -> Method:
     """A fixed order: each next configuration lowers the mean regret over past tasks of the best so far the most.
 
+    When there is nothing left to gain, which is soon with few past tasks, it starts again with what is left.
+
     Args:
         past_regret: of each configuration of the pool on each past task.
 
@@ -140,10 +142,14 @@ def greedy_list(past_regret: Float[Tensor, "tasks n"]) -> Method:
 
     def method(pool: Pool, given: list[int], num_trials: int, seed: int) -> list[int]:
         chosen: list[int] = []
-        best = torch.full((len(past_regret), 1), torch.inf, dtype=past_regret.dtype)
+        nothing = torch.full((len(past_regret), 1), torch.inf, dtype=past_regret.dtype)
+        best = nothing
         while len(chosen) < num_trials:
             after = torch.minimum(best, past_regret).mean(0)
             after[given + chosen] = torch.inf
+            if best is not nothing and not bool((after < best.mean()).any()):
+                best = nothing
+                continue
             chosen.append(int(after.argmin()))
             best = torch.minimum(best, past_regret[:, chosen[-1], None])
         return chosen

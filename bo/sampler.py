@@ -1,93 +1,220 @@
 """An Optuna sampler that starts from what past studies taught."""
 
 import os
+import threading
+import warnings
 from abc import abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
-import torch
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
-from optuna.samplers import BaseSampler, RandomSampler
+from optuna.distributions import BaseDistribution
+from optuna.samplers import BaseSampler, TPESampler
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 from torch import Generator, Tensor
 
-from bayesmeta.data import Data
-from bo.acquisition import expected_improvement
+from bo.acquisition import acquisition
+from bo.history import History
 from bo.prior import TuningPrior
-from bo.scores import finite_values, normal_scores
-from bo.search import Value, climb
+from bo.question import Question
 from bo.space import SearchSpace
+from bo.view import View, shares
 
 if TYPE_CHECKING:
     from optuna import Study
 
-__all__ = ["MetaSampler", "PointSampler", "acquisition"]
+__all__ = ["MetaSampler", "PointSampler"]
 
-NUM_SOBOL = 512
+NEXT = 0x9E3779B97F4A7C15  # between the seeds of two trials: far apart, and never the same again
+
+
+@dataclass(frozen=True, eq=False)
+class Proposal:
+    """What one trial is to try: known parameters as they were expected to be asked for; none if that failed."""
+
+    params: Mapping[str, Any]
+    distributions: Mapping[str, BaseDistribution]
+
+    def answers(self, trial: FrozenTrial, asked: Mapping[str, BaseDistribution]) -> bool:
+        """Whether it holds what is asked, and the trial did with its other parameters as was proposed."""
+        if not self.params:
+            return True
+        expected = all(self.distributions.get(name) == distribution for name, distribution in asked.items())
+        return expected and all(
+            trial.params[name] == value for name, value in self.params.items() if name in trial.params
+        )
+
+
+class Memory:
+    """What a sampler keeps of one study."""
+
+    def __init__(self, space: SearchSpace) -> None:
+        self.history = History(space)
+        self.proposals: dict[int, Proposal] = {}  # of trials that run
+        self.has_warned_of_failure = False
+
+    def so_far(self, trial: FrozenTrial) -> tuple[Mapping[str, Any], Mapping[str, BaseDistribution]]:
+        """What a running trial was given, and before that what it will be given."""
+        proposal = self.proposals.get(trial.number, Proposal({}, {}))
+        return {**proposal.params, **trial.params}, {**proposal.distributions, **trial.distributions}
 
 
 class PointSampler(BaseSampler):
-    """A sampler that proposes one point of a known search space per trial; subclasses say which by `_propose`.
+    """A sampler that proposes all known parameters of a trial at once; subclasses say which by `_propose`.
 
-    The point is chosen when a trial asks for its first parameter, and each parameter is then fitted to what the trial
-    allows: clipped to its range, rounded to its step. A parameter that the space does not have, or a category that the
-    trial does not allow, is sampled at random.
+    Optuna does not tell a sampler what a trial will ask for. The first parameter asked for starts a search over all
+    parameters that finished trials of the study asked for (before there is one: over all known ones). When the trial
+    then asks for one more, or in another range, or has one set elsewhere (`enqueue_trial`, `PartialFixedSampler`), the
+    rest is searched again, given what is set. So ranges, choices and conditions may change from trial to trial.
+
+    Parameters that are not known, or whose kind is not the known one, are left to another sampler.
+
+    Args:
+        space: the known parameters.
+        independent_sampler: for the others. By default Optuna's `TPESampler`, which learns each from the study.
+        seed: of all that is drawn. A suggestion depends on it, on the trial's number and on the trials before.
     """
 
-    def __init__(self, space: SearchSpace, *, seed: int | None = None) -> None:
+    def __init__(
+        self, space: SearchSpace, *, independent_sampler: BaseSampler | None = None, seed: int | None = None
+    ) -> None:
         self.space = space
-        self._independent = RandomSampler(seed=seed)
-        self._proposals: dict[int, dict[str, Any]] = {}
-        self._seed(seed)
+        self._independent = independent_sampler or TPESampler(seed=seed, multivariate=False)
+        self._seed = _random_seed() if seed is None else seed
+        self._start()
+
+    def _start(self) -> None:
+        # Optuna's storages know studies by number; a storage that nobody uses any more takes its studies along
+        self._memories: WeakKeyDictionary[Any, dict[int, Memory]] = WeakKeyDictionary()
+        self._lock = threading.RLock()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without what cannot be copied to another process; a study is read again there."""
+        return {name: value for name, value in vars(self).items() if name not in ("_memories", "_lock")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._start()
 
     def reseed_rng(self) -> None:
         """Called by Optuna in each worker, so that workers differ."""
-        self._seed(None)
+        self._seed = _random_seed()
         self._independent.reseed_rng()
 
     def infer_relative_search_space(self, study: "Study", trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        """Nothing: what a trial will ask for is not known before it asks, and the past's ranges may differ."""
+        """Nothing, so that parameters are sampled when they are asked for, which is when their ranges are known."""
+        self._raise_error_if_multi_objective(study)
         return {}
 
     def sample_relative(
         self, study: "Study", trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        return {}
+        """All parameters of a space at once: for a sampler that contains this one and says what to search."""
+        self._raise_error_if_multi_objective(study)
+        known = {name: distribution for name, distribution in search_space.items() if self._knows(name, distribution)}
+        params = self._proposed(study, trial, known) if known else {}
+        return {
+            name: params[name]
+            if name in params
+            else self._independent.sample_independent(study, trial, name, distribution)
+            for name, distribution in search_space.items()
+        }
 
     def sample_independent(
         self, study: "Study", trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
-        if param_name in self.space.distributions:
-            if trial.number not in self._proposals:
-                rows, taken = self._rows(study)
-                self._proposals[trial.number] = self.space.from_unit(self._propose(rows, taken)[None])[0]
-            value = _fitted(self._proposals[trial.number][param_name], param_distribution)
-            if value is not None:
-                return value
+        self._raise_error_if_multi_objective(study)
+        if self._knows(param_name, param_distribution):
+            params = self._proposed(study, trial, {param_name: param_distribution})
+            if param_name in params:
+                return params[param_name]
         return self._independent.sample_independent(study, trial, param_name, param_distribution)
 
+    def before_trial(self, study: "Study", trial: FrozenTrial) -> None:
+        self._raise_error_if_multi_objective(study)
+        self._independent.before_trial(study, trial)
+
     def after_trial(
-        self, study: "Study", trial: FrozenTrial, state: TrialState, values: Iterable[float] | None
+        self, study: "Study", trial: FrozenTrial, state: TrialState, values: Sequence[float] | None
     ) -> None:
-        self._proposals.pop(trial.number, None)
+        self._independent.after_trial(study, trial, state, values)
 
     @abstractmethod
-    def _propose(self, rows: Data, taken: Tensor) -> Tensor:
-        """The next point `(d,)`, given the completed trials and the points that are taken."""
+    def _propose(self, question: Question) -> Tensor:
+        """The next point of `question.view.space`, `(d,)`."""
 
-    def _seed(self, seed: int | None) -> None:
-        seed = int.from_bytes(os.urandom(7)) if seed is None else seed
-        self._generator = Generator().manual_seed(seed)
-        self._sobol = self.space.sobol(NUM_SOBOL, generator=self._generator)
+    def _knows(self, name: str, distribution: BaseDistribution) -> bool:
+        return shares(self.space, name, distribution) and not distribution.single()
 
-    def _rows(self, study: "Study") -> tuple[Data, Tensor]:
-        """Completed trials as rows, and the points that completed and running trials have taken."""
-        trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.RUNNING))
-        known = [t for t in trials if _has_any(t.params, self.space.names) and self.space.contains(t.params)]
-        x = self.space.to_unit([t.params for t in known])
-        done = torch.tensor([t.state == TrialState.COMPLETE for t in known], dtype=torch.bool)
-        y = finite_values(t.value for t in known if t.value is not None)
-        return Data.of(x[done], y), x
+    def _proposed(self, study: "Study", trial: FrozenTrial, asked: Mapping[str, BaseDistribution]) -> Mapping[str, Any]:
+        """Known parameters for a trial that asks for some of them; none where the search failed."""
+        with self._lock:
+            memory = self._memory(study)
+            proposal = memory.proposals.get(trial.number)
+            if proposal is None or not proposal.answers(trial, asked):
+                proposal = memory.proposals[trial.number] = self._new_proposal(study, memory, trial, asked)
+            return proposal.params
+
+    def _memory(self, study: "Study") -> Memory:
+        memories = self._memories.setdefault(study._storage, {})
+        return memories.setdefault(study._study_id, Memory(self.space))
+
+    def _new_proposal(
+        self, study: "Study", memory: Memory, trial: FrozenTrial, asked: Mapping[str, BaseDistribution]
+    ) -> Proposal:
+        history = memory.history
+        # all trials of the study: where Hyperband prunes, `study` itself would show those of one bracket alone
+        history.read(study._storage.get_all_trials(study._study_id, deepcopy=False))
+        memory.proposals = {number: p for number, p in memory.proposals.items() if number in history.running}
+        distributions = self._expected(history, trial, asked)
+        try:
+            question = self._question(study, memory, trial, distributions)
+            point = self._propose(question)
+        except Exception as error:
+            # a study of hours must not end because a matrix was singular
+            self._warn_of_failure(study, memory, error)
+            return Proposal({}, {})
+        return Proposal(question.view.space.from_unit(point[None])[0], distributions)
+
+    def _expected(
+        self, history: History, trial: FrozenTrial, asked: Mapping[str, BaseDistribution]
+    ) -> dict[str, BaseDistribution]:
+        """The known parameters that the trial will ask for, as far as one can tell, in the order of the known space."""
+        expected = {}
+        for name, distribution in self.space.distributions.items():
+            if name in asked or not history.asked_by_finished or name in history.asked_by_finished:
+                latest = {**history.asked, **asked}.get(name, distribution)
+                if name not in trial.params and self._knows(name, latest):
+                    expected[name] = latest
+        return expected
+
+    def _question(
+        self, study: "Study", memory: Memory, trial: FrozenTrial, distributions: Mapping[str, BaseDistribution]
+    ) -> Question:
+        history = memory.history
+        fixed = history.rows([(trial.params, trial.distributions)])[0]
+        view = View(self.space, SearchSpace(distributions), fixed)
+        others = [memory.so_far(other) for other in history.running.values() if other.number != trial.number]
+        maximize = study.direction == StudyDirection.MAXIMIZE
+        evaluated, y = history.evaluated(maximize=maximize)
+        unevaluated = history.unevaluated(history.rows([other for other in others if other[0]]))
+        return Question(view, evaluated, y, unevaluated, maximize, self._generator(trial))
+
+    def _generator(self, trial: FrozenTrial) -> Generator:
+        """The same for each search of one trial, so that workers of one seed differ and a study can be resumed."""
+        return Generator().manual_seed((self._seed + NEXT * trial.number) % 2**63)
+
+    def _warn_of_failure(self, study: "Study", memory: Memory, error: Exception) -> None:
+        if memory.has_warned_of_failure:
+            return
+        memory.has_warned_of_failure = True
+        warnings.warn(
+            f"no suggestion could be made in study {study.study_name!r}: {type(error).__name__}: {error}. The trial's "
+            f"parameters are left to {self._independent}, and so are those of later trials that fail like this",
+            stacklevel=2,
+        )
 
 
 class MetaSampler(PointSampler):
@@ -97,21 +224,25 @@ class MetaSampler(PointSampler):
     applies are weighted by their evidence, so a past that misleads loses its say.
 
     Args:
-        prior: what `from_studies`, `bayesmeta fit` or `bayesmeta.load` gave.
-        seed: of the candidates and of random parameters.
+        prior: what `from_studies`, `from_table`, `bayesmeta fit` or `bayesmeta.load` gave.
+        independent_sampler: for parameters that the past studies did not have, or not as the same kind of thing. By
+            default Optuna's `TPESampler`, which learns each from the study.
+        seed: of all that is drawn.
 
     Raises:
         TypeError: `prior` has no search space.
     """
 
-    def __init__(self, prior: TuningPrior, *, seed: int | None = None) -> None:
+    def __init__(
+        self, prior: TuningPrior, *, independent_sampler: BaseSampler | None = None, seed: int | None = None
+    ) -> None:
         if not isinstance(prior, TuningPrior):
             raise TypeError(
                 f"MetaSampler needs a prior with a search space, a bo.TuningPrior; got {type(prior).__name__}. "
                 "Wrap it: bo.TuningPrior(space, direction, prior, scores=False)"
             )
         self.prior = prior
-        super().__init__(prior.space, seed=seed)
+        super().__init__(prior.space, independent_sampler=independent_sampler, seed=seed)
 
     @classmethod
     def from_studies(cls, studies: Iterable["Study"], *, seed: int | None = None) -> "MetaSampler":
@@ -120,6 +251,7 @@ class MetaSampler(PointSampler):
 
     def before_trial(self, study: "Study", trial: FrozenTrial) -> None:
         """Refuse a study of the other direction before it wastes a trial."""
+        super().before_trial(study, trial)
         wanted = study.direction.name.lower()
         if wanted != self.prior.direction:
             raise ValueError(
@@ -127,40 +259,10 @@ class MetaSampler(PointSampler):
                 f'create it with direction="{self.prior.direction}"'
             )
 
-    def _propose(self, rows: Data, taken: Tensor) -> Tensor:
-        starts = self._sobol if self.prior.starts is None else torch.cat([self._sobol, self.prior.starts])
-        better = rows.y if self.prior.direction == "maximize" else -rows.y
-        value = acquisition(self.prior, rows)
-        return climb(value, self.space, starts, rows.x, better, taken, generator=self._generator)
+    def _propose(self, question: Question) -> Tensor:
+        value = acquisition(self.prior, question.rows, question.pending)
+        return question.climb(value, self.prior.starts)
 
 
-def acquisition(prior: TuningPrior, rows: Data) -> Value:
-    """How much points promise: their mean while there are no rows, then their expected improvement."""
-    maximize = prior.scores or prior.direction == "maximize"
-    functions = prior.functions if len(rows.y) >= 2 or prior.opening is None else prior.opening
-    if not len(rows.y):
-        sign = 1.0 if maximize else -1.0
-        return lambda x: sign * functions.marginal(x).mean
-    y = rows.y
-    if prior.scores:
-        y = normal_scores(y if prior.direction == "maximize" else -y, rows.mask)
-    posterior = functions.condition(Data.of(rows.x, y))
-    best = y.max() if maximize else y.min()
-    return lambda x: expected_improvement(posterior.marginal(x), best, maximize=maximize)
-
-
-def _has_any(params: Mapping[str, Any], names: Iterable[str]) -> bool:
-    return any(name in params for name in names)
-
-
-def _fitted(value: Any, distribution: BaseDistribution) -> Any:
-    """The nearest value that `distribution` allows, None where there is none."""
-    if isinstance(distribution, CategoricalDistribution):
-        return value if value in distribution.choices else None
-    if isinstance(value, str | bool) or not isinstance(distribution, FloatDistribution | IntDistribution):
-        return None
-    low, high, step = distribution.low, distribution.high, distribution.step
-    value = min(max(value, low), high)
-    if step:
-        value = min(low + round((value - low) / step) * step, high)
-    return value
+def _random_seed() -> int:
+    return int.from_bytes(os.urandom(7))

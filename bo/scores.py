@@ -28,8 +28,8 @@ def normal_scores(y: Float[Tensor, "*batch n"], mask: Bool[Tensor, "*batch n"]) 
     return torch.special.ndtri(torch.where(mask, quantile, 0.5))
 
 
-def finite_values(values: Iterable[float]) -> Float[Tensor, " n"]:
+def finite_values(values: Iterable[float] | Tensor) -> Float[Tensor, " n"]:
     """Objectives of a study, in float64; an infinite one, which Optuna allows, counts as the last finite one."""
-    y = torch.tensor(list(values), dtype=torch.float64)
+    y = torch.as_tensor(values if isinstance(values, Tensor) else list(values), dtype=torch.float64)
     known = y[y.isfinite()]
     return y.clamp(known.min(), known.max()) if len(known) else torch.zeros_like(y)

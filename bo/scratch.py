@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Generator, Tensor
 
-from bayesmeta.data import Data
 from bayesmeta.random import seeded
+from bo.question import Question
 from bo.sampler import PointSampler
 from bo.scratch_fit import fit_single_task_gp
-from bo.search import Value, climb
-from bo.space import SearchSpace
+from bo.search import Value
 
 if TYPE_CHECKING:
     from botorch.acquisition.acquisition import AcquisitionFunction
@@ -28,16 +27,11 @@ NUM_INITIAL = 5
 class ScratchSampler(PointSampler):
     """A Gaussian process from scratch as an Optuna sampler, searching the same candidates as `MetaSampler`."""
 
-    def __init__(self, space: SearchSpace, *, maximize: bool, seed: int | None = None) -> None:
-        super().__init__(space, seed=seed)
-        self._sign = 1.0 if maximize else -1.0
-
-    def _propose(self, rows: Data, taken: Tensor) -> Tensor:
-        if len(taken) < NUM_INITIAL:
-            return self._sobol[len(taken)]
-        better = self._sign * rows.y
-        value = scratch_acquisition(rows.x, better)
-        return climb(value, self.space, self._sobol, rows.x, better, taken, generator=self._generator)
+    def _propose(self, question: Question) -> Tensor:
+        num_tried = len(question.y) + len(question.pending)
+        if num_tried < NUM_INITIAL:
+            return question.view.space.sobol(NUM_INITIAL, generator=Generator().manual_seed(self._seed))[num_tried]
+        return question.climb(scratch_acquisition(question.rows.x, question.better))
 
 
 def scratch_acquisition(x: Tensor, y: Tensor) -> Value:

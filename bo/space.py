@@ -42,6 +42,8 @@ __all__ = ["SearchSpace"]
 Params = Mapping[str, Any]
 
 LOG_SPAN = 10.0  # high / low from which a column of a table may be on a log scale
+REACH = 1.0  # how far outside a range a value may lie, in widths of the range, before it counts as nearer
+SMALLEST = torch.finfo(torch.float64).tiny  # what a log scale takes for a value of zero or less
 
 
 @dataclass(frozen=True)
@@ -147,13 +149,31 @@ class SearchSpace(TensorFields):
             [_internal(name, dist, row[name], i) if name in row else math.nan for i, row in enumerate(rows)]
             for name, dist in self.distributions.items()
         ]
-        values = torch.tensor(columns, dtype=torch.float64).reshape(len(columns), len(rows)).mT
-        x = values.new_empty(len(rows), self.num_columns)
-        x[:, self._scalars.columns] = self._scalars.encode(values[:, self._scalars.params])
-        for index, columns_of in self._one_hots:
-            choices = torch.arange(columns_of.stop - columns_of.start)
-            x[:, columns_of] = (values[:, index, None] == choices).to(x)
+        numbers = torch.tensor(columns, dtype=torch.float64).reshape(len(columns), len(rows)).mT
+        return self.encode(numbers).clamp(0.0, 1.0)
+
+    def encode(self, numbers: Float[Tensor, "n p"]) -> Float[Tensor, "n d"]:
+        """Encode one number per parameter: its value, the index of its choice (0 if single), NaN where it is missing.
+
+        What this space does not have lies outside the cube: values beyond a range, up to one width of it, and choices
+        numbered on from the last, which point away from the others.
+        """
+        x = numbers.new_empty(len(numbers), self.num_columns)
+        x[:, self._scalars.columns] = self._scalars.encode(numbers[:, self._scalars.params])
+        for index, columns in self._one_hots:
+            choice, width = numbers[:, index, None], columns.stop - columns.start
+            choices = torch.arange(width)
+            x[:, columns] = (choice == choices).to(x) - ((choice >= width) & (choice % width == choices)).to(x)
         return x
+
+    def decode(self, x: Float[Tensor, "n d"]) -> Float[Tensor, "n p"]:
+        """The numbers of the nearest valid configurations: the inverse of `encode` inside the cube."""
+        self._require_width(x)
+        numbers = x.new_empty(len(x), len(self.distributions), dtype=torch.float64)
+        numbers[:, self._scalars.params] = self._scalars.number(x[:, self._scalars.columns].double())
+        for index, columns in self._one_hots:
+            numbers[:, index] = x[:, columns].argmax(-1).double()
+        return numbers
 
     def from_unit(self, x: Float[Tensor, "n d"]) -> list[dict[str, Any]]:
         """The nearest valid configurations: the inverse of `to_unit` for complete configurations."""
@@ -269,13 +289,17 @@ class _Scalars:
     last: Tensor
 
     def encode(self, value: Tensor) -> Tensor:
-        """Values `(..., m)`, NaN where missing, to the unit interval."""
+        """Values `(..., m)`, NaN where missing, to the unit interval and what is next to it."""
         unit = (self._scaled(value) - self.edge) / self.span
-        return torch.where(value.isnan(), 0.5, unit.clamp(0.0, 1.0))
+        return torch.where(value.isnan(), 0.5, unit.clamp(-REACH, 1.0 + REACH))
 
     def decode(self, unit: Tensor) -> Tensor:
         """Valid values; those of a step are given as cells, which are exact."""
         return torch.where(self.step > 0, self._cell(unit), self._value(unit))
+
+    def number(self, unit: Tensor) -> Tensor:
+        """Valid values, those of a step as well."""
+        return torch.where(self.step > 0, self.low + self._cell(unit) * self.step, self._value(unit))
 
     def snap(self, unit: Tensor) -> Tensor:
         return torch.where(self.step > 0, self._centre(self._cell(unit)), unit.clamp(0.0, 1.0))
@@ -300,7 +324,7 @@ class _Scalars:
         return (self._scaled(self.low + cell * self.step) - self.edge) / self.span
 
     def _scaled(self, value: Tensor) -> Tensor:
-        return torch.where(self.log, value.log(), value)
+        return torch.where(self.log, value.clamp(min=SMALLEST).log(), value)
 
 
 def _width(dist: BaseDistribution) -> int:

@@ -30,9 +30,9 @@ import torch
 import bayesmeta
 from bayesmeta import Data, GaussianProcess, trust
 from bo import TuningPrior, normal_scores
+from bo.acquisition import acquisition
 from bo.demo import hold_out, pools
 from bo.replay import gp_from_scratch, learned, random_search, regret
-from bo.sampler import acquisition
 
 torch.set_num_threads(1)
 tasks = pools("svc")

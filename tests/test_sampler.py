@@ -107,7 +107,7 @@ def test_other_ranges_are_obeyed(rate: BaseDistribution) -> None:
         assert isinstance(params["rate"], int if isinstance(rate, IntDistribution) else float)
 
 
-def test_unknown_parameters_and_categories_are_sampled_at_random() -> None:
+def test_unknown_parameters_and_categories_are_tried() -> None:
     space = {
         "kind": CategoricalDistribution(("linear", "boosted")),
         "new": FloatDistribution(5.0, 6.0),

@@ -1,5 +1,6 @@
 """The search for the best point: it climbs, it stays valid, it avoids what is taken."""
 
+import pytest
 import torch
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from torch import Tensor
@@ -19,10 +20,10 @@ def value(points: Tensor) -> Tensor:
     return -(points - TARGET).square().sum(-1)
 
 
-def search(x: Tensor = NONE, taken: Tensor = NONE, number: int = 0) -> Tensor:
+def search(good: Tensor = NONE, taken: Tensor = NONE, number: int = 0) -> Tensor:
     generator = seed(number)
     starts = SPACE.sobol(64, generator=generator)
-    return climb(value, SPACE, starts, x, value(x), taken, generator=generator)
+    return climb(lambda x: masked(value(x), x, taken), SPACE, starts, good, generator=generator)
 
 
 def test_it_comes_close_to_the_top_and_stays_valid() -> None:
@@ -33,10 +34,9 @@ def test_it_comes_close_to_the_top_and_stays_valid() -> None:
         assert SPACE.from_unit(found[None])[0]["c"] == "y"
 
 
-def test_good_rows_bring_it_closer() -> None:
+def test_good_points_bring_it_closer() -> None:
     near = SPACE.to_unit([{"a": 0.38, "b": 4, "c": "y"}])
-    rows = torch.cat([SPACE.sobol(3, generator=seed(9)), near])
-    assert value(search(x=rows)[None]).item() > -1e-4
+    assert value(search(torch.cat([SPACE.sobol(3, generator=seed(9)), near]))[None]).item() > -1e-4
 
 
 def test_taken_points_are_avoided() -> None:
@@ -59,5 +59,14 @@ def test_masked_marks_equal_points_alone() -> None:
 def test_a_small_space_can_be_exhausted() -> None:
     tiny = SearchSpace({"c": CategoricalDistribution(("x", "y"))})
     every = torch.tensor([[0.0], [1.0]], dtype=torch.float64)
-    found = climb(lambda p: p[:, 0], tiny, every, every, every[:, 0], every, generator=seed(0))
+    found = climb(lambda x: masked(x[:, 0], x, every), tiny, every, every, generator=seed(0))
     assert found.item() in (0.0, 1.0)
+
+
+def test_points_without_a_number_are_passed_over() -> None:
+    starts = SPACE.sobol(64, generator=seed(0))
+    left = SPACE.slices()["a"].start
+    found = climb(lambda x: value(x).where(x[:, left] > 0.5, torch.nan), SPACE, starts, NONE, generator=seed(1))
+    assert found[left] > 0.5
+    with pytest.raises(ArithmeticError, match="no point has a value that is a number"):
+        climb(lambda x: torch.nan * value(x), SPACE, starts, NONE, generator=seed(1))

@@ -1,0 +1,87 @@
+"""The trials of a running study as rows of numbers, each of them read once.
+
+What a trial says depends on how it ended:
+
+- completed: its objective, an infinite one counting as the most extreme finite one;
+- pruned: as bad as the worst completed trial, which is no claim about how bad;
+- running, or failed (which it is too where the objective was NaN): that it was tried, and no more.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from optuna.distributions import BaseDistribution
+from optuna.trial import FrozenTrial, TrialState
+from torch import Tensor
+
+from bo.scores import finite_values
+from bo.space import SearchSpace
+from bo.view import shares, to_numbers
+
+__all__ = ["History"]
+
+
+class History:
+    """What the trials of a study say, in terms of a known space: see `bo.view`.
+
+    Optuna never changes a finished trial, so a second look is at those alone that were not finished at the first. A
+    trial without any known parameter is left out.
+
+    Args:
+        known: the space that rows are in terms of.
+
+    Attributes:
+        asked: known parameters as trials asked for them, the latest distribution of each.
+        asked_by_finished: the names among them that a finished trial had.
+        running: the trials that have not finished, by number.
+    """
+
+    def __init__(self, known: SearchSpace) -> None:
+        self.known = known
+        self.asked: dict[str, BaseDistribution] = {}
+        self.asked_by_finished: set[str] = set()
+        self.running: dict[int, FrozenTrial] = {}
+        self._completed = self._pruned = self._failed = self.rows([])
+        self._values = torch.empty(0, dtype=torch.float64)
+        self._num_seen = 0
+
+    def read(self, trials: Sequence[FrozenTrial]) -> None:
+        """Take in what is new in `trials`, which are all trials of the study by number."""
+        new = [trials[number] for number in (*self.running, *range(self._num_seen, len(trials)))]
+        self._num_seen = len(trials)
+        self.running = {trial.number: trial for trial in new if not trial.state.is_finished()}
+        found: dict[TrialState, list[FrozenTrial]] = {state: [] for state in TrialState}
+        for trial in new:
+            shared = {name: d for name, d in trial.distributions.items() if shares(self.known, name, d)}
+            self.asked.update(shared)
+            if shared and trial.state.is_finished():
+                self.asked_by_finished.update(shared)
+                found[trial.state].append(trial)
+        self._completed = torch.cat([self._completed, self._rows_of(found[TrialState.COMPLETE])])
+        self._pruned = torch.cat([self._pruned, self._rows_of(found[TrialState.PRUNED])])
+        self._failed = torch.cat([self._failed, self._rows_of(found[TrialState.FAIL])])
+        values = [trial.value for trial in found[TrialState.COMPLETE] if trial.value is not None]
+        self._values = torch.cat([self._values, torch.tensor(values, dtype=torch.float64)])
+
+    def evaluated(self, *, maximize: bool) -> tuple[Float[Tensor, "n p"], Float[Tensor, " n"]]:
+        """Rows whose objective is known, or that were pruned; and their objectives."""
+        values = finite_values(self._values)
+        if not len(values):
+            return self._completed, values
+        worst = values.min() if maximize else values.max()
+        return torch.cat([self._completed, self._pruned]), torch.cat([values, worst.expand(len(self._pruned))])
+
+    def unevaluated(self, running: Float[Tensor, "r p"]) -> Float[Tensor, "n p"]:
+        """Rows that were tried without an objective, besides those that are running."""
+        pruned = self._pruned[:0] if len(self._values) else self._pruned  # beside nothing, none is the worst
+        return torch.cat([running, self._failed, pruned])
+
+    def rows(self, configurations: Sequence[tuple[Mapping[str, Any], Mapping[str, BaseDistribution]]]) -> Tensor:
+        """Configurations, given as parameters and their distributions, in terms of the known space: `(n, p)`."""
+        numbers = [to_numbers(self.known, params, distributions) for params, distributions in configurations]
+        return torch.tensor(numbers, dtype=torch.float64).reshape(len(numbers), len(self.known.names))
+
+    def _rows_of(self, trials: Sequence[FrozenTrial]) -> Tensor:
+        return self.rows([(trial.params, trial.distributions) for trial in trials])

@@ -1,0 +1,109 @@
+"""The parameters of a study in terms of a space that is known already, such as that of past studies.
+
+A parameter is shared if both have its name, it is a number in both or a category in both, and it varies in the known
+space; ranges, scales, steps and choices may differ. A configuration is then one number per known parameter: its value,
+or the index of its choice in the known space, choices which that space lacks being numbered on from its last. It is
+NaN where the parameter is missing.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import count
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from optuna.distributions import BaseDistribution, CategoricalDistribution
+from torch import Tensor
+
+from bo.space import SearchSpace
+
+__all__ = ["View", "shares", "to_numbers"]
+
+
+def shares(known: SearchSpace, name: str, distribution: BaseDistribution) -> bool:
+    """Whether what is known of a parameter applies to one of this name and distribution."""
+    old = known.distributions.get(name)
+    if old is None or old.single():
+        return False
+    return isinstance(old, CategoricalDistribution) == isinstance(distribution, CategoricalDistribution)
+
+
+def to_numbers(
+    known: SearchSpace, params: Mapping[str, Any], distributions: Mapping[str, BaseDistribution]
+) -> list[float]:
+    """One number per parameter of `known`: those of a configuration, whose `distributions` may be others."""
+    numbers = [math.nan] * len(known.names)
+    for index, (name, old) in enumerate(known.distributions.items()):
+        if name in params and shares(known, name, new := distributions[name]):
+            numbers[index] = new.to_internal_repr(params[name])
+            if isinstance(old, CategoricalDistribution) and isinstance(new, CategoricalDistribution):
+                numbers[index] = _choice_numbers(old, new)[int(numbers[index])]
+    return numbers
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """Where a study is searched, seen from the known space: some parameters are free, others are fixed or missing.
+
+    Args:
+        known: what is known already.
+        space: the free parameters as the study has them, each of them shared with `known`.
+        fixed: one number per parameter of `known`, NaN where it is free or missing.
+    """
+
+    known: SearchSpace
+    space: SearchSpace
+    fixed: Float[Tensor, " p"]
+
+    def to_known(self, x: Float[Tensor, "n d"]) -> Float[Tensor, "n k"]:
+        """Points of `space` as points of the known space, outside its unit cube where it lacks their values."""
+        if self._is_known:
+            return x
+        numbers = self.fixed.repeat(len(x), 1)
+        free = self.space.decode(x)
+        for column, table in self._choices.items():
+            free[:, column] = table[free[:, column].long()]
+        numbers[:, self._columns] = free
+        return self.known.encode(numbers)
+
+    def from_known(self, numbers: Float[Tensor, "n p"]) -> Float[Tensor, "n d"]:
+        """The nearest points of `space` to configurations in terms of the known space."""
+        free = numbers[:, self._columns]
+        for column, table in self._choices.items():
+            same = free[:, column, None] == table
+            free[:, column] = torch.where(same.any(-1), same.double().argmax(-1), math.nan)
+        return self.space.snap(self.space.encode(free))
+
+    @cached_property
+    def _is_known(self) -> bool:
+        return self.space.names == self.known.names and self.space == self.known
+
+    @cached_property
+    def _columns(self) -> list[int]:
+        """Where the free parameters are among the known ones."""
+        return [self.known.names.index(name) for name in self.space.names]
+
+    @cached_property
+    def _choices(self) -> dict[int, Tensor]:
+        """For each category of `space` the numbers of its choices in the known space."""
+        tables = {}
+        for column, (name, new) in enumerate(self.space.distributions.items()):
+            old = self.known.distributions[name]
+            if isinstance(old, CategoricalDistribution) and isinstance(new, CategoricalDistribution):
+                tables[column] = torch.tensor(_choice_numbers(old, new), dtype=torch.float64)
+        return tables
+
+
+def _choice_numbers(old: CategoricalDistribution, new: CategoricalDistribution) -> list[float]:
+    """The index in `old` of each choice of `new`; those that `old` lacks are numbered on from its last."""
+    beyond = count(len(old.choices))
+    numbers = []
+    for choice in new.choices:
+        try:
+            numbers.append(float(old.to_internal_repr(choice)))
+        except ValueError:
+            numbers.append(float(next(beyond)))
+    return numbers
