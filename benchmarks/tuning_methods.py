@@ -2,17 +2,21 @@
 
 *Baselines* know no past. *Learned* methods are made from the past pools of a task and its search space, and from
 nothing else: to compare another one, add a line to `LEARNED`.
+
+Optuna Hub's MetaLearnTPE is not among them: the hub fetches its code over the network whenever it is loaded.
 """
 
 from collections.abc import Callable, Sequence
 
 import torch
+from optuna.samplers import BaseSampler, GPSampler
 from torch import Tensor
 
 from bayesmeta import Data
+from benchmarks.tuning_lists import mean_rank, zero_shot
 from bo import SearchSpace, TuningPrior
-from bo.replay import METHODS as BASELINES
-from bo.replay import Method, Pool, learned
+from bo.replay import METHODS, Method, Pool, learned, optuna_method
+from bo.scratch import NUM_INITIAL
 
 __all__ = ["BASELINES", "DRAW_NOTHING", "LEARNED", "ORDER"]
 
@@ -35,10 +39,26 @@ def negated(past: Sequence[Pool], space: SearchSpace) -> Method:
     return _told(past, space, [-pool.y for pool in past])
 
 
-LEARNED: dict[str, Learn] = {"default": default, "permuted": permuted, "negated": negated}
+def gpsampler(pool: Pool, given: list[int], num_trials: int, seed: int) -> list[int]:
+    """Five points, Sobol's where none are given, then Optuna's Gaussian-process sampler."""
+    return optuna_method(_make_gpsampler, complete=True)(pool, given, num_trials, seed)
+
+
+LEARNED: dict[str, Learn] = {
+    "default": default,
+    "permuted": permuted,
+    "negated": negated,
+    "zero_shot": zero_shot,
+    "mean_rank": mean_rank,
+}
+BASELINES: dict[str, Method] = {**METHODS, "gpsampler": gpsampler}
 # without given rows these choose the same for every seed, and are run once
-DRAW_NOTHING = frozenset({"default", "permuted", "negated"})
+DRAW_NOTHING = frozenset({"default", "permuted", "negated", "zero_shot", "mean_rank"})
 ORDER = (*LEARNED, *BASELINES)
+
+
+def _make_gpsampler(seed: int) -> BaseSampler:
+    return GPSampler(n_startup_trials=NUM_INITIAL, seed=seed)
 
 
 def _told(past: Sequence[Pool], space: SearchSpace, targets: Sequence[Tensor]) -> Method:

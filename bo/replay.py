@@ -145,11 +145,12 @@ def greedy_list(past_regret: Float[Tensor, "tasks n"]) -> Method:
         nothing = torch.full((len(past_regret), 1), torch.inf, dtype=past_regret.dtype)
         best = nothing
         while len(chosen) < num_trials:
+            gains = past_regret < best
+            gains[:, given + chosen] = False
+            if not bool(gains.any()):
+                best = nothing
             after = torch.minimum(best, past_regret).mean(0)
             after[given + chosen] = torch.inf
-            if best is not nothing and not bool((after < best.mean()).any()):
-                best = nothing
-                continue
             chosen.append(int(after.argmin()))
             best = torch.minimum(best, past_regret[:, chosen[-1], None])
         return chosen

@@ -105,3 +105,8 @@ def test_the_list_goes_on_with_what_complements_it() -> None:
     past_regret = torch.tensor([[0.0, 0.1, 0.9, 0.2], [0.3, 0.3, 0.0, 0.3]])
     assert greedy_list(past_regret)(pool(), [], 3, 0)[:2] == [0, 2]
     assert greedy_list(past_regret)(pool(), [0, 2], 2, 0) == [1, 3]
+
+
+def test_the_list_starts_again_when_nothing_is_left_to_gain() -> None:
+    past_regret = torch.tensor([[0.0, 0.6, 0.2, 0.4], [0.0, 0.0, 0.2, 0.1]])
+    assert greedy_list(past_regret)(pool(), [], 4, 0) == [0, 2, 1, 3]
