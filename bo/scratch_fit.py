@@ -29,6 +29,7 @@ __all__ = ["fit_single_task_gp"]
 
 # The loss has several modes. The search over logarithms is the faster, the direct one ends in the modes BoTorch finds.
 MAX_DIRECT_STEPS = 100
+CEILING = 1e6  # of lengthscales and noise
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -45,12 +46,10 @@ def fit_single_task_gp(model: "SingleTaskGP") -> "SingleTaskGP":
     floor = np.array([floors[0]] * d + [floors[1], -np.inf])
     start = np.concatenate([kernel.lengthscale.detach().numpy()[0], noise.noise.detach().numpy(), [0.0]])
     problem = (squares, y, priors)
-    direct = _search(_loss, start, floor, problem, max_steps=MAX_DIRECT_STEPS).x
-    searches = [
-        _search(_loss_of_logarithms, _to_logarithms(v), _to_logarithms(floor), problem) for v in (start, direct)
-    ]
-    found = min(searches, key=lambda search: search.fun).x
-    found = _from_logarithms(found)
+    direct = _search(_loss, start, floor, CEILING, problem, max_steps=MAX_DIRECT_STEPS).x
+    starts, floor, ceiling = (_to_logarithms(start), _to_logarithms(direct)), _to_logarithms(floor), math.log(CEILING)
+    searches = [_search(_loss_of_logarithms, each, floor, ceiling, problem) for each in starts]
+    found = _from_logarithms(min(searches, key=lambda search: search.fun).x)
     kernel.lengthscale = torch.from_numpy(found[:d]).to(like)
     noise.noise = torch.from_numpy(found[d : d + 1]).to(like)
     model.mean_module.constant = torch.tensor(found[-1]).to(like)
@@ -58,9 +57,10 @@ def fit_single_task_gp(model: "SingleTaskGP") -> "SingleTaskGP":
 
 
 def _search(
-    loss: Any, start: Array, floor: Array, problem: Any, max_steps: int = 1000
+    loss: Any, start: Array, floor: Array, ceiling: float, problem: Any, max_steps: int = 1000
 ) -> scipy.optimize.OptimizeResult:
-    bounds = scipy.optimize.Bounds(floor, np.full(len(floor), np.inf))
+    # a line search may leap: the priors leave nothing to find beyond the ceiling
+    bounds = scipy.optimize.Bounds(floor, np.full(len(floor), ceiling))
     options = {"maxiter": max_steps}
     return scipy.optimize.minimize(loss, start, problem, jac=True, method="L-BFGS-B", bounds=bounds, options=options)
 
