@@ -21,7 +21,7 @@ from typing import cast
 
 import torch
 from gpytorch.distributions import MultivariateNormal as LazyMultivariateNormal
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from linear_operator import to_linear_operator
 from torch import Generator, Tensor
 from torch.distributions import Distribution, Normal
@@ -280,7 +280,7 @@ class PathFunctions:
         Raises:
             ValueError: x has more axes of tasks than the process, which would pair tasks with draws.
         """
-        batch = self.process.batch_shape
+        batch = self.frequencies.shape[1:-2]
         if x.ndim - 2 > len(batch):
             raise ValueError(
                 f"x must have shape (..., q, d) with at most the axes of the process's batch_shape {tuple(batch)} "
@@ -292,6 +292,27 @@ class PathFunctions:
         mean = self(x)
         noise = self.process.scale * self.process.noise_var.sqrt()
         return Normal(mean, noise[..., None].expand_as(mean))
+
+    def select(self, index: Int64[Tensor, "draws *batch"]) -> "PathFunctions":
+        """The path of each draw at one place of the last axis of the batch, and of all other places nothing is kept.
+
+        The process then has parameters of each draw, on the left of the batch.
+        """
+        process, rows = self.process, self.process.rows
+        numbers = ("outputscale", "noise_var", "constant", "constant_var", "scale", "past_weight", "past_var")
+        selected = {name: _select(getattr(process, name), index, 0) for name in numbers}
+        if rows is not None:
+            x, y, mask = (_select(v, index, num_last) for v, num_last in ((rows.x, 2), (rows.y, 1), (rows.mask, 1)))
+            rows = Data(x, y, mask)
+        lengthscale = _select(process.lengthscale, index, 1)
+        return PathFunctions(
+            process._replace(lengthscale=lengthscale, **selected, rows=rows, factor=None, residual=None),
+            _select(self.frequencies, index, 2),
+            _select(self.amplitudes, index, 1),
+            _select(self.direction_weights, index, 1),
+            _select(self.level, index, 0),
+            None if self.correction is None else _select(self.correction, index, 1),
+        )
 
     def _unscaled(self, x: Tensor) -> Tensor:
         process = self.process
@@ -318,6 +339,18 @@ def with_noise(cov: Tensor, noise_var: Tensor, mask: Tensor) -> Tensor:
 def _weighted_sum(root: Tensor, weights: Tensor) -> Tensor:
     """root' weights, `(*batch, q)`: einsum does not copy a root `(*batch, n, q)` that several weights share."""
     return torch.einsum("...nq,...n->...q", root, weights)
+
+
+def _select(value: Tensor, index: Tensor, num_last: int) -> Tensor:
+    """The entry of each draw along the last axis of the batch, which `num_last` axes follow."""
+    axis = -1 - num_last
+    if value.ndim <= num_last:
+        return value
+    if value.shape[axis] == 1:
+        return value.squeeze(axis)
+    index = index.reshape(*index.shape, *[1] * (num_last + 1))
+    value = value.reshape(*[1] * (index.ndim - value.ndim), *value.shape)
+    return value.take_along_dim(index, axis).squeeze(axis)
 
 
 def _solve_triangular(factor: Tensor, cross: Tensor) -> Tensor:

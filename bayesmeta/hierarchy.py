@@ -6,7 +6,7 @@ weights $w_k\, p_k(D) / \sum_j w_j\, p_j(D)$. A component may be a mixture itsel
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -86,6 +86,15 @@ class MixtureDistribution(Distribution):
         return (weights * each).sum(self.axis - len(self.event_shape))
 
 
+@runtime_checkable
+class Selectable(Functions, Protocol):
+    """Draws of which some can be left behind: what is not evaluated costs nothing."""
+
+    def select(self, index: Tensor) -> Functions:
+        """Of each draw the entry `index` `(draws, *batch)` of the last axis of its batch."""
+        ...
+
+
 @dataclass(frozen=True, eq=False)
 class Mixture(TensorFields):
     """Hypotheses along the last batch axis of `components`, and their log weights.
@@ -151,10 +160,11 @@ class Mixture(TensorFields):
         """p(f(x)) at each row, noise-free, where the components have it."""
         return self._mixed(self.components.marginal(x.unsqueeze(-3)))
 
-    def sample(self, num_draws: int, *, generator: Generator | None = None) -> "MixtureFunctions":
+    def sample(self, num_draws: int, *, generator: Generator | None = None) -> Functions:
         """Draws, each of one hypothesis drawn by weight."""
         index = categorical(num_draws, self.log_weights.expand(self.components.batch_shape), generator=generator)
-        return MixtureFunctions(self.components.sample(num_draws, generator=generator), index)
+        functions = self.components.sample(num_draws, generator=generator)
+        return functions.select(index) if isinstance(functions, Selectable) else MixtureFunctions(functions, index)
 
     def joint(self, x: Tensor) -> MixtureDistribution:
         """f at all rows together, noise-free, where the components have it."""

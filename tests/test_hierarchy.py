@@ -14,7 +14,7 @@ from bayesmeta import Data, LinearGaussian, Mixture
 from bayesmeta.calibration import sbc_ranks
 from bayesmeta.hierarchy import MixtureDistribution
 from bayesmeta.protocol import Evidence
-from bayesmeta.random import rand, randn, seeded
+from bayesmeta.random import categorical, rand, randn, seeded
 from tests.families import F64, FAMILIES, seed
 
 WEIGHTS = torch.tensor([0.5, 0.2, 0.3], dtype=torch.float64)
@@ -138,14 +138,18 @@ def test_each_draw_is_of_one_hypothesis() -> None:
 
 @pytest.mark.parametrize("name", [name for name, f in FAMILIES.items() if isinstance(f.prior, Evidence)])
 def test_draws_predict_as_their_hypothesis(name: str) -> None:
-    """Whatever the parameters that the family's distribution is told."""
+    """Whatever the parameters that the family's distribution is told, and whether or not draws can be selected."""
     family = FAMILIES[name]
     each = family.prior.condition(family.tasks([3, 5, 0]))
-    f = Mixture.uniform(each).sample(6, generator=seed(0))
-    x = family.draw_x(4, seed(1))
-    ours, theirs = f.predict(x), f.functions.predict(x.unsqueeze(-3))
-    assert len(f.index.unique()) > 1
-    for i, hypothesis in enumerate(f.index.tolist()):
+    mixture, x = Mixture.uniform(each), family.draw_x(4, seed(1))
+    f = mixture.sample(6, generator=seed(0))
+    generator = seed(0)
+    index = categorical(6, mixture.log_weights, generator=generator)
+    every = each.sample(6, generator=generator)
+    ours, theirs, values = f.predict(x), every.predict(x.unsqueeze(-3)), every(x.unsqueeze(-3))
+    assert len(index.unique()) > 1
+    for i, hypothesis in enumerate(index.tolist()):
+        close(f(x)[i], values[i, hypothesis])
         close(ours.mean[i], theirs.mean[i, hypothesis])
         close(ours.variance[i], theirs.variance[i, hypothesis])
 
