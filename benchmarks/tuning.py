@@ -5,7 +5,7 @@
 Two protocols, one per file. `given`: five configurations of each task are evaluated beforehand, the same for every
 method; trials count from there, and trial 0 is the best of these five. `cold`: there are none, and every method counts
 from its first evaluation; those that know no past begin with five Sobol points. In both, methods see the raw values of
-what was evaluated, and never the range of a task; a held-out task reaches no prior.
+what was evaluated, and never the range of a task; no row of a held-out task reaches a prior.
 
 Regret is that of the best so far, (best - value)/(best - worst of the task), and on the project's own tasks
 (best - value)/(best - median).
@@ -29,6 +29,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from benchmarks import tuning_layouts
 from benchmarks.report import environment, write_json
+from benchmarks.tuning_cost import cost_table, suggestion_cost
 from benchmarks.tuning_data import Source
 from benchmarks.tuning_layouts import Objective
 from benchmarks.tuning_methods import BASELINES, LEARNED, ORDER
@@ -72,9 +73,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     summary = summarise(options.protocol, curves)
     for table in tables(options.protocol, curves, summary):
         console.print(table)
+    sizes = (50,) if options.budget == "quick" else (50, 200)
+    with console.status("measuring the cost of suggestions"):
+        costs = suggestion_cost(options.methods, sizes)
+    figures = [*summary.figures, *costs]
+    if costs:
+        console.print(cost_table(costs))
     if options.out:
         settings = {**_settings(options), "budget": options.budget, "seeds": options.seeds, "trials": options.trials}
-        write_json(options.out, summary.figures, environment(PACKAGES), **settings, intervals=summary.intervals)
+        write_json(options.out, figures, environment(PACKAGES), **settings, intervals=summary.intervals)
         console.print(f"wrote {options.out}", soft_wrap=True)
 
 
@@ -127,14 +134,17 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     budget = BUDGETS[options.budget]
     options.num_spaces = budget.spaces
-    options.tasks = options.tasks or budget.tasks
-    options.seeds = options.seeds or list(range(budget.seeds))
-    options.trials = options.trials or budget.trials
+    defaults = {"tasks": budget.tasks, "seeds": list(range(budget.seeds)), "trials": budget.trials}
+    for name, value in defaults.items():
+        if getattr(options, name) is None:
+            setattr(options, name, value)
     if unknown := sorted({*options.methods, *options.redo} - {*LEARNED, *BASELINES}):
         parser.error(f"unknown methods {', '.join(unknown)}; there are {', '.join(ORDER)}")
     for name in ("tasks", "trials", "jobs"):
         if getattr(options, name) < 1:
             parser.error(f"--{name} must be at least 1; got {getattr(options, name)}")
+    if not options.seeds:
+        parser.error("--seeds must name at least one; got none")
     return options
 
 
