@@ -100,6 +100,10 @@ class Surrogate(Model, FantasizeMixin):
             return MixturePosterior(log_weights, transformed.distribution)
         return posterior_transform(posterior=MixturePosterior(log_weights, each), X=X)
 
+    def forward(self, X: Float[Tensor, "*b q d"]) -> MultivariateNormal:
+        """f at q points together as GPyTorch gives it: `qLowerBoundMaxValueEntropy` asks for this."""
+        return MixturePosterior(*self._of_each(X, noisy=False)).distribution
+
     def condition_on_observations(  # type: ignore[override]  # there is no option for BoTorch's **kwargs to pass
         self, X: Float[Tensor, "*b n d"], Y: Float[Tensor, "*c n 1"]
     ) -> "Surrogate":
@@ -109,9 +113,24 @@ class Surrogate(Model, FantasizeMixin):
         return Surrogate(self.task_posterior.condition(rows))
 
     def fantasize(  # type: ignore[override]
-        self, X: Tensor, sampler: MCSampler, observation_noise: Tensor | None = None
+        self,
+        X: Tensor,
+        sampler: MCSampler,
+        observation_noise: Tensor | None = None,
+        *,
+        propagate_grads: bool = True,
     ) -> "Surrogate":
-        """One model per draw of noisy outcomes at X, with batch_shape `(draws, *b)`."""
+        """One model per draw of noisy outcomes at X, with batch_shape `(draws, *b)`.
+
+        Args:
+            X: `(*b, n, d)`.
+            sampler: of the outcomes.
+            observation_noise: variances to draw outcomes with, `(*b, n, 1)`, in place of the noise that `predict` knows.
+            propagate_grads: BoTorch's; gradients with respect to X reach the new model either way.
+        """
+        if not X.shape[-2]:  # of nothing there is one outcome, and samplers know none
+            batch = torch.broadcast_shapes(X.shape[:-2], self.batch_shape)
+            return self.condition_on_observations(X, X.new_zeros(*sampler.sample_shape, *batch, 0, 1))
         noise = True if observation_noise is None else observation_noise
         return self.condition_on_observations(X, sampler(self.posterior(X, observation_noise=noise)))
 
