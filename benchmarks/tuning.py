@@ -4,14 +4,14 @@
 
 Two protocols, one per file. `given`: five configurations of each task are evaluated beforehand, the same for every
 method; trials count from there, and trial 0 is the best of these five. `cold`: there are none, and every method counts
-from its first evaluation; those that know no past begin with five Sobol points. In both, methods see the raw values of
-what was evaluated, and never the range of a task; no row of a held-out task reaches a prior.
+from its first evaluation; Gaussian processes from scratch and TPE begin with five Sobol points. In both, methods see
+the raw values of what was evaluated, and never the range of a task; no row of a held-out task reaches a prior.
 
 Regret is that of the best so far, (best - value)/(best - worst of the task), and on the project's own tasks
 (best - value)/(best - median).
 
-Every finished run is kept beside FILE, in FILE.runs.jsonl: start again after an interruption, or with other methods,
-tasks or seeds, and what is missing is run. `--redo METHODS` runs these again.
+Every finished run is kept beside FILE, under its name with the suffix .runs.jsonl: start again after an interruption,
+or with other methods, tasks or seeds, and what is missing is run. `--redo METHODS` runs these again.
 """
 
 import os
@@ -73,6 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     summary = summarise(options.protocol, curves)
     for table in tables(options.protocol, curves, summary):
         console.print(table)
+    console.print("below each figure: its 90% interval over tasks", style="italic")
     sizes = (50,) if options.budget == "quick" else (50, 200)
     with console.status("measuring the cost of suggestions"):
         costs = suggestion_cost(options.methods, sizes)
@@ -109,17 +110,21 @@ def _run(jobs: Sequence[Job], journal: Journal, total: int, num_processes: int, 
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
-    layouts = tuning_layouts.__doc__ or ""
+    methods = {**LEARNED, **BASELINES}
+    lines = [f"  {name:<10}{(method.__doc__ or '').splitlines()[0]}" for name, method in methods.items()]
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.tuning",
-        description=f"{__doc__}\n{layouts}",
+        description=f"{__doc__}\n{tuning_layouts.__doc__}",
+        epilog="\n".join(["methods:", *lines]),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--budget", choices=sorted(BUDGETS), default="quick", help="what the options below default to")
     parser.add_argument("--out", type=Path, help="where to write the figures as JSON")
     parser.add_argument("--data", type=Path, help="a folder of tables; none takes the project's own tasks")
     parser.add_argument("--protocol", choices=("given", "cold"), default="cold")
-    parser.add_argument("--methods", type=_names, default=list(ORDER), help=f"of {', '.join(ORDER)}")
+    parser.add_argument(
+        "--methods", type=_names, default=list(ORDER), help="of those named below; all unless told otherwise"
+    )
     parser.add_argument("--spaces", type=_names, help="names of search spaces")
     parser.add_argument("--tasks", type=int, help="held-out tasks of each space; the past is all others anyway")
     parser.add_argument("--seeds", type=_seeds, help="how many, or a list such as 100,101")

@@ -22,7 +22,10 @@ NOISE = 0.1  # of surrogates, beside scores of variance one; left-out rows are p
 
 
 def zero_shot(past: Sequence[Pool], space: SearchSpace) -> Method:
-    """The greedy list: see `bo.replay.greedy_list`. Regret is (best - value) / (best - worst) of each past task."""
+    """A list of configurations that complement each other on past tasks, put together greedily.
+
+    See `bo.replay.greedy_list`; regret is (best - value) / (best - worst) of each past task.
+    """
 
     def make(values: Tensor) -> Method:
         best, worst = values.amax(1, keepdim=True), values.amin(1, keepdim=True)

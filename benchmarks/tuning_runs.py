@@ -42,7 +42,7 @@ class Run:
         table: digest of the task's table.
         chosen: indices in the pool, without the rows given.
         regret: of the best so far; the first is that of the given rows, where rows are given.
-        cpu_s: CPU-seconds of all trials, without learning a prior.
+        cpu_s: CPU-seconds of all trials; what a method learns before it sees the task is not among them.
     """
 
     space: str
@@ -219,11 +219,24 @@ def _in_processes(jobs: Sequence[Job], num: int) -> Iterator[Run | Failure]:
     todo, done = context.Queue(), context.Queue()
     for job in [*jobs, *[None] * num]:
         todo.put(job)
-    # daemons end with this process, whether it returns or is interrupted
+    # daemons end with this process, also where it is interrupted
     workers = [context.Process(target=_work, args=(todo, done), daemon=True) for _ in range(num)]
     for worker in workers:
         worker.start()
-    working = num
+    try:
+        yield from _results(done, workers)
+    finally:
+        for worker in workers:
+            worker.terminate()
+
+
+def _results(done: Any, workers: Sequence[Any]) -> Iterator[Run | Failure]:
+    """What workers send until each has sent None.
+
+    Raises:
+        RuntimeError: one died before that.
+    """
+    working = len(workers)
     while working:
         try:
             result = done.get(timeout=5.0)

@@ -115,7 +115,7 @@ def hurts(regret: Tensor, gp: Tensor) -> Tensor:
 
 
 def tables(protocol: str, spaces: Sequence[Curves], summary: Summary) -> list[Table]:
-    """Regret in each space, then what holds over all of them."""
+    """Regret in each space, then what holds over all of them; below each figure its interval."""
     values = {figure.name: figure.value for figure in summary.figures}
     titles = {
         f"{protocol}/regret/{curves.space}": f"{curves.space}: mean regret on {curves.regret.shape[1]} held-out tasks"
@@ -128,10 +128,11 @@ def tables(protocol: str, spaces: Sequence[Curves], summary: Summary) -> list[Ta
     titles[f"{protocol}/hurt"] = "share of tasks on which a method hurts"
     shown, made = spaces[0].shown, []
     for start, title in titles.items():
-        table = Table(title=f"{protocol}: {title}", caption="below: 90% interval over tasks")
-        table.add_column("method")
+        # without lines between columns, seven trials fit a terminal of 80
+        table = Table(title=f"\n{protocol}: {title}", box=None, padding=(0, 1, 0, 0), pad_edge=False)
+        table.add_column("trial")
         for trial in shown:
-            table.add_column(f"trial {trial}", justify="right")
+            table.add_column(f"{trial}", justify="right")
         for method in spaces[0].methods:
             names = [f"{start}/{method}/{trial}" for trial in shown]
             if names[0] in values:
@@ -142,8 +143,14 @@ def tables(protocol: str, spaces: Sequence[Curves], summary: Summary) -> list[Ta
 
 
 def _cell(value: float, low: float, high: float) -> str:
-    # two lines, so that seven trials fit a terminal of 100 columns
-    return f"{value:.3f}\n{low:.3f}-{high:.3f}"
+    return f"{_short(value)}\n{_short(low)}-{_short(high)}"
+
+
+def _short(value: float) -> str:
+    """Three digits, at most."""
+    if value < 0.9995:
+        return f"{value:.3f}".removeprefix("0")
+    return f"{value:.2f}" if value < 9.995 else f"{value:.1f}" if value < 99.95 else f"{value:.0f}"
 
 
 def _mean(groups: Sequence[Tensor]) -> float:
