@@ -111,7 +111,7 @@ def _run(jobs: Sequence[Job], journal: Journal, total: int, num_processes: int, 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     methods = {**LEARNED, **BASELINES}
-    lines = [f"  {name:<10}{(method.__doc__ or '').splitlines()[0]}" for name, method in methods.items()]
+    lines = [f"  {name:<10}" + (method.__doc__ or "").partition("\n")[0] for name, method in methods.items()]
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.tuning",
         description=f"{__doc__}\n{tuning_layouts.__doc__}",
