@@ -4,25 +4,38 @@ from typing import TYPE_CHECKING
 
 from bayesmeta.lazy import lazily
 
-__all__ = ["MetaSampler", "SearchSpace", "Surrogate", "TuningPrior", "expected_improvement", "normal_scores"]
+__all__ = [
+    "MetaSampler",
+    "MixtureLogExpectedImprovement",
+    "SearchSpace",
+    "Surrogate",
+    "TuningPrior",
+    "expected_improvement",
+    "normal_scores",
+    "thompson_points",
+]
 
 if TYPE_CHECKING:
     from bo.acquisition import expected_improvement
+    from bo.mixture_acquisition import MixtureLogExpectedImprovement
     from bo.prior import TuningPrior
     from bo.sampler import MetaSampler
     from bo.scores import normal_scores
     from bo.space import SearchSpace
     from bo.surrogate import Surrogate
+    from bo.thompson import thompson_points
 else:
     __getattr__ = lazily(
         __name__,
         {
             "MetaSampler": "sampler",
+            "MixtureLogExpectedImprovement": "mixture_acquisition",
             "SearchSpace": "space",
             "Surrogate": "surrogate",
             "TuningPrior": "prior",
             "expected_improvement": "acquisition",
             "normal_scores": "scores",
+            "thompson_points": "thompson",
         },
     )
 

@@ -19,8 +19,8 @@ __all__ = ["MixtureLogExpectedImprovement"]
 class MixtureLogExpectedImprovement(AnalyticAcquisitionFunction):
     """log E[max(f(x) - best_f, 0)] of single points, f being a mixture; with one hypothesis `LogExpectedImprovement`.
 
-    `LogExpectedImprovement` itself takes the normal with the mixture's mean and variance. Where hypotheses disagree
-    about the best that is to be expected, a few of them make the improvement, and that normal knows no few.
+    `LogExpectedImprovement` itself takes the normal with the mixture's mean and variance. Where hypotheses disagree,
+    most of the improvement may be that of one which is unlikely, and the tail of that normal knows nothing of it.
 
     Args:
         model: whose posterior it is.
@@ -46,12 +46,12 @@ class MixtureLogExpectedImprovement(AnalyticAcquisitionFunction):
         self.maximize = maximize
 
     @t_batch_mode_transform(expected_q=1)  # type: ignore[arg-type]  # BoTorch annotates methods of its base class
-    def forward(self, X: Float[Tensor, "*b 1 d"]) -> Float[Tensor, "*b"]:
+    def forward(self, X: Float[Tensor, "*b 1 d"]) -> Tensor:
         posterior = self.model.posterior(X, posterior_transform=self.posterior_transform)
         if not isinstance(posterior, MixturePosterior):
             raise TypeError(
-                "MixtureLogExpectedImprovement needs a Surrogate, and a posterior_transform, if any, that turns normals "
-                f"into normals; got a {type(posterior).__name__}"
+                "MixtureLogExpectedImprovement needs a Surrogate, and a posterior_transform (if any) that turns "
+                f"normals into normals; got a {type(posterior).__name__}"
             )
         each = LogExpectedImprovement(_OfEach(posterior), self.best_f[..., None], maximize=self.maximize)
         return (posterior.log_weights + each(X[..., None, :, :])).logsumexp(-1)

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from botorch.acquisition.objective import PosteriorTransform
@@ -10,6 +10,7 @@ from botorch.models.model import FantasizeMixin, Model
 from botorch.posteriors.gpytorch import GPyTorchPosterior
 from botorch.posteriors.posterior import Posterior
 from botorch.sampling.base import MCSampler
+from botorch.sampling.pathwise.posterior_samplers import DrawMatheronPaths
 from gpytorch.distributions import MultivariateNormal
 from jaxtyping import Float
 from linear_operator import to_linear_operator
@@ -18,6 +19,7 @@ from torch.distributions import Distribution
 
 from bayesmeta.data import Data
 from bayesmeta.protocol import Joint, Marginal
+from bo.matheron_paths import MatheronPaths
 from bo.mixture_posterior import MixturePosterior, joint_of_each, marginal_of_each
 
 __all__ = ["Surrogate"]
@@ -125,7 +127,7 @@ class Surrogate(Model, FantasizeMixin):
         Args:
             X: `(*b, n, d)`.
             sampler: of the outcomes.
-            observation_noise: variances to draw outcomes with, `(*b, n, 1)`, in place of the noise that `predict` knows.
+            observation_noise: variances to draw outcomes with, `(*b, n, 1)`, in place of what `predict` knows.
             propagate_grads: BoTorch's; gradients with respect to X reach the new model either way.
         """
         if not X.shape[-2]:  # of nothing there is one outcome, and samplers know none
@@ -165,6 +167,12 @@ class Surrogate(Model, FantasizeMixin):
                 f"{type(self.task_posterior).__name__} has a {type(f).__name__}"
             )
         return parts
+
+
+@DrawMatheronPaths.register(Surrogate)  # type: ignore[untyped-decorator]
+def _draw_paths(model: Surrogate, *, sample_shape: torch.Size, **strategies: Any) -> MatheronPaths:
+    """What `PathwiseThompsonSampling` and `get_optimal_samples` ask for."""
+    return MatheronPaths(model.task_posterior, sample_shape)
 
 
 def _with_noise(f: MultivariateNormal, noise_var: Tensor) -> MultivariateNormal:
