@@ -72,7 +72,7 @@ class Plan:
 
     def num_trials(self, pool: Pool) -> int:
         """As many as are wanted, or as the pool has."""
-        return min(self.trials, len(pool.y) - (NUM_GIVEN if self.given else 0))
+        return max(min(self.trials, len(pool.y) - (NUM_GIVEN if self.given else 0)), 0)
 
 
 @dataclass(frozen=True)
@@ -107,8 +107,14 @@ class Failure:
 def make_jobs(
     plan: Plan, space: str, methods: Sequence[str], seeds: Sequence[int], num_judged: int, done: Mapping[Key, Run]
 ) -> tuple[list[Job], list[Key]]:
-    """What is still to be run in one space, and the keys of all runs that are wanted, also those that are done."""
+    """What is still to be run in one space, and the keys of all runs that are wanted, also those that are done.
+
+    Raises:
+        ValueError: the space has not two tasks.
+    """
     pools = load(plan.source, space)
+    if len(pools) < 2:
+        raise ValueError(f"{space} needs two tasks or more whose target varies, one to judge on; got {len(pools)}")
 
     def is_done(key: Key) -> bool:
         run, pool = done.get(key), pools[key[1]]

@@ -254,6 +254,16 @@ def test_a_small_pool_ends_its_runs(tmp_path: Path) -> None:
     assert float(curves.at(99)) == 0.0
 
 
+def test_pools_of_no_more_than_the_given_rows_and_spaces_of_one_task(tmp_path: Path) -> None:
+    np.savez(tmp_path / "tiny.npz", X=np.arange(4.0)[:, None], Y=np.array([[1.0, 2.0, 3.0, 4.0], [4.0, 3.0, 2.0, 1.0]]))
+    np.savez(tmp_path / "lone.npz", X=np.arange(4.0)[:, None], Y=np.array([[1.0, 2.0, 3.0, 4.0], [1.0] * 4]))
+    plan = Plan(Source(tmp_path), True, 3)
+    jobs, _ = make_jobs(plan, "tiny", ["random", "gp", "mean_rank"], [0], 9, {})
+    assert {(len(run.chosen), *run.regret) for job in jobs for run in play(job)} == {(0, 0.0)}
+    with pytest.raises(ValueError, match="lone needs two tasks or more whose target varies, one to judge on; got 1"):
+        make_jobs(plan, "lone", ["random"], [0], 9, {})
+
+
 def test_a_method_that_repeats_itself_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(BASELINES, "stuck", lambda pool, given, num_trials, seed: [0] * num_trials)
     source = write(tmp_path, "arrays")
