@@ -7,9 +7,11 @@ Optuna Hub's MetaLearnTPE is not among them: the hub fetches its code over the n
 """
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
+import numpy as np
 import torch
-from optuna.samplers import BaseSampler, GPSampler
+from optuna.samplers import GPSampler
 from torch import Tensor
 
 from bayesmeta import Data
@@ -39,9 +41,27 @@ def negated(past: Sequence[Pool], space: SearchSpace) -> Method:
     return _told(past, space, [-pool.y for pool in past])
 
 
+class PoolGPSampler(GPSampler):
+    """Optuna's sampler, with the rows of a pool that are left as the candidates of its acquisition function.
+
+    Searching the whole cube instead, it would keep to corners that are far from every row of HPO-B.
+    """
+
+    def __init__(self, pool: Pool, seen: list[int], seed: int) -> None:
+        super().__init__(n_startup_trials=NUM_INITIAL, seed=seed)
+        self._params = pool.space.from_unit(pool.x)
+        self._seen = seen
+
+    def _optimize_acqf(self, acqf: Any, best_params: Any) -> np.ndarray:
+        rows = acqf.search_space.get_normalized_params(self._params, self._params)
+        worth = acqf.eval_acqf_no_grad(rows)
+        worth[self._seen] = -np.inf
+        return rows[worth.argmax()]
+
+
 def gpsampler(pool: Pool, given: list[int], num_trials: int, seed: int) -> list[int]:
-    """Five points, Sobol's where none are given, then Optuna's Gaussian-process sampler."""
-    return optuna_method(_make_gpsampler, complete=True)(pool, given, num_trials, seed)
+    """Five points, Sobol's where none are given, then Optuna's Gaussian process and acquisition function."""
+    return optuna_method(PoolGPSampler, complete=True)(pool, given, num_trials, seed)
 
 
 LEARNED: dict[str, Learn] = {
@@ -55,10 +75,6 @@ BASELINES: dict[str, Method] = {**METHODS, "gpsampler": gpsampler}
 # without given rows these choose the same for every seed, and are run once
 DRAW_NOTHING = frozenset({"default", "permuted", "negated", "zero_shot", "mean_rank"})
 ORDER = (*LEARNED, *BASELINES)
-
-
-def _make_gpsampler(seed: int) -> BaseSampler:
-    return GPSampler(n_startup_trials=NUM_INITIAL, seed=seed)
 
 
 def _told(past: Sequence[Pool], space: SearchSpace, targets: Sequence[Tensor]) -> Method:

@@ -29,7 +29,7 @@ __all__ = ["Failure", "Job", "Journal", "Key", "Plan", "Run", "make_jobs", "play
 
 Key = tuple[str, str, str, int | None]  # space, task, method, seed
 # rough seconds, to start what takes long first
-SECONDS_PER_TRIAL = {"gp": 0.05, "gpsampler": 0.3}
+SECONDS_PER_TRIAL = {"gp": 0.05, "gpsampler": 0.1}
 SECONDS_PER_LEARNED_TRIAL, SECONDS_TO_LEARN = 0.05, 20.0
 
 

@@ -71,13 +71,14 @@ def gp_from_scratch(pool: Pool, given: list[int], num_trials: int, seed: int) ->
     return seen[len(given) :]
 
 
-def optuna_method(make: Callable[[int], "BaseSampler"], *, complete: bool) -> Method:
+def optuna_method(make: Callable[[Pool, list[int], int], "BaseSampler"], *, complete: bool) -> Method:
     """Five points, Sobol's where none are given, then an Optuna sampler.
 
-    Each suggestion is moved to the nearest configuration that is left, and the study is told of that one.
+    Each suggestion is moved to the nearest configuration that is left, and the study is told of that one. Where a pool
+    leaves much of its space empty that is far away, which is a handicap for samplers that cannot be told of the pool.
 
     Args:
-        make: the sampler with a seed.
+        make: the sampler from the pool, the rows seen (a list that grows) and a seed.
         complete: whether missing parameters are told at the middle of their range, for samplers that ignore a parameter
             which is not in all trials.
     """
@@ -85,7 +86,8 @@ def optuna_method(make: Callable[[int], "BaseSampler"], *, complete: bool) -> Me
     def method(pool: Pool, given: list[int], num_trials: int, seed: int) -> list[int]:
         import optuna
 
-        study = optuna.create_study(direction="maximize", sampler=make(seed))
+        seen = _opening(pool, given, num_trials, seed)
+        study = optuna.create_study(direction="maximize", sampler=make(pool, seen, seed))
         distributions = dict(pool.space.distributions)
 
         def tell(index: int) -> None:
@@ -94,7 +96,6 @@ def optuna_method(make: Callable[[int], "BaseSampler"], *, complete: bool) -> Me
             value = float(pool.y[index])
             study.add_trial(optuna.trial.create_trial(params=params, distributions=known, value=value))
 
-        seen = _opening(pool, given, num_trials, seed)
         for index in seen:
             tell(index)
         while len(seen) < len(given) + num_trials:
@@ -108,10 +109,10 @@ def optuna_method(make: Callable[[int], "BaseSampler"], *, complete: bool) -> Me
 
 
 def tpe(pool: Pool, given: list[int], num_trials: int, seed: int) -> list[int]:
-    """Five points, Sobol's where none are given, then Optuna's TPE."""
+    """Five points, Sobol's where none are given, then Optuna's TPE, moved to the nearest configuration that is left."""
     from optuna.samplers import TPESampler
 
-    method = optuna_method(lambda seed: TPESampler(n_startup_trials=NUM_INITIAL, seed=seed), complete=False)
+    method = optuna_method(lambda _, __, seed: TPESampler(n_startup_trials=NUM_INITIAL, seed=seed), complete=False)
     return method(pool, given, num_trials, seed)
 
 
