@@ -19,7 +19,7 @@ from bayesmeta.hierarchy import MixtureDistribution
 from bayesmeta.linalg import cholesky
 from bayesmeta.random import randn
 
-__all__ = ["MixturePosterior", "joint_of_each", "marginal_of_each"]
+__all__ = ["MixturePosterior", "joint_of_each", "marginal_of_each", "variances"]
 
 JITTERS = (1e-10, 1e-8, 1e-6, 1e-4)  # of the largest variance, added to all where a covariance is singular
 
@@ -38,6 +38,11 @@ class MixturePosterior(GPyTorchPosterior):
     def __init__(self, log_weights: Float[Tensor, "*#b hypotheses"], each: MultivariateNormal) -> None:
         super().__init__(distribution=_moment_matched(log_weights.exp(), each))
         self.log_weights, self.each = log_weights, each
+
+    @property
+    def variance(self) -> Tensor:
+        """Of f at each point, `(*b, q, 1)`; gpytorch's own has a least value, and complains of what is below."""
+        return variances(self.distribution)[..., None]
 
     @property
     def base_sample_shape(self) -> torch.Size:
@@ -107,6 +112,11 @@ def _root(cov: LinearOperator) -> Tensor:
         dense = dense + (jitter * largest * (info > 0))[..., None, None] * eye
         factor, info = torch.linalg.cholesky_ex(dense)
     return cholesky(dense, "covariance of f")
+
+
+def variances(f: MultivariateNormal) -> Tensor:
+    """The diagonal of the covariance; rounding can leave it just below zero."""
+    return f.lazy_covariance_matrix.diagonal(dim1=-1, dim2=-2).clamp(min=0.0)
 
 
 def joint_of_each(f: Distribution) -> tuple[Tensor, MultivariateNormal] | None:

@@ -20,7 +20,7 @@ from torch.distributions import Distribution
 from bayesmeta.data import Data
 from bayesmeta.protocol import Joint, Marginal
 from bo.matheron_paths import MatheronPaths
-from bo.mixture_posterior import MixturePosterior, joint_of_each, marginal_of_each
+from bo.mixture_posterior import MixturePosterior, joint_of_each, marginal_of_each, variances
 
 __all__ = ["Surrogate"]
 
@@ -146,7 +146,7 @@ class Surrogate(Model, FantasizeMixin):
         if noisy:
             _, outcome = self._known(marginal_of_each, posterior.predict(x))
             # rounding can leave a noise just below zero
-            each = _with_noise(each, (outcome.variance - each.variance).clamp(min=0.0))
+            each = _with_noise(each, (outcome.variance - variances(each)).clamp(min=0.0))
         return log_weights, each
 
     def _of_single_points(

@@ -6,7 +6,8 @@ from dataclasses import replace
 import pytest
 import scipy.stats
 import torch
-from botorch.sampling import SobolQMCNormalSampler, get_sampler
+from botorch.sampling import SobolQMCNormalSampler
+from botorch.sampling.get_sampler import get_sampler
 from gpytorch.distributions import MultivariateNormal
 from linear_operator import to_linear_operator
 from linear_operator.operators import RootLinearOperator

@@ -1,0 +1,269 @@
+"""BoTorch's acquisitions and optimisers on posteriors of ours: its own values where it has the model, else loops."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from botorch.acquisition import (
+    LogExpectedImprovement,
+    PosteriorMean,
+    UpperConfidenceBound,
+    qLogExpectedImprovement,
+    qLogNoisyExpectedImprovement,
+    qUpperConfidenceBound,
+)
+from botorch.acquisition.active_learning import qNegIntegratedPosteriorVariance
+from botorch.acquisition.joint_entropy_search import qJointEntropySearch
+from botorch.acquisition.knowledge_gradient import qKnowledgeGradient
+from botorch.acquisition.max_value_entropy_search import qLowerBoundMaxValueEntropy, qMaxValueEntropy
+from botorch.acquisition.multi_step_lookahead import qMultiStepLookahead
+from botorch.acquisition.objective import GenericMCObjective
+from botorch.models.model import ModelList
+from botorch.optim import (
+    optimize_acqf,
+    optimize_acqf_discrete,
+    optimize_acqf_discrete_local_search,
+    optimize_acqf_mixed,
+)
+from botorch.sampling import SobolQMCNormalSampler
+from torch import Tensor
+
+import bayesmeta as bm
+from bayesmeta import Data
+from bayesmeta.random import rand, seeded
+from bo import MixtureLogExpectedImprovement, Surrogate, expected_improvement
+from tests.families import F64, seed
+from tests.surrogates import LINEAR, PRIORS, PROCESS, botorchs_own, linear_kernel, matern_kernel, points, rows
+
+BOUNDS = torch.tensor([[0.0, 0.0], [1.0, 1.0]]).double()
+BEST = 1.0
+NUM_RANDOM = 2000
+
+
+def close(a: Tensor, b: Tensor, tolerance: float = 1e-6) -> None:
+    torch.testing.assert_close(a, b, rtol=tolerance, atol=tolerance)
+
+
+def sampler(num_draws: int = 64) -> SobolQMCNormalSampler:
+    return SobolQMCNormalSampler(torch.Size([num_draws]), seed=0)
+
+
+# of any model of the inputs that it is shown, with what it needs to be the same twice: (model, rows, candidates)
+SINGLE: dict[str, Callable[[Any, Data, Tensor], Any]] = {
+    "LogEI": lambda model, data, at: LogExpectedImprovement(model, BEST),
+    "UCB": lambda model, data, at: UpperConfidenceBound(model, 2.0),
+    "posterior mean": lambda model, data, at: PosteriorMean(model),
+    "max-value entropy": lambda model, data, at: qMaxValueEntropy(model, at, train_inputs=data.x),
+    "GIBBON": lambda model, data, at: qLowerBoundMaxValueEntropy(model, at, train_inputs=data.x),
+    "GIBBON, pending": lambda model, data, at: qLowerBoundMaxValueEntropy(
+        model, at, train_inputs=data.x, X_pending=at[:2]
+    ),
+}
+BATCH: dict[str, Callable[[Any, Data, Tensor], Any]] = {
+    "qLogEI": lambda model, data, at: qLogExpectedImprovement(model, BEST, sampler=sampler()),
+    "qLogEI, pending": lambda model, data, at: qLogExpectedImprovement(
+        model, BEST, sampler=sampler(), X_pending=at[:2]
+    ),
+    "qLogNEI": lambda model, data, at: qLogNoisyExpectedImprovement(
+        model, data.x, sampler=sampler(), prune_baseline=False, cache_root=False
+    ),
+    "qLogNEI, pending": lambda model, data, at: qLogNoisyExpectedImprovement(
+        model, data.x, sampler=sampler(), prune_baseline=False, cache_root=False, X_pending=at[:2]
+    ),
+    "qUCB": lambda model, data, at: qUpperConfidenceBound(model, 2.0, sampler=sampler()),
+}
+# those whose last points are of fantasies
+ONE_SHOT: dict[str, Callable[[Any, Data, Tensor], Any]] = {
+    "knowledge gradient": lambda model, data, at: qKnowledgeGradient(model, num_fantasies=4, sampler=sampler(4)),
+}
+# for which BoTorch's own model has to be told the noise once more
+OURS_ALONE: dict[str, Callable[[Any, Data, Tensor], Any]] = {
+    "joint entropy": lambda model, data, at: qJointEntropySearch(
+        model, at[:4], model.posterior(at[:4]).mean.detach(), condition_noiseless=False
+    ),
+    "integrated variance": lambda model, data, at: qNegIntegratedPosteriorVariance(model, at, sampler=sampler(1)),
+}
+NUM_POINTS = {**dict.fromkeys(SINGLE, 1), **dict.fromkeys(BATCH, 2), **dict.fromkeys(ONE_SHOT, 6)}
+OF_BOTORCH = {**SINGLE, **BATCH, **ONE_SHOT}
+ALL = {**OF_BOTORCH, **OURS_ALONE}
+
+
+def value_and_slope(name: str, model: Any, data: Data, x: Tensor, at: Tensor) -> tuple[Tensor, Tensor]:
+    x = x.clone().requires_grad_()
+    with seeded(seed(0)):
+        value = ALL[name](model, data, at)(x)
+    assert value.shape == x.shape[:-2]
+    return value.detach(), torch.autograd.grad(value.sum(), x)[0]
+
+
+@pytest.mark.parametrize("name", OF_BOTORCH)
+def test_values_and_slopes_are_those_of_botorchs_own_process(name: str) -> None:
+    data, x, at = rows(8), points(5, NUM_POINTS[name]), points(20, number=2)
+    ours = value_and_slope(name, Surrogate(PROCESS.condition(data)), data, x, at)
+    theirs = value_and_slope(name, botorchs_own(matern_kernel(), data), data, x, at)
+    for left, right in zip(ours, theirs, strict=True):
+        close(left, right)
+
+
+@pytest.mark.parametrize("name", SINGLE)
+def test_values_and_slopes_are_those_of_botorchs_own_linear_model(name: str) -> None:
+    """Of single points: for several ours has roots of another rank, whose base samples mean something else."""
+    data, x, at = rows(8), points(5, 1), points(20, number=2)
+    ours = value_and_slope(name, Surrogate(LINEAR.condition(data)), data, x, at)
+    theirs = value_and_slope(name, botorchs_own(linear_kernel(), data), data, x, at)
+    for left, right in zip(ours, theirs, strict=True):
+        close(left, right)
+
+
+def test_batch_acquisitions_of_linear_models_estimate_the_same() -> None:
+    data, x, num_draws = rows(8), points(5, 2), 2**13
+    values = []
+    for model in (Surrogate(LINEAR.condition(data)), botorchs_own(linear_kernel(), data)):
+        acquisition = qLogNoisyExpectedImprovement(
+            model, data.x, sampler=sampler(num_draws), prune_baseline=False, cache_root=False
+        )
+        values.append(acquisition(x).exp())
+    close(*values, tolerance=0.02)
+
+
+@pytest.fixture(params=PRIORS)
+def posterior(request: pytest.FixtureRequest) -> Any:
+    return PRIORS[request.param]().condition(rows(6, num_inputs=2))
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_batches_equal_a_loop(name: str, posterior: Any) -> None:
+    data, q = rows(6, num_inputs=2), NUM_POINTS.get(name, 2)
+    x, at, model = points(4, q, num_inputs=2), points(12, number=2, num_inputs=2), Surrogate(posterior)
+    together, slope = value_and_slope(name, model, data, x, at)
+    assert slope.isfinite().all()
+    for i in range(4):
+        close(together[i : i + 1], value_and_slope(name, model, data, x[i : i + 1], at)[0], 1e-8)
+
+
+def test_looking_several_steps_ahead(posterior: Any) -> None:
+    with seeded(seed(0)):
+        acquisition = qMultiStepLookahead(Surrogate(posterior), batch_sizes=[1, 1], num_fantasies=[2, 2])
+        x = points(3, acquisition.get_augmented_q_batch_size(1), num_inputs=2).requires_grad_()
+        value = acquisition(x)
+    assert value.shape == (3,)
+    assert torch.autograd.grad(value.sum(), x)[0].abs().amax((1, 2)).min() > 0
+
+
+def test_other_outputs_constrain(posterior: Any) -> None:
+    """Two surrogates side by side, the second of which must stay below a limit."""
+    two = ModelList(Surrogate(posterior), Surrogate(posterior))
+    objective = GenericMCObjective(lambda samples, X=None: samples[..., 0])
+    values = []
+    for limit in (10.0, -10.0):
+        constraints = [lambda samples, limit=limit: samples[..., 1] - limit]
+        with seeded(seed(0)):
+            acquisition = qLogExpectedImprovement(two, BEST, objective=objective, constraints=constraints)
+            values.append(acquisition(points(4, 2, num_inputs=2)))
+    assert (values[0] > values[1] + 10.0).all()
+
+
+@pytest.fixture(params=["gaussian_process", "learned_features", "transfer_hypotheses"])
+def searched(request: pytest.FixtureRequest) -> Any:
+    return PRIORS[request.param]().condition(rows(6, num_inputs=2))
+
+
+def random_best(acquisition: Any, choices: Tensor | None = None, q: int = 1, num: int = NUM_RANDOM) -> Tensor:
+    """The best of random points."""
+    x = rand((num, q, 2), like=F64, generator=seed(5))
+    x = x if choices is None else choices[(x[..., 0] * len(choices)).long()]
+    with torch.no_grad():
+        return torch.cat([acquisition(part) for part in x.split(500)]).max()
+
+
+def noisy_improvement(posterior: Any) -> Any:
+    return qLogNoisyExpectedImprovement(Surrogate(posterior), rows(6, num_inputs=2).x, sampler=sampler())
+
+
+@pytest.mark.parametrize("improvement", [LogExpectedImprovement, MixtureLogExpectedImprovement])
+def test_optimize_acqf(searched: Any, improvement: Any) -> None:
+    with seeded(seed(0)):
+        acquisition = improvement(Surrogate(searched), BEST)
+        found, value = optimize_acqf(acquisition, BOUNDS, q=1, num_restarts=4, raw_samples=128)
+    assert ((found >= 0) & (found <= 1)).all()
+    close(acquisition(found[None])[0], value)
+    assert value >= random_best(acquisition) - 1e-6
+
+
+@pytest.mark.parametrize("sequential", [False, True])
+def test_optimize_acqf_for_four_points(searched: Any, sequential: bool) -> None:
+    with seeded(seed(0)):
+        acquisition = noisy_improvement(searched)
+        found, _ = optimize_acqf(
+            acquisition, BOUNDS, q=4, num_restarts=2, raw_samples=128, sequential=sequential, options={"maxiter": 50}
+        )
+        fresh = noisy_improvement(searched)
+        value, best = fresh(found), random_best(fresh, q=4)
+    assert found.shape == (4, 2)
+    assert ((found >= 0) & (found <= 1)).all()
+    assert value >= best - 1e-3
+
+
+def test_optimize_acqf_with_one_shot_knowledge_gradient(searched: Any) -> None:
+    with seeded(seed(0)):
+        acquisition = qKnowledgeGradient(Surrogate(searched), num_fantasies=4, sampler=sampler(4))
+        found, value = optimize_acqf(acquisition, BOUNDS, q=1, num_restarts=2, raw_samples=64, options={"maxiter": 20})
+    assert found.shape == (1, 2)
+    assert value >= random_best(acquisition, q=5, num=400)
+
+
+def test_optimize_acqf_mixed(searched: Any) -> None:
+    """The second input is one of three values."""
+    levels = torch.tensor([0.0, 0.4, 1.0]).double()
+    with seeded(seed(0)):
+        acquisition = LogExpectedImprovement(Surrogate(searched), BEST)
+        found, value = optimize_acqf_mixed(
+            acquisition,
+            BOUNDS,
+            q=1,
+            num_restarts=3,
+            raw_samples=64,
+            fixed_features_list=[{1: level} for level in levels.tolist()],
+        )
+    assert float(found[0, 1]) in levels.tolist()
+    x = rand((NUM_RANDOM, 1, 2), like=F64, generator=seed(5))
+    x[..., 1] = levels[(3 * x[..., 1]).long()]
+    assert value >= acquisition(x).max().detach() - 1e-6
+
+
+def test_optimize_acqf_discrete(searched: Any) -> None:
+    choices = points(60, num_inputs=2)
+    with seeded(seed(0)):
+        acquisition = noisy_improvement(searched)
+        found, values = optimize_acqf_discrete(acquisition, q=3, choices=choices)
+        of_choices = noisy_improvement(searched)(choices[:, None]).detach()
+    assert len(found.unique(dim=0)) == 3
+    close(found[0], choices[of_choices.argmax()])
+    close(values[0], of_choices.max())
+    assert all(bool((choices == x).all(-1).any()) for x in found)
+
+
+def test_optimize_acqf_discrete_local_search(searched: Any) -> None:
+    axis = torch.linspace(0.0, 1.0, 9).double()
+    with seeded(seed(0)):
+        acquisition = LogExpectedImprovement(Surrogate(searched), BEST)
+        found, value = optimize_acqf_discrete_local_search(
+            acquisition, [axis, axis], q=1, num_restarts=5, raw_samples=128
+        )
+    assert bool(torch.isin(found, axis).all())
+    assert value >= random_best(acquisition, torch.cartesian_prod(axis, axis)) - 1e-9
+
+
+def test_the_known_maximiser() -> None:
+    """On a line: BoTorch's optimiser ends where a fine grid of our own expected improvement is greatest."""
+    x = torch.tensor([[0.1], [0.35], [0.8], [0.95]]).double()
+    data = Data.of(x, torch.sin(7.0 * x[:, 0]))
+    process = bm.GaussianProcess(torch.tensor([0.2]).double(), F64 + 1.0, F64 + 1e-4).condition(data)
+    grid = torch.linspace(0.0, 1.0, 20_001).double()[:, None]
+    worth = expected_improvement(process.marginal(grid), data.y.max())
+    with seeded(seed(0)):
+        acquisition = LogExpectedImprovement(Surrogate(process), data.y.max())
+        found, value = optimize_acqf(acquisition, BOUNDS[:, :1], q=1, num_restarts=4, raw_samples=64)
+    assert (found[0, 0] - grid[worth.argmax(), 0]).abs() < 1e-4
+    close(value, worth.max().log(), 1e-6)
