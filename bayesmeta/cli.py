@@ -154,7 +154,7 @@ def _expectations(prior: "TuningPrior") -> "Table":
         table.add_column(f"choice {rank + 1}", justify="right")
     choices = prior.space.from_unit(points[first])
     for name, distribution in prior.space.distributions.items():
-        table.add_row(name, _values(distribution), *[_number(choice[name]) for choice in choices])
+        table.add_row(name, _values(distribution), *[_number(choice.get(name, "")) for choice in choices])
     table.add_section()
     what = "expected normal score (0 is the median)" if prior.scores else "expected objective"
     table.add_row("", what, *[_number(value) for value in expected[first].tolist()])

@@ -7,8 +7,7 @@ What a trial says depends on how it ended:
 - running, or failed (which it is too where the objective was NaN): that it was tried, and no more.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float
@@ -43,7 +42,7 @@ class History:
         self.asked: dict[str, BaseDistribution] = {}
         self.asked_by_finished: set[str] = set()
         self.running: dict[int, FrozenTrial] = {}
-        self._completed = self._pruned = self._failed = self.rows([])
+        self._completed = self._pruned = self._failed = to_numbers(known, [])
         self._values = torch.empty(0, dtype=torch.float64)
         self._num_seen = 0
 
@@ -78,10 +77,5 @@ class History:
         pruned = self._pruned[:0] if len(self._values) else self._pruned  # beside nothing, none is the worst
         return torch.cat([running, self._failed, pruned])
 
-    def rows(self, configurations: Sequence[tuple[Mapping[str, Any], Mapping[str, BaseDistribution]]]) -> Tensor:
-        """Configurations, given as parameters and their distributions, in terms of the known space: `(n, p)`."""
-        numbers = [to_numbers(self.known, params, distributions) for params, distributions in configurations]
-        return torch.tensor(numbers, dtype=torch.float64).reshape(len(numbers), len(self.known.names))
-
     def _rows_of(self, trials: Sequence[FrozenTrial]) -> Tensor:
-        return self.rows([(trial.params, trial.distributions) for trial in trials])
+        return to_numbers(self.known, [(trial.params, trial.distributions) for trial in trials])

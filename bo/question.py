@@ -13,7 +13,7 @@ from bo.view import View
 
 __all__ = ["Question"]
 
-NUM_SOBOL = 512
+NUM_SOBOL = 256
 NUM_GOOD = 5  # best rows, whose neighbours are candidates
 
 

@@ -16,14 +16,17 @@ from optuna.trial import FrozenTrial, TrialState
 from torch import Generator, Tensor
 
 from bo.acquisition import acquisition
+from bo.conditions import is_ruled_out
 from bo.history import History
 from bo.prior import TuningPrior
 from bo.question import Question
 from bo.space import SearchSpace
-from bo.view import View, shares
+from bo.storage import studies_of
+from bo.view import Configuration, View, applying_conditions, differences, shares, to_numbers
 
 if TYPE_CHECKING:
     from optuna import Study
+    from optuna.storages import BaseStorage
 
 __all__ = ["MetaSampler", "PointSampler"]
 
@@ -41,10 +44,12 @@ class Proposal:
         """Whether it holds what is asked, and the trial did with its other parameters as was proposed."""
         if not self.params:
             return True
-        expected = all(self.distributions.get(name) == distribution for name, distribution in asked.items())
-        return expected and all(
-            trial.params[name] == value for name, value in self.params.items() if name in trial.params
-        )
+        if any(name not in self.params or self.distributions[name] != dist for name, dist in asked.items()):
+            return False
+        return all(trial.params[name] == value for name, value in self.params.items() if name in trial.params)
+
+
+NOTHING = Proposal({}, {})
 
 
 class Memory:
@@ -53,12 +58,19 @@ class Memory:
     def __init__(self, space: SearchSpace) -> None:
         self.history = History(space)
         self.proposals: dict[int, Proposal] = {}  # of trials that run
+        self.searched = space  # the space of the last search, which has its tables ready
         self.has_warned_of_failure = False
+        self.has_told_differences = False
 
-    def so_far(self, trial: FrozenTrial) -> tuple[Mapping[str, Any], Mapping[str, BaseDistribution]]:
-        """What a running trial was given, and before that what it will be given."""
-        proposal = self.proposals.get(trial.number, Proposal({}, {}))
-        return {**proposal.params, **trial.params}, {**proposal.distributions, **trial.distributions}
+    def running(self, besides: int) -> list[Configuration]:
+        """What each running trial but one was given so far, and what it is to be given."""
+        found: list[Configuration] = []
+        for number, trial in self.history.running.items():
+            if number != besides:
+                to_come = self.proposals.get(number, NOTHING)
+                params = {**to_come.params, **trial.params}
+                found.append((params, {**to_come.distributions, **trial.distributions}))
+        return found
 
 
 class PointSampler(BaseSampler):
@@ -169,14 +181,19 @@ class PointSampler(BaseSampler):
         history.read(study._storage.get_all_trials(study._study_id, deepcopy=False))
         memory.proposals = {number: p for number, p in memory.proposals.items() if number in history.running}
         distributions = self._expected(history, trial, asked)
+        conditions = applying_conditions(self.space, distributions)
+        space = SearchSpace(distributions, {name: rule for name, rule in conditions.items() if name not in asked})
+        if space == memory.searched and space.names == memory.searched.names:
+            space = memory.searched
+        memory.searched = space
         try:
-            question = self._question(study, memory, trial, distributions)
+            question = self._question(study, memory, trial, space)
             point = self._propose(question)
         except Exception as error:
             # a study of hours must not end because a matrix was singular
             self._warn_of_failure(study, memory, error)
-            return Proposal({}, {})
-        return Proposal(question.view.space.from_unit(point[None])[0], distributions)
+            return NOTHING
+        return Proposal(space.from_unit(point[None])[0], distributions)
 
     def _expected(
         self, history: History, trial: FrozenTrial, asked: Mapping[str, BaseDistribution]
@@ -186,20 +203,19 @@ class PointSampler(BaseSampler):
         for name, distribution in self.space.distributions.items():
             if name in asked or not history.asked_by_finished or name in history.asked_by_finished:
                 latest = {**history.asked, **asked}.get(name, distribution)
-                if name not in trial.params and self._knows(name, latest):
+                ruled_out = name not in asked and is_ruled_out(name, self.space.conditions, trial.params)
+                if name not in trial.params and not ruled_out and self._knows(name, latest):
                     expected[name] = latest
         return expected
 
-    def _question(
-        self, study: "Study", memory: Memory, trial: FrozenTrial, distributions: Mapping[str, BaseDistribution]
-    ) -> Question:
+    def _question(self, study: "Study", memory: Memory, trial: FrozenTrial, space: SearchSpace) -> Question:
         history = memory.history
-        fixed = history.rows([(trial.params, trial.distributions)])[0]
-        view = View(self.space, SearchSpace(distributions), fixed)
-        others = [memory.so_far(other) for other in history.running.values() if other.number != trial.number]
+        fixed = to_numbers(self.space, [(trial.params, trial.distributions)])[0]
+        view = View(self.space, space, fixed)
+        running = to_numbers(self.space, memory.running(besides=trial.number))
         maximize = study.direction == StudyDirection.MAXIMIZE
         evaluated, y = history.evaluated(maximize=maximize)
-        unevaluated = history.unevaluated(history.rows([other for other in others if other[0]]))
+        unevaluated = history.unevaluated(running[~running.isnan().all(-1)])
         return Question(view, evaluated, y, unevaluated, maximize, self._generator(trial))
 
     def _generator(self, trial: FrozenTrial) -> Generator:
@@ -245,9 +261,37 @@ class MetaSampler(PointSampler):
         super().__init__(prior.space, independent_sampler=independent_sampler, seed=seed)
 
     @classmethod
-    def from_studies(cls, studies: Iterable["Study"], *, seed: int | None = None) -> "MetaSampler":
-        """Learn a prior from finished studies, each of them a task: see `TuningPrior.from_studies`."""
-        return cls(TuningPrior.from_studies(studies), seed=seed)
+    def from_studies(
+        cls,
+        studies: "Iterable[Study] | BaseStorage | str",
+        *,
+        independent_sampler: BaseSampler | None = None,
+        seed: int | None = None,
+    ) -> "MetaSampler":
+        """Learn a prior from finished studies, each of them a task: see `TuningPrior.from_studies`.
+
+        Args:
+            studies: the studies, or a storage, or the URL of a database such as `sqlite:///studies.db`, of which all
+                studies are taken. A study that this sampler is to continue should not be among them.
+            independent_sampler: as for `MetaSampler`, and so `seed`.
+        """
+        return cls(TuningPrior.from_studies(studies_of(studies)), independent_sampler=independent_sampler, seed=seed)
+
+    @classmethod
+    def from_table(
+        cls,
+        source: Any,
+        *,
+        task: str,
+        target: str,
+        direction: str,
+        space: SearchSpace | None = None,
+        independent_sampler: BaseSampler | None = None,
+        seed: int | None = None,
+    ) -> "MetaSampler":
+        """Learn a prior from a table in long form, a row per evaluated configuration: see `TuningPrior.from_table`."""
+        prior = TuningPrior.from_table(source, task=task, target=target, direction=direction, space=space)
+        return cls(prior, independent_sampler=independent_sampler, seed=seed)
 
     def before_trial(self, study: "Study", trial: FrozenTrial) -> None:
         """Refuse a study of the other direction before it wastes a trial."""
@@ -259,9 +303,38 @@ class MetaSampler(PointSampler):
                 f'create it with direction="{self.prior.direction}"'
             )
 
+    def after_trial(
+        self, study: "Study", trial: FrozenTrial, state: TrialState, values: Sequence[float] | None
+    ) -> None:
+        super().after_trial(study, trial, state, values)
+        if state != TrialState.FAIL:  # which may have ended before it asked for everything
+            self._tell_differences(study, trial)
+
+    def _tell_differences(self, study: "Study", trial: FrozenTrial) -> None:
+        """Once per study, when its first trial has shown what it asks for."""
+        with self._lock:
+            memory = self._memory(study)
+            if memory.has_told_differences:
+                return
+            memory.has_told_differences = True
+        new, missing, other = differences(self.space, trial.params, trial.distributions)
+        found = []
+        if new:
+            found.append(f"the past says nothing of {_listed(new)}, left to {self._independent}")
+        if missing:
+            found.append(f"the past also had {_listed(missing)}, taken as missing")
+        if other:
+            found.append(f"of {_listed(other)} the past had other values, and is used as far as it goes")
+        if found:
+            warnings.warn(f"study {study.study_name!r} is not like the past: {'; '.join(found)}", stacklevel=2)
+
     def _propose(self, question: Question) -> Tensor:
         value = acquisition(self.prior, question.rows, question.pending)
         return question.climb(value, self.prior.starts)
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(map(repr, names))
 
 
 def _random_seed() -> int:

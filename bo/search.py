@@ -7,13 +7,14 @@ from torch import Generator, Tensor
 
 from bo.space import SearchSpace
 
-__all__ = ["NUM_LOCAL", "Value", "climb", "masked"]
+__all__ = ["Value", "climb", "masked"]
 
 Value = Callable[[Tensor], Tensor]  # points (n, d) -> (n,), more is better
 
-NUM_LOCAL = 5  # best rows, and best candidates, around which more candidates are tried
-NUM_NEIGHBOURS = 32
-STEPS = (0.1, 0.03)  # sizes of the two rounds of local moves
+NUM_BEST = 3  # candidates around which more are tried in each round
+NUM_NEIGHBOURS = 16
+# sizes of local moves, round by round: many small rounds come much closer to the top than few large ones
+STEPS = (0.1, 0.1, 0.07, 0.05, 0.04, 0.03, 0.02, 0.01)
 
 
 def climb(
@@ -36,7 +37,7 @@ def climb(
     candidates = torch.cat([starts, near])
     worth = _worth(value, candidates)
     for step in STEPS:
-        top = worth.topk(min(NUM_LOCAL, len(candidates))).indices
+        top = worth.topk(min(NUM_BEST, len(candidates))).indices
         near = space.neighbours(candidates[top], NUM_NEIGHBOURS, step, generator=generator).flatten(0, 1)
         worth = torch.cat([worth[top], _worth(value, near)])
         candidates = torch.cat([candidates[top], near])

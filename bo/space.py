@@ -8,17 +8,19 @@ A parameter is scaled to [0, 1], in log terms where its distribution is, and tak
 - a category of two: 0 or 1; a category of three or more takes one column per choice, one of them 1 and the rest 0;
 - a parameter with a single value: 0.5.
 
-A missing parameter (absent, None or NaN) is at 0.5, in the middle, or, if it takes a column per choice, all zeros.
+A missing parameter (absent, None or NaN) is at 0.5, in the middle, or, if it takes a column per choice, all zeros. No
+valid point has a parameter anywhere else where a condition says that it is missing.
 """
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import narwhals as nw
+import numpy as np
 import torch
 from jaxtyping import Float
 from optuna.distributions import (
@@ -29,10 +31,12 @@ from optuna.distributions import (
     distribution_to_json,
     json_to_distribution,
 )
+from optuna.trial import TrialState
 from torch import Generator, Tensor
 
 from bayesmeta.fields import TensorFields
-from bayesmeta.random import rand, randn
+from bo.conditions import Conditions, learn_conditions, require_conditions
+from bo.scalars import Scalars
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -42,8 +46,6 @@ __all__ = ["SearchSpace"]
 Params = Mapping[str, Any]
 
 LOG_SPAN = 10.0  # high / low from which a column of a table may be on a log scale
-REACH = 1.0  # how far outside a range a value may lie, in widths of the range, before it counts as nearer
-SMALLEST = torch.finfo(torch.float64).tiny  # what a log scale takes for a value of zero or less
 
 
 @dataclass(frozen=True)
@@ -52,9 +54,16 @@ class SearchSpace(TensorFields):
 
     Args:
         distributions: at least one; floats, integers and categories.
+        conditions: for parameters that are there only with some choices of a category, that category and these
+            choices: `{"degree": ("kernel", ("poly",))}`.
+
+    Raises:
+        TypeError: a distribution is of another kind.
+        ValueError: there is no distribution, or a condition is not on choices of a category of this space.
     """
 
     distributions: Mapping[str, BaseDistribution]
+    conditions: Conditions = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.distributions:
@@ -63,23 +72,30 @@ class SearchSpace(TensorFields):
         for name, dist in self.distributions.items():
             if not isinstance(dist, known):
                 raise TypeError(f"parameter {name!r} must be a float, integer or categorical; got {dist!r}")
+        require_conditions(self.conditions, self.distributions)
         object.__setattr__(self, "distributions", dict(self.distributions))
+        object.__setattr__(self, "conditions", dict(self.conditions))
 
     @classmethod
     def from_studies(cls, studies: Iterable["Study"]) -> "SearchSpace":
         """Every parameter that a trial of one of the studies had; ranges and choices are widened to hold all.
 
+        A parameter that completed trials had with some choices of a category and never with others is conditional.
+
         Raises:
             ValueError: no trial has parameters, or two trials disagree on what kind of thing a parameter is.
         """
         found: dict[str, BaseDistribution] = {}
+        configurations: list[Params] = []
         for study in studies:
             for trial in study.get_trials(deepcopy=False):
                 for name, dist in trial.distributions.items():
                     found[name] = _widened(name, found.get(name, dist), dist)
+                if trial.state == TrialState.COMPLETE and trial.params:
+                    configurations.append(trial.params)
         if not found:
             raise ValueError("no trial of the studies has parameters; give at least one study with a finished trial")
-        return cls(found)
+        return cls(found, learn_conditions(configurations, found))
 
     @classmethod
     def infer(cls, frame: Any, columns: Sequence[str]) -> "SearchSpace":
@@ -87,7 +103,8 @@ class SearchSpace(TensorFields):
 
         Whole numbers become integers (also in a float column with missing entries, which is how pandas keeps them),
         other numbers floats, strings and booleans categories. Numbers are on a log scale if they are positive, span
-        a decade, and their median is nearer to the middle in log terms. Ranges end at the values seen.
+        a decade, and their median is nearer to the middle in log terms. Ranges end at the values seen. A parameter that
+        is there with some choices of a category and missing with all others is conditional.
 
         Args:
             frame: any dataframe that narwhals knows, one row per configuration.
@@ -102,22 +119,32 @@ class SearchSpace(TensorFields):
                 raise ValueError(f"every parameter must be one column; {name!r} is named more than once")
             if name not in table.columns:
                 raise ValueError(f"parameter {name!r} is not a column; the table has {', '.join(table.columns)}")
-        return cls({name: _inferred(name, table[name].to_list()) for name in columns})
+        entries = {name: table[name].to_list() for name in columns}
+        found = {name: _inferred(name, values) for name, values in entries.items()}
+        present = [
+            {name: value for name, value in zip(columns, row, strict=True) if not _is_missing(value)}
+            for row in zip(*entries.values(), strict=True)
+        ]
+        return cls(found, learn_conditions(present, found))
 
     def state_dict(self) -> dict[str, Any]:
         each = {name: json.loads(distribution_to_json(dist)) for name, dist in self.distributions.items()}
-        return {"distributions": json.dumps(each)}
+        return {"distributions": json.dumps(each), "conditions": json.dumps(self.conditions)}
 
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> "SearchSpace":
         each = json.loads(state["distributions"])
-        return cls({name: json_to_distribution(json.dumps(dist)) for name, dist in each.items()})
+        conditions = json.loads(state.get("conditions", "{}"))  # which files written before there were any lack
+        return cls(
+            {name: json_to_distribution(json.dumps(dist)) for name, dist in each.items()},
+            {name: (category, tuple(choices)) for name, (category, choices) in conditions.items()},
+        )
 
     @property
     def names(self) -> tuple[str, ...]:
         return tuple(self.distributions)
 
-    @property
+    @cached_property
     def num_columns(self) -> int:
         """Width d of an encoded point."""
         return sum(map(_width, self.distributions.values()))
@@ -158,55 +185,39 @@ class SearchSpace(TensorFields):
         What this space does not have lies outside the cube: values beyond a range, up to one width of it, and choices
         numbered on from the last, which point away from the others.
         """
-        x = numbers.new_empty(len(numbers), self.num_columns)
-        x[:, self._scalars.columns] = self._scalars.encode(numbers[:, self._scalars.params])
+        values = _array(numbers)
+        x = np.zeros((len(values), self.num_columns))
+        x[:, self._columns] = self._scalars.encode(values[:, self._params])
         for index, columns in self._one_hots:
-            choice, width = numbers[:, index, None], columns.stop - columns.start
-            choices = torch.arange(width)
-            x[:, columns] = (choice == choices).to(x) - ((choice >= width) & (choice % width == choices)).to(x)
-        return x
+            choice, width = values[:, index, None], columns.stop - columns.start
+            x[:, columns] = choice == np.arange(width)
+            x[:, columns] -= (choice >= width) & (choice % width == np.arange(width))
+        return _like(numbers, x)
 
     def decode(self, x: Float[Tensor, "n d"]) -> Float[Tensor, "n p"]:
         """The numbers of the nearest valid configurations: the inverse of `encode` inside the cube."""
-        self._require_width(x)
-        numbers = x.new_empty(len(x), len(self.distributions), dtype=torch.float64)
-        numbers[:, self._scalars.params] = self._scalars.number(x[:, self._scalars.columns].double())
-        for index, columns in self._one_hots:
-            numbers[:, index] = x[:, columns].argmax(-1).double()
-        return numbers
+        return _like(x, self._numbers(self._points(x), self._scalars.decode))
 
     def from_unit(self, x: Float[Tensor, "n d"]) -> list[dict[str, Any]]:
-        """The nearest valid configurations: the inverse of `to_unit` for complete configurations."""
-        self._require_width(x)
-        scalars = self._scalars.decode(x[:, self._scalars.columns].double())
-        values = x.new_empty(len(x), len(self.distributions), dtype=torch.float64)
-        values[:, self._scalars.params] = scalars
-        for index, columns in self._one_hots:
-            values[:, index] = x[:, columns].argmax(-1).double()
+        """The nearest valid configurations: the inverse of `to_unit` for valid points."""
         items = list(self.distributions.items())
         return [
-            {name: _external(dist, value) for (name, dist), value in zip(items, row, strict=True)}
-            for row in values.tolist()
+            {name: _external(dist, value) for (name, dist), value in zip(items, row, strict=True) if value == value}
+            for row in self._numbers(self._points(x), self._scalars.cells).tolist()
         ]
 
     def snap(self, x: Float[Tensor, "*n d"]) -> Float[Tensor, "*n d"]:
         """The nearest valid points: steps rounded, one category picked, the rest clipped to [0, 1]."""
-        self._require_width(x)
-        out = torch.empty_like(x)
-        scalars = self._scalars
-        out[..., scalars.columns] = scalars.snap(x[..., scalars.columns].double()).to(x)
+        points = self._points(x)
+        out = np.empty_like(points)
+        out[..., self._columns] = self._scalars.snap(points[..., self._columns])
         for _, columns in self._one_hots:
-            out[..., columns] = _one_hot(x[..., columns].argmax(-1), columns, x)
-        return out
+            out[..., columns] = _one_hot(points[..., columns].argmax(-1), columns)
+        return _like(x, self._without_inactive(out))
 
     def quantile(self, uniform: Float[Tensor, "n p"]) -> Float[Tensor, "n d"]:
         """Valid points from one number in [0, 1] per parameter, so that uniform numbers give uniform points."""
-        x = uniform.new_empty(len(uniform), self.num_columns)
-        x[:, self._scalars.columns] = self._scalars.snap(uniform[:, self._scalars.params].double()).to(x)
-        for index, columns in self._one_hots:
-            width = columns.stop - columns.start
-            x[:, columns] = _one_hot((uniform[:, index] * width).long().clamp(max=width - 1), columns, x)
-        return x
+        return _like(uniform, self._without_inactive(self._anywhere(_array(uniform))))
 
     def sobol(self, n: int, *, generator: Generator | None = None) -> Float[Tensor, "n d"]:
         """Valid scrambled Sobol points, one dimension per parameter; float64."""
@@ -221,129 +232,136 @@ class SearchSpace(TensorFields):
 
         A number changes with probability 1/2, a category with one over the count of parameters, and at least one
         parameter changes. Numbers move by a normal step of standard deviation `scale` (clipped to [0, 1]), and steps
-        of integers by at least one value.
+        of integers by at least one value. Parameters that are there by the change of a category may be anywhere.
         """
-        self._require_width(x)
-        scalars = self._scalars
-        out = x[..., None, :].repeat(*[1] * (x.ndim - 1), num, 1)
-        chance, free = self._chance_of_change
-        change = rand((*out.shape[:-1], len(chance)), like=chance, generator=generator) < chance
-        if len(free):
-            forced = torch.randint(len(free), change.shape[:-1], generator=generator)
-            change.scatter_(-1, free[forced][..., None], True)
-        old = out[..., scalars.columns].double()
-        step = scale * randn(old.shape, like=old, generator=generator)
-        out[..., scalars.columns] = torch.where(change[..., scalars.params], scalars.moved(old, step), old).to(x)
+        points = self._points(x)
+        shape = (*points.shape[:-1], num, len(self.distributions))
+        uniform = torch.rand(2, *shape, dtype=torch.float64, generator=generator).numpy()
+        normal = torch.randn(shape, dtype=torch.float64, generator=generator).numpy()
+        old = np.repeat(points[..., None, :], num, -2)
+        change = self._changes(old, uniform)
+        out = old.copy()
+        units = old[..., self._columns]
+        moved = self._scalars.moved(units, scale * normal[..., self._params])
+        out[..., self._columns] = np.where(change[..., self._params], moved, units)
+        for index, columns in self._one_hots:
+            width, choice = columns.stop - columns.start, old[..., columns].argmax(-1)
+            other = (choice + 1 + (uniform[1, ..., index] * (width - 1)).astype(np.intp)) % width
+            out[..., columns] = _one_hot(np.where(change[..., index], other, choice), columns)
+        if self.conditions:
+            appears = (self._active(out) & ~self._active(old))[..., self._param_of_column]
+            out = self._without_inactive(np.where(appears, self._anywhere(uniform[1]), out))
+        return _like(x, out)
+
+    def _changes(self, x: np.ndarray, uniform: np.ndarray) -> np.ndarray:
+        """Which parameters of which points change, by two uniform numbers each: one or more that are there."""
+        chance = self._chance_of_change
+        can_change = chance > 0
+        if self.conditions:
+            can_change = can_change & self._active(x)
+        forced = (uniform[1] * can_change).argmax(-1)[..., None]
+        return can_change & ((uniform[0] < chance) | (np.arange(len(chance)) == forced))
+
+    def _numbers(self, x: np.ndarray, decode: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+        """One number per parameter, NaN where it is not there; scalars by `decode`."""
+        numbers = np.empty((len(x), len(self.distributions)))
+        numbers[:, self._params] = decode(x[:, self._columns])
+        for index, columns in self._one_hots:
+            numbers[:, index] = x[:, columns].argmax(-1)
+        return np.where(self._active(x), numbers, np.nan) if self.conditions else numbers
+
+    def _anywhere(self, uniform: np.ndarray) -> np.ndarray:
+        """Points from one number in [0, 1] per parameter, conditions aside."""
+        x = np.empty((*uniform.shape[:-1], self.num_columns))
+        x[..., self._columns] = self._scalars.snap(uniform[..., self._params])
         for index, columns in self._one_hots:
             width = columns.stop - columns.start
-            choice = out[..., columns].argmax(-1)
-            other = (choice + torch.randint(1, width, choice.shape, generator=generator)) % width
-            out[..., columns] = _one_hot(torch.where(change[..., index], other, choice), columns, x)
-        return out
+            choice = (uniform[..., index] * width).astype(np.intp).clip(max=width - 1)
+            x[..., columns] = _one_hot(choice, columns)
+        return x
 
-    def _require_width(self, x: Tensor) -> None:
+    def _active(self, x: np.ndarray) -> np.ndarray:
+        """Which parameters are there by the conditions, `(*n, p)`."""
+        active = np.ones((*x.shape[:-1], len(self.distributions)), dtype=bool)
+        for index, category, allowed in self._rules:
+            choice = self._choice(x, category)
+            active[..., index] = active[..., category] & allowed[choice]
+        return active
+
+    def _choice(self, x: np.ndarray, category: int) -> np.ndarray:
+        columns = self._slices[category]
+        part = x[..., columns]
+        return part.argmax(-1) if part.shape[-1] > 1 else (part[..., 0] > 0.5).astype(np.intp)
+
+    def _without_inactive(self, x: np.ndarray) -> np.ndarray:
+        """The same points with parameters that are not there in the place of missing ones."""
+        if not self.conditions:
+            return x
+        return np.where(self._active(x)[..., self._param_of_column], x, self._missing)
+
+    def _points(self, x: Tensor) -> np.ndarray:
         if x.shape[-1] != self.num_columns:
             raise ValueError(f"x must have {self.num_columns} columns, as in slices(); got shape {tuple(x.shape)}")
+        return _array(x)
 
     @cached_property
-    def _scalars(self) -> "_Scalars":
-        slices = self.slices()
-        each = [
-            (index, slices[name].start, *_scale(dist))
-            for index, (name, dist) in enumerate(self.distributions.items())
-            if _width(dist) == 1
-        ]
-        params, columns, log, edge, span, low, step, last = zip(*each, strict=True) if each else [()] * 8
-        numbers = (torch.tensor(v, dtype=torch.float64) for v in (edge, span, low, step, last))
-        return _Scalars(_index(params), _index(columns), torch.tensor(log, dtype=torch.bool), *numbers)
+    def _slices(self) -> list[slice]:
+        return list(self.slices().values())
+
+    @cached_property
+    def _params(self) -> np.ndarray:
+        """The index of each parameter of one column; `_columns` has its column."""
+        return np.array([i for i, columns in enumerate(self._slices) if columns.stop - columns.start == 1], np.intp)
+
+    @cached_property
+    def _columns(self) -> np.ndarray:
+        return np.array([self._slices[index].start for index in self._params], np.intp)
+
+    @cached_property
+    def _scalars(self) -> Scalars:
+        distributions = list(self.distributions.values())
+        return Scalars.of([distributions[index] for index in self._params])
 
     @cached_property
     def _one_hots(self) -> list[tuple[int, slice]]:
         """Index and columns of each parameter with a column per choice."""
-        slices = self.slices().values()
-        return [(i, s) for i, s in enumerate(slices) if s.stop - s.start > 1]
+        return [(index, columns) for index, columns in enumerate(self._slices) if columns.stop - columns.start > 1]
 
     @cached_property
-    def _chance_of_change(self) -> tuple[Tensor, Tensor]:
-        """For each parameter the chance that a neighbour differs in it, and which parameters can differ at all."""
+    def _param_of_column(self) -> np.ndarray:
+        return np.repeat(np.arange(len(self._slices)), [columns.stop - columns.start for columns in self._slices])
+
+    @cached_property
+    def _missing(self) -> np.ndarray:
+        """The columns of a point without any parameter."""
+        return np.where(np.isin(np.arange(self.num_columns), self._columns), 0.5, 0.0)
+
+    @cached_property
+    def _rules(self) -> list[tuple[int, int, np.ndarray]]:
+        """For each conditional parameter the category that decides and its choices; what decides comes first."""
+        names = list(self.distributions)
+        rules = []
+        for name in sorted(self.conditions, key=self._depth):
+            category, choices = self.conditions[name]
+            dist: Any = self.distributions[category]
+            allowed = np.array([choice in choices for choice in dist.choices])
+            rules.append((names.index(name), names.index(category), allowed))
+        return rules
+
+    def _depth(self, name: str) -> int:
+        return 1 + self._depth(self.conditions[name][0]) if name in self.conditions else 0
+
+    @cached_property
+    def _chance_of_change(self) -> np.ndarray:
+        """For each parameter the chance that a neighbour differs in it, 0 where there is one value alone."""
         dists = self.distributions.values()
         rare = 1.0 / len(self.distributions)
-        chance = [0.0 if d.single() else rare if isinstance(d, CategoricalDistribution) else 0.5 for d in dists]
-        return torch.tensor(chance, dtype=torch.float64), _index([i for i, c in enumerate(chance) if c])
-
-
-@dataclass(frozen=True, eq=False)
-class _Scalars:
-    """The m parameters of one column each; a value v sits at (t(v) - edge) / span, t being log where `log`.
-
-    `step` is 0 for floats. Otherwise the values are low + step * cell for cells 0 to `last`.
-    """
-
-    params: Tensor
-    columns: Tensor
-    log: Tensor
-    edge: Tensor
-    span: Tensor
-    low: Tensor
-    step: Tensor
-    last: Tensor
-
-    def encode(self, value: Tensor) -> Tensor:
-        """Values `(..., m)`, NaN where missing, to the unit interval and what is next to it."""
-        unit = (self._scaled(value) - self.edge) / self.span
-        return torch.where(value.isnan(), 0.5, unit.clamp(-REACH, 1.0 + REACH))
-
-    def decode(self, unit: Tensor) -> Tensor:
-        """Valid values; those of a step are given as cells, which are exact."""
-        return torch.where(self.step > 0, self._cell(unit), self._value(unit))
-
-    def number(self, unit: Tensor) -> Tensor:
-        """Valid values, those of a step as well."""
-        return torch.where(self.step > 0, self.low + self._cell(unit) * self.step, self._value(unit))
-
-    def snap(self, unit: Tensor) -> Tensor:
-        return torch.where(self.step > 0, self._centre(self._cell(unit)), unit.clamp(0.0, 1.0))
-
-    def moved(self, unit: Tensor, by: Tensor) -> Tensor:
-        """Valid units after a move, of at least one cell where there are cells."""
-        old, new = self._cell(unit), self._cell(unit + by)
-        direction = torch.where(by < 0, -1.0, 1.0)
-        beside = old + direction
-        beside = torch.where((beside < 0) | (beside > self.last), old - direction, beside)
-        cell = torch.where(new == old, beside, new).clamp(min=0.0).minimum(self.last)
-        return torch.where(self.step > 0, self._centre(cell), (unit + by).clamp(0.0, 1.0))
-
-    def _value(self, unit: Tensor) -> Tensor:
-        scaled = self.edge + unit.clamp(0.0, 1.0) * self.span
-        return torch.where(self.log, scaled.exp(), scaled)
-
-    def _cell(self, unit: Tensor) -> Tensor:
-        return ((self._value(unit) - self.low) / self.step).round().clamp(min=0.0).minimum(self.last)
-
-    def _centre(self, cell: Tensor) -> Tensor:
-        return (self._scaled(self.low + cell * self.step) - self.edge) / self.span
-
-    def _scaled(self, value: Tensor) -> Tensor:
-        return torch.where(self.log, value.clamp(min=SMALLEST).log(), value)
+        return np.array([0.0 if d.single() else rare if isinstance(d, CategoricalDistribution) else 0.5 for d in dists])
 
 
 def _width(dist: BaseDistribution) -> int:
     num_choices = len(dist.choices) if isinstance(dist, CategoricalDistribution) else 0
     return num_choices if num_choices > 2 else 1
-
-
-def _scale(dist: Any) -> tuple[bool, float, float, float, float, float]:
-    """The fields of `_Scalars` from `log` on, for one parameter."""
-    if dist.single():
-        return False, -0.5, 1.0, 0.0, 1.0, 0.0
-    if isinstance(dist, CategoricalDistribution):
-        return False, 0.0, 1.0, 0.0, 1.0, 1.0
-    step = dist.step or 0
-    low, high = dist.low - step / 2, dist.high + step / 2
-    last = round((dist.high - dist.low) / step) if step else 0
-    if dist.log:
-        low, high = math.log(low), math.log(high)
-    return dist.log, low, high - low, float(dist.low), float(step), float(last)
 
 
 def _internal(name: str, dist: BaseDistribution, value: Any, row: int) -> float:
@@ -421,9 +439,13 @@ def _off_centre(ends: list[Any]) -> float:
     return abs((middle - low) / (high - low) - 0.5)
 
 
-def _one_hot(choice: Tensor, columns: slice, like: Tensor) -> Tensor:
-    return torch.nn.functional.one_hot(choice, columns.stop - columns.start).to(like)
+def _one_hot(choice: np.ndarray | np.intp, columns: slice) -> np.ndarray:
+    return np.eye(columns.stop - columns.start)[choice]
 
 
-def _index(values: Sequence[int]) -> Tensor:
-    return torch.tensor(values, dtype=torch.long)
+def _array(x: Tensor) -> np.ndarray:
+    return x.detach().cpu().numpy().astype(np.float64, copy=False)
+
+
+def _like(x: Tensor, values: np.ndarray) -> Tensor:
+    return torch.from_numpy(values).to(x)

@@ -1,11 +1,33 @@
 """The studies of an Optuna storage, read without creating or changing anything in it."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import optuna
-from optuna.storages import RDBStorage
+from optuna.storages import BaseStorage, RDBStorage
 
-__all__ = ["load_studies"]
+__all__ = ["load_studies", "studies_of"]
+
+
+def studies_of(source: Iterable[optuna.Study] | BaseStorage | str) -> list[optuna.Study]:
+    """The studies that are given, or all studies of a storage, or of the database that a URL names.
+
+    Raises:
+        TypeError: `source` is something else, or holds something else.
+        FileNotFoundError, ValueError: as in `load_studies`.
+    """
+    if isinstance(source, str):
+        return load_studies(source)
+    if isinstance(source, BaseStorage):
+        return [optuna.load_study(study_name=name, storage=source) for name in optuna.get_all_study_names(source)]
+    found = list(source) if isinstance(source, Iterable) else [source]
+    for item in found:
+        if not isinstance(item, optuna.Study):
+            raise TypeError(
+                "studies must be Optuna studies, a storage of them, or the URL of its database such as "
+                f"'sqlite:///studies.db'; got {item!r}"
+            )
+    return found
 
 
 def load_studies(url: str) -> list[optuna.Study]:

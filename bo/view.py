@@ -7,7 +7,7 @@ NaN where the parameter is missing.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import count
@@ -18,30 +18,69 @@ from jaxtyping import Float
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 from torch import Tensor
 
+from bo.conditions import Conditions, is_ruled_out
 from bo.space import SearchSpace
 
-__all__ = ["View", "shares", "to_numbers"]
+__all__ = ["Configuration", "View", "applying_conditions", "differences", "shares", "to_numbers"]
+
+Configuration = tuple[Mapping[str, Any], Mapping[str, BaseDistribution]]  # parameters, and the distribution of each
 
 
 def shares(known: SearchSpace, name: str, distribution: BaseDistribution) -> bool:
     """Whether what is known of a parameter applies to one of this name and distribution."""
-    old = known.distributions.get(name)
-    if old is None or old.single():
-        return False
-    return isinstance(old, CategoricalDistribution) == isinstance(distribution, CategoricalDistribution)
+    return _is_category(known).get(name) == isinstance(distribution, CategoricalDistribution)
 
 
-def to_numbers(
+def to_numbers(known: SearchSpace, configurations: Iterable[Configuration]) -> Float[Tensor, "n p"]:
+    """One number per parameter of `known`, for configurations of other spaces."""
+    is_category, places = _is_category(known), {name: index for index, name in enumerate(known.names)}
+    rows = []
+    for params, distributions in configurations:
+        row = [math.nan] * len(places)
+        for name, value in params.items():
+            new: Any = distributions[name]
+            if is_category.get(name) == isinstance(new, CategoricalDistribution):
+                number = new.to_internal_repr(value)
+                old: Any = known.distributions[name]
+                row[places[name]] = _choice_numbers(old, new)[int(number)] if is_category[name] else number
+        rows.append(row)
+    return torch.tensor(rows, dtype=torch.float64).reshape(len(rows), len(places))
+
+
+def applying_conditions(known: SearchSpace, distributions: Mapping[str, BaseDistribution]) -> Conditions:
+    """The known conditions among parameters as a study has them; a choice that is not known rules nothing out."""
+    found = {}
+    for name, (category, choices) in known.conditions.items():
+        old, new = known.distributions[category], distributions.get(category)
+        if (
+            name in distributions
+            and isinstance(old, CategoricalDistribution)
+            and isinstance(new, CategoricalDistribution)
+        ):
+            found[name] = (category, tuple(c for c in new.choices if c in choices or c not in old.choices))
+    return found
+
+
+def differences(
     known: SearchSpace, params: Mapping[str, Any], distributions: Mapping[str, BaseDistribution]
-) -> list[float]:
-    """One number per parameter of `known`: those of a configuration, whose `distributions` may be others."""
-    numbers = [math.nan] * len(known.names)
-    for index, (name, old) in enumerate(known.distributions.items()):
-        if name in params and shares(known, name, new := distributions[name]):
-            numbers[index] = new.to_internal_repr(params[name])
-            if isinstance(old, CategoricalDistribution) and isinstance(new, CategoricalDistribution):
-                numbers[index] = _choice_numbers(old, new)[int(numbers[index])]
-    return numbers
+) -> tuple[list[str], list[str], list[str]]:
+    """How a configuration of a study differs from what is known, by names of parameters.
+
+    Returns:
+        Those that are not shared, those that are missing without a condition that says so, and those that are shared
+        with another distribution.
+    """
+    choosable = {name: dist for name, dist in distributions.items() if not dist.single()}
+    new = [name for name, dist in choosable.items() if not shares(known, name, dist)]
+    missing = [
+        name
+        for name, dist in known.distributions.items()
+        if name not in distributions and not dist.single() and not is_ruled_out(name, known.conditions, params)
+    ]
+    other = [
+        name for name, dist in distributions.items() if shares(known, name, dist) and dist != known.distributions[name]
+    ]
+    return new, missing, other
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,6 +134,15 @@ class View:
             if isinstance(old, CategoricalDistribution) and isinstance(new, CategoricalDistribution):
                 tables[column] = torch.tensor(_choice_numbers(old, new), dtype=torch.float64)
         return tables
+
+
+def _is_category(known: SearchSpace) -> dict[str, bool]:
+    """Which of the known parameters that vary are categories."""
+    return {
+        name: isinstance(dist, CategoricalDistribution)
+        for name, dist in known.distributions.items()
+        if not dist.single()
+    }
 
 
 def _choice_numbers(old: CategoricalDistribution, new: CategoricalDistribution) -> list[float]:

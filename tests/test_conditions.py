@@ -1,0 +1,155 @@
+"""Parameters that are there only with some choices of a category: found in configurations, and kept to by a space."""
+
+from pathlib import Path
+from typing import Any
+
+import optuna
+import polars as pl
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+
+import bayesmeta as bm
+from bo import SearchSpace
+from bo.conditions import is_ruled_out, learn_conditions
+from tests.families import seed
+
+SPACE: dict[str, BaseDistribution] = {
+    "width": IntDistribution(1, 9),
+    "model": CategoricalDistribution(("tree", "net")),
+    "c": FloatDistribution(1e-3, 1e3, log=True),
+    "optimiser": CategoricalDistribution(("sgd", "adam", "lbfgs")),
+    "momentum": FloatDistribution(0.0, 1.0),
+    "scheme": CategoricalDistribution(("a", "b", "c")),
+}
+CONDITIONS = {
+    "momentum": ("optimiser", ("sgd",)),
+    "scheme": ("optimiser", ("sgd", "adam")),
+    "optimiser": ("model", ("net",)),
+    "width": ("model", ("net",)),
+}
+NET = SearchSpace(SPACE, CONDITIONS)
+TREE = {"model": "tree", "c": 1.0}
+ADAM = {"model": "net", "c": 1.0, "width": 3, "optimiser": "adam", "scheme": "b"}
+SGD = {**ADAM, "optimiser": "sgd", "momentum": 0.9}
+LBFGS = {"model": "net", "c": 1.0, "width": 5, "optimiser": "lbfgs"}
+ROWS: list[dict[str, Any]] = [TREE, ADAM, SGD, LBFGS]
+
+
+def allowed(params: dict[str, Any]) -> set[str]:
+    """Written out by hand."""
+    names = {"model", "c"}
+    if params["model"] == "net":
+        names |= {"width", "optimiser"}
+        names |= {"momentum", "scheme"} if params["optimiser"] == "sgd" else set()
+        names |= {"scheme"} if params["optimiser"] == "adam" else set()
+    return names
+
+
+def test_conditions_are_found() -> None:
+    found = learn_conditions(ROWS, SPACE)
+    assert {name: (category, set(choices)) for name, (category, choices) in found.items()} == {
+        name: (category, set(choices)) for name, (category, choices) in CONDITIONS.items()
+    }
+
+
+def test_nothing_is_found_where_an_exception_speaks_against_it() -> None:
+    assert learn_conditions([SGD, ADAM], {"c": SPACE["c"], "model": SPACE["model"]}) == {}
+    assert "momentum" not in learn_conditions([*ROWS, {**ADAM, "momentum": 0.5}, ADAM], SPACE)
+    assert "width" not in learn_conditions([{"model": "net", "width": 1}, {"model": "net"}, {"model": "tree"}], SPACE)
+    assert learn_conditions([], SPACE) == {}
+
+
+def test_two_categories_that_explain_each_other_do_not_do_so_in_a_circle() -> None:
+    rows = [{"model": "net", "scheme": "a"}, {"optimiser": "sgd"}]
+    found = learn_conditions(rows, SPACE)
+    SearchSpace(SPACE, found)  # which refuses a circle
+
+
+def test_what_is_ruled_out() -> None:
+    assert is_ruled_out("momentum", CONDITIONS, {"optimiser": "adam"})
+    assert is_ruled_out("momentum", CONDITIONS, {"model": "tree"})
+    assert not is_ruled_out("momentum", CONDITIONS, {"model": "net"})
+    assert not is_ruled_out("c", CONDITIONS, TREE)
+
+
+@pytest.mark.parametrize(
+    ("conditions", "message"),
+    [
+        ({"depth": ("model", ("net",))}, "must be of a parameter on a category; got 'depth' on 'model'"),
+        ({"width": ("c", (1.0,))}, "must be of a parameter on a category; got 'width' on 'c'"),
+        ({"width": ("model", ("forest",))}, "condition of 'width' must be on choices of 'model'; got 'forest'"),
+        ({"model": ("model", ("net",))}, "condition of 'model' must not depend on 'model' itself"),
+        (
+            {"model": ("optimiser", ("sgd",)), "optimiser": ("model", ("net",)), "c": ("model", ("net",))},
+            "condition of 'model' must not depend on 'model' itself; it does by 'optimiser'",
+        ),
+    ],
+)
+def test_conditions_that_cannot_be(conditions: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        SearchSpace(SPACE, conditions)
+
+
+# ---- a space keeps to its conditions
+
+
+def all_valid(x: torch.Tensor) -> None:
+    torch.testing.assert_close(NET.snap(x), x, rtol=0, atol=1e-12)
+    configurations = NET.from_unit(x)
+    assert all(set(params) == allowed(params) for params in configurations)
+    torch.testing.assert_close(NET.to_unit(configurations), x, rtol=0, atol=1e-9)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 10**6))
+def test_whatever_is_drawn_keeps_to_them(number: int) -> None:
+    generator = seed(number)
+    x = NET.sobol(16, generator=generator)
+    all_valid(x)
+    all_valid(NET.neighbours(x, 4, generator=generator).flatten(0, 1))
+    all_valid(NET.snap(3 * torch.rand(8, NET.num_columns, generator=generator, dtype=torch.float64) - 1))
+
+
+def test_configurations_come_back() -> None:
+    assert NET.from_unit(NET.to_unit(ROWS)) == ROWS
+    numbers = NET.decode(NET.to_unit(ROWS))
+    assert numbers.isnan().tolist() == [[name not in row for name in SPACE] for row in ROWS]
+
+
+def test_neighbours_differ_in_what_is_there() -> None:
+    x = NET.to_unit([TREE])
+    near = NET.from_unit(NET.neighbours(x, 200, generator=seed(0))[0])
+    assert all(params != TREE for params in near)
+    nets = [params for params in near if params["model"] == "net"]
+    assert 10 < len(nets) < 190
+    # what a neighbour has and the point has not may be anywhere
+    assert {params["width"] for params in nets} == set(range(1, 10))
+    assert {params["optimiser"] for params in nets} == {"sgd", "adam", "lbfgs"}
+
+
+def test_they_are_saved(tmp_path: Path) -> None:
+    bm.save(NET, tmp_path / "space.safetensors")
+    assert bm.load(tmp_path / "space.safetensors") == NET
+    before_there_were_any = {"distributions": SearchSpace(SPACE).state_dict()["distributions"]}
+    assert SearchSpace.from_state(before_there_were_any) == SearchSpace(SPACE)
+
+
+def test_they_are_read_off_tables_and_studies() -> None:
+    table = pl.DataFrame([{name: row.get(name) for name in SPACE} for row in ROWS])
+    assert SearchSpace.infer(table, ["model", "width"]).conditions == {"width": ("model", ("net",))}
+    study = optuna.create_study()
+    for row in ROWS:
+        distributions = {name: SPACE[name] for name in row}
+        study.add_trial(optuna.trial.create_trial(params=row, distributions=distributions, value=1.0))
+    # a trial that failed may have ended before it asked for everything
+    study.add_trial(
+        optuna.trial.create_trial(
+            params={"model": "net"}, distributions={"model": SPACE["model"]}, state=optuna.trial.TrialState.FAIL
+        )
+    )
+    found = SearchSpace.from_studies([study]).conditions
+    assert found["momentum"] == ("optimiser", ("sgd",))
+    assert found["width"] == ("model", ("net",))

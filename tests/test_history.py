@@ -1,0 +1,110 @@
+"""The trials of a study as rows: each read once, and what each kind of ending says."""
+
+import math
+
+import optuna
+import pytest
+import torch
+from optuna.distributions import FloatDistribution
+from optuna.trial import TrialState
+
+from bo import SearchSpace
+from bo.history import History
+from tests.past import OPTIMUM, SPACE, random_params
+
+KNOWN = SearchSpace(SPACE)
+
+
+def add(study: optuna.Study, number: int, value: float | None, state: TrialState = TrialState.COMPLETE) -> None:
+    params = random_params(number)
+    study.add_trial(optuna.trial.create_trial(params=params, distributions=SPACE, value=value, state=state))
+
+
+def read(study: optuna.Study, history: History | None = None) -> History:
+    history = history or History(KNOWN)
+    history.read(study.get_trials(deepcopy=False))
+    return history
+
+
+def encoded(*numbers: int) -> torch.Tensor:
+    return KNOWN.to_unit([random_params(number) for number in numbers])
+
+
+NONE = torch.empty(0, len(SPACE), dtype=torch.float64)
+
+
+def test_completed_trials_are_rows_with_their_values() -> None:
+    study = optuna.create_study()
+    for number, value in enumerate((3.0, math.inf, 1.0)):
+        add(study, number, value)
+    rows, y = read(study).evaluated(maximize=False)
+    torch.testing.assert_close(KNOWN.encode(rows), encoded(0, 1, 2), rtol=0, atol=1e-12)
+    assert y.tolist() == [3.0, 3.0, 1.0]
+
+
+@pytest.mark.parametrize(("maximize", "worst"), [(False, 5.0), (True, 2.0)])
+def test_pruned_trials_are_as_bad_as_the_worst(maximize: bool, worst: float) -> None:
+    study = optuna.create_study()
+    add(study, 0, None, TrialState.PRUNED)
+    before = read(study)
+    assert len(before.evaluated(maximize=maximize)[1]) == 0
+    torch.testing.assert_close(KNOWN.encode(before.unevaluated(NONE)), encoded(0), rtol=0, atol=1e-12)
+    add(study, 1, 5.0)
+    add(study, 2, 2.0)
+    history = read(study, before)
+    rows, y = history.evaluated(maximize=maximize)
+    torch.testing.assert_close(KNOWN.encode(rows), encoded(1, 2, 0), rtol=0, atol=1e-12)
+    assert y.tolist() == [5.0, 2.0, worst]
+    assert len(history.unevaluated(NONE)) == 0
+
+
+def test_failed_trials_have_been_tried_and_no_more() -> None:
+    study = optuna.create_study()
+    add(study, 0, None, TrialState.FAIL)
+    history = read(study)
+    assert len(history.evaluated(maximize=False)[1]) == 0
+    torch.testing.assert_close(KNOWN.encode(history.unevaluated(NONE)), encoded(0), rtol=0, atol=1e-12)
+
+
+def test_trials_without_a_known_parameter_say_nothing() -> None:
+    study = optuna.create_study()
+    other = {"other": FloatDistribution(0.0, 1.0)}
+    study.add_trial(optuna.trial.create_trial(params={"other": 0.5}, distributions=other, value=1.0))
+    study.add_trial(optuna.trial.create_trial(value=1.0))
+    history = read(study)
+    assert len(history.evaluated(maximize=False)[1]) == 0
+    assert history.asked == {}
+
+
+def test_what_trials_asked_for() -> None:
+    study = optuna.create_study()
+    wide, narrow = FloatDistribution(0.0, 9.0), FloatDistribution(0.0, 1.0)
+    study.tell(study.ask({"drop": wide}), 0.0)
+    running = study.ask({"drop": narrow, "depth": SPACE["depth"]})
+    history = read(study)
+    assert history.asked == {"drop": narrow, "depth": SPACE["depth"]}
+    assert history.asked_by_finished == {"drop"}
+    assert list(history.running) == [running.number]
+
+
+def test_a_finished_trial_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the order in which trials end."""
+    times_read: list[float] = []
+    to_internal_repr = FloatDistribution.to_internal_repr
+    study = optuna.create_study()
+    trials = [study.ask(SPACE) for _ in range(6)]
+    history = read(study)
+    monkeypatch.setattr(
+        FloatDistribution,
+        "to_internal_repr",
+        lambda dist, value: times_read.append(value) or to_internal_repr(dist, value),
+    )
+    for index in (3, 0, 5, 1, 2, 4):
+        study.tell(trials[index], float(index))
+        read(study, history)
+        read(study, history)
+    rates = [trial.params["rate"] for trial in trials]
+    assert sorted(value for value in times_read if value in rates) == sorted(rates)
+    assert history.evaluated(maximize=False)[1].tolist() == [3.0, 0.0, 5.0, 1.0, 2.0, 4.0]
+    assert history.running == {}
+    assert OPTIMUM.keys() == history.asked_by_finished
