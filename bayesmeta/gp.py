@@ -3,9 +3,9 @@ r"""Gaussian-process prior whose mean and kernel are learned from past tasks. Ex
 $$ y / \text{scale} = c + \beta\, m(x) + \sum_r u_r \varphi_r(x) + g(x) + e, $$
 
 with $c \sim N(\text{constant}, \text{constant\_var})$ a level, $m$ the mean of the functions of the past tasks and
-$\varphi$ the directions in which they differ (`PastFunctions`), $u_r \sim N(0, \text{past\_var})$, $g$ what no past
-task showed: a Matern-5/2 process of variance `outputscale`, and $e \sim N(0, \text{noise\_var})$. Without past
-functions this is the usual GP regression.
+$\varphi$ the directions in which they differ (`PastFunctions`), with
+$u_r \sim N(\text{past\_loading}_r, \text{past\_var})$, $g$ what no past task showed: a Matern-5/2 process of variance
+`outputscale`, and $e \sim N(0, \text{noise\_var})$. Without past functions this is the usual GP regression.
 
 Every parameter may have a batch of its own, and parameters that differ along one axis only keep size one along the
 others: a grid of (structures, scales) factorises one matrix per structure.
@@ -39,6 +39,9 @@ NUM_FREQUENCIES = 256  # of the random features of a draw
 ROWS = "covariance of rows plus noise_var"  # in the message where it is singular
 
 ZERO, ONE = torch.zeros(()), torch.ones(())  # without axes, so that they take the dtype of what they meet
+NO_LOADING = torch.zeros(1)
+# the parameters that are one number per member of the batch
+NUMBERS = ("outputscale", "noise_var", "constant", "constant_var", "scale", "past_weight", "past_var")
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,6 +57,7 @@ class GaussianProcess(TensorFields):
         past: mean and directions of past functions, or None.
         past_weight: the factor of the mean of past functions.
         past_var: variance along the directions of past functions; 1 takes their empirical covariance as it is.
+        past_loading: mean along the directions, zero by default; that of one past task makes its function the mean.
         rows: what was conditioned on, None for a prior.
         factor: Cholesky factor of the covariance of `rows`, `residual` that factor applied to their centred y / scale.
         learned_from: what `fit` learned this prior from.
@@ -72,6 +76,7 @@ class GaussianProcess(TensorFields):
     past: PastFunctions | None = None
     past_weight: Float[Tensor, "*#batch"] = ONE
     past_var: Float[Tensor, "*#batch"] = ONE
+    past_loading: Float[Tensor, "*#batch #r"] = NO_LOADING
     rows: Data | None = None
     factor: Float[Tensor, "*#tasks n n"] | None = None
     residual: Float[Tensor, "*#tasks n"] | None = None
@@ -80,7 +85,7 @@ class GaussianProcess(TensorFields):
     def __post_init__(self) -> None:
         for name in ("lengthscale", "outputscale", "noise_var", "scale"):
             require_positive(name, getattr(self, name))
-        for name in ("constant", "constant_var", "past_weight", "past_var"):
+        for name in ("constant", "constant_var", "past_weight", "past_var", "past_loading"):
             require_finite(name, getattr(self, name))
         for name in ("constant_var", "past_var"):
             if bool((getattr(self, name) < 0).any()):
@@ -105,14 +110,30 @@ class GaussianProcess(TensorFields):
 
     @property
     def batch_shape(self) -> torch.Size:
-        numbers = (self.outputscale, self.noise_var, self.constant, self.constant_var, self.scale)
-        shapes = [p.shape for p in (*numbers, self.past_weight, self.past_var)]
+        shapes = [getattr(self, name).shape for name in NUMBERS]
         tasks = () if self.rows is None else self.rows.batch_shape
-        return torch.broadcast_shapes(self.lengthscale.shape[:-1], *shapes, tasks)
+        return torch.broadcast_shapes(self.lengthscale.shape[:-1], self.past_loading.shape[:-1], *shapes, tasks)
 
     @property
     def event_shape(self) -> torch.Size:
         return torch.Size()
+
+    def __getitem__(self, index: slice | Int64[Tensor, " chosen"]) -> "GaussianProcess":
+        """Some entries of the first axis of the batch."""
+        num_batch = len(self.batch_shape)
+
+        def some(value: Tensor, num_last: int) -> Tensor:
+            # a field of fewer axes, or of size one there, is the same for all
+            is_shared = value.ndim < num_batch + num_last or value.shape[0] == 1
+            return value if is_shared else value[index]
+
+        last = {"lengthscale": 1, "past_loading": 1, "factor": 2, "residual": 1}
+        fields = {name: getattr(self, name) for name in (*NUMBERS, *last)}
+        chosen = {name: some(v, last.get(name, 0)) for name, v in fields.items() if v is not None}
+        rows = self.rows
+        if rows is not None:
+            rows = Data(some(rows.x, 2), some(rows.y, 1), some(rows.mask, 1))
+        return self._replace(**chosen, rows=rows)
 
     def condition(self, data: Data) -> "GaussianProcess":
         """Posterior after more rows: the Cholesky factor of the old ones is kept and extended.
@@ -130,7 +151,7 @@ class GaussianProcess(TensorFields):
         require_columns(data, num_inputs=self.lengthscale.shape[-1], event_shape=())
         past_mean, directions = self._past_at(data.x)
         cov = with_noise(self._covariance(data.x, data.x, directions, directions), self.noise_var, data.mask)
-        centred = (data.y / self.scale[..., None] - self._mean(past_mean)) * data.mask
+        centred = (data.y / self.scale[..., None] - self._mean(past_mean, directions)) * data.mask
         if self.rows is None or self.factor is None or self.residual is None:
             factor = cholesky(cov, ROWS)
             return self._replace(rows=data, factor=factor, residual=_whiten(factor, centred))
@@ -164,7 +185,7 @@ class GaussianProcess(TensorFields):
     def joint(self, x: Float[Tensor, "*tasks q d"]) -> LazyMultivariateNormal:
         """f at all rows together, noise-free."""
         past_mean, directions = self._past_at(x)
-        mean, cov = self._mean(past_mean), self._covariance(x, x, directions, directions)
+        mean, cov = self._mean(past_mean, directions), self._covariance(x, x, directions, directions)
         if self.residual is not None:
             root = self._root(x, directions)
             mean = mean + _weighted_sum(root, self.residual)
@@ -205,9 +226,13 @@ class GaussianProcess(TensorFields):
             return x.new_zeros(x.shape[:-1]), x.new_zeros(*x.shape[:-1], 0)
         return self.past(x)
 
-    def _mean(self, past_mean: Tensor) -> Tensor:
+    def _mean(self, past_mean: Tensor, directions: Tensor) -> Tensor:
         """Prior mean of f / scale, `(*batch, q)`."""
-        return self.constant[..., None] + self.past_weight[..., None] * past_mean
+        mean = self.constant[..., None] + self.past_weight[..., None] * past_mean
+        if self.past is None or self.past_loading is NO_LOADING:
+            return mean
+        loading = self.past_loading.to(directions).expand(*self.past_loading.shape[:-1], directions.shape[-1])
+        return mean + (directions @ loading[..., None])[..., 0]
 
     def _covariance(self, a: Tensor, b: Tensor, a_directions: Tensor, b_directions: Tensor) -> Tensor:
         """Prior covariance of f / scale between rows of `a` and of `b`, `(*batch, n, m)`."""
@@ -220,7 +245,7 @@ class GaussianProcess(TensorFields):
     def _moments(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Posterior mean and variance of f / scale at each row, `(*batch, q)` both, without a covariance of q rows."""
         past_mean, directions = self._past_at(x)
-        mean = self._mean(past_mean)
+        mean = self._mean(past_mean, directions)
         var = (self.outputscale + self.constant_var)[..., None] + self.past_var[..., None] * directions.square().sum(-1)
         if self.residual is not None:
             root = self._root(x, directions)
@@ -261,7 +286,7 @@ class PathFunctions:
         amplitudes = randn((num_draws, *batch, 2 * NUM_FREQUENCIES), like=like, generator=generator)
         rank = 0 if process.past is None else process.past.directions.shape[-1]
         directions = randn((num_draws, *batch, rank), like=like, generator=generator)
-        directions = process.past_var.sqrt()[..., None] * directions
+        directions = process.past_loading.to(directions) + process.past_var.sqrt()[..., None] * directions
         level = randn((num_draws, *batch), like=like, generator=generator)
         level = process.constant + process.constant_var.sqrt() * level
         path = cls(process, frequencies, amplitudes, directions, level, None)
@@ -299,14 +324,13 @@ class PathFunctions:
         The process then has parameters of each draw, on the left of the batch.
         """
         process, rows = self.process, self.process.rows
-        numbers = ("outputscale", "noise_var", "constant", "constant_var", "scale", "past_weight", "past_var")
-        selected = {name: _select(getattr(process, name), index, 0) for name in numbers}
+        selected = {name: _select(getattr(process, name), index, 0) for name in NUMBERS}
         if rows is not None:
             x, y, mask = (_select(v, index, num_last) for v, num_last in ((rows.x, 2), (rows.y, 1), (rows.mask, 1)))
             rows = Data(x, y, mask)
-        lengthscale = _select(process.lengthscale, index, 1)
+        selected |= {name: _select(getattr(process, name), index, 1) for name in ("lengthscale", "past_loading")}
         return PathFunctions(
-            process._replace(lengthscale=lengthscale, **selected, rows=rows, factor=None, residual=None),
+            process._replace(**selected, rows=rows, factor=None, residual=None),
             _select(self.frequencies, index, 2),
             _select(self.amplitudes, index, 1),
             _select(self.direction_weights, index, 1),

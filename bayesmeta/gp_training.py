@@ -188,10 +188,11 @@ def _fit_strength(
 def _summarise(points: Tensor, lengthscale: Tensor, weights: Tensor) -> PastFunctions:
     """The mean of the past functions, and the principal directions of their values on `points`."""
     mean = weights.mean(-1)
-    centred = (weights - mean[:, None]) / math.sqrt(max(weights.shape[1] - 1, 1))
+    spread = math.sqrt(max(weights.shape[1] - 1, 1))
+    centred = (weights - mean[:, None]) / spread
     values = matern52(points, points, lengthscale) @ centred
     rotation = torch.linalg.svd(values, full_matrices=False).Vh[:MAX_DIRECTIONS].mT
-    return PastFunctions(points, lengthscale, mean, centred @ rotation)
+    return PastFunctions(points, lengthscale, mean, centred @ rotation, spread * rotation.mT)
 
 
 def _in_units_of_y(learned: GaussianProcess, unit: Tensor, origin: Tensor) -> GaussianProcess:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Generator, Tensor
 from torch.distributions import Distribution
 
@@ -141,6 +141,28 @@ class Mixture(TensorFields):
     def weights(self) -> Tensor:
         """Probabilities of the hypotheses, `(*batch, hypotheses)`."""
         return self.log_weights.exp()
+
+    def __getitem__(self, index: slice | Int64[Tensor, " chosen"]) -> "Mixture":
+        """Some entries of the first axis of the batch; without a batch, some of the hypotheses, given that one is true.
+
+        The components must have a `__getitem__` that does the same.
+        """
+        components = self.components[index]
+        if not self.batch_shape:
+            return self._replace(components=components, log_weights=self.log_weights[index].log_softmax(-1))
+        is_shared = self.log_weights.ndim <= len(self.batch_shape) or self.log_weights.shape[0] == 1
+        return self._replace(
+            components=components, log_weights=self.log_weights if is_shared else self.log_weights[index]
+        )
+
+    def leading(self, mass: float, most: int) -> "Mixture":
+        """The likeliest hypotheses, of a mixture without batch: as few as hold `mass`, and no more than `most`.
+
+        What is predicted differs by no more than what the others would have added, and costs less.
+        """
+        weights, order = self.weights.sort(descending=True)
+        num = int((weights.cumsum(-1) < mass).sum()) + 1
+        return self[order[: min(num, most)]]
 
     def condition(self, data: Data | Statistics) -> "Mixture":
         """Condition every component, and weigh each by its evidence.

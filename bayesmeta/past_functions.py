@@ -27,17 +27,48 @@ class PastFunctions(TensorFields):
         lengthscale: of the Matern-5/2 kernel.
         mean: weights of the mean function.
         directions: weights of the directions in which past functions differ, one column each.
+        loadings: of each past task on the directions, so that `mean + directions @ loadings` are weights of the past
+            functions themselves (of their leading parts, where there were more tasks than directions); None if unknown.
     """
 
     points: Float[Tensor, "points d"]
     lengthscale: Float[Tensor, " d"]
     mean: Float[Tensor, " points"]
     directions: Float[Tensor, "points r"]
+    loadings: Float[Tensor, "r tasks"] | None = None
 
     def __call__(self, x: Float[Tensor, "*batch n d"]) -> tuple[Tensor, Tensor]:
         """The mean m(x) `(*batch, n)` and all directions at x `(*batch, n, r)`, from one kernel matrix."""
         kernel = matern52(x, self.points, self.lengthscale)
         return (kernel @ self.mean[:, None])[..., 0], kernel @ self.directions
+
+    def each(self, x: Float[Tensor, "*batch n d"]) -> Float[Tensor, "*batch n tasks"]:
+        """The function of each past task.
+
+        Raises:
+            ValueError: there are no loadings.
+        """
+        if self.loadings is None:
+            raise ValueError("these PastFunctions have no loadings, so what each task did is unknown; fit them anew")
+        mean, directions = self(x)
+        return mean[..., None] + directions @ self.loadings
+
+    def about_zero(self) -> "PastFunctions":
+        """The same functions with directions about zero rather than about their mean, which is the first of them.
+
+        Directions then stand for the second moment of past functions: the mean's own weight is in doubt as well.
+
+        Raises:
+            ValueError: there are no loadings.
+        """
+        if self.loadings is None:
+            raise ValueError("these PastFunctions have no loadings, so how many tasks they are of is unknown")
+        num_tasks = self.loadings.shape[-1]
+        # about the mean, sums of squares were divided by one less than the number of tasks
+        shrink = math.sqrt((num_tasks - 1) / num_tasks)
+        directions = torch.cat([self.mean[:, None], shrink * self.directions], -1)
+        loadings = torch.cat([torch.ones_like(self.loadings[:1]), self.loadings / shrink])
+        return PastFunctions(self.points, self.lengthscale, self.mean, directions, loadings)
 
 
 def matern52(a: Float[Tensor, "*#batch n d"], b: Float[Tensor, "*#batch m d"], lengthscale: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ improvement is the weighted mean of theirs.
 """
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,40 +13,63 @@ from torch.distributions import Distribution, Normal
 
 from bayesmeta.data import Data
 from bayesmeta.hierarchy import MixtureDistribution
-from bo.prior import TuningPrior
-from bo.scores import normal_scores
 from bo.search import Value
 
-__all__ = ["acquisition", "expected_improvement"]
+__all__ = ["believing", "expected_improvement", "improvement", "log_expected_improvement"]
 
 
-def acquisition(prior: TuningPrior, rows: Data, pending: Tensor | None = None) -> Value:
-    """How much points promise: their mean while nothing was tried, then their expected improvement.
+def believing(functions: Any, rows: Data, pending: Tensor) -> tuple[Any, Tensor]:
+    """The posterior after rows and pending points, and the targets of both.
 
     Args:
-        prior: what past tasks taught.
-        rows: what was evaluated, `y` being the objective in its own units.
+        functions: a posterior in the units of `rows.y`.
+        rows: what was evaluated.
         pending: points `(m, d)` whose values are not known, such as those of running trials. Each is believed to have
             the mean that `rows` give it, so that nothing else is expected there, and little is next to it.
 
     Source: kriging believer of Ginsbourger et al., Kriging is well-suited to parallelize optimization (2010).
     """
-    maximize = prior.scores or prior.direction == "maximize"
-    functions = prior.functions if len(rows.y) >= 2 or prior.opening is None else prior.opening
     y = rows.y
-    if prior.scores:
-        y = normal_scores(y if prior.direction == "maximize" else -y, rows.mask)
     if len(y):
-        functions = functions.condition(Data.of(rows.x, y))
-    if pending is not None and len(pending):
+        functions = functions.condition(rows)
+    if len(pending):
         believed = functions.marginal(pending).mean
         functions = functions.condition(Data.of(pending, believed))
         y = torch.cat([y, believed])
+    return functions, y
+
+
+def improvement(functions: Any, y: Tensor, *, maximize: bool) -> Value:
+    """How much points promise: their mean while nothing was tried, then their expected improvement.
+
+    Args:
+        functions: the posterior.
+        y: what was evaluated or believed so far.
+        maximize: whether more is better.
+    """
     if not len(y):
         sign = 1.0 if maximize else -1.0
         return lambda x: sign * functions.marginal(x).mean
     best = y.max() if maximize else y.min()
     return lambda x: expected_improvement(functions.marginal(x), best, maximize=maximize)
+
+
+def log_expected_improvement(f: Normal, best: float | Tensor) -> Tensor:
+    r"""log E[max(f - best, 0)] of a normal, which tells points apart where the improvement itself is zero in floats.
+
+    With $u$ the standardised gain, $\log(\varphi(u) + u \Phi(u))$; below -1 it goes through the scaled complementary
+    error function, and far below that is a difference of equal numbers, which its series $u^{-2}$ replaces.
+
+    Source: Ament et al., Unexpected improvements to expected improvement for Bayesian optimization (2023), appendix A.
+    """
+    u = (f.mean - best) / f.stddev
+    near, low = u.clamp(min=-1.0), u.clamp(min=-1e4, max=-1.0)
+    density = (-0.5 * near.square()).exp() / math.sqrt(2.0 * math.pi)
+    above = (density + near * torch.special.ndtr(near)).log()
+    ratio = low * torch.special.erfcx(-low / math.sqrt(2.0)) * math.sqrt(math.pi / 2.0)
+    tail = torch.where(low > -1e3, torch.log1p(ratio.clamp(min=-1.0 + 1e-15)), -2.0 * low.neg().log())
+    below = -0.5 * u.clamp(max=-1.0).square() - 0.5 * math.log(2.0 * math.pi) + tail
+    return f.stddev.log() + torch.where(u > -1.0, above, below)
 
 
 def expected_improvement(f: Distribution, best: float | Tensor, *, maximize: bool = True) -> Tensor:

@@ -12,8 +12,8 @@ __all__ = ["plain_gp", "some_rows"]
 MAX_FITTED = 64  # rows that hyperparameters are fitted to: more change them little and cost the cube
 
 
-def plain_gp(x: Tensor, better: Tensor, *, max_rows: int) -> tuple[GaussianProcess, float]:
-    """The posterior of the standardised objective after rows, and the greatest standardised value.
+def plain_gp(x: Tensor, better: Tensor, *, max_rows: int) -> GaussianProcess:
+    """The posterior of the standardised objective after rows, which it holds.
 
     Args:
         x: rows `(n, d)` of the unit cube.
@@ -29,7 +29,7 @@ def plain_gp(x: Tensor, better: Tensor, *, max_rows: int) -> tuple[GaussianProce
     prior = GaussianProcess(
         torch.from_numpy(found.lengthscale), y.new_ones(()), y.new_tensor(found.noise_var), y.new_tensor(found.constant)
     )
-    return prior.condition(Data.of(x, y)), float(y.max())
+    return prior.condition(Data.of(x, y))
 
 
 def some_rows(better: Tensor, most: int) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor
 from bayesmeta.data import Data
 from bayesmeta.fields import LearnedFrom, TensorFields
 from bayesmeta.gp import GaussianProcess
-from bayesmeta.transfer import transfer_hypotheses, trusting
+from bayesmeta.transfer import NUM_DOUBTING, transfer_hypotheses
 from bo.scores import finite_values, normal_scores
 from bo.space import SearchSpace
 
@@ -32,8 +32,9 @@ class TuningPrior(TensorFields):
         space: the parameters, and their encoding as points of the unit cube.
         direction: "minimize" or "maximize".
         functions: a posterior on the unit cube, with `condition` and `marginal`.
-        opening: the posterior that makes the first two suggestions, None for `functions`. The rank of a single row
-            speaks for no hypothesis, and those that trust no past would spend the second trial far from everything.
+        num_trusting: of the hypotheses of `functions`, a `Mixture`, how many trust the past, the others doubting it.
+            Suggestions then take turns: see `bo.turns`. None takes `functions` as it is for all suggestions.
+        past: the functions of past tasks, `each(x)` giving one column per task; None if unknown.
         starts: configurations that were the best of a past task, encoded; always among the candidates.
         scores: whether `functions` are over normal scores, where more is better (what `fit` learns), or over the
             objective in its own units.
@@ -43,7 +44,8 @@ class TuningPrior(TensorFields):
     space: SearchSpace
     direction: str
     functions: Any
-    opening: Any = None
+    num_trusting: int | None = None
+    past: Any = None
     starts: Float[Tensor, "starts d"] | None = None
     scores: bool = True
     learned_from: LearnedFrom | None = None
@@ -77,7 +79,8 @@ class TuningPrior(TensorFields):
         best = scores.masked_fill(~tasks.mask, -torch.inf).argmax(-1)
         starts = tasks.x.double()[torch.arange(len(best)), best][varies].unique(dim=0)[:MAX_STARTS]
         functions = transfer_hypotheses(learned)
-        return cls(space, direction, functions, trusting(functions), starts, learned_from=learned.learned_from)
+        num_trusting = len(functions.log_weights) - NUM_DOUBTING
+        return cls(space, direction, functions, num_trusting, learned.past, starts, learned_from=learned.learned_from)
 
     @classmethod
     def from_studies(cls, studies: Iterable["Study"]) -> "TuningPrior":

@@ -1,5 +1,6 @@
 """Where should the next trial be? What is known when a sampler is asked, and the search for the answer."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -8,13 +9,16 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 
 from bayesmeta.data import Data
-from bo.search import Value, climb, masked
+from bo.search import Value, climb
 from bo.view import View
 
 __all__ = ["Question"]
 
 NUM_SOBOL = 256
 NUM_GOOD = 5  # best rows, whose neighbours are candidates
+APART = 0.05  # from what runs, in the unit cube
+SAME = 1e-9
+LAST_RESORT = 1e9  # how much less is promised where everything is nearer to what runs
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,16 +30,20 @@ class Question:
         evaluated: configurations in terms of the known space.
         y: their objectives.
         unevaluated: configurations that were tried and have no objective: those that run, and those that failed.
+        running: those of them that were asked for lately.
         maximize: whether more is better.
         generator: of all that is drawn for the answer.
+        turns: how the suggestions of other trials were made, see `bo.turns`.
     """
 
     view: View
     evaluated: Float[Tensor, "n p"]
     y: Float[Tensor, " n"]
     unevaluated: Float[Tensor, "m p"]
+    running: Float[Tensor, "r p"]
     maximize: bool
     generator: Generator
+    turns: Sequence[str] = ()
 
     @cached_property
     def rows(self) -> Data:
@@ -55,11 +63,15 @@ class Question:
     def climb(self, value: Value, starts: Tensor | None = None) -> Tensor:
         """The best point of `view.space` that was not tried before, `(d,)`.
 
+        It keeps a small distance from what runs. That is believed to come out as expected, which is enough to send the
+        next suggestion elsewhere unless a prior is sure where the best is, and sees noise around it.
+
         Args:
             value: of points of the known space, more being better.
             starts: points of the known space to try as well.
         """
         view, taken = self.view, torch.cat([self.rows.x, self.pending])
+        running = view.known.encode(self.running)
         candidates = view.space.sobol(NUM_SOBOL, generator=self.generator)
         if starts is not None:
             candidates = torch.cat([candidates, view.from_known(view.known.decode(starts))])
@@ -67,6 +79,16 @@ class Question:
 
         def worth(x: Tensor) -> Tensor:
             points = view.to_known(x)
-            return masked(value(points), points, taken)
+            promised = value(points)
+            promised = promised.where(distance(points, running) > APART, promised - LAST_RESORT)
+            return promised.where(distance(points, taken) > SAME, -torch.inf)
 
         return climb(worth, view.space, candidates, view.from_known(good), generator=self.generator)
+
+
+def distance(points: Float[Tensor, "n d"], others: Float[Tensor, "m d"]) -> Float[Tensor, " n"]:
+    """From each point to the nearest of the others, infinite where there is none."""
+    if not len(others):
+        return points.new_full((len(points),), torch.inf)
+    # by products, small distances would be rounding
+    return torch.cdist(points, others, compute_mode="donot_use_mm_for_euclid_dist").amin(-1)

@@ -13,11 +13,11 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 
 from bayesmeta.data import Data
-from bo.acquisition import acquisition
 from bo.prior import TuningPrior
 from bo.scratch import NUM_INITIAL, scratch_acquisition
 from bo.search import Value
 from bo.space import SearchSpace
+from bo.turns import suggest
 
 if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
@@ -120,11 +120,13 @@ def learned(prior: TuningPrior) -> Method:
     """The method of `MetaSampler`, choosing from the pool. It draws nothing, so all seeds agree."""
 
     def method(pool: Pool, given: list[int], num_trials: int, seed: int) -> list[int]:
-        seen = list(given)
+        seen, turns = list(given), list[str]()
         while len(seen) < len(given) + num_trials:
             # the prior's own direction may be to minimise
             y = pool.y[seen] if prior.direction == "maximize" else -pool.y[seen]
-            seen.append(_argmax(acquisition(prior, Data.of(pool.x[seen], y)), pool, seen))
+            turn, value = suggest(prior, Data.of(pool.x[seen], y), pool.x[:0], turns)
+            seen.append(_argmax(value, pool, seen))
+            turns.append(turn)
         return seen[len(given) :]
 
     return method

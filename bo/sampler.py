@@ -15,13 +15,13 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 from torch import Generator, Tensor
 
-from bo.acquisition import acquisition
 from bo.conditions import is_ruled_out
-from bo.history import History
+from bo.history import TURN, History
 from bo.prior import TuningPrior
 from bo.question import Question
 from bo.space import SearchSpace
 from bo.storage import studies_of
+from bo.turns import suggest
 from bo.view import Configuration, View, applying_conditions, differences, shares, to_numbers
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = ["MetaSampler", "PointSampler"]
 
+NUM_LATE = 64  # trials before one: what runs from before then may have been killed
 NEXT = 0x9E3779B97F4A7C15  # between the seeds of two trials: far apart, and never the same again
 
 
@@ -62,14 +63,14 @@ class Memory:
         self.has_warned_of_failure = False
         self.has_told_differences = False
 
-    def running(self, besides: int) -> list[Configuration]:
+    def running(self, besides: int) -> dict[int, Configuration]:
         """What each running trial but one was given so far, and what it is to be given."""
-        found: list[Configuration] = []
+        found: dict[int, Configuration] = {}
         for number, trial in self.history.running.items():
             if number != besides:
                 to_come = self.proposals.get(number, NOTHING)
                 params = {**to_come.params, **trial.params}
-                found.append((params, {**to_come.distributions, **trial.distributions}))
+                found[number] = (params, {**to_come.distributions, **trial.distributions})
         return found
 
 
@@ -154,8 +155,8 @@ class PointSampler(BaseSampler):
         self._independent.after_trial(study, trial, state, values)
 
     @abstractmethod
-    def _propose(self, question: Question) -> Tensor:
-        """The next point of `question.view.space`, `(d,)`."""
+    def _propose(self, question: Question) -> tuple[Tensor, str]:
+        """The next point of `question.view.space`, `(d,)`, and the turn it was (see `bo.turns`), if any."""
 
     def _knows(self, name: str, distribution: BaseDistribution) -> bool:
         return shares(self.space, name, distribution) and not distribution.single()
@@ -180,6 +181,8 @@ class PointSampler(BaseSampler):
         # all trials of the study: where Hyperband prunes, `study` itself would show those of one bracket alone
         history.read(study._storage.get_all_trials(study._study_id, deepcopy=False))
         memory.proposals = {number: p for number, p in memory.proposals.items() if number in history.running}
+        if history.only_fails:
+            return NOTHING
         distributions = self._expected(history, trial, asked)
         conditions = applying_conditions(self.space, distributions)
         space = SearchSpace(distributions, {name: rule for name, rule in conditions.items() if name not in asked})
@@ -188,11 +191,14 @@ class PointSampler(BaseSampler):
         memory.searched = space
         try:
             question = self._question(study, memory, trial, space)
-            point = self._propose(question)
+            point, turn = self._propose(question)
         except Exception as error:
             # a study of hours must not end because a matrix was singular
             self._warn_of_failure(study, memory, error)
             return NOTHING
+        if turn:
+            # with the trial, so that other workers, and this study resumed, know whose turn is next
+            study._storage.set_trial_system_attr(trial._trial_id, TURN, turn)
         return Proposal(space.from_unit(point[None])[0], distributions)
 
     def _expected(
@@ -216,7 +222,8 @@ class PointSampler(BaseSampler):
         maximize = study.direction == StudyDirection.MAXIMIZE
         evaluated, y = history.evaluated(maximize=maximize)
         unevaluated = history.unevaluated(running[~running.isnan().all(-1)])
-        return Question(view, evaluated, y, unevaluated, maximize, self._generator(trial))
+        turns = [turn for number, turn in history.turns.items() if number != trial.number]
+        return Question(view, evaluated, y, unevaluated, maximize, self._generator(trial), turns)
 
     def _generator(self, trial: FrozenTrial) -> Generator:
         """The same for each search of one trial, so that workers of one seed differ and a study can be resumed."""
@@ -328,9 +335,9 @@ class MetaSampler(PointSampler):
         if found:
             warnings.warn(f"study {study.study_name!r} is not like the past: {'; '.join(found)}", stacklevel=2)
 
-    def _propose(self, question: Question) -> Tensor:
-        value = acquisition(self.prior, question.rows, question.pending)
-        return question.climb(value, self.prior.starts)
+    def _propose(self, question: Question) -> tuple[Tensor, str]:
+        turn, value = suggest(self.prior, question.rows, question.pending, question.turns)
+        return question.climb(value, self.prior.starts), turn
 
 
 def _listed(names: Iterable[str]) -> str:

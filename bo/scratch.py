@@ -27,11 +27,12 @@ NUM_INITIAL = 5
 class ScratchSampler(PointSampler):
     """A Gaussian process from scratch as an Optuna sampler, searching the same candidates as `MetaSampler`."""
 
-    def _propose(self, question: Question) -> Tensor:
+    def _propose(self, question: Question) -> tuple[Tensor, str]:
         num_tried = len(question.y) + len(question.pending)
         if num_tried < NUM_INITIAL:
-            return question.view.space.sobol(NUM_INITIAL, generator=Generator().manual_seed(self._seed))[num_tried]
-        return question.climb(scratch_acquisition(question.rows.x, question.better))
+            initial = question.view.space.sobol(NUM_INITIAL, generator=Generator().manual_seed(self._seed))
+            return initial[num_tried], ""
+        return question.climb(scratch_acquisition(question.rows.x, question.better)), ""
 
 
 def scratch_acquisition(x: Tensor, y: Tensor) -> Value:

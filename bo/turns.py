@@ -1,0 +1,106 @@
+"""Which kind of suggestion is next: what the past would try, what all hypotheses expect, what a plain GP does.
+
+A model that weighs hypotheses by evidence still errs in the same direction from trial to trial: where the past
+misleads in the one region that matters, its evidence elsewhere holds it there. So suggestions take turns:
+
+- `list`: the first two of a study, and all until a trial has finished, go down the past's own list: each next point
+  raises the mean over past tasks of the best so far the most. A task's first rows say little about what applies.
+- `mixture`: while there are few rows, the expected improvement under all hypotheses.
+- `past` and `plain` alternate from then on: the expected improvement under the hypotheses that trust the past, and that
+  of a Gaussian process which never saw it. Where evidence is against the past, `plain` takes both turns.
+- `explore`: a turn of `plain` is spent on a space-filling point where the last trials gained nothing and fewer than
+  five points were chosen without the past, which is what any plain Gaussian process starts from.
+
+Half of the suggestions after the first few are thus those of a method that no past can mislead.
+"""
+
+from collections.abc import Sequence
+from typing import cast
+
+import torch
+from torch import Generator, Tensor
+
+from bayesmeta.data import Data
+from bo.acquisition import believing, improvement, log_expected_improvement
+from bo.plain import plain_gp, some_rows
+from bo.prior import TuningPrior
+from bo.scores import normal_scores
+from bo.search import Value
+
+__all__ = ["suggest"]
+
+NUM_LIST = 2
+MIN_ROWS = 6  # before a plain Gaussian process has a turn
+NUM_EXPLORED, MIN_STALLED, PATIENCE = 5, 4, 2  # points without the past; rows, and trials without a gain, before one
+MAX_ROWS, MAX_PLAIN_ROWS = 64, 400  # that hypotheses, and a plain Gaussian process, are conditioned on
+MASS, MAX_HYPOTHESES = 0.95, 8  # of those that trust the past, kept for the search
+
+
+def suggest(prior: TuningPrior, rows: Data, pending: Tensor, turns: Sequence[str]) -> tuple[str, Value]:
+    """The turn of the next suggestion, and how much points promise for it.
+
+    Args:
+        prior: what past tasks taught.
+        rows: what was evaluated, in the order of the trials, `y` being the objective in its own units.
+        pending: points `(m, d)` that were tried and have no value.
+        turns: those of the study's earlier suggestions by this method, finished or not.
+    """
+    better = rows.y if prior.direction == "maximize" else -rows.y
+    turn = _next_turn(prior, better, len(pending), turns)
+    if turn == "list":
+        return turn, _list_value(prior, torch.cat([rows.x, pending]))
+    if turn == "explore":
+        return turn, _near(_space_filling_point(prior, turns.count("explore")))
+    if turn == "plain":
+        return turn, _plain_value(rows.x, better, pending)
+    if prior.scores:
+        y, maximize = normal_scores(better, rows.mask), True
+    else:
+        y, maximize = rows.y, prior.direction == "maximize"
+    kept = some_rows(better, MAX_ROWS)
+    functions, y = believing(prior.functions, Data.of(rows.x[kept], y[kept]), pending)
+    if turn == "past":
+        if functions.weights[: prior.num_trusting].sum() < 0.5:
+            return "plain", _plain_value(rows.x, better, pending)
+        functions = functions[: prior.num_trusting]
+    if prior.num_trusting is not None:
+        functions = functions.leading(MASS, MAX_HYPOTHESES)
+    return turn, improvement(functions, y, maximize=maximize)
+
+
+def _next_turn(prior: TuningPrior, better: Tensor, num_pending: int, turns: Sequence[str]) -> str:
+    n, own = len(better), len(turns)
+    if prior.num_trusting is None:
+        return "mixture"
+    if prior.past is not None and (own < NUM_LIST or not n):
+        return "list"
+    is_plain = (own - NUM_LIST) % 2 == 1
+    explored = n + num_pending - own + turns.count("explore")
+    stalled = n >= MIN_STALLED and bool(better[:-PATIENCE].max() >= better.max())
+    if is_plain and stalled and explored < NUM_EXPLORED:
+        return "explore"
+    if n < MIN_ROWS:
+        return "mixture"
+    return "plain" if is_plain else "past"
+
+
+def _list_value(prior: TuningPrior, tried: Tensor) -> Value:
+    """Mean over past tasks of the best so far, were a point added to those that were tried."""
+    past = prior.past
+    best = past.each(tried).amax(0) if len(tried) else torch.tensor(-torch.inf)
+    return lambda x: torch.maximum(past.each(x), best).mean(-1)
+
+
+def _space_filling_point(prior: TuningPrior, number: int) -> Tensor:
+    return prior.space.sobol(number + 1, generator=Generator().manual_seed(0))[number]
+
+
+def _near(point: Tensor) -> Value:
+    return lambda x: -(x - point).square().sum(-1)
+
+
+def _plain_value(x: Tensor, better: Tensor, pending: Tensor) -> Value:
+    posterior = plain_gp(x, better, max_rows=MAX_PLAIN_ROWS)
+    posterior, _ = believing(posterior, Data.of(x[:0], better[:0]), pending)
+    best = cast(Data, posterior.rows).y.max()
+    return lambda points: log_expected_improvement(posterior.marginal(points), best)
