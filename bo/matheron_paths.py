@@ -30,7 +30,7 @@ class MatheronPaths(SamplePath):
     def forward(self, x: Float[Tensor, "*b n d"]) -> Tensor:
         """All draws at the points of x `(n, d)`, or each at its own of x `(*b, *sample_shape, n, d)`."""
         if x.ndim == 2:
-            return self.paths.everywhere(x).unflatten(0, self.sample_shape)
+            return self.paths.everywhere(x).reshape(*self.sample_shape, len(x))
         batch = torch.broadcast_shapes(x.shape[:-2], self.sample_shape)
         own = x.expand(*batch, *x.shape[-2:]).reshape(-1, self.sample_shape.numel(), *x.shape[-2:])
         values = self.paths.apart(own.movedim(0, 1).flatten(1, 2))
