@@ -10,6 +10,7 @@ What a trial says depends on how it ended:
 - running: that it was tried.
 """
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -25,13 +26,15 @@ from bo.view import shares, to_numbers
 __all__ = ["TURN", "History"]
 
 TURN = "bayesmeta:turn"  # the system attribute of a trial that says how its suggestion was made
+NEAR = 0.2  # in the unit cube
+PATIENCE = 3  # failures without a completed trial
 
 
 class History:
     """What the trials of a study say, in terms of a known space: see `bo.view`.
 
     Optuna never changes a finished trial, so a second look is at those alone that were not finished at the first. A
-    trial without any known parameter is left out.
+    trial without any known parameter is left out. Rows are in the order of trials.
 
     Args:
         known: the space that rows are in terms of.
@@ -49,8 +52,10 @@ class History:
         self.asked_by_finished: set[str] = set()
         self.running: dict[int, FrozenTrial] = {}
         self.turns: dict[int, str] = {}
-        self._completed = self._pruned = self._failed = to_numbers(known, [])
-        self._values = torch.empty(0, dtype=torch.float64)
+        self._rows = to_numbers(known, [])
+        self._values = torch.empty(0, dtype=torch.float64)  # NaN where a trial was not completed
+        self._states = torch.empty(0, dtype=torch.long)
+        self._numbers = torch.empty(0, dtype=torch.long)
         self._num_seen = 0
 
     def read(self, trials: Sequence[FrozenTrial]) -> None:
@@ -58,46 +63,64 @@ class History:
         new = [trials[number] for number in (*self.running, *range(self._num_seen, len(trials)))]
         self._num_seen = len(trials)
         self.running = {trial.number: trial for trial in new if not trial.state.is_finished()}
-        found: dict[TrialState, list[FrozenTrial]] = {state: [] for state in TrialState}
         self.turns |= {trial.number: trial.system_attrs[TURN] for trial in new if TURN in trial.system_attrs}
+        finished = []
         for trial in new:
             shared = {name: d for name, d in trial.distributions.items() if shares(self.known, name, d)}
             self.asked.update(shared)
             if shared and trial.state.is_finished():
                 self.asked_by_finished.update(shared)
-                found[trial.state].append(trial)
-        self._completed = torch.cat([self._completed, self._rows_of(found[TrialState.COMPLETE])])
-        self._pruned = torch.cat([self._pruned, self._rows_of(found[TrialState.PRUNED])])
-        self._failed = torch.cat([self._failed, self._rows_of(found[TrialState.FAIL])])
-        values = [trial.value for trial in found[TrialState.COMPLETE] if trial.value is not None]
-        self._values = torch.cat([self._values, torch.tensor(values, dtype=torch.float64)])
-
-    @property
-    def only_fails(self) -> bool:
-        """Whether several trials failed, and none was completed: whatever was believed of this study is wrong."""
-        return not len(self._values) and len(self._failed) >= PATIENCE
+                finished.append(trial)
+        if finished:
+            self._append(finished)
 
     def evaluated(self, *, maximize: bool) -> tuple[Float[Tensor, "n p"], Float[Tensor, " n"]]:
         """Rows whose objective is known, or is as bad as any; and their objectives."""
-        values = finite_values(self._values)
+        values = finite_values(self._values[self._completed])
         if not len(values):
-            return self._completed, values
-        bad = torch.cat([self._pruned, self._failed[self._fails_nearby]])
-        worst = values.min() if maximize else values.max()
-        return torch.cat([self._completed, bad]), torch.cat([values, worst.expand(len(bad))])
+            return self._rows[:0], values
+        y = torch.full_like(self._values, float(values.min() if maximize else values.max()))
+        y[self._completed] = values
+        return self._rows[self._says_how_good], y[self._says_how_good]
 
-    def unevaluated(self, running: Float[Tensor, "r p"]) -> Float[Tensor, "n p"]:
-        """Rows that were tried and say no more, besides those that are running."""
-        if len(self._values):
-            return torch.cat([running, self._failed[~self._fails_nearby]])
-        return torch.cat([running, self._failed, self._pruned])  # beside nothing, none is the worst
+    @property
+    def unevaluated(self) -> Float[Tensor, "n p"]:
+        """Rows of finished trials that were tried and say no more."""
+        return self._rows[~self._says_how_good]
+
+    @property
+    def only_fails(self) -> bool:
+        """Whether several trials failed, and none was completed: what is believed of this study is wrong."""
+        return not self._completed.any() and int((self._states == TrialState.FAIL).sum()) >= PATIENCE
+
+    @property
+    def _completed(self) -> Bool[Tensor, " n"]:
+        return self._states == TrialState.COMPLETE
+
+    @property
+    def _says_how_good(self) -> Bool[Tensor, " n"]:
+        """Rows that were completed, or are as bad as the worst of these; beside nothing, none is the worst."""
+        bad = (self._states == TrialState.PRUNED) | self._fails_nearby
+        return self._completed | (bad & self._completed.any())
 
     @property
     def _fails_nearby(self) -> Bool[Tensor, " n"]:
-        """For each failed row, whether most rows nearby failed, and two at least."""
-        failed, ended = (self.known.encode(rows) for rows in (self._failed, torch.cat([self._completed, self._pruned])))
-        num_failed = (torch.cdist(failed, failed) < NEAR).sum(-1)
-        return (num_failed >= 2) & (num_failed > (torch.cdist(failed, ended) < NEAR).sum(-1))
+        """Whether a row failed, most rows nearby did too, and two at least."""
+        failed = self._states == TrialState.FAIL
+        if not failed.any():
+            return failed
+        x = self.known.encode(self._rows)
+        near = torch.cdist(x[failed], x) < NEAR
+        num_failed = (near & failed).sum(-1)
+        found = torch.zeros_like(failed)
+        found[failed] = (num_failed >= 2) & (2 * num_failed > near.sum(-1))
+        return found
 
-    def _rows_of(self, trials: Sequence[FrozenTrial]) -> Tensor:
-        return to_numbers(self.known, [(trial.params, trial.distributions) for trial in trials])
+    def _append(self, finished: Sequence[FrozenTrial]) -> None:
+        rows = to_numbers(self.known, [(trial.params, trial.distributions) for trial in finished])
+        values = [trial.value if trial.state == TrialState.COMPLETE else math.nan for trial in finished]
+        self._rows = torch.cat([self._rows, rows])
+        self._values = torch.cat([self._values, torch.tensor(values, dtype=torch.float64)])
+        self._states = torch.cat([self._states, torch.tensor([trial.state for trial in finished])])
+        self._numbers, order = torch.cat([self._numbers, torch.tensor([trial.number for trial in finished])]).sort()
+        self._rows, self._values, self._states = self._rows[order], self._values[order], self._states[order]

@@ -12,7 +12,7 @@ from bayesmeta.data import Data
 from bo.search import Value, climb
 from bo.view import View
 
-__all__ = ["Question"]
+__all__ = ["Question", "distance"]
 
 NUM_SOBOL = 256
 NUM_GOOD = 5  # best rows, whose neighbours are candidates

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
+import torch
 from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, TPESampler
 from optuna.study import StudyDirection
@@ -218,12 +219,16 @@ class PointSampler(BaseSampler):
         history = memory.history
         fixed = to_numbers(self.space, [(trial.params, trial.distributions)])[0]
         view = View(self.space, space, fixed)
-        running = to_numbers(self.space, memory.running(besides=trial.number))
+        others = memory.running(besides=trial.number)
+        running = to_numbers(self.space, others.values())
+        has_begun = ~running.isnan().all(-1)
+        is_late = torch.tensor([number >= trial.number - NUM_LATE for number in others], dtype=torch.bool)
         maximize = study.direction == StudyDirection.MAXIMIZE
         evaluated, y = history.evaluated(maximize=maximize)
-        unevaluated = history.unevaluated(running[~running.isnan().all(-1)])
+        unevaluated = torch.cat([history.unevaluated, running[has_begun]])
+        late = running[has_begun & is_late]
         turns = [turn for number, turn in history.turns.items() if number != trial.number]
-        return Question(view, evaluated, y, unevaluated, maximize, self._generator(trial), turns)
+        return Question(view, evaluated, y, unevaluated, late, maximize, self._generator(trial), turns)
 
     def _generator(self, trial: FrozenTrial) -> Generator:
         """The same for each search of one trial, so that workers of one seed differ and a study can be resumed."""

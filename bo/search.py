@@ -7,7 +7,7 @@ from torch import Generator, Tensor
 
 from bo.space import SearchSpace
 
-__all__ = ["Value", "climb", "masked"]
+__all__ = ["Value", "climb"]
 
 Value = Callable[[Tensor], Tensor]  # points (n, d) -> (n,), more is better
 
@@ -42,14 +42,6 @@ def climb(
         worth = torch.cat([worth[top], _worth(value, near)])
         candidates = torch.cat([candidates[top], near])
     return candidates[worth.argmax()]
-
-
-def masked(worth: Tensor, points: Tensor, taken: Tensor) -> Tensor:
-    """-inf for points that equal a taken one."""
-    if not len(taken):
-        return worth
-    distance = torch.cdist(points, taken, compute_mode="donot_use_mm_for_euclid_dist")
-    return worth.masked_fill(distance.amin(-1) < 1e-9, -torch.inf)
 
 
 def _worth(value: Value, points: Tensor) -> Tensor:

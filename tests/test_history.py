@@ -16,7 +16,7 @@ KNOWN = SearchSpace(SPACE)
 
 
 def add(study: optuna.Study, number: int, value: float | None, state: TrialState = TrialState.COMPLETE) -> None:
-    params = random_params(number)
+    params = random_params(number) if number >= 0 else {**OPTIMUM, "drop": 0.3 - 0.02 * number}
     study.add_trial(optuna.trial.create_trial(params=params, distributions=SPACE, value=value, state=state))
 
 
@@ -28,9 +28,6 @@ def read(study: optuna.Study, history: History | None = None) -> History:
 
 def encoded(*numbers: int) -> torch.Tensor:
     return KNOWN.to_unit([random_params(number) for number in numbers])
-
-
-NONE = torch.empty(0, len(SPACE), dtype=torch.float64)
 
 
 def test_completed_trials_are_rows_with_their_values() -> None:
@@ -48,14 +45,14 @@ def test_pruned_trials_are_as_bad_as_the_worst(maximize: bool, worst: float) -> 
     add(study, 0, None, TrialState.PRUNED)
     before = read(study)
     assert len(before.evaluated(maximize=maximize)[1]) == 0
-    torch.testing.assert_close(KNOWN.encode(before.unevaluated(NONE)), encoded(0), rtol=0, atol=1e-12)
+    torch.testing.assert_close(KNOWN.encode(before.unevaluated), encoded(0), rtol=0, atol=1e-12)
     add(study, 1, 5.0)
     add(study, 2, 2.0)
     history = read(study, before)
     rows, y = history.evaluated(maximize=maximize)
-    torch.testing.assert_close(KNOWN.encode(rows), encoded(1, 2, 0), rtol=0, atol=1e-12)
-    assert y.tolist() == [5.0, 2.0, worst]
-    assert len(history.unevaluated(NONE)) == 0
+    torch.testing.assert_close(KNOWN.encode(rows), encoded(0, 1, 2), rtol=0, atol=1e-12)
+    assert y.tolist() == [worst, 5.0, 2.0]
+    assert len(history.unevaluated) == 0
 
 
 def test_failed_trials_have_been_tried_and_no_more() -> None:
@@ -63,7 +60,38 @@ def test_failed_trials_have_been_tried_and_no_more() -> None:
     add(study, 0, None, TrialState.FAIL)
     history = read(study)
     assert len(history.evaluated(maximize=False)[1]) == 0
-    torch.testing.assert_close(KNOWN.encode(history.unevaluated(NONE)), encoded(0), rtol=0, atol=1e-12)
+    torch.testing.assert_close(KNOWN.encode(history.unevaluated), encoded(0), rtol=0, atol=1e-12)
+
+
+def test_a_place_where_most_trials_fail_is_as_bad_as_the_worst() -> None:
+    """Negative numbers are configurations close to each other."""
+    study = optuna.create_study()
+    add(study, 1, 7.0)
+    add(study, 2, 3.0)
+    add(study, -1, None, TrialState.FAIL)
+    add(study, 0, None, TrialState.FAIL)
+    history = read(study)
+    assert history.evaluated(maximize=False)[1].tolist() == [7.0, 3.0]
+    assert len(history.unevaluated) == 2
+    add(study, -2, None, TrialState.FAIL)
+    assert read(study, history).evaluated(maximize=False)[1].tolist() == [7.0, 3.0, 7.0, 7.0]
+    assert len(history.unevaluated) == 1
+    for number in (-3, -4):
+        add(study, number, 1.0)
+    assert read(study, history).evaluated(maximize=False)[1].tolist() == [7.0, 3.0, 1.0, 1.0]
+    assert len(history.unevaluated) == 3
+
+
+def test_a_study_that_only_fails() -> None:
+    study = optuna.create_study()
+    history = History(KNOWN)
+    for number in range(3):
+        assert not history.only_fails
+        add(study, number, None, TrialState.FAIL)
+        read(study, history)
+    assert history.only_fails
+    add(study, 3, 1.0)
+    assert not read(study, history).only_fails
 
 
 def test_trials_without_a_known_parameter_say_nothing() -> None:
@@ -105,6 +133,6 @@ def test_a_finished_trial_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
         read(study, history)
     rates = [trial.params["rate"] for trial in trials]
     assert sorted(value for value in times_read if value in rates) == sorted(rates)
-    assert history.evaluated(maximize=False)[1].tolist() == [3.0, 0.0, 5.0, 1.0, 2.0, 4.0]
+    assert history.evaluated(maximize=False)[1].tolist() == [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]
     assert history.running == {}
     assert OPTIMUM.keys() == history.asked_by_finished

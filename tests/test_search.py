@@ -6,7 +6,8 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from torch import Tensor
 
 from bo import SearchSpace
-from bo.search import climb, masked
+from bo.question import distance
+from bo.search import climb
 from tests.families import seed
 
 SPACE = SearchSpace(
@@ -23,7 +24,9 @@ def value(points: Tensor) -> Tensor:
 def search(good: Tensor = NONE, taken: Tensor = NONE, number: int = 0) -> Tensor:
     generator = seed(number)
     starts = SPACE.sobol(64, generator=generator)
-    return climb(lambda x: masked(value(x), x, taken), SPACE, starts, good, generator=generator)
+    return climb(
+        lambda x: value(x).where(distance(x, taken) > 1e-9, -torch.inf), SPACE, starts, good, generator=generator
+    )
 
 
 def test_it_comes_close_to_the_top_and_stays_valid() -> None:
@@ -49,17 +52,17 @@ def test_equal_seeds_find_equal_points() -> None:
     assert torch.equal(search(number=3), search(number=3))
 
 
-def test_masked_marks_equal_points_alone() -> None:
-    points = SPACE.sobol(4, generator=seed(0))
-    worth = masked(torch.zeros(4), points, points[2:3])
-    assert worth.tolist() == [0.0, 0.0, -torch.inf, 0.0]
-    assert masked(torch.ones(4), points, NONE).tolist() == [1.0] * 4
+def test_distance_is_to_the_nearest() -> None:
+    points = torch.tensor([[0.0, 0.0], [0.3, 0.4], [1.0 + 1e-12, 1.0]], dtype=torch.float64)
+    others = torch.tensor([[1.0, 1.0], [0.0, 0.0]], dtype=torch.float64)
+    assert distance(points, others).tolist() == pytest.approx([0.0, 0.5, 0.0], abs=2e-12)
+    assert distance(points, others[:0]).tolist() == [torch.inf] * 3
 
 
 def test_a_small_space_can_be_exhausted() -> None:
     tiny = SearchSpace({"c": CategoricalDistribution(("x", "y"))})
     every = torch.tensor([[0.0], [1.0]], dtype=torch.float64)
-    found = climb(lambda x: masked(x[:, 0], x, every), tiny, every, every, generator=seed(0))
+    found = climb(lambda x: torch.full_like(x[:, 0], -torch.inf), tiny, every, every, generator=seed(0))
     assert found.item() in (0.0, 1.0)
 
 
