@@ -47,7 +47,7 @@ def by_sampler(make: Callable[[], optuna.samplers.BaseSampler], x: Tensor, y: Te
 
 
 def by_botorch(x: Tensor, y: Tensor, centre: Tensor) -> Suggest:
-    from botorch.optim import optimize_acqf
+    from botorch.optim.optimize import optimize_acqf
 
     generator, rows = Generator().manual_seed(0), {"x": x, "y": y}
     bounds = torch.stack([torch.zeros(x.shape[-1]), torch.ones(x.shape[-1])]).to(x)

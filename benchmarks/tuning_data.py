@@ -60,7 +60,7 @@ class Source:
         if self.folder is None:
             past, held_out = hold_out(list(tasks))
             return [Split((*held_out, LIVE)[:num_judged], tuple(past))]
-        folds = [(task,) for task in tasks]
+        folds: list[tuple[str, ...]] = [(task,) for task in tasks]
         if self.split == "5fold" or (self.split is None and len(tasks) > MANY_TASKS):
             order = random.Random(0).sample(list(tasks), len(tasks))
             folds = [tuple(order[start::NUM_FOLDS]) for start in range(NUM_FOLDS)]

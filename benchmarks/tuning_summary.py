@@ -47,7 +47,7 @@ class Curves:
 def gather(runs: Mapping[Key, Run], keys: Sequence[Key], seeds: Sequence[int], *, given: bool, trials: int) -> Curves:
     """The runs of one space; the one run of a method that draws nothing counts for every seed."""
     space = keys[0][0]
-    tasks, methods = (tuple(dict.fromkeys(key[i] for key in keys)) for i in (1, 2))
+    tasks, methods = tuple(dict.fromkeys(key[1] for key in keys)), tuple(dict.fromkeys(key[2] for key in keys))
     num_columns = trials + given
 
     def curve(task: str, method: str, seed: int) -> Tensor:

@@ -21,7 +21,7 @@ from benchmarks.tuning_lists import past_values
 from benchmarks.tuning_methods import BASELINES, LEARNED
 from benchmarks.tuning_runs import Failure, Job, Journal, Plan, Run, make_jobs, play, play_all
 from benchmarks.tuning_summary import Curves, average_ranks, gather, hurts, summarise
-from bo import SearchSpace
+from bo import SearchSpace, TuningPrior
 from bo.replay import Method, Pool
 from tests.families import seed
 
@@ -152,9 +152,9 @@ def jobs_of(source: Source, methods: Sequence[str], *, given: bool, num_judged: 
 @every_layout
 def test_a_held_out_task_does_not_reach_its_prior(tmp_path: Path, layout: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """With its values changed, the prior is the same to the last bit; with those of a past task changed, it is not."""
-    saved = []
+    saved: list[Path] = []
 
-    def remember(prior: object) -> Method:
+    def remember(prior: TuningPrior) -> Method:
         saved.append(tmp_path / f"{len(saved)}.safetensors")
         save(prior, saved[-1])
         return BASELINES["random"]
