@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import optuna
 from optuna.storages import BaseStorage, RDBStorage
@@ -9,7 +10,7 @@ from optuna.storages import BaseStorage, RDBStorage
 __all__ = ["load_studies", "studies_of"]
 
 
-def studies_of(source: Iterable[optuna.Study] | BaseStorage | str) -> list[optuna.Study]:
+def studies_of(source: Any) -> list[optuna.Study]:
     """The studies that are given, or all studies of a storage, or of the database that a URL names.
 
     Raises:
