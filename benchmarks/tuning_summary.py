@@ -10,7 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
+from rich.console import Group
 from rich.table import Table
+from rich.text import Text
 from torch import Generator, Tensor
 
 from benchmarks.report import Figure
@@ -114,7 +116,7 @@ def hurts(regret: Tensor, gp: Tensor) -> Tensor:
     return (regret > HARMLESS_FACTOR * gp + HARMLESS_SLACK).double()
 
 
-def tables(protocol: str, spaces: Sequence[Curves], summary: Summary) -> list[Table]:
+def tables(protocol: str, spaces: Sequence[Curves], summary: Summary) -> list[Group]:
     """Regret in each space, then what holds over all of them; below each figure its interval."""
     values = {figure.name: figure.value for figure in summary.figures}
     titles = {
@@ -129,7 +131,7 @@ def tables(protocol: str, spaces: Sequence[Curves], summary: Summary) -> list[Ta
     shown, made = spaces[0].shown, []
     for start, title in titles.items():
         # without lines between columns, seven trials fit a terminal of 80
-        table = Table(title=f"\n{protocol}: {title}", box=None, padding=(0, 1, 0, 0), pad_edge=False)
+        table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
         table.add_column("trial")
         for trial in shown:
             table.add_column(f"{trial}", justify="right")
@@ -138,7 +140,8 @@ def tables(protocol: str, spaces: Sequence[Curves], summary: Summary) -> list[Ta
             if names[0] in values:
                 table.add_row(method, *[_cell(values[name], *summary.intervals[name]) for name in names])
         if table.rows:
-            made.append(table)
+            # a table would fold its title to its own width
+            made.append(Group(Text(f"\n{protocol}: {title}", "bold"), table))
     return made
 
 
