@@ -32,9 +32,10 @@ from bayesmeta.validation import require_columns, require_enough_tasks
 __all__ = ["pretrain"]
 
 MAX_TASKS, MAX_ROWS = 64, 128  # of the evidence in steps 1 and 3: more change the kernel little and cost much
+MAX_PAST_ROWS = 1500  # that a past function is made of
 MAX_POINTS = 512  # on which past functions are written
 MAX_DIRECTIONS = 32
-CHUNK = 64  # tasks conditioned at once
+MAX_ENTRIES = 2**24  # of the covariances that are held at once
 JITTER = 1e-6  # relative to the prior variance: past points may lie close together
 TOLERANCE = 1e-6  # relative, of the evidence per row: hyperparameters need no more digits
 LIMIT = 7.0  # of the change of log hyperparameters, so that no search leaves what float64 can factorise
@@ -69,7 +70,7 @@ def pretrain(start: GaussianProcess, tasks: Data, *, generator: Generator | None
     some, own = _subset(tasks, generator)
     kernel = _fit_kernel(start, some)
     points = _choose_points(tasks, kernel, generator)
-    weights = _past_weights(tasks, kernel, points)
+    weights = _past_weights(_some_rows(tasks, MAX_PAST_ROWS, generator), kernel, points)
     learned = _fit_strength(kernel, some, own, points, weights)
     past = _summarise(points, kernel.lengthscale, weights)
     learned = replace(learned, past=past, learned_from=LearnedFrom.counts(tasks.count))
@@ -78,16 +79,25 @@ def pretrain(start: GaussianProcess, tasks: Data, *, generator: Generator | None
 
 def _subset(tasks: Data, generator: Generator) -> tuple[Data, Tensor]:
     """At most MAX_TASKS tasks of at most MAX_ROWS real rows each, and which tasks they are."""
-    num_tasks, num_rows = tasks.mask.shape
-    own = torch.randperm(num_tasks, generator=generator, device=generator.device)[:MAX_TASKS]
-    tasks = tasks[own]
-    if num_rows <= MAX_ROWS:
-        return tasks, own
+    own = torch.randperm(len(tasks.mask), generator=generator, device=generator.device)[:MAX_TASKS]
+    return _some_rows(tasks[own], MAX_ROWS, generator), own
+
+
+def _some_rows(tasks: Data, most: int, generator: Generator) -> Data:
+    """At most `most` real rows of each task; the same of all, where all have the same inputs."""
+    if tasks.mask.shape[-1] <= most:
+        return tasks
+    if _share_inputs(tasks):
+        return tasks.rows(torch.randperm(tasks.mask.shape[-1], generator=generator, device=generator.device)[:most])
     # random keys, pads last: the first entries of the sorted order are a random choice of real rows
     keys = torch.rand(tasks.mask.shape, generator=generator, device=generator.device).masked_fill(~tasks.mask, 2.0)
-    keep = keys.argsort(-1)[..., :MAX_ROWS]
+    keep = keys.argsort(-1)[..., :most]
     x = tasks.x.gather(-2, keep[..., None].expand(*keep.shape, tasks.x.shape[-1]))
-    return Data(x, tasks.y.gather(-1, keep), tasks.mask.gather(-1, keep)), own
+    return Data(x, tasks.y.gather(-1, keep), tasks.mask.gather(-1, keep))
+
+
+def _share_inputs(tasks: Data) -> bool:
+    return bool((tasks.x == tasks.x[:1]).all() & tasks.mask.all())
 
 
 def _fit_kernel(start: GaussianProcess, tasks: Data) -> GaussianProcess:
@@ -115,7 +125,7 @@ def _fit_kernel(start: GaussianProcess, tasks: Data) -> GaussianProcess:
 
 def _as_columns(tasks: Data) -> tuple[Tensor, Tensor, Tensor]:
     """x, y as columns `(groups, n, columns)`, and mask: tasks with the same inputs have one covariance between them."""
-    if bool((tasks.x == tasks.x[:1]).all() & tasks.mask.all()):
+    if _share_inputs(tasks):
         return tasks.x[:1], tasks.y.mT[None], tasks.mask[:1]
     return tasks.x, tasks.y[..., None], tasks.mask
 
@@ -145,13 +155,23 @@ def _past_weights(tasks: Data, kernel: GaussianProcess, points: Tensor) -> Tenso
 
     Exact where every input is among the points, else interpolated from its values there.
     """
-    values = []
-    for start in range(0, len(tasks.mask), CHUNK):
-        chunk = tasks[start : start + CHUNK]
-        values.append(kernel.condition(chunk).residual_process_at(points))
+    x, y, mask = _as_columns(tasks)
+    chunk = max(1, MAX_ENTRIES // x.shape[-2] ** 2)
+    values = [
+        _residual_processes(kernel, x[i : i + chunk], y[i : i + chunk], mask[i : i + chunk], points)
+        for i in range(0, len(x), chunk)
+    ]
     gram = matern52(points, points, kernel.lengthscale)
     factor = cholesky(gram + JITTER * torch.eye(len(points)).to(gram), "kernel of past points")
-    return torch.cholesky_solve(torch.cat(values).mT, factor)
+    return torch.cholesky_solve(torch.cat(values).movedim(1, 0).flatten(1), factor)
+
+
+def _residual_processes(kernel: GaussianProcess, x: Tensor, y: Tensor, mask: Tensor, points: Tensor) -> Tensor:
+    """Posterior mean of g alone, without the level, at `points`: `(groups, points, columns)` as of `_as_columns`."""
+    cov = kernel.outputscale * matern52(x, x, kernel.lengthscale) + kernel.constant_var
+    factor = cholesky(with_noise(cov, kernel.noise_var, mask), "covariance of rows plus noise_var")
+    pull = torch.cholesky_solve((y - kernel.constant) * mask[..., None], factor)
+    return kernel.outputscale * matern52(points, x, kernel.lengthscale) @ pull
 
 
 def _fit_strength(
