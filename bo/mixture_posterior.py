@@ -21,7 +21,7 @@ from bayesmeta.random import randn
 
 __all__ = ["MixturePosterior", "joint_of_each", "marginal_of_each", "variances"]
 
-JITTERS = (1e-10, 1e-8, 1e-6, 1e-4)  # of the largest variance, added to all where a covariance is singular
+JITTERS = (1e-10, 1e-8, 1e-6, 1e-4)  # of the largest variance, added to all
 
 
 class MixturePosterior(GPyTorchPosterior):
@@ -97,20 +97,22 @@ def _draws(each: MultivariateNormal, hypothesis: int, base: Float[Tensor, "draws
 def _root(cov: LinearOperator) -> Tensor:
     """R with R R' = cov: what it was made of, or a Cholesky factor.
 
-    Points that coincide, or nearly, make a covariance singular. Jitter is then of the scale of f, and only where it is
-    needed, so that no point of a batch changes for its neighbours.
+    Points that coincide, or nearly, make a covariance singular. The jitter for it is of the scale of f. Some is always
+    there, or draws would jump where it sets in, and line searches fail; more comes only where it is needed, so that no
+    point of a batch changes for its neighbours.
     """
     if isinstance(cov, RootLinearOperator):
         return cov.root.to_dense()
     dense = cov.to_dense()
     largest = dense.detach().diagonal(dim1=-2, dim2=-1).amax(-1)
     eye = torch.eye(dense.shape[-1], dtype=dense.dtype, device=dense.device)
-    factor, info = torch.linalg.cholesky_ex(dense)
+    indefinite = torch.ones_like(largest)
     for jitter in JITTERS:
-        if not bool(info.any()):
-            return factor
-        dense = dense + (jitter * largest * (info > 0))[..., None, None] * eye
+        dense = dense + (jitter * largest * indefinite)[..., None, None] * eye
         factor, info = torch.linalg.cholesky_ex(dense)
+        indefinite = (info > 0).to(largest)
+        if not bool(indefinite.any()):
+            return factor
     return cholesky(dense, "covariance of f")
 
 

@@ -33,8 +33,8 @@ class Surrogate(Model, FantasizeMixin):
     Of a mixture of hypotheses BoTorch sees draws of the mixture, and its mean and covariance (`MixturePosterior`). So
     acquisitions by Monte Carlo (`qLogNoisyExpectedImprovement` and the like) and those that need means alone
     (`qKnowledgeGradient`) average over hypotheses. Those in closed form take the normal of the same mean and variance
-    instead, which is far from the mixture where hypotheses disagree: `LogExpectedImprovement` is off by two units of
-    log on average, after twenty rows of real tuning tasks. `MixtureLogExpectedImprovement` is exact.
+    instead, which is far from the mixture where hypotheses disagree: `LogExpectedImprovement` is off by one unit of log
+    on average, after twenty rows of real tuning tasks. `MixtureLogExpectedImprovement` is exact.
 
     BoTorch's constants (the temperatures of its acquisitions, the least variance) suit outputs of order one: give it a
     posterior over such, as over standardised outputs or normal scores. The posterior decides dtype and device.

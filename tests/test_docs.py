@@ -12,7 +12,7 @@ import bayesmeta
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted((ROOT / "docs").glob("*.md"))
-CHECKS, CHOOSING = ROOT / "docs" / "checks.md", ROOT / "docs" / "choosing.md"
+BOTORCH, CHECKS, CHOOSING = (ROOT / "docs" / name for name in ("botorch.md", "checks.md", "choosing.md"))
 LINKING = [*PAGES, ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
 # that one makes a module and an installed package of its examples, which test_extending.py does
 WITH_EXAMPLES = [page for page in PAGES if "```python\n" in page.read_text() and page.name != "extending.md"]
@@ -42,7 +42,7 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
 
 
 def test_pages_with_examples_are_found() -> None:
-    assert {page.name for page in WITH_EXAMPLES} >= {"checks.md", "choosing.md"}
+    assert {page.name for page in WITH_EXAMPLES} >= {"botorch.md", "checks.md", "choosing.md"}
 
 
 def checks_prefer_the_learned_prior(names: dict[str, Any], printed: str, folder: Path) -> None:
@@ -61,7 +61,25 @@ def evidence_chooses_the_truth_and_averages_cover(names: dict[str, Any], printed
     assert probable < 0.85 < averaged < 0.95
 
 
-FINDINGS = {CHECKS: checks_prefer_the_learned_prior, CHOOSING: evidence_chooses_the_truth_and_averages_cover}
+def candidates_are_better_than_what_was_tried(names: dict[str, Any], printed: str, folder: Path) -> None:
+    assert len(examples_of(BOTORCH)) == 4
+    yields, peak = names["yields"], names["peaks"][8]
+    assert yields(names["candidate"], peak) > names["y"].max()
+    assert len(names["batch"].unique(dim=0)) == 3
+    assert (names["batch"] - names["candidate"]).norm(dim=-1).min() > 0.01
+    for found in (names["to_learn"], names["about_the_best"]):
+        assert ((found >= 0) & (found <= 1)).all()
+    assert all(
+        1 <= plan["hours"] <= 24 and 20 <= plan["temperature"] <= 80
+        for plan in names["space"].from_unit(names["plans"])
+    )
+
+
+FINDINGS = {
+    BOTORCH: candidates_are_better_than_what_was_tried,
+    CHECKS: checks_prefer_the_learned_prior,
+    CHOOSING: evidence_chooses_the_truth_and_averages_cover,
+}
 
 
 @pytest.mark.parametrize("page", WITH_EXAMPLES, ids=lambda page: page.name)
