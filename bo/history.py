@@ -56,6 +56,7 @@ class History:
         self._values = torch.empty(0, dtype=torch.float64)  # NaN where a trial was not completed
         self._states = torch.empty(0, dtype=torch.long)
         self._numbers = torch.empty(0, dtype=torch.long)
+        self._says_how_good = self._completed = torch.empty(0, dtype=torch.bool)
         self._num_seen = 0
 
     def read(self, trials: Sequence[FrozenTrial]) -> None:
@@ -93,17 +94,19 @@ class History:
         """Whether several trials failed, and none was completed: what is believed of this study is wrong."""
         return not self._completed.any() and int((self._states == TrialState.FAIL).sum()) >= PATIENCE
 
-    @property
-    def _completed(self) -> Bool[Tensor, " n"]:
-        return self._states == TrialState.COMPLETE
+    def _append(self, finished: Sequence[FrozenTrial]) -> None:
+        rows = to_numbers(self.known, [(trial.params, trial.distributions) for trial in finished])
+        values = [trial.value if trial.state == TrialState.COMPLETE else math.nan for trial in finished]
+        self._rows = torch.cat([self._rows, rows])
+        self._values = torch.cat([self._values, torch.tensor(values, dtype=torch.float64)])
+        self._states = torch.cat([self._states, torch.tensor([trial.state for trial in finished])])
+        self._numbers, order = torch.cat([self._numbers, torch.tensor([trial.number for trial in finished])]).sort()
+        self._rows, self._values, self._states = self._rows[order], self._values[order], self._states[order]
+        self._completed = self._states == TrialState.COMPLETE
+        bad = (self._states == TrialState.PRUNED) | self._fails_nearby()
+        # beside nothing, none is the worst
+        self._says_how_good = self._completed | (bad & self._completed.any())
 
-    @property
-    def _says_how_good(self) -> Bool[Tensor, " n"]:
-        """Rows that were completed, or are as bad as the worst of these; beside nothing, none is the worst."""
-        bad = (self._states == TrialState.PRUNED) | self._fails_nearby
-        return self._completed | (bad & self._completed.any())
-
-    @property
     def _fails_nearby(self) -> Bool[Tensor, " n"]:
         """Whether a row failed, most rows nearby did too, and two at least."""
         failed = self._states == TrialState.FAIL
@@ -115,12 +118,3 @@ class History:
         found = torch.zeros_like(failed)
         found[failed] = (num_failed >= 2) & (2 * num_failed > near.sum(-1))
         return found
-
-    def _append(self, finished: Sequence[FrozenTrial]) -> None:
-        rows = to_numbers(self.known, [(trial.params, trial.distributions) for trial in finished])
-        values = [trial.value if trial.state == TrialState.COMPLETE else math.nan for trial in finished]
-        self._rows = torch.cat([self._rows, rows])
-        self._values = torch.cat([self._values, torch.tensor(values, dtype=torch.float64)])
-        self._states = torch.cat([self._states, torch.tensor([trial.state for trial in finished])])
-        self._numbers, order = torch.cat([self._numbers, torch.tensor([trial.number for trial in finished])]).sort()
-        self._rows, self._values, self._states = self._rows[order], self._values[order], self._states[order]

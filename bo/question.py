@@ -15,6 +15,7 @@ from bo.view import View
 __all__ = ["Question", "distance"]
 
 NUM_SOBOL = 256
+MAX_PENDING = 64  # points that a posterior is conditioned on without a value
 NUM_GOOD = 5  # best rows, whose neighbours are candidates
 APART = 0.05  # from what runs, in the unit cube
 SAME = 1e-9
@@ -29,7 +30,7 @@ class Question:
         view: where to search, and where that lies in the known space.
         evaluated: configurations in terms of the known space.
         y: their objectives.
-        unevaluated: configurations that were tried and have no objective: those that run, and those that failed.
+        unevaluated: configurations that were tried and have no objective: those that failed, and those that run.
         running: those of them that were asked for lately.
         maximize: whether more is better.
         generator: of all that is drawn for the answer.
@@ -50,9 +51,13 @@ class Question:
         """What was evaluated, as points of the known space."""
         return Data.of(self.view.known.encode(self.evaluated), self.y)
 
-    @cached_property
+    @property
     def pending(self) -> Tensor:
-        """What has no objective, as points of the known space `(m, d)`."""
+        """What has no objective, the latest of it, as points of the known space `(m, d)`."""
+        return self._unevaluated_x[-MAX_PENDING:]
+
+    @cached_property
+    def _unevaluated_x(self) -> Tensor:
         return self.view.known.encode(self.unevaluated)
 
     @property
@@ -70,7 +75,7 @@ class Question:
             value: of points of the known space, more being better.
             starts: points of the known space to try as well.
         """
-        view, taken = self.view, torch.cat([self.rows.x, self.pending])
+        view, taken = self.view, torch.cat([self.rows.x, self._unevaluated_x])
         running = view.known.encode(self.running)
         candidates = view.space.sobol(NUM_SOBOL, generator=self.generator)
         if starts is not None:
@@ -80,7 +85,8 @@ class Question:
         def worth(x: Tensor) -> Tensor:
             points = view.to_known(x)
             promised = value(points)
-            promised = promised.where(distance(points, running) > APART, promised - LAST_RESORT)
+            if len(running):
+                promised = promised.where(distance(points, running) > APART, promised - LAST_RESORT)
             return promised.where(distance(points, taken) > SAME, -torch.inf)
 
         return climb(worth, view.space, candidates, view.from_known(good), generator=self.generator)

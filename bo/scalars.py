@@ -71,7 +71,7 @@ class Scalars:
         direction = np.where(by < 0, -1.0, 1.0)
         beside = old + direction
         beside = np.where((beside < 0) | (beside > self.last), old - direction, beside)
-        cell = np.where(new == old, beside, new).clip(0.0, self.last)
+        cell = np.minimum(np.maximum(np.where(new == old, beside, new), 0.0), self.last)
         return np.where(self.step > 0, self._centre(cell), inside)
 
     @cached_property
@@ -87,7 +87,7 @@ class Scalars:
         return np.exp(scaled, out=scaled, where=self.log)
 
     def _cell(self, unit: Array) -> Array:
-        return ((self._value(unit) - self.low) / self._divisor).round().clip(0.0, self.last)
+        return np.minimum(np.maximum(((self._value(unit) - self.low) / self._divisor).round(), 0.0), self.last)
 
     def _centre(self, cell: Array) -> Array:
         return (self._scaled(self.low + cell * self.step) - self.edge) / self.span

@@ -11,10 +11,11 @@ __all__ = ["Value", "climb"]
 
 Value = Callable[[Tensor], Tensor]  # points (n, d) -> (n,), more is better
 
+NUM_NEAR_GOOD = 16
 NUM_BEST = 3  # candidates around which more are tried in each round
-NUM_NEIGHBOURS = 16
-# sizes of local moves, round by round: many small rounds come much closer to the top than few large ones
-STEPS = (0.1, 0.1, 0.07, 0.05, 0.04, 0.03, 0.02, 0.01)
+NUM_NEIGHBOURS = 64
+# sizes of local moves, round by round: more rounds come closer to the top, and each costs a call of the value
+STEPS = (0.1, 0.07, 0.045, 0.025, 0.012)
 
 
 def climb(
@@ -28,12 +29,12 @@ def climb(
         value: what to climb; -inf where nothing should be proposed.
         space: in which the point must be valid.
         starts: candidates from all over the space, `(n, d)`.
-        good: points that did well, `(k, d)`, whose neighbours are among the candidates.
+        good: points that did well, `(k, d)`, a few of whose neighbours are among the candidates.
 
     Raises:
         ArithmeticError: `value` is not a number at any candidate.
     """
-    near = space.neighbours(good, NUM_NEIGHBOURS, STEPS[0], generator=generator).flatten(0, 1)
+    near = space.neighbours(good, NUM_NEAR_GOOD, STEPS[0], generator=generator).flatten(0, 1)
     candidates = torch.cat([starts, near])
     worth = _worth(value, candidates)
     for step in STEPS:
@@ -47,6 +48,8 @@ def climb(
 def _worth(value: Value, points: Tensor) -> Tensor:
     worth = value(points)
     unknown = worth.isnan()
-    if bool(unknown.all()):
+    if not unknown.any():
+        return worth
+    if unknown.all():
         raise ArithmeticError("no point has a value that is a number")
     return worth.masked_fill(unknown, -torch.inf)

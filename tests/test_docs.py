@@ -12,7 +12,9 @@ import bayesmeta
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted((ROOT / "docs").glob("*.md"))
-BOTORCH, CHECKS, CHOOSING = (ROOT / "docs" / name for name in ("botorch.md", "checks.md", "choosing.md"))
+BOTORCH, CHECKS, CHOOSING, OPTUNA = (
+    ROOT / "docs" / name for name in ("botorch.md", "checks.md", "choosing.md", "optuna.md")
+)
 LINKING = [*PAGES, ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
 # that one makes a module and an installed package of its examples, which test_extending.py does
 WITH_EXAMPLES = [page for page in PAGES if "```python\n" in page.read_text() and page.name != "extending.md"]
@@ -75,9 +77,16 @@ def candidates_are_better_than_what_was_tried(names: dict[str, Any], printed: st
     )
 
 
+def the_past_makes_few_trials_do(names: dict[str, Any], printed: str, folder: Path) -> None:
+    assert len(names["study"].trials) == 5
+    assert names["study"].best_value < 0.02  # the median of random search is .2
+    assert set(names["sampler"].prior.space.conditions) == {"penalty", "depth", "rate"}
+
+
 FINDINGS = {
     BOTORCH: candidates_are_better_than_what_was_tried,
     CHECKS: checks_prefer_the_learned_prior,
+    OPTUNA: the_past_makes_few_trials_do,
     CHOOSING: evidence_chooses_the_truth_and_averages_cover,
 }
 

@@ -53,6 +53,16 @@ def test_equal_seeds_give_equal_studies_and_others_differ() -> None:
     assert a != c
 
 
+def test_a_study_that_is_resumed_goes_on_as_it_would_have() -> None:
+    whole = new_study(MetaSampler(learned(), seed=0))
+    whole.optimize(objective(1), n_trials=6)
+    parts = new_study(MetaSampler(learned(), seed=0))
+    for _ in range(3):
+        parts.sampler = MetaSampler(learned(), seed=0)
+        parts.optimize(objective(1), n_trials=2)
+    assert [t.params for t in parts.trials] == [t.params for t in whole.trials]
+
+
 def test_workers_that_reseed_differ() -> None:
     original = MetaSampler(learned(), seed=0)
     other = copy.deepcopy(original)
