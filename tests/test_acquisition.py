@@ -1,5 +1,8 @@
 """Expected improvement against quadrature, by another author's code."""
 
+import math
+
+import mpmath
 import pytest
 import torch
 from scipy import integrate, stats
@@ -7,6 +10,7 @@ from torch.distributions import Gamma, Normal
 
 from bayesmeta.hierarchy import MixtureDistribution
 from bo import expected_improvement
+from bo.acquisition import log_expected_improvement
 
 LOC = torch.tensor([[-1.0, 0.2, 3.0], [0.5, 0.4, -2.0]], dtype=torch.float64)
 SD = torch.tensor([[0.5, 1.5, 0.1], [2.0, 0.7, 1.0]], dtype=torch.float64)
@@ -57,3 +61,15 @@ def test_of_mixtures_within_a_mixture(maximize: bool) -> None:
 def test_other_distributions_are_refused() -> None:
     with pytest.raises(TypeError, match="normal or a mixture of normals; got Gamma"):
         expected_improvement(Gamma(torch.ones(2), torch.ones(2)), 0.0)
+
+
+@pytest.mark.parametrize("u", [-1e5, -2e3, -1e3, -300.0, -40.0, -5.0, -1.01, -0.99, 0.0, 2.0, 30.0])
+def test_log_expected_improvement_where_the_improvement_itself_is_lost(u: float) -> None:
+    scale = torch.tensor(0.3, dtype=torch.float64)
+    value = log_expected_improvement(Normal(scale * u, scale), 0.0).item()
+    with mpmath.workdps(60):
+        z = mpmath.mpf(u)
+        exact = mpmath.log(mpmath.mpf(0.3) * (mpmath.npdf(z) + z * mpmath.ncdf(z))) if abs(u) < 4e3 else None
+    if exact is None:  # the leading terms of the tail
+        exact = math.log(0.3) - 0.5 * u**2 - 0.5 * math.log(2.0 * math.pi) - 2.0 * math.log(-u)
+    assert value == pytest.approx(float(exact), rel=1e-9, abs=1e-9)
