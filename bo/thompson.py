@@ -19,7 +19,7 @@ from bo.space import SearchSpace
 
 __all__ = ["thompson_points"]
 
-NUM_SOBOL = 1024
+NUM_SOBOL = 2048
 NUM_TOP = 6  # points of each draw that are moved
 NUM_NEIGHBOURS = 16
 SCALES = (0.1, 0.03)  # of moves

@@ -142,13 +142,13 @@ def test_units_do_not_matter_where_points_coincide(scale: float) -> None:
 
 
 def test_a_neighbour_with_a_singular_covariance_changes_nothing() -> None:
-    singular = torch.ones(2, 2).double()
+    singular = 1e4 * torch.ones(2, 2).double()
     both = MultivariateNormal(MEAN[:2, None], to_linear_operator(torch.stack([COV[0], singular])[:, None]))
     sampler = SobolQMCNormalSampler(torch.Size([16]), seed=0)
     together = sampler(MixturePosterior(torch.zeros(1), both))
     alone = sampler(MixturePosterior(torch.zeros(1), MultivariateNormal(MEAN[:1, None], COV[:1, None])))
     assert torch.equal(together[:, :1], alone)
-    close(together[:, 1, 0] - MEAN[1, 0], together[:, 1, 1] - MEAN[1, 1], 1e-4)
+    close(together[:, 1, 0] - MEAN[1, 0], together[:, 1, 1] - MEAN[1, 1], 1e-2)
 
 
 def test_a_covariance_that_is_none_is_an_error() -> None:

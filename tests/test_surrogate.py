@@ -205,6 +205,18 @@ def test_posterior_transforms_act_on_each_hypothesis(prior: Any) -> None:
     close(sobol(8)(model.posterior(x, posterior_transform=_Exponential())), draws.exp())
 
 
+@pytest.mark.parametrize("name", ["gaussian_process", "mixture", "transfer_hypotheses"])
+def test_draws_of_negated_outputs_are_negated_draws(name: str) -> None:
+    """Of the same hypothesis, where there are several: by the other side of the joint normal."""
+    model = Surrogate(PRIORS[name]().condition(rows(5, num_inputs=2)))
+    x, shape = points(4, num_inputs=2), torch.Size([64])
+    plain = model.posterior(x)
+    negated = model.posterior(x, posterior_transform=ScalarizedPosteriorTransform(torch.tensor([-1.0]).double()))
+    base = torch.randn(64, *plain.base_sample_shape, generator=seed(0), dtype=torch.float64)
+    other = torch.cat([base[:, :-4], -base[:, -4:]], -1)
+    close(negated.rsample_from_base_samples(shape, other), -plain.rsample_from_base_samples(shape, base))
+
+
 def test_conditioning_adds_rows(prior: Any) -> None:
     """Whatever batches the new rows and the model have: of X alone, of Y alone, of both."""
     model, data = Surrogate(prior.condition(rows(5, num_inputs=2))), rows(5, num_inputs=2)

@@ -25,7 +25,9 @@ MIXED = SearchSpace(
         "depth": IntDistribution(1, 12),
         "kind": CategoricalDistribution(("linear", "tree", "forest")),
         "fixed": FloatDistribution(2.0, 2.0),
-    }
+        "leaves": FloatDistribution(0.0, 1.0),
+    },
+    conditions={"leaves": ("kind", ("tree", "forest"))},
 )
 
 
