@@ -149,6 +149,12 @@ class SearchSpace(TensorFields):
         """Width d of an encoded point."""
         return sum(map(_width, self.distributions.values()))
 
+    @cached_property
+    def is_category(self) -> dict[str, bool]:
+        """For each parameter with several values, whether it is a category."""
+        items = self.distributions.items()
+        return {name: isinstance(dist, CategoricalDistribution) for name, dist in items if not dist.single()}
+
     def slices(self) -> dict[str, slice]:
         """The columns of each parameter."""
         slices, start = {}, 0

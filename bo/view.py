@@ -28,21 +28,21 @@ Configuration = tuple[Mapping[str, Any], Mapping[str, BaseDistribution]]  # para
 
 def shares(known: SearchSpace, name: str, distribution: BaseDistribution) -> bool:
     """Whether what is known of a parameter applies to one of this name and distribution."""
-    return _is_category(known).get(name) == isinstance(distribution, CategoricalDistribution)
+    return known.is_category.get(name) == isinstance(distribution, CategoricalDistribution)
 
 
 def to_numbers(known: SearchSpace, configurations: Iterable[Configuration]) -> Float[Tensor, "n p"]:
     """One number per parameter of `known`, for configurations of other spaces."""
-    is_category, places = _is_category(known), {name: index for index, name in enumerate(known.names)}
+    places = {name: index for index, name in enumerate(known.names)}
     rows = []
     for params, distributions in configurations:
         row = [math.nan] * len(places)
         for name, value in params.items():
             new: Any = distributions[name]
-            if is_category.get(name) == isinstance(new, CategoricalDistribution):
+            if shares(known, name, new):
                 number = new.to_internal_repr(value)
                 old: Any = known.distributions[name]
-                row[places[name]] = _choice_numbers(old, new)[int(number)] if is_category[name] else number
+                row[places[name]] = _choice_numbers(old, new)[int(number)] if known.is_category[name] else number
         rows.append(row)
     return torch.tensor(rows, dtype=torch.float64).reshape(len(rows), len(places))
 
@@ -116,6 +116,10 @@ class View:
             free[:, column] = torch.where(same.any(-1), same.double().argmax(-1), math.nan)
         return self.space.snap(self.space.encode(free))
 
+    def from_points(self, x: Float[Tensor, "n k"]) -> Float[Tensor, "n d"]:
+        """The nearest points of `space` to points of the known space."""
+        return x if self._is_known else self.from_known(self.known.decode(x))
+
     @cached_property
     def _is_known(self) -> bool:
         return self.space.names == self.known.names and self.space == self.known
@@ -134,15 +138,6 @@ class View:
             if isinstance(old, CategoricalDistribution) and isinstance(new, CategoricalDistribution):
                 tables[column] = torch.tensor(_choice_numbers(old, new), dtype=torch.float64)
         return tables
-
-
-def _is_category(known: SearchSpace) -> dict[str, bool]:
-    """Which of the known parameters that vary are categories."""
-    return {
-        name: isinstance(dist, CategoricalDistribution)
-        for name, dist in known.distributions.items()
-        if not dist.single()
-    }
 
 
 def _choice_numbers(old: CategoricalDistribution, new: CategoricalDistribution) -> list[float]:

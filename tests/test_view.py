@@ -100,6 +100,7 @@ def test_the_past_space_itself_is_seen_as_it_is() -> None:
     x = KNOWN.sobol(8, generator=seed(0))
     itself = View(KNOWN, KNOWN, NOTHING)
     assert torch.equal(itself.to_known(x), x)
+    assert torch.equal(itself.from_points(x), x)
     again = View(KNOWN, SearchSpace(dict(reversed(KNOWN.distributions.items()))), NOTHING)
     there = again.to_known(again.space.to_unit(KNOWN.from_unit(x)))
     torch.testing.assert_close(there, x, rtol=0, atol=1e-9)
