@@ -30,7 +30,6 @@ import torch
 import bayesmeta
 from bayesmeta import Data, GaussianProcess, trust
 from bo import TuningPrior, normal_scores
-from bo.acquisition import acquisition
 from bo.demo import hold_out, pools
 from bo.replay import gp_from_scratch, learned, random_search, regret
 
@@ -96,8 +95,7 @@ print(f"learned from {prior.learned_from.tasks} tasks and {prior.learned_from.ro
 
 # %%
 tuning = TuningPrior.fit(space, Data.pad([(tasks[name].x, tasks[name].y) for name in past]), "maximize")
-nothing_yet = Data.of(new.x[:0], new.y[:0])
-opinion = acquisition(tuning, nothing_yet)(new.x)
+opinion = tuning.functions.marginal(new.x).mean
 print("it would start with", new.params[int(opinion.argmax())])
 
 some = [*[name for name in held_out if name != "spambase"][:3], "spambase"]
@@ -120,8 +118,9 @@ plt.show()
 # ## When the past misleads
 #
 # A learned prior that is always trusted can be worse than none. So three kinds of hypothesis are kept at once (the past
-# applies, only its smoothness does, nothing does), and the rows of the new task decide. Below are three pasts: the real
-# one; one that says nothing, its targets permuted within each task; and one that misleads, its targets negated.
+# applies, only its smoothness does, nothing does), and the rows of the new task decide. Every second suggestion, once
+# there are a few rows, is that of a Gaussian process that knows no past. Below are three pasts: the real one; one that
+# says nothing, its targets permuted within each task; and one that misleads, its targets negated.
 
 # %%
 permute = torch.Generator().manual_seed(0)
@@ -156,7 +155,9 @@ for story, value in reached.items():
     print(f"mean regret after 25 trials, {story}: {value:.3f}")
 
 # %% [markdown]
-# Where the past resembles the new task its weight rises; where it misleads it falls, as fast as rows arrive.
+# Where the past resembles the new task its weight rises; where it says nothing it falls, as fast as rows arrive. A past
+# that says the contrary is worth something too, once that is known: what past functions have in common may enter with
+# either sign.
 # `python -m benchmarks.tuning` measures what that is worth, on all held-out data sets and with several seeds.
 #
 # ## Keep it
