@@ -26,7 +26,7 @@ from bayesmeta.fields import LearnedFrom
 from bayesmeta.gp import GaussianProcess, with_noise
 from bayesmeta.linalg import cholesky, log_det
 from bayesmeta.optimise import maximise
-from bayesmeta.past_functions import PastFunctions, SharedInputs, matern52
+from bayesmeta.past_functions import PastFunctions, matern52
 from bayesmeta.validation import require_columns, require_enough_tasks
 
 __all__ = ["pretrain"]
@@ -72,7 +72,7 @@ def pretrain(start: GaussianProcess, tasks: Data, *, generator: Generator | None
     points = _choose_points(tasks, kernel, generator)
     weights = _past_weights(_some_rows(tasks, MAX_PAST_ROWS, generator), kernel, points)
     learned = _fit_strength(kernel, some, own, points, weights)
-    past = _summarise(points, kernel.lengthscale, weights, tasks)
+    past = _summarise(points, kernel.lengthscale, weights)
     learned = replace(learned, past=past, learned_from=LearnedFrom.counts(tasks.count))
     return _in_units_of_y(learned, unit, origin).to(like)
 
@@ -205,22 +205,14 @@ def _fit_strength(
     return strength(maximise(objective, nothing, limit=nothing + LIMIT, tolerance=TOLERANCE))
 
 
-def _summarise(points: Tensor, lengthscale: Tensor, weights: Tensor, tasks: Data) -> PastFunctions:
+def _summarise(points: Tensor, lengthscale: Tensor, weights: Tensor) -> PastFunctions:
     """The mean of the past functions, and the principal directions of their values on `points`."""
     mean = weights.mean(-1)
     spread = math.sqrt(max(weights.shape[1] - 1, 1))
     centred = (weights - mean[:, None]) / spread
     values = matern52(points, points, lengthscale) @ centred
     rotation = torch.linalg.svd(values, full_matrices=False).Vh[:MAX_DIRECTIONS].mT
-    past = PastFunctions(points, lengthscale, mean, centred @ rotation, spread * rotation.mT)
-    if not _share_inputs(tasks):
-        return past
-    x = tasks.x[0]
-    missed = tasks.y.mT - matern52(x, points, lengthscale) @ weights
-    missed = missed - missed.mean(0)  # which is a task's level
-    of_mean = missed.mean(-1, keepdim=True)
-    of_directions = (missed - of_mean) / spread @ rotation
-    return replace(past, shared=SharedInputs.sort(x, torch.cat([of_mean, of_directions], -1)))
+    return PastFunctions(points, lengthscale, mean, centred @ rotation, spread * rotation.mT)
 
 
 def _in_units_of_y(learned: GaussianProcess, unit: Tensor, origin: Tensor) -> GaussianProcess:
@@ -232,13 +224,8 @@ def _in_units_of_y(learned: GaussianProcess, unit: Tensor, origin: Tensor) -> Ga
         noise_var=unit.square() * learned.noise_var,
         constant=origin + unit * learned.constant,
         constant_var=unit.square() * learned.constant_var,
-        past=past and _scaled(past, unit),
+        past=past and replace(past, mean=unit * past.mean, directions=unit * past.directions),
     )
-
-
-def _scaled(past: PastFunctions, unit: Tensor) -> PastFunctions:
-    shared = past.shared and replace(past.shared, corrections=unit * past.shared.corrections)
-    return replace(past, mean=unit * past.mean, directions=unit * past.directions, shared=shared)
 
 
 def _log_density(cov: Tensor, centred: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ matrix products however many tasks there were.
 """
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
@@ -15,38 +15,7 @@ from torch import Tensor
 
 from bayesmeta.fields import TensorFields
 
-__all__ = ["PastFunctions", "SharedInputs", "matern52"]
-
-SAME = 1e-9  # inputs that differ by no more are the same
-
-
-@dataclass(frozen=True, eq=False)
-class SharedInputs(TensorFields):
-    """What past tasks showed at the inputs that all were evaluated on, less what smooth functions say there.
-
-    A smooth function of few points misses part of what a table holds; where tables share their inputs nothing need be
-    missed. Elsewhere the correction is zero.
-
-    Args:
-        inputs: in the order of `_key`, as `sort` gives them.
-        corrections: of the mean, and of each direction.
-    """
-
-    inputs: Float[Tensor, "n d"]
-    corrections: Float[Tensor, "n columns"]
-
-    @classmethod
-    def sort(cls, inputs: Tensor, corrections: Tensor) -> "SharedInputs":
-        """From inputs in any order."""
-        order = _key(inputs).argsort()
-        return cls(inputs[order], corrections[order])
-
-    def __call__(self, x: Float[Tensor, "*batch n d"]) -> Float[Tensor, "*batch n columns"]:
-        """The correction at each row of x."""
-        inputs = self.inputs.detach()
-        at = torch.searchsorted(_key(inputs), _key(x.detach()).contiguous() - SAME).clamp(max=len(inputs) - 1)
-        is_shared = ((x.detach() - inputs[at]).abs() < SAME).all(-1)
-        return torch.where(is_shared[..., None], self.corrections[at], 0.0)
+__all__ = ["PastFunctions", "matern52"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +29,6 @@ class PastFunctions(TensorFields):
         directions: weights of the directions in which past functions differ, one column each.
         loadings: of each past task on the directions, so that `mean + directions @ loadings` are weights of the past
             functions themselves (of their leading parts, where there were more tasks than directions); None if unknown.
-        shared: where all past tasks were evaluated on the same inputs, what they showed there; None elsewhere.
     """
 
     points: Float[Tensor, "points d"]
@@ -68,16 +36,11 @@ class PastFunctions(TensorFields):
     mean: Float[Tensor, " points"]
     directions: Float[Tensor, "points r"]
     loadings: Float[Tensor, "r tasks"] | None = None
-    shared: SharedInputs | None = None
 
     def __call__(self, x: Float[Tensor, "*batch n d"]) -> tuple[Tensor, Tensor]:
         """The mean m(x) `(*batch, n)` and all directions at x `(*batch, n, r)`, from one kernel matrix."""
         kernel = matern52(x, self.points, self.lengthscale)
-        mean, directions = (kernel @ self.mean[:, None])[..., 0], kernel @ self.directions
-        if self.shared is None:
-            return mean, directions
-        correction = self.shared(x)
-        return mean + correction[..., 0], directions + correction[..., 1:]
+        return (kernel @ self.mean[:, None])[..., 0], kernel @ self.directions
 
     def each(self, x: Float[Tensor, "*batch n d"]) -> Float[Tensor, "*batch n tasks"]:
         """The function of each past task.
@@ -105,17 +68,7 @@ class PastFunctions(TensorFields):
         shrink = math.sqrt((num_tasks - 1) / num_tasks)
         directions = torch.cat([self.mean[:, None], shrink * self.directions], -1)
         loadings = torch.cat([torch.ones_like(self.loadings[:1]), self.loadings / shrink])
-        shared = self.shared
-        if shared is not None:
-            of_mean, of_directions = shared.corrections[:, :1], shared.corrections[:, 1:]
-            shared = replace(shared, corrections=torch.cat([of_mean, of_mean, shrink * of_directions], -1))
-        return PastFunctions(self.points, self.lengthscale, self.mean, directions, loadings, shared)
-
-
-def _key(x: Tensor) -> Tensor:
-    """One number per row by which rows can be found: no two inputs that anyone would choose have the same."""
-    weights = torch.arange(1, x.shape[-1] + 1, dtype=x.dtype, device=x.device).sqrt().cos()
-    return (x * weights).sum(-1)
+        return PastFunctions(self.points, self.lengthscale, self.mean, directions, loadings)
 
 
 def matern52(a: Float[Tensor, "*#batch n d"], b: Float[Tensor, "*#batch m d"], lengthscale: Tensor) -> Tensor:

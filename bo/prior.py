@@ -76,17 +76,11 @@ class TuningPrior(TensorFields):
             )
         ranked = Data(tasks.x.double(), scores, tasks.mask)[varies]
         learned = GaussianProcess.initial(ranked).fit(ranked)
+        best = scores.masked_fill(~tasks.mask, -torch.inf).argmax(-1)
+        starts = tasks.x.double()[torch.arange(len(best)), best][varies].unique(dim=0)[:MAX_STARTS]
         functions = transfer_hypotheses(learned)
         num_trusting = len(functions.log_weights) - NUM_DOUBTING
-        return cls(
-            space,
-            direction,
-            functions,
-            num_trusting,
-            learned.past,
-            _starts(ranked, learned),
-            learned_from=learned.learned_from,
-        )
+        return cls(space, direction, functions, num_trusting, learned.past, starts, learned_from=learned.learned_from)
 
     @classmethod
     def from_studies(cls, studies: Iterable["Study"]) -> "TuningPrior":
@@ -147,15 +141,3 @@ class TuningPrior(TensorFields):
         columns = {f"x{i}": column.numpy() for i, column in enumerate(x.mT)}
         encoded = nw.from_dict({task: frame[task], target: frame[target], **columns}, backend="polars")
         return cls.fit(space, read_tasks(encoded, task=task, target=target, inputs=list(columns)).data, direction)
-
-
-def _starts(tasks: Data, learned: GaussianProcess) -> Tensor:
-    """The best configuration of each past task, and, where tasks share theirs, those that were good on average."""
-    best = tasks.y.masked_fill(~tasks.mask, -torch.inf).argmax(-1)
-    starts = tasks.x[torch.arange(len(best)), best].unique(dim=0)[:MAX_STARTS]
-    past = learned.past
-    if past is None or past.shared is None:
-        return starts
-    inputs = past.shared.inputs
-    good = past(inputs)[0].topk(min(MAX_STARTS, len(inputs))).indices
-    return torch.cat([starts, inputs[good]]).unique(dim=0)
