@@ -7,7 +7,8 @@ misleads in the one region that matters, its evidence elsewhere holds it there. 
   raises the mean over past tasks of the best so far the most. A task's first rows say little about what applies.
 - `mixture`: while there are few rows, the expected improvement under all hypotheses.
 - `past` and `plain` alternate from then on: the expected improvement under the hypotheses that trust the past, and that
-  of a Gaussian process which never saw it. Where evidence is against the past, `plain` takes both turns.
+  of a Gaussian process which never saw it. Late in a study three turns of four are `plain`, and all of them where
+  evidence is against the past.
 - `explore`: a turn of `plain` is spent on a space-filling point where the last trials gained nothing and fewer than
   five points were chosen without the past, which is what any plain Gaussian process starts from.
 
@@ -31,6 +32,7 @@ __all__ = ["suggest"]
 
 NUM_LIST = 2
 MIN_ROWS = 6  # before a plain Gaussian process has a turn
+LATE = 22  # suggestions, from which it has three turns of four: what the past knows was tried by then
 NUM_EXPLORED, MIN_STALLED, PATIENCE = 5, 4, 2  # points without the past; rows, and trials without a gain, before one
 MAX_ROWS, MAX_PLAIN_ROWS = 64, 400  # that hypotheses, and a plain Gaussian process, are conditioned on
 MASS, MAX_HYPOTHESES = 0.95, 8  # of those that trust the past, kept for the search
@@ -74,7 +76,7 @@ def _next_turn(prior: TuningPrior, better: Tensor, num_pending: int, turns: Sequ
         return "mixture"
     if prior.past is not None and (own < NUM_LIST or not n):
         return "list"
-    is_plain = (own - NUM_LIST) % 2 == 1
+    is_plain = (own - NUM_LIST) % (2 if own < LATE else 4) != 0
     explored = n + num_pending - own + turns.count("explore")
     stalled = n >= MIN_STALLED and bool(better[:-PATIENCE].max() >= better.max())
     if is_plain and stalled and explored < NUM_EXPLORED:
