@@ -15,9 +15,11 @@ from bayesmeta.gp import GaussianProcess
 from bayesmeta.transfer import NUM_DOUBTING, transfer_hypotheses
 from bo.scores import finite_values, normal_scores
 from bo.space import SearchSpace
+from bo.storage import studies_of
 
 if TYPE_CHECKING:
     from optuna import Study
+    from optuna.storages import BaseStorage
 
 __all__ = ["TuningPrior"]
 
@@ -51,8 +53,7 @@ class TuningPrior(TensorFields):
     learned_from: LearnedFrom | None = None
 
     def __post_init__(self) -> None:
-        if self.direction not in ("minimize", "maximize"):
-            raise ValueError(f'direction must be "minimize" or "maximize"; got {self.direction!r}')
+        _require_direction(self.direction)
 
     @classmethod
     def fit(cls, space: SearchSpace, tasks: Data, direction: str) -> "TuningPrior":
@@ -64,8 +65,9 @@ class TuningPrior(TensorFields):
             direction: of the objective.
 
         Raises:
-            ValueError: fewer than two tasks have targets that vary.
+            ValueError: fewer than two tasks have targets that vary, or `direction` is none.
         """
+        _require_direction(direction)
         sign = 1.0 if direction == "maximize" else -1.0
         scores = normal_scores(sign * tasks.y, tasks.mask)
         varies = (scores != 0).any(-1)
@@ -83,15 +85,20 @@ class TuningPrior(TensorFields):
         return cls(space, direction, functions, num_trusting, learned.past, starts, learned_from=learned.learned_from)
 
     @classmethod
-    def from_studies(cls, studies: Iterable["Study"]) -> "TuningPrior":
+    def from_studies(cls, studies: "Iterable[Study] | BaseStorage | str") -> "TuningPrior":
         """Learn from finished Optuna studies: each is a task, each completed trial a row.
 
+        Args:
+            studies: the studies, or a storage, or the URL of a database such as `sqlite:///studies.db`, of which all
+                studies are taken.
+
         Raises:
+            TypeError: `studies` are none.
             ValueError: a study has several objectives, directions differ, or fewer than two studies can be used.
         """
         from optuna.trial import TrialState
 
-        studies = list(studies)
+        studies = studies_of(studies)
         for study in studies:
             if len(study.directions) > 1:
                 raise ValueError(f"study {study.study_name!r} has {len(study.directions)} objectives; one is needed")
@@ -126,11 +133,15 @@ class TuningPrior(TensorFields):
             target: the column of the objective.
             direction: of the objective.
             space: the parameters; inferred from the remaining columns where it is None.
+
+        Raises:
+            ValueError: a column is missing, holds something else than it should, or fewer than two tasks vary.
         """
         from bayesmeta.frames import read_frame, read_tasks
 
+        _require_direction(direction)
         frame = read_frame(source)
-        for name in (task, target):
+        for name in (task, target, *(space.names if space else ())):
             if name not in frame.columns:
                 raise ValueError(f"column {name!r} does not exist: the columns are {', '.join(frame.columns)}")
         if not len(frame):
@@ -141,3 +152,8 @@ class TuningPrior(TensorFields):
         columns = {f"x{i}": column.numpy() for i, column in enumerate(x.mT)}
         encoded = nw.from_dict({task: frame[task], target: frame[target], **columns}, backend="polars")
         return cls.fit(space, read_tasks(encoded, task=task, target=target, inputs=list(columns)).data, direction)
+
+
+def _require_direction(direction: str) -> None:
+    if direction not in ("minimize", "maximize"):
+        raise ValueError(f'direction must be "minimize" or "maximize"; got {direction!r}')

@@ -21,7 +21,6 @@ from bo.history import TURN, History
 from bo.prior import TuningPrior
 from bo.question import Question
 from bo.space import SearchSpace
-from bo.storage import studies_of
 from bo.turns import suggest
 from bo.view import Configuration, View, applying_conditions, differences, shares, to_numbers
 
@@ -282,12 +281,9 @@ class MetaSampler(PointSampler):
     ) -> "MetaSampler":
         """Learn a prior from finished studies, each of them a task: see `TuningPrior.from_studies`.
 
-        Args:
-            studies: the studies, or a storage, or the URL of a database such as `sqlite:///studies.db`, of which all
-                studies are taken. A study that this sampler is to continue should not be among them.
-            independent_sampler: as for `MetaSampler`, and so `seed`.
+        A study that this sampler is to continue should not be among them.
         """
-        return cls(TuningPrior.from_studies(studies_of(studies)), independent_sampler=independent_sampler, seed=seed)
+        return cls(TuningPrior.from_studies(studies), independent_sampler=independent_sampler, seed=seed)
 
     @classmethod
     def from_table(

@@ -136,6 +136,16 @@ def test_values_outside_a_given_space_are_refused() -> None:
         TuningPrior.from_table(frame(), **COLUMNS, space=narrow)
 
 
+def test_a_given_space_must_have_its_columns() -> None:
+    with pytest.raises(ValueError, match="column 'rate' does not exist: the columns are task, drop"):
+        TuningPrior.from_table(frame().drop("rate"), **COLUMNS, space=SearchSpace(SPACE))
+
+
+def test_sources_of_studies_are_told_from_others() -> None:
+    with pytest.raises(TypeError, match="must be Optuna studies, a storage of them, or the URL"):
+        TuningPrior.from_studies(3)
+
+
 def empty_study(**options) -> optuna.Study:
     return optuna.create_study(**options)
 
