@@ -8,8 +8,8 @@ import torch
 from torch import Generator, Tensor
 
 from bayesmeta.random import seeded
+from bo.point_sampler import PointSampler
 from bo.question import Question
-from bo.sampler import PointSampler
 from bo.scratch_fit import fit_single_task_gp
 from bo.search import Value
 

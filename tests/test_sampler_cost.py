@@ -11,7 +11,7 @@ from optuna.distributions import FloatDistribution
 from torch import Tensor
 
 from bo import MetaSampler, SearchSpace
-from bo.sampler import Proposal
+from bo.point_sampler import Proposal
 from bo.scalars import Scalars
 from bo.view import View
 from tests.past import SPACE, learned, loss, random_params

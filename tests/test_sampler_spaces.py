@@ -8,10 +8,15 @@ from typing import Any
 
 import optuna
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.trial import TrialState
 
-from bo import MetaSampler, TuningPrior
+from bo import MetaSampler, SearchSpace, TuningPrior
 from tests.past import SPACE, learned, loss, objective
+from tests.test_sampler_optuna import Level
+from tests.test_space import kinds
 
 Space = dict[str, BaseDistribution]
 
@@ -139,6 +144,27 @@ def test_a_study_without_anything_in_common_is_left_to_the_other_sampler() -> No
         trial = study.ask(space)
         study.tell(trial, trial.params["a"])
     assert run(space, 12, lambda params: params["a"]) == [t.params for t in study.trials]
+
+
+# ---- whatever is asked for
+
+
+@pytest.mark.filterwarnings("ignore:study .* is not like the past:UserWarning")
+@settings(max_examples=25, deadline=None)
+@given(data=st.data())
+def test_whatever_a_study_asks_for_it_gets(data: st.DataObject) -> None:
+    """Any past, any study, parameters that differ from trial to trial, and trials that end in any way or do not."""
+    distribution = st.one_of(*kinds.values())
+    names = ("a", "b", "c")
+    known = SearchSpace({name: data.draw(distribution) for name in names})
+    study = optuna.create_study(sampler=MetaSampler(TuningPrior(known, "minimize", Level()), seed=0))
+    asked = {name: data.draw(distribution) for name in (*names, "d")}
+    for value in (1.0, None, math.inf, 0.0, 2.0):
+        trial = study.ask({name: asked[name] for name in data.draw(st.permutations(list(asked)))[:3]})
+        for name, found in trial.params.items():
+            assert asked[name]._contains(asked[name].to_internal_repr(found))
+        if data.draw(st.booleans()):
+            study.tell(trial, value, state=None if value is not None else TrialState.FAIL)
 
 
 # ---- what is said about it
