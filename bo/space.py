@@ -16,7 +16,7 @@ import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any
 
 import narwhals as nw
@@ -446,7 +446,12 @@ def _off_centre(ends: list[Any]) -> float:
 
 
 def _one_hot(choice: np.ndarray | np.intp, columns: slice) -> np.ndarray:
-    return np.eye(columns.stop - columns.start)[choice]
+    return _identity(columns.stop - columns.start)[choice]
+
+
+@cache
+def _identity(n: int) -> np.ndarray:
+    return np.eye(n)
 
 
 def _array(x: Tensor) -> np.ndarray:

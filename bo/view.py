@@ -122,6 +122,8 @@ class View:
 
     @cached_property
     def _is_known(self) -> bool:
+        if self.space is self.known:
+            return True
         return self.space.names == self.known.names and self.space == self.known
 
     @cached_property
