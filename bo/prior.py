@@ -1,7 +1,8 @@
 """What past tuning tasks taught, with all that a new study needs: the search space, the direction, the prior."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import compress
 from typing import TYPE_CHECKING, Any
 
 import narwhals as nw
@@ -41,6 +42,7 @@ class TuningPrior(TensorFields):
         scores: whether `functions` are over normal scores, where more is better (what `fit` learns), or over the
             objective in its own units.
         learned_from: past tasks and rows.
+        task_names: of the past tasks, in the order of `past`; None if unknown.
     """
 
     space: SearchSpace
@@ -51,23 +53,30 @@ class TuningPrior(TensorFields):
     starts: Float[Tensor, "starts d"] | None = None
     scores: bool = True
     learned_from: LearnedFrom | None = None
+    task_names: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         _require_direction(self.direction)
 
     @classmethod
-    def fit(cls, space: SearchSpace, tasks: Data, direction: str) -> "TuningPrior":
+    def fit(
+        cls, space: SearchSpace, tasks: Data, direction: str, *, task_names: Sequence[str] | None = None
+    ) -> "TuningPrior":
         """Learn from past tasks.
 
         Args:
             space: of all tasks.
             tasks: `x` encoded by `space`, `y` the objective in its own units; at least two tasks that vary.
             direction: of the objective.
+            task_names: what plots call the tasks.
 
         Raises:
-            ValueError: fewer than two tasks have targets that vary, or `direction` is none.
+            ValueError: fewer than two tasks have targets that vary, there are not as many names as tasks, or
+                `direction` is none.
         """
         _require_direction(direction)
+        if task_names is not None and len(task_names) != len(tasks.y):
+            raise ValueError(f"task_names must name {len(tasks.y)} tasks; got {len(task_names)}")
         sign = 1.0 if direction == "maximize" else -1.0
         scores = normal_scores(sign * tasks.y, tasks.mask)
         varies = (scores != 0).any(-1)
@@ -82,7 +91,18 @@ class TuningPrior(TensorFields):
         starts = tasks.x.double()[torch.arange(len(best)), best][varies].unique(dim=0)[:MAX_STARTS]
         functions = transfer_hypotheses(learned)
         num_trusting = len(functions.log_weights) - NUM_DOUBTING
-        return cls(space, direction, functions, num_trusting, learned.past, starts, learned_from=learned.learned_from)
+        # tasks that do not vary have taught nothing, and `past` lacks them
+        names = None if task_names is None else tuple(compress(task_names, varies.tolist()))
+        return cls(
+            space,
+            direction,
+            functions,
+            num_trusting,
+            learned.past,
+            starts,
+            learned_from=learned.learned_from,
+            task_names=names,
+        )
 
     @classmethod
     def from_studies(cls, studies: "Iterable[Study] | BaseStorage | str") -> "TuningPrior":
@@ -119,7 +139,7 @@ class TuningPrior(TensorFields):
         x = [space.to_unit(t.params for t in ts) for _, ts in used]
         y = [finite_values(t.value for t in ts if t.value is not None) for _, ts in used]
         tasks = Data.pad(list(zip(x, y, strict=True)))
-        return cls.fit(space, tasks, directions.pop())
+        return cls.fit(space, tasks, directions.pop(), task_names=[s.study_name for s, _ in used])
 
     @classmethod
     def from_table(
@@ -151,7 +171,8 @@ class TuningPrior(TensorFields):
         x = space.to_unit(frame.select(*space.names).iter_rows(named=True))
         columns = {f"x{i}": column.numpy() for i, column in enumerate(x.mT)}
         encoded = nw.from_dict({task: frame[task], target: frame[target], **columns}, backend="polars")
-        return cls.fit(space, read_tasks(encoded, task=task, target=target, inputs=list(columns)).data, direction)
+        tasks = read_tasks(encoded, task=task, target=target, inputs=list(columns))
+        return cls.fit(space, tasks.data, direction, task_names=[str(name) for name in tasks.tasks])
 
 
 def _require_direction(direction: str) -> None:

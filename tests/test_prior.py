@@ -80,6 +80,16 @@ def test_constant_tasks_are_ignored() -> None:
     assert same(TuningPrior.from_table(pl.concat([frame(), flat]), **COLUMNS, space=SearchSpace(SPACE)), learned())
 
 
+def test_tasks_keep_their_names() -> None:
+    assert learned().task_names == tuple(f"past {task}" for task in range(NUM_TASKS))
+    numbered = frame().with_columns(pl.col("task").str.tail(1).cast(int))
+    flat = frame().head(5).with_columns(task=pl.lit(-1), loss=pl.lit(1.0)).select(frame().columns)
+    prior = TuningPrior.from_table(pl.concat([numbered, flat], how="vertical_relaxed"), **COLUMNS)
+    assert prior.task_names == tuple(map(str, range(NUM_TASKS)))  # the flat one taught nothing
+    with pytest.raises(ValueError, match="task_names must name 2 tasks; got 1"):
+        TuningPrior.fit(prior.space, bm.Data.of(torch.ones(2, 3, 6), torch.ones(2, 3)), "minimize", task_names=["a"])
+
+
 def test_learning_twice_gives_the_same_prior() -> None:
     assert same(TuningPrior.from_studies(studies()), learned())
 
