@@ -94,11 +94,11 @@ class MetaSampler(PointSampler):
         self, study: "Study", trial: FrozenTrial, state: TrialState, values: Sequence[float] | None
     ) -> None:
         super().after_trial(study, trial, state, values)
-        if state != TrialState.FAIL:  # which may have ended before it asked for everything
+        if state == TrialState.COMPLETE:  # others may have ended before they asked for everything
             self._tell_differences(study, trial)
 
     def _tell_differences(self, study: "Study", trial: FrozenTrial) -> None:
-        """Once per study, when its first trial has shown what it asks for."""
+        """Once per study, when its first complete trial has shown what it asks for."""
         with self._lock:
             memory = self._memory(study)
             if memory.has_told_differences:

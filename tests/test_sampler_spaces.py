@@ -198,9 +198,10 @@ def test_each_study_is_told_of_once() -> None:
         study.tell(study.ask({"rate": SPACE["rate"]}), 0.0)
 
 
-def test_a_failed_trial_is_not_what_a_study_asks_for() -> None:
+@pytest.mark.parametrize("state", [TrialState.FAIL, TrialState.PRUNED])
+def test_a_trial_that_ended_early_is_not_what_a_study_asks_for(state: TrialState) -> None:
     study = optuna.create_study(sampler=MetaSampler(learned(), seed=0))
-    study.tell(study.ask({"rate": SPACE["rate"]}), state=optuna.trial.TrialState.FAIL)
+    study.tell(study.ask({"rate": SPACE["rate"]}), state=state)
     study.tell(study.ask(SPACE), 0.0)
 
 
