@@ -13,6 +13,7 @@ import scipy.stats
 import torch
 from torch import Tensor
 
+from bayesmeta.axes import ABOVE, GREY, finished, marks, new_axes
 from bayesmeta.calibration import EcdfCheck, pit_ecdf
 from bayesmeta.comparison import Comparison
 from bayesmeta.predictive_checks import TaskMean
@@ -30,11 +31,8 @@ __all__ = [
     "plot_scores",
 ]
 
-GREY = "0.5"
 BAND: dict[str, Any] = {"color": "0.5", "alpha": 0.2, "lw": 0}
 NAMED = 5  # tasks, at most
-# where rows leave no room for a legend
-ABOVE: dict[str, Any] = {"loc": "lower right", "bbox_to_anchor": (1.0, 1.0), "ncols": 2}
 
 
 def plot_sbc_ecdf(
@@ -57,7 +55,7 @@ def plot_sbc_ecdf(
     ecdf, inside = check.ecdf.reshape(-1, len(check.lower)), check.inside.reshape(-1)
     if labels is not None and len(labels) != len(ecdf):
         raise ValueError(f"labels must name {len(ecdf)} quantities; got {len(labels)}")
-    ax = _axes(ax)
+    ax = new_axes(ax)
     share = torch.linspace(0.0, 1.0, len(check.lower), dtype=torch.float64)
     zero = check.uniform if difference else torch.zeros_like(check.uniform)
     _band(ax, share, check, zero)
@@ -69,7 +67,7 @@ def plot_sbc_ecdf(
             ax.step(share, values - zero, where="post", lw=1, color="black", alpha=max(0.15, 0.8 / len(ecdf) ** 0.5))
     ax.set(xlabel="rank of the truth among draws (share)", ylabel=_ecdf_label(difference))
     ax.set_title(f"{int((~inside).sum())} of {len(inside)} outside the band", fontsize="medium")
-    return _finished(ax, show)
+    return finished(ax, show)
 
 
 def plot_pit(
@@ -92,15 +90,15 @@ def plot_pit(
         ValueError: no task has a row.
     """
     check = pit_ecdf(pit, level=level)
-    new_axes = ax is None
-    ax = _axes(ax)
+    is_new = ax is None
+    ax = new_axes(ax)
     at = check.uniform
     zero = at if difference else torch.zeros_like(at)
-    if new_axes or not ax.lines:  # the bands of several curves would hide each other
+    if is_new or not ax.lines:  # the bands of several curves would hide each other
         _band(ax, at, check, zero)
     ax.step(at, check.ecdf - zero, where="post", lw=1.5, label=label, color="black" if label is None else None)
     ax.set(xlabel="probability integral transform", ylabel=_ecdf_label(difference))
-    return _finished(ax, show)
+    return finished(ax, show)
 
 
 def plot_coverage(
@@ -122,7 +120,7 @@ def plot_coverage(
     """
     if not coverages:
         raise ValueError("coverages must hold at least one level; got none. Try {0.9: coverage(posterior, held_out)}")
-    ax = _axes(ax, width=4.2)
+    ax = new_axes(ax, width=4.2)
     nominal = sorted(coverages)
     if not ax.lines:
         ax.plot([0, 1], [0, 1], color=GREY, lw=1, ls="--")
@@ -131,10 +129,10 @@ def plot_coverage(
         [coverages[each].value for each in nominal],
         [_half_width(coverages[each], level) for each in nominal],
         label=f"{level:.0%} interval of the mean over tasks" if label is None else label,
-        **(_marks("black") if label is None else {"fmt": "o-", "mfc": "white", "lw": 1.5}),
+        **(marks("black") if label is None else {"fmt": "o-", "mfc": "white", "lw": 1.5}),
     )
     ax.set(xlabel="nominal coverage", ylabel="share of rows covered", xlim=(0, 1), ylim=(0, 1), aspect="equal")
-    return _finished(ax, show)
+    return finished(ax, show)
 
 
 def plot_p_values(
@@ -164,7 +162,7 @@ def plot_p_values(
         raise ValueError("p_values must hold at least one task; got none")
     if names is not None and len(names) != count:
         raise ValueError(f"names must name {count} tasks; got {len(names)}")
-    ax = _axes(ax)
+    ax = new_axes(ax)
     order = values.argsort().tolist()
     positions = np.arange(1, count + 1)
     expected = positions / (count + 1)
@@ -181,7 +179,7 @@ def plot_p_values(
         name = names[order[i]] if names is not None else str(order[i])
         ax.annotate(name, (expected[i], ordered[i]), xytext=(6, -3), textcoords="offset points", fontsize="small")
     ax.set(xscale="log", yscale="log", xlabel="p-value expected at this position", ylabel="p-value of the task")
-    return _finished(ax, show, loc="lower right")
+    return finished(ax, show, loc="lower right")
 
 
 def plot_comparison(
@@ -199,11 +197,11 @@ def plot_comparison(
 
     if not comparisons:
         raise ValueError("there is no prior to compare: give what compare returned")
-    ax = _axes(ax, height=1.2 + 0.7 * len(comparisons))
+    ax = new_axes(ax, height=1.2 + 0.7 * len(comparisons))
     rows = -np.arange(len(comparisons), dtype=float)
     scores = [each.score.value for each in comparisons]
     errors = [each.score.standard_error for each in comparisons]
-    ax.errorbar(scores, rows, xerr=errors, label="score", **_marks("black"))
+    ax.errorbar(scores, rows, xerr=errors, label="score", **marks("black"))
     if len(comparisons) > 1:
         pairs = [each.difference.standard_error for each in comparisons[1:]]
         ax.errorbar(scores[1:], rows[1:] + 0.3, xerr=pairs, label="difference from the best", fmt="^", color=GREY)
@@ -211,7 +209,7 @@ def plot_comparison(
     ax.set_yticks(rows, [each.name for each in comparisons])
     ax.xaxis.set_major_locator(MaxNLocator(5))  # log densities are long numbers
     ax.set(xlabel="log density of a task left out (nats), more is better", ylim=(rows[-1] - 0.5, 0.5))
-    return _finished(ax, show, **ABOVE)
+    return finished(ax, show, **ABOVE)
 
 
 def plot_code_length(
@@ -240,7 +238,7 @@ def plot_code_length(
         raise ValueError(f"relative_to must be one of {sorted(lengths)}; got {relative_to!r}")
     from matplotlib.ticker import MaxNLocator
 
-    ax = _axes(ax)
+    ax = new_axes(ax)
     base = 0.0 if relative_to is None else lengths[relative_to].double()
     for name, each in lengths.items():
         by_task = (each.double() - base).reshape(-1, each.shape[-1])
@@ -255,7 +253,7 @@ def plot_code_length(
     more = "code length (nats per task)" if relative_to is None else f"nats per task more than {relative_to}"
     ax.set(xlabel="rows of the task", ylabel=more)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    return _finished(ax, show)
+    return finished(ax, show)
 
 
 def plot_scores(
@@ -276,48 +274,23 @@ def plot_scores(
     """
     if not scores:
         raise ValueError("scores must hold at least one; got none")
-    ax = _axes(ax, height=1.2 + 0.7 * len(scores))
+    ax = new_axes(ax, height=1.2 + 0.7 * len(scores))
     rows = -np.arange(len(scores), dtype=float)
     for row, score in zip(rows, scores.values(), strict=True):
         each = score.by_task.double().cpu().flatten().numpy()
         ax.plot(each, np.full(len(each), row - 0.2), "|", color=GREY, alpha=0.5, ms=7)
     means = [score.value for score in scores.values()]
-    ax.errorbar(means, rows, xerr=[score.standard_error for score in scores.values()], label="mean", **_marks("black"))
+    ax.errorbar(means, rows, xerr=[score.standard_error for score in scores.values()], label="mean", **marks("black"))
     ax.plot([], [], "|", color=GREY, ms=7, label="task")
     ax.set_yticks(rows, list(scores))
     ax.set(xlabel=xlabel, ylim=(rows[-1] - 0.6, 0.5))
-    return _finished(ax, show, **ABOVE)
-
-
-def _axes(ax: "matplotlib.axes.Axes | None", *, width: float = 6.0, height: float = 4.0) -> "matplotlib.axes.Axes":
-    if ax is not None:
-        return ax
-    # a figure of pyplot's, as in ArviZ: a notebook shows it, and plt.show() finds it
-    import matplotlib.pyplot as plt
-
-    return plt.subplots(figsize=(width, height), layout="constrained")[1]
-
-
-def _finished(ax: "matplotlib.axes.Axes", show: bool, **legend: Any) -> "matplotlib.axes.Axes":
-    ax.spines[["top", "right"]].set_visible(False)
-    if ax.get_legend_handles_labels()[1]:
-        ax.legend(edgecolor="none", framealpha=0.7, fontsize="small", **legend)
-    if show:
-        import matplotlib.pyplot as plt
-
-        plt.show()
-    return ax
+    return finished(ax, show, **ABOVE)
 
 
 def _band(ax: "matplotlib.axes.Axes", at: Tensor, check: EcdfCheck, zero: Tensor) -> None:
     label = f"{check.level:.0%} of {check.num_values} uniform"
     ax.fill_between(at, check.lower - zero, check.upper - zero, step="post", label=label, **BAND)
     ax.step(at, check.uniform - zero, where="post", color=GREY, lw=1, ls="--")
-
-
-def _marks(color: str) -> dict[str, Any]:
-    """Open circles, as `arviz.plot_compare` has them."""
-    return {"fmt": "o", "color": color, "mfc": "white", "lw": 1.5}
 
 
 def _half_width(mean: TaskMean, level: float) -> float:
