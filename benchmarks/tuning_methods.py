@@ -16,7 +16,7 @@ from torch import Tensor
 
 from bayesmeta import Data
 from benchmarks.tuning_lists import mean_rank, zero_shot
-from bo import SearchSpace, TuningPrior
+from bo import SearchSpace, TuningPrior, fit_rgpe
 from bo.replay import METHODS, Method, Pool, learned, optuna_method
 from bo.scratch import NUM_INITIAL
 
@@ -39,6 +39,11 @@ def permuted(past: Sequence[Pool], space: SearchSpace) -> Method:
 def negated(past: Sequence[Pool], space: SearchSpace) -> Method:
     """The same, from a past that misleads: its targets are negated."""
     return _told(past, space, [-pool.y for pool in past])
+
+
+def rgpe(past: Sequence[Pool], space: SearchSpace) -> Method:
+    """Gaussian processes of past tasks, weighted by how well they rank what the new task has shown."""
+    return learned(fit_rgpe(space, _tasks(past), "maximize"))
 
 
 class PoolGPSampler(GPSampler):
@@ -70,13 +75,18 @@ LEARNED: dict[str, Learn] = {
     "negated": negated,
     "zero_shot": zero_shot,
     "mean_rank": mean_rank,
+    "rgpe": rgpe,
 }
 BASELINES: dict[str, Method] = {**METHODS, "gpsampler": gpsampler}
 # without given rows these choose the same for every seed, and are run once
-DRAW_NOTHING = frozenset({"default", "permuted", "negated", "zero_shot", "mean_rank"})
+DRAW_NOTHING = frozenset({"default", "permuted", "negated", "zero_shot", "mean_rank", "rgpe"})
 ORDER = (*LEARNED, *BASELINES)
 
 
 def _told(past: Sequence[Pool], space: SearchSpace, targets: Sequence[Tensor]) -> Method:
     tasks = Data.pad([(pool.x, y) for pool, y in zip(past, targets, strict=True)])
     return learned(TuningPrior.fit(space, tasks, "maximize"))
+
+
+def _tasks(past: Sequence[Pool]) -> Data:
+    return Data.pad([(pool.x, pool.y) for pool in past])

@@ -7,18 +7,23 @@ from bayesmeta.lazy import lazily
 __all__ = [
     "MetaSampler",
     "MixtureLogExpectedImprovement",
+    "RankingWeightedEnsemble",
     "SearchSpace",
     "Surrogate",
     "TuningPrior",
     "expected_improvement",
+    "fit_family",
+    "fit_rgpe",
     "normal_scores",
     "thompson_points",
 ]
 
 if TYPE_CHECKING:
     from bo.acquisition import expected_improvement
+    from bo.families import fit_family
     from bo.mixture_acquisition import MixtureLogExpectedImprovement
     from bo.prior import TuningPrior
+    from bo.rgpe import RankingWeightedEnsemble, fit_rgpe
     from bo.sampler import MetaSampler
     from bo.scores import normal_scores
     from bo.space import SearchSpace
@@ -30,10 +35,13 @@ else:
         {
             "MetaSampler": "sampler",
             "MixtureLogExpectedImprovement": "mixture_acquisition",
+            "RankingWeightedEnsemble": "rgpe",
             "SearchSpace": "space",
             "Surrogate": "surrogate",
             "TuningPrior": "prior",
             "expected_improvement": "acquisition",
+            "fit_family": "families",
+            "fit_rgpe": "rgpe",
             "normal_scores": "scores",
             "thompson_points": "thompson",
         },

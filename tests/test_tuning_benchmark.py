@@ -188,7 +188,7 @@ def test_learned_methods_are_told_of_the_past_alone(tmp_path: Path, monkeypatch:
 
 
 @pytest.mark.parametrize("layout", ["own rows", "shared"])
-@pytest.mark.parametrize("name", ["default", "zero_shot", "mean_rank", "gpsampler"])
+@pytest.mark.parametrize("name", ["default", "zero_shot", "mean_rank", "rgpe", "gpsampler"])
 def test_values_that_were_not_chosen_are_not_used(tmp_path: Path, layout: str, name: str) -> None:
     """With all values hidden but those given and chosen, the choices are the same."""
     pools = load(write(tmp_path, layout), "toy")

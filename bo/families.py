@@ -1,0 +1,67 @@
+"""Any family that can be learned from tasks as a prior for tuning, where `TuningPrior.fit` learns one of its own.
+
+    prior = fit_family(space, tasks, "maximize", lambda scores: LearnedFeatures.initial(scores).fit(scores))
+
+Every suggestion is then the expected improvement under what was learned, without turns: right for comparing families,
+and without the guard that `TuningPrior.fit` has against a past that misleads.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from bayesmeta.data import Data
+from bayesmeta.fields import LearnedFrom
+from bo.prior import MAX_STARTS, TuningPrior
+from bo.scores import normal_scores
+from bo.space import SearchSpace
+
+__all__ = ["fit_family", "starts_of", "varying_tasks"]
+
+
+def fit_family(space: SearchSpace, tasks: Data, direction: str, learn: Callable[[Data], Any]) -> TuningPrior:
+    """A prior over normal scores by any family with `condition` and `marginal`.
+
+    Args:
+        space: of all tasks.
+        tasks: `x` encoded by `space`, `y` the objective in its own units.
+        direction: of the objective.
+        learn: from tasks whose targets are normal scores, more being better, to the family's prior.
+
+    Raises:
+        ValueError: no task has a target that varies, or `direction` is none.
+    """
+    raw = varying_tasks(tasks, direction)
+    scores = replace(raw, y=normal_scores(raw.y, raw.mask))
+    functions = learn(scores)
+    return TuningPrior(
+        space, direction, functions, starts=starts_of(scores), learned_from=LearnedFrom.counts(scores.count)
+    )
+
+
+def varying_tasks(tasks: Data, direction: str) -> Data:
+    """Those whose target varies, in float64, signed so that more is better.
+
+    Raises:
+        ValueError: there is none, or `direction` is none.
+    """
+    if direction not in ("minimize", "maximize"):
+        raise ValueError(f'direction must be "minimize" or "maximize"; got {direction!r}')
+    y = tasks.y.double() if direction == "maximize" else -tasks.y.double()
+    greatest, least = (sign * (sign * y).masked_fill(~tasks.mask, -torch.inf).amax(-1) for sign in (1.0, -1.0))
+    varies = greatest > least
+    if not bool(varies.any()):
+        raise ValueError(
+            f"a prior needs a task whose target varies; got none of {len(varies)}. Check the target column"
+        )
+    return Data(tasks.x.double(), y, tasks.mask)[varies]
+
+
+def starts_of(tasks: Data) -> Float[Tensor, "starts d"]:
+    """Where each task was best, `y` being such that more is better."""
+    best = tasks.y.masked_fill(~tasks.mask, -torch.inf).argmax(-1)
+    return tasks.x[torch.arange(len(best)), best].unique(dim=0)[:MAX_STARTS]
