@@ -25,7 +25,7 @@ from torch import Tensor
 from bayesmeta.gp import GaussianProcess
 from bayesmeta.hierarchy import Mixture
 
-__all__ = ["NUM_DOUBTING", "transfer_hypotheses", "trust", "trusting"]
+__all__ = ["NUM_DOUBTING", "likeness", "transfer_hypotheses", "trust", "trusting"]
 
 # Prior weights and grids, fixed in advance; their exact values matter little (docs/design.md).
 AS_A_WHOLE, IN_PART = 0.5, 0.3  # prior probabilities; the rest is for hypotheses that doubt the past
@@ -112,6 +112,20 @@ def trust(hypotheses: Mixture) -> dict[str, Tensor]:
     num_past = hypotheses.log_weights.shape[-1] - NUM_DOUBTING
     past, kernel, nothing = hypotheses.weights.split([num_past, 1, len(LENGTHSCALES)], -1)
     return {"past": past.sum(-1), "kernel": kernel.sum(-1), "nothing": nothing.sum(-1)}
+
+
+def likeness(hypotheses: Mixture) -> Float[Tensor, " tasks"]:
+    """Posterior probabilities that the new task is like each past one; zero for those that others stand for.
+
+    What they lack of `trust(hypotheses)["past"]` is the probability that the past applies as a whole.
+    """
+    num_whole = len(DIRECTION_FACTORS) * len(RESIDUALS)
+    processes = hypotheses.components.components
+    # each is the loading of its task as it stands, so that equality finds the task
+    loadings = processes.past_loading[num_whole:-NUM_DOUBTING, 0]
+    task = (loadings[:, None] == processes.past.loadings.mT).all(-1).int().argmax(-1)
+    found = torch.zeros_like(processes.past.loadings[0])
+    return found.index_add(0, task, hypotheses.weights[num_whole:-NUM_DOUBTING])
 
 
 def _representatives(functions: Float[Tensor, "tasks points"]) -> tuple[Tensor, Tensor]:

@@ -15,13 +15,21 @@ __all__ = [
     "fit_family",
     "fit_rgpe",
     "normal_scores",
+    "parameter_importance",
+    "plot_importance",
+    "plot_prior_surface",
+    "plot_resemblance",
+    "resemblance",
     "thompson_points",
 ]
 
 if TYPE_CHECKING:
     from bo.acquisition import expected_improvement
+    from bo.alike import resemblance
     from bo.families import fit_family
+    from bo.importance import parameter_importance
     from bo.mixture_acquisition import MixtureLogExpectedImprovement
+    from bo.plots import plot_importance, plot_prior_surface, plot_resemblance
     from bo.prior import TuningPrior
     from bo.rgpe import RankingWeightedEnsemble, fit_rgpe
     from bo.sampler import MetaSampler
@@ -43,6 +51,11 @@ else:
             "fit_family": "families",
             "fit_rgpe": "rgpe",
             "normal_scores": "scores",
+            "parameter_importance": "importance",
+            "plot_importance": "plots",
+            "plot_prior_surface": "plots",
+            "plot_resemblance": "plots",
+            "resemblance": "alike",
             "thompson_points": "thompson",
         },
     )

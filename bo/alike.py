@@ -1,0 +1,80 @@
+"""Which past tasks a running study is like, by the evidence of its trials so far."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from jaxtyping import Float
+from torch import Tensor
+
+from bayesmeta.data import Data
+from bayesmeta.hierarchy import Mixture
+from bayesmeta.transfer import likeness, trust
+from bo.history import History
+from bo.plain import some_rows
+from bo.prior import TuningPrior
+from bo.scores import normal_scores
+from bo.turns import MAX_ROWS
+
+if TYPE_CHECKING:
+    from optuna import Study
+
+__all__ = ["Resemblance", "resemblance", "study_rows"]
+
+
+@dataclass(frozen=True, eq=False)
+class Resemblance:
+    """Probabilities of what applies to a study; all of them together add up to one.
+
+    Args:
+        tasks: that it is like one past task, in the order of `prior.past`; zero for those that another one, close to
+            them, stands for.
+        whole: that the past applies as a whole, by the mean of past functions and the directions in which they differ.
+        kernel: that only their smoothness does.
+        nothing: that nothing does.
+    """
+
+    tasks: Float[Tensor, " tasks"]
+    whole: float
+    kernel: float
+    nothing: float
+
+
+def resemblance(prior: TuningPrior, rows: Data) -> Resemblance:
+    """What applies to a study after its rows, as `MetaSampler` weighs it.
+
+    Args:
+        prior: learned from past tasks.
+        rows: what was evaluated, as points of `prior.space`, `y` being the objective in its own units; see
+            `study_rows`. None at all gives the probabilities before the first trial.
+
+    Raises:
+        ValueError: the prior does not weigh how far the past applies.
+    """
+    if prior.num_trusting is None or not isinstance(prior.functions, Mixture):
+        raise ValueError(
+            "this prior does not weigh how far the past applies to a study; learn one with TuningPrior.from_studies"
+        )
+    better = rows.y if prior.direction == "maximize" else -rows.y
+    scores, kept = normal_scores(better, rows.mask), some_rows(better, MAX_ROWS)
+    functions = prior.functions.condition(Data.of(rows.x[kept], scores[kept])) if len(kept) else prior.functions
+    tasks, shares = likeness(functions), trust(functions)
+    whole = shares["past"] - tasks.sum()
+    return Resemblance(tasks, float(whole), float(shares["kernel"]), float(shares["nothing"]))
+
+
+def study_rows(prior: TuningPrior, study: "Study") -> Data:
+    """What the trials of a study say, as points of `prior.space`: see `bo.history`.
+
+    Raises:
+        ValueError: the study has several objectives, or another direction than the prior.
+    """
+    directions = [direction.name.lower() for direction in study.directions]
+    if directions != [prior.direction]:
+        raise ValueError(
+            f"this prior was learned to {prior.direction}, and study {study.study_name!r} is to "
+            f"{' and '.join(directions)}"
+        )
+    history = History(prior.space)
+    history.read(study.get_trials(deepcopy=False))
+    numbers, y = history.evaluated(maximize=prior.direction == "maximize")
+    return Data.of(prior.space.encode(numbers), y)
