@@ -1,4 +1,4 @@
-"""The command `bayesmeta`: learn a prior from past tasks, look at one, see what a prior is good for.
+"""The command `bayesmeta`: learn a prior from past tasks, look at one, plot what it believes, see what it is good for.
 
 Whatever takes long to import is imported inside the commands, so that `--help` answers at once.
 """
@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from optuna import Study
     from rich.console import Console
     from rich.table import Table
 
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
 __all__ = ["app", "main"]
 
 WIDTH = 100  # of tables where there is no terminal to ask
+DPI = 150  # of plots
+NUM_NAMED = 5  # studies in a message
 NUM_FIRST, NUM_CANDIDATES = 3, 1024  # configurations that `show` lists, and from among how many
 
 app = typer.Typer(
@@ -60,7 +64,7 @@ def fit(
     ] = None,
 ) -> None:
     """Learn a prior for tuning from past tasks."""
-    learn: Callable[[], TuningPrior]
+    learn: Callable[[Any], TuningPrior]
     if "://" in source:
         given = {"--task": task, "--target": target, "--direction": direction, "--params": params}
         for name in (name for name, value in given.items() if value):
@@ -74,8 +78,7 @@ def fit(
         from bayesmeta.io import require_place, save
 
         require_place(out)  # before the work rather than after it
-        status.update(f"learning a prior from {source}")
-        prior = learn()
+        prior = learn(status)
         save(prior, out)
     learned_from = prior.learned_from
     if learned_from:
@@ -109,6 +112,44 @@ def show(path: Prior) -> None:
 
 
 @app.command()
+def plot(
+    path: Prior,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the plots, PNG files; made if need be.")],
+    storage: Annotated[
+        str | None, typer.Option(help="URL of the Optuna storage of a running study, such as sqlite:///studies.db.")
+    ] = None,
+    study: Annotated[str | None, typer.Option(help="Name of that study: which past tasks is it like?")] = None,
+) -> None:
+    """Plot what a prior for tuning believes.
+
+    surface.png is what it expects of the two parameters that matter most, importance.png how much each parameter
+    matters in past tasks, and, for a study, resemblance.png which past tasks that is like so far.
+    """
+    if (storage is None) != (study is None):
+        raise typer.BadParameter("--storage and --study go together")
+    with _spinner("starting") as status:
+        from bayesmeta.io import load, write_whole
+        from bo.plots import plot_importance, plot_prior_surface, plot_resemblance
+        from bo.prior import TuningPrior
+
+        status.update("reading")
+        prior = load(path)
+        if not isinstance(prior, TuningPrior):
+            raise ValueError(f"only priors for tuning can be plotted; {path} holds a {type(prior).__name__}")
+        draw = {"surface.png": partial(plot_prior_surface, prior), "importance.png": partial(plot_importance, prior)}
+        if storage and study:
+            draw["resemblance.png"] = partial(plot_resemblance, prior, _study(storage, study))
+        pictures = {}  # all of them, before the first is written
+        for name, each in draw.items():
+            status.update(f"drawing {name}")
+            pictures[name] = _png(each)
+        out.mkdir(parents=True, exist_ok=True)
+        for name, picture in pictures.items():
+            write_whole(out / name, picture)
+            typer.echo(f"wrote {out / name}")
+
+
+@app.command()
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for demo.json, demo.png and the prior; made if need be.")],
     budget: Annotated[
@@ -122,21 +163,53 @@ def demo(
     run(out, Budget.named(budget), _console(), jobs=jobs)
 
 
-def _from_storage(url: str) -> "TuningPrior":
+def _from_storage(url: str, status: Any) -> "TuningPrior":
     from bo.prior import TuningPrior
     from bo.storage import load_studies
 
-    return TuningPrior.from_studies(load_studies(url))
+    status.update("looking for studies")
+    studies = load_studies(url)
+    for number, study in enumerate(studies, 1):
+        status.update(f"reading study {number} of {len(studies)}")
+        study.get_trials(deepcopy=False)  # the longest part; Optuna keeps what has been read
+    status.update(f"learning a prior from {len(studies)} studies")
+    return TuningPrior.from_studies(studies)
 
 
-def _from_table(source: str, task: str, target: str, direction: str, params: str | None) -> "TuningPrior":
+def _from_table(source: str, task: str, target: str, direction: str, params: str | None, status: Any) -> "TuningPrior":
     from bayesmeta.frames import read_frame
     from bo.prior import TuningPrior
     from bo.space import SearchSpace
 
+    status.update(f"reading {source}")
     frame = read_frame(source).to_native()
+    status.update(f"learning a prior from {len(frame)} rows")
     space = SearchSpace.infer(frame, [name.strip() for name in params.split(",")]) if params else None
     return TuningPrior.from_table(frame, task=task, target=target, direction=direction, space=space)
+
+
+def _study(url: str, name: str) -> "Study":
+    from bo.storage import load_studies
+
+    studies = {study.study_name: study for study in load_studies(url)}
+    if name not in studies:
+        known = ", ".join(map(repr, list(studies)[:NUM_NAMED])) or "none"
+        more = f" and {len(studies) - NUM_NAMED} more" if len(studies) > NUM_NAMED else ""
+        raise ValueError(f"the storage has no study {name!r}; its studies are {known}{more}")
+    return studies[name]
+
+
+def _png(draw: Callable[..., "Axes"]) -> bytes:
+    """What is drawn, by a figure that needs no screen."""
+    from io import BytesIO
+
+    import matplotlib
+
+    matplotlib.use("Agg")
+    figure: Any = draw().figure
+    drawn = BytesIO()
+    figure.savefig(drawn, format="png", dpi=DPI)
+    return drawn.getvalue()
 
 
 def _expectations(prior: "TuningPrior") -> "Table":

@@ -28,7 +28,8 @@ NUM_OTHERS = 64  # points of the other parameters, the same for each cell
 CHUNK = 4096  # points at once: each of them meets every hypothesis
 MAX_PARAMS, MAX_TASKS = 20, 8  # that have a row of their own
 MAX_LETTERS = 24  # of a name
-FLAT = 20  # letters of all choices side by side
+FLAT = 40  # letters of all choices side by side, which are turned if there are more
+MANY_DECADES = 3
 
 
 def plot_prior_surface(
@@ -40,7 +41,8 @@ def plot_prior_surface(
 ) -> "matplotlib.axes.Axes":
     """What a prior expects of two parameters, or of one, before a study has trials; a mean over all the others.
 
-    Where a condition rules one of the two out the surface has a gap.
+    Of normal scores more is better, whatever the direction, and 0 is the median of past trials. Where a condition rules
+    one of the two out the surface has a gap.
 
     Args:
         params: names of one or two parameters; the two that matter most by default.
@@ -55,7 +57,7 @@ def plot_prior_surface(
         raise ValueError(f"params must be one or two of {', '.join(space.is_category)}; got {names}")
     grids = [_grid(space, name) for name in names]
     expected = _expected(prior, names, grids)
-    what = "expected normal score, more is better" if prior.scores else f"expected objective, to {prior.direction}"
+    what = "expected normal score" if prior.scores else f"expected objective, to {prior.direction}"
     ax = new_axes(ax, width=6.4)
     if len(names) == 1:
         ax.plot(grids[0], expected, "o" if space.is_category[names[0]] else "-", color="black", lw=1.5)
@@ -177,19 +179,24 @@ def _edges(space: SearchSpace, name: str, grid: Tensor) -> Tensor:
 
 
 def _scale_axis(ax: "matplotlib.axes.Axes", which: str, space: SearchSpace, name: str) -> None:
-    from matplotlib.ticker import MaxNLocator
+    from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
     dist: Any = space.distributions[name]
     axis: matplotlib.axis.Axis = getattr(ax, f"{which}axis")
+    is_whole = isinstance(dist, IntDistribution)
     axis.set_label_text(_short(name))
     if space.is_category[name]:
-        labels = [_short(str(choice)) for choice in dist.choices]
+        labels = [_short(str(choice), MAX_LETTERS // 2) for choice in dist.choices]
         axis.set_ticks(range(len(labels)), labels)
         if which == "x" and sum(map(len, labels)) > FLAT:
-            ax.tick_params("x", rotation=45)
+            ax.tick_params("x", rotation=30)
     elif dist.log:
         (ax.set_xscale if which == "x" else ax.set_yscale)("log")
-    elif isinstance(dist, IntDistribution):
+        if is_whole:  # 50 rather than 5 x 10^1
+            axis.set_major_locator(LogLocator(subs=(1, 2, 5) if dist.high < 10**MANY_DECADES * dist.low else (1,)))
+            axis.set_major_formatter("{x:.0f}")
+            axis.set_minor_formatter(NullFormatter())
+    elif is_whole:
         axis.set_major_locator(MaxNLocator(integer=True))
 
 
@@ -209,5 +216,5 @@ def _like_tasks(prior: TuningPrior, now: Tensor, before: Tensor) -> list[tuple[s
     return kinds
 
 
-def _short(name: str) -> str:
-    return name if len(name) <= MAX_LETTERS else f"{name[: MAX_LETTERS - 1]}…"
+def _short(name: str, most: int = MAX_LETTERS) -> str:
+    return name if len(name) <= most else f"{name[: most - 1]}…"

@@ -144,6 +144,62 @@ def test_show_knows_other_families(run: Run, tmp_path: Path) -> None:
     assert [line.split()[1:-1:2] for line in out.splitlines() if "precision" in line]
 
 
+# ---- plot
+
+
+def size_of_png(path: Path) -> tuple[int, int]:
+    raw = path.read_bytes()
+    assert raw.startswith(b"\x89PNG")
+    return int.from_bytes(raw[16:20]), int.from_bytes(raw[20:24])
+
+
+def test_plot_writes_what_a_prior_believes(run: Run, tmp_path: Path) -> None:
+    bm.save(learned(), tmp_path / "prior")
+    status, out, err = run("plot", "prior", "--out", "new/plots")
+    assert (status, err) == (0, "")
+    assert out.splitlines() == ["wrote new/plots/surface.png", "wrote new/plots/importance.png"]
+    assert leftovers(tmp_path / "new" / "plots") == ["importance.png", "surface.png"]
+    assert min(min(size_of_png(path)) for path in (tmp_path / "new" / "plots").iterdir()) > 400
+
+
+def test_plot_compares_a_study_with_the_past(run: Run, tmp_path: Path) -> None:
+    bm.save(learned(), tmp_path / "prior")
+    url = f"sqlite:///{tmp_path / 'studies.db'}"
+    studies(url, num=1)
+    before = (tmp_path / "studies.db").read_bytes()
+    status, out, err = run("plot", "prior", "--out", ".", "--storage", url, "--study", "past 0")
+    assert (status, err) == (0, "")
+    assert out.splitlines()[-1] == "wrote resemblance.png"
+    assert size_of_png(tmp_path / "resemblance.png")[0] > 1000
+    assert (tmp_path / "studies.db").read_bytes() == before
+
+
+def test_plot_refuses_what_it_cannot_draw(run: Run, tmp_path: Path) -> None:
+    bm.save(learned(), tmp_path / "prior")
+    bm.save(bm.BetaBernoulli(torch.ones(2), torch.ones(2)), tmp_path / "arms")
+    process = bm.GaussianProcess(torch.ones(1), torch.ones(()), torch.ones(()))
+    bm.save(TuningPrior(SearchSpace({"a": SPACE["rate"]}), "minimize", process), tmp_path / "vague")
+    url = f"sqlite:///{tmp_path / 'studies.db'}"
+    for number in range(7):
+        optuna.create_study(storage=url, study_name=f"s{number}", direction="maximize")
+    (tmp_path / "file").touch()
+    of_study = ("--out", "plots", "--storage", url, "--study")
+    for arguments, message in {
+        ("missing", "--out", "plots"): "no prior at missing",
+        ("arms", "--out", "plots"): "only priors for tuning can be plotted; arms holds a BetaBernoulli",
+        ("vague", "--out", "plots"): "does not say what past tasks did",
+        ("prior", "--out", "file"): "File exists",
+        ("prior", *of_study, "x"): "no study 'x'; its studies are 's0', 's1', 's2', 's3', 's4' and 2 more",
+        ("prior", *of_study, "s0"): "this prior was learned to minimize, and study 's0' is to maximize",
+    }.items():
+        status, out, err = run("plot", *arguments)
+        assert (status, out) == (1, "")
+        assert err.startswith("error: ")
+        assert err.count("\n") == 1
+        assert message in err
+    assert not (tmp_path / "plots").exists()
+
+
 # ---- bad input
 
 
@@ -253,6 +309,10 @@ def test_passwords_are_not_printed(run: Run) -> None:
         ("fit", "past.csv", "-o", "prior", "--task", "task", "--target", "loss", "--direction", "up"),
         ("fit", "sqlite:///past.db", "-o", "prior", "--task", "task"),
         ("show",),
+        ("plot",),
+        ("plot", "prior"),
+        ("plot", "prior", "--out", "plots", "--study", "a"),
+        ("plot", "prior", "--out", "plots", "--storage", "sqlite:///past.db"),
         ("demo", "--out", "x", "--budget", "huge"),
         ("demo", "--out", "x", "--jobs", "0"),
         ("frobnicate",),
@@ -336,7 +396,7 @@ def test_a_missing_package_is_one_line(run: Run, monkeypatch: pytest.MonkeyPatch
 # ---- processes
 
 
-@pytest.mark.parametrize("arguments", [("--help",), ("fit", "--help"), ("show", "--help")])
+@pytest.mark.parametrize("arguments", [("--help",), ("fit", "--help"), ("show", "--help"), ("plot", "--help")])
 def test_help_answers_at_once(arguments: tuple[str, ...]) -> None:
     seconds = []
     for _ in range(3):
