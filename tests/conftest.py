@@ -5,10 +5,14 @@ from jaxtyping import install_import_hook
 # must run before any of the packages is imported
 install_import_hook(["bayesmeta", "bandits", "bo"], "beartype.beartype")
 
+import os  # noqa: E402
+import sys  # noqa: E402
+
 import pytest  # noqa: E402
 import torch  # noqa: E402
 
 torch.set_num_threads(1)
+os.environ["MPLBACKEND"] = "Agg"  # figures are drawn, and no window is opened
 
 
 @pytest.fixture(autouse=True)
@@ -17,6 +21,14 @@ def _global_stream_untouched():
     before = torch.random.get_rng_state()
     yield
     assert torch.equal(before, torch.random.get_rng_state()), "the global random stream was used"
+
+
+@pytest.fixture(autouse=True)
+def _no_figure_left():
+    """Whoever draws may leave figures open, and the next test must not find them."""
+    yield
+    if plt := sys.modules.get("matplotlib.pyplot"):
+        plt.close("all")
 
 
 def pytest_collection_modifyitems(items):

@@ -1,11 +1,9 @@
 """The examples of every page run as they stand, one after another, and what pages name and link to is there."""
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import pytest
 
 import bayesmeta
@@ -33,14 +31,10 @@ def run(page: Path) -> dict[str, Any]:
 
 
 @pytest.fixture
-def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty folder to run in, and to leave figures in."""
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
     monkeypatch.chdir(tmp_path)
-    yield tmp_path
-    plt.close("all")
+    return tmp_path
 
 
 def test_pages_with_examples_are_found() -> None:

@@ -1,6 +1,6 @@
 """What the plots say: the data of their lines and bands, their labels, and that they leave nothing behind."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import matplotlib
@@ -43,15 +43,6 @@ EACH: dict[str, Callable[..., Axes]] = {
     "scores": lambda **kwargs: plot_scores(MEANS, **kwargs),
 }
 every_plot = pytest.mark.parametrize("plot", EACH.values(), ids=EACH.keys())
-
-
-@pytest.fixture(autouse=True)
-def _no_window_and_no_figure_left() -> Iterator[None]:
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    yield
-    plt.close("all")
 
 
 def legend(ax: Axes) -> list[str]:

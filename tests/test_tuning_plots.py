@@ -1,7 +1,7 @@
 """What a prior for tuning is said to believe: shares, surfaces and probabilities that are known; plots."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
@@ -36,15 +36,6 @@ CONDITIONAL = SearchSpace(
     {"kernel": CategoricalDistribution(("rbf", "poly")), "degree": UNIT, "rate": SPACE["rate"]},
     {"degree": ("kernel", ("poly",))},
 )
-
-
-@pytest.fixture(autouse=True)
-def _no_window_and_no_figure_left() -> Iterator[None]:
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    yield
-    plt.close("all")
 
 
 @dataclass
