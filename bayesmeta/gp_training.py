@@ -29,7 +29,7 @@ from bayesmeta.optimise import maximise
 from bayesmeta.past_functions import PastFunctions, matern52
 from bayesmeta.validation import require_columns, require_enough_tasks
 
-__all__ = ["pretrain"]
+__all__ = ["fit_strength", "pretrain"]
 
 MAX_TASKS, MAX_ROWS = 64, 128  # of the evidence in steps 1 and 3: more change the kernel little and cost much
 MAX_PAST_ROWS = 1500  # that a past function is made of
@@ -71,7 +71,7 @@ def pretrain(start: GaussianProcess, tasks: Data, *, generator: Generator | None
     kernel = _fit_kernel(start, some)
     points = _choose_points(tasks, kernel, generator)
     weights = _past_weights(_some_rows(tasks, MAX_PAST_ROWS, generator), kernel, points)
-    learned = _fit_strength(kernel, some, own, points, weights)
+    learned = fit_strength(kernel, some, own, matern52(some.x, points, kernel.lengthscale) @ weights)
     past = _summarise(points, kernel.lengthscale, weights)
     learned = replace(learned, past=past, learned_from=LearnedFrom.counts(tasks.count))
     return _in_units_of_y(learned, unit, origin).to(like)
@@ -174,16 +174,23 @@ def _residual_processes(kernel: GaussianProcess, x: Tensor, y: Tensor, mask: Ten
     return kernel.outputscale * matern52(points, x, kernel.lengthscale) @ pull
 
 
-def _fit_strength(
-    kernel: GaussianProcess, tasks: Data, own: Tensor, points: Tensor, weights: Tensor
+def fit_strength(
+    kernel: GaussianProcess, tasks: Data, own: Tensor, values: Tensor, uncertain: Tensor | float = 0.0
 ) -> GaussianProcess:
-    """Step 3: `own[t]` is the column of `weights` that was made of task t, and which task t may not see."""
-    values = matern52(tasks.x, points, kernel.lengthscale) @ weights
-    others = torch.ones(len(own), weights.shape[1]).to(values).scatter(1, own[:, None], 0.0)
-    num_others = weights.shape[1] - 1
+    """Step 3: a process without past functions, with the weight and variance that past ones should have.
+
+    Args:
+        kernel: a process without past functions, where the search starts.
+        tasks: `(tasks, n)` rows.
+        own: which past function was made of each task, and is not shown to it.
+        values: of past functions at the rows, `(tasks, n, functions)`.
+        uncertain: the sum over past functions of the covariances of their values there, `(tasks, n, n)`.
+    """
+    others = torch.ones(len(own), values.shape[-1]).to(values).scatter(1, own[:, None], 0.0)
+    num_others = values.shape[-1] - 1
     mean = (values @ others[..., None])[..., 0] / num_others
     spread = (values - mean[..., None]) * others[:, None, :] / math.sqrt(num_others)
-    past_cov = spread @ spread.mT
+    past_cov = spread @ spread.mT + uncertain / num_others
     correlation = matern52(tasks.x, tasks.x, kernel.lengthscale)
     origin = torch.stack([torch.ones_like(kernel.noise_var), kernel.outputscale, kernel.constant_var, kernel.noise_var])
 

@@ -7,7 +7,7 @@ matrix products however many tasks there were.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
@@ -68,7 +68,7 @@ class PastFunctions(TensorFields):
         shrink = math.sqrt((num_tasks - 1) / num_tasks)
         directions = torch.cat([self.mean[:, None], shrink * self.directions], -1)
         loadings = torch.cat([torch.ones_like(self.loadings[:1]), self.loadings / shrink])
-        return PastFunctions(self.points, self.lengthscale, self.mean, directions, loadings)
+        return replace(self, directions=directions, loadings=loadings)
 
 
 def matern52(a: Float[Tensor, "*#batch n d"], b: Float[Tensor, "*#batch m d"], lengthscale: Tensor) -> Tensor:

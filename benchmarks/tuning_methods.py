@@ -14,9 +14,9 @@ import torch
 from optuna.samplers import GPSampler
 from torch import Tensor
 
-from bayesmeta import Data
+from bayesmeta import Data, GaussianProcess, LearnedFeatures
 from benchmarks.tuning_lists import mean_rank, zero_shot
-from bo import SearchSpace, TuningPrior, fit_rgpe
+from bo import SearchSpace, SharedConfigurations, TuningPrior, fit_family, fit_rgpe
 from bo.replay import METHODS, Method, Pool, learned, optuna_method
 from bo.scratch import NUM_INITIAL
 
@@ -44,6 +44,21 @@ def negated(past: Sequence[Pool], space: SearchSpace) -> Method:
 def rgpe(past: Sequence[Pool], space: SearchSpace) -> Method:
     """Gaussian processes of past tasks, weighted by how well they rank what the new task has shown."""
     return learned(fit_rgpe(space, _tasks(past), "maximize"))
+
+
+def joint_gaussian(past: Sequence[Pool], space: SearchSpace) -> Method:
+    """A mean and a covariance of the values of past tasks, on the configurations that they share."""
+    return _family(past, space, lambda scores: SharedConfigurations.initial(scores).fit(scores))
+
+
+def pretrained_gp(past: Sequence[Pool], space: SearchSpace) -> Method:
+    """A Gaussian process with the mean and the covariance of past functions, without turns."""
+    return _family(past, space, lambda scores: GaussianProcess.initial(scores).fit(scores))
+
+
+def learned_features(past: Sequence[Pool], space: SearchSpace) -> Method:
+    """Bayesian linear regression on features that past tasks taught."""
+    return _family(past, space, lambda scores: LearnedFeatures.initial(scores).fit(scores, progress=False))
 
 
 class PoolGPSampler(GPSampler):
@@ -76,16 +91,35 @@ LEARNED: dict[str, Learn] = {
     "zero_shot": zero_shot,
     "mean_rank": mean_rank,
     "rgpe": rgpe,
+    "joint_gaussian": joint_gaussian,
+    "pretrained_gp": pretrained_gp,
+    "learned_features": learned_features,
 }
 BASELINES: dict[str, Method] = {**METHODS, "gpsampler": gpsampler}
 # without given rows these choose the same for every seed, and are run once
-DRAW_NOTHING = frozenset({"default", "permuted", "negated", "zero_shot", "mean_rank", "rgpe"})
+DRAW_NOTHING = frozenset(
+    {
+        "default",
+        "permuted",
+        "negated",
+        "zero_shot",
+        "mean_rank",
+        "rgpe",
+        "joint_gaussian",
+        "pretrained_gp",
+        "learned_features",
+    }
+)
 ORDER = (*LEARNED, *BASELINES)
 
 
 def _told(past: Sequence[Pool], space: SearchSpace, targets: Sequence[Tensor]) -> Method:
     tasks = Data.pad([(pool.x, y) for pool, y in zip(past, targets, strict=True)])
     return learned(TuningPrior.fit(space, tasks, "maximize"))
+
+
+def _family(past: Sequence[Pool], space: SearchSpace, learn: Callable[[Data], Any]) -> Method:
+    return learned(fit_family(space, _tasks(past), "maximize", learn))
 
 
 def _tasks(past: Sequence[Pool]) -> Data:

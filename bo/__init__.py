@@ -9,6 +9,7 @@ __all__ = [
     "MixtureLogExpectedImprovement",
     "RankingWeightedEnsemble",
     "SearchSpace",
+    "SharedConfigurations",
     "Surrogate",
     "TuningPrior",
     "expected_improvement",
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from bo.rgpe import RankingWeightedEnsemble, fit_rgpe
     from bo.sampler import MetaSampler
     from bo.scores import normal_scores
+    from bo.shared_configurations import SharedConfigurations
     from bo.space import SearchSpace
     from bo.surrogate import Surrogate
     from bo.thompson import thompson_points
@@ -45,6 +47,7 @@ else:
             "MixtureLogExpectedImprovement": "mixture_acquisition",
             "RankingWeightedEnsemble": "rgpe",
             "SearchSpace": "space",
+            "SharedConfigurations": "shared_configurations",
             "Surrogate": "surrogate",
             "TuningPrior": "prior",
             "expected_improvement": "acquisition",

@@ -11,6 +11,7 @@ import bayesmeta as bm
 from bayesmeta import Data
 from bayesmeta.learned_features import TanhFeatures
 from bayesmeta.random import rand, randn
+from bo.shared_configurations import PastValues, SharedConfigurations
 
 F64 = torch.zeros((), dtype=torch.float64)
 
@@ -80,6 +81,15 @@ def _gaussian_process() -> Family:
     prior = bm.GaussianProcess(
         torch.tensor([0.5, 0.8], dtype=torch.float64), F64 + 0.6, F64 + 0.2, F64 + 0.3, F64 + 0.5, F64 + 1.5, past
     )
+    return Family(prior, 2, lambda n, g: randn((n,), like=F64, generator=g), num_draws=2000)
+
+
+def _shared_configurations() -> Family:
+    points = rand((9, 2), like=F64, generator=seed(3))
+    values = randn((9, 3), like=F64, generator=seed(4))
+    lengthscale = torch.tensor([0.5, 0.8], dtype=torch.float64)
+    past = PastValues(points, lengthscale, values[:, 0], values[:, 1:])
+    prior = SharedConfigurations(lengthscale, F64 + 0.6, F64 + 0.2, F64 + 0.3, F64 + 0.5, past=past)
     return Family(prior, 2, lambda n, g: randn((n,), like=F64, generator=g), num_draws=2000)
 
 
@@ -195,4 +205,5 @@ FAMILIES: dict[str, Family] = {
     "normal_inverse_wishart": _normal_inverse_wishart(),
     "poisson_exposure_gaussian": _poisson_exposure(),
     "poisson_gaussian": _poisson(),
+    "shared_configurations": _shared_configurations(),
 }
