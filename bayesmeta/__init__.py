@@ -10,6 +10,7 @@ __all__ = [
     "BetaBernoulli",
     "CorrelatedArms",
     "Data",
+    "DeepKernel",
     "DirichletCategorical",
     "GammaExponential",
     "GammaPoisson",
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     from bayesmeta.conjugate import BetaBernoulli
     from bayesmeta.correlated_arms import CorrelatedArms, arm_statistics
     from bayesmeta.data import Data
+    from bayesmeta.deep_kernel import DeepKernel
     from bayesmeta.full_bayes import sample_posterior
     from bayesmeta.fused import compiled
     from bayesmeta.glm import LogisticGaussian, PoissonExposureGaussian, PoissonGaussian
@@ -76,6 +78,7 @@ else:
             "BetaBernoulli": "conjugate",
             "CorrelatedArms": "correlated_arms",
             "Data": "data",
+            "DeepKernel": "deep_kernel",
             "DirichletCategorical": "categorical",
             "GammaExponential": "rates",
             "GammaPoisson": "rates",

@@ -22,6 +22,7 @@ al., Scalable hyperparameter transfer learning (2018).
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -32,12 +33,13 @@ from torch.distributions import Distribution, Normal
 
 from bayesmeta.data import Data
 from bayesmeta.fields import LearnedFrom, TensorFields
-from bayesmeta.linear import LinearFunctions, LinearGaussian
+from bayesmeta.linear import LinearGaussian
+from bayesmeta.protocol import Functions
 from bayesmeta.random import randn
 from bayesmeta.statistics import Statistics
 from bayesmeta.validation import require_columns, require_enough_tasks, require_finite, require_positive
 
-__all__ = ["LearnedFeatures", "TanhFeatures", "tanh_features"]
+__all__ = ["FeatureFunctions", "LearnedFeatures", "TanhFeatures", "centre_and_scale", "tanh_features"]
 
 FIRST_SLOPE = 1.5  # standard deviation of A (x - centre) / scale where the search starts
 
@@ -71,9 +73,7 @@ class TanhFeatures(TensorFields):
                 f"with {rows.shape[-1]} inputs"
             )
         generator = generator or torch.Generator(device=rows.device).manual_seed(0)
-        centre, scale = rows.mean(0), rows.std(0, correction=0)
-        # a column that never varied says nothing of its scale; where it sits far from zero, rounding looks like spread
-        scale = scale.where(scale > 1e-12 * centre.abs(), 1.0)
+        centre, scale = centre_and_scale(rows)
         at = torch.randint(len(rows), (width,), generator=generator, device=rows.device)
         weight = randn((width, rows.shape[-1]), like=rows, generator=generator)
         weight = weight * (FIRST_SLOPE / math.sqrt(rows.shape[-1]))
@@ -218,16 +218,23 @@ class LearnedFeatures(TensorFields):
 
 @dataclass(frozen=True, eq=False)
 class FeatureFunctions:
-    """Draws of x -> features(x)'w."""
+    """Draws of functions of features."""
 
-    features: TanhFeatures
-    linear: LinearFunctions
+    features: Callable[[Tensor], Tensor]
+    functions: Functions
 
     def __call__(self, x: Shaped[Tensor, "*tasks q d"]) -> Tensor:
-        return self.linear(self.features(x))
+        return self.functions(self.features(x))
 
     def predict(self, x: Shaped[Tensor, "*tasks q d"]) -> Distribution:
-        return self.linear.predict(self.features(x))
+        return self.functions.predict(self.features(x))
+
+
+def centre_and_scale(rows: Float[Tensor, "n d"]) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of each column; that of a column that never varied is one."""
+    centre, scale = rows.mean(0), rows.std(0, correction=0)
+    # where a column sits far from zero, rounding looks like spread
+    return centre, scale.where(scale > 1e-12 * centre.abs(), 1.0)
 
 
 def tanh_features(standard: Tensor, weight: Tensor, bias: Tensor) -> Tensor:

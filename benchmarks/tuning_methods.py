@@ -14,7 +14,7 @@ import torch
 from optuna.samplers import GPSampler
 from torch import Tensor
 
-from bayesmeta import Data, GaussianProcess, LearnedFeatures
+from bayesmeta import Data, DeepKernel, GaussianProcess, LearnedFeatures
 from benchmarks.tuning_lists import mean_rank, zero_shot
 from bo import SearchSpace, SharedConfigurations, TuningPrior, fit_family, fit_rgpe
 from bo.replay import METHODS, Method, Pool, learned, optuna_method
@@ -61,6 +61,21 @@ def learned_features(past: Sequence[Pool], space: SearchSpace) -> Method:
     return _family(past, space, lambda scores: LearnedFeatures.initial(scores).fit(scores, progress=False))
 
 
+def deep_kernel(past: Sequence[Pool], space: SearchSpace) -> Method:
+    """A Gaussian process on features that a deep network learned from past tasks.
+
+    Without given rows it is the same everywhere, so that past tasks choose the first five, as in the source.
+    """
+    opening = zero_shot(past, space)
+    model = _family(past, space, lambda scores: DeepKernel.initial(scores).fit(scores, progress=False))
+
+    def method(pool: Pool, given: list[int], num_trials: int, seed: int) -> list[int]:
+        first = [] if given else opening(pool, given, min(NUM_INITIAL, num_trials), seed)
+        return first + model(pool, given + first, num_trials - len(first), seed)
+
+    return method
+
+
 class PoolGPSampler(GPSampler):
     """Optuna's sampler, with the rows of a pool that are left as the candidates of its acquisition function.
 
@@ -94,6 +109,7 @@ LEARNED: dict[str, Learn] = {
     "joint_gaussian": joint_gaussian,
     "pretrained_gp": pretrained_gp,
     "learned_features": learned_features,
+    "deep_kernel": deep_kernel,
 }
 BASELINES: dict[str, Method] = {**METHODS, "gpsampler": gpsampler}
 # without given rows these choose the same for every seed, and are run once
@@ -108,6 +124,7 @@ DRAW_NOTHING = frozenset(
         "joint_gaussian",
         "pretrained_gp",
         "learned_features",
+        "deep_kernel",
     }
 )
 ORDER = (*LEARNED, *BASELINES)

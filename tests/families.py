@@ -9,6 +9,7 @@ from torch import Generator, Tensor
 
 import bayesmeta as bm
 from bayesmeta import Data
+from bayesmeta.deep_kernel import ReluNetwork
 from bayesmeta.learned_features import TanhFeatures
 from bayesmeta.random import rand, randn
 from bo.shared_configurations import PastValues, SharedConfigurations
@@ -184,8 +185,18 @@ def _learned_features() -> Family:
     return Family(prior, 2, lambda n, g: randn((n,), like=F64, generator=g))
 
 
+def _deep_kernel() -> Family:
+    g = seed(6)
+    first, rest, biases = (randn(shape, like=F64, generator=g) for shape in ((4, 2), (2, 4, 4), (3, 4)))
+    centre, scale = torch.tensor([[0.4, 0.6], [0.3, 0.2]], dtype=torch.float64)
+    process = bm.GaussianProcess(F64.new_full((4,), 8.0), F64 + 0.6, F64 + 0.2, F64 + 0.3)
+    prior = bm.DeepKernel(ReluNetwork(first, rest, biases, centre, scale), process)
+    return Family(prior, 2, lambda n, g: randn((n,), like=F64, generator=g), num_draws=2000)
+
+
 FAMILIES: dict[str, Family] = {
     "correlated_arms": _correlated_arms(),
+    "deep_kernel": _deep_kernel(),
     "matrix_normal_inverse_wishart": _matrix_normal_inverse_wishart(),
     "linear_normal_inverse_gamma": _linear_normal_inverse_gamma(),
     "normal_known_variance": _normal_known_variance(0),
