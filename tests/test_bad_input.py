@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from bayesmeta import Data, LimitWarning
+from bayesmeta import Data, LimitWarning, deep_kernel_training
+from bayesmeta.hyperparameters import Hierarchical
 from bayesmeta.protocol import Evidence, Learnable
 from tests.families import FAMILIES, Family
 
@@ -23,6 +24,12 @@ REGRESSIONS = [
     "poisson_gaussian",
 ]
 LEARNABLE = [name for name, family in FAMILIES.items() if isinstance(family.prior, Learnable)]
+
+
+@pytest.fixture(autouse=True)
+def _short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """How well a network learns does not matter here."""
+    monkeypatch.setattr(deep_kernel_training, "NUM_STEPS", 50)
 
 
 def families(*names: str) -> pytest.MarkDecorator:
@@ -115,7 +122,7 @@ def test_the_logarithm_of_an_exposure_of_zero() -> None:
 # rows that say too little
 
 
-@families(*REGRESSIONS, "gaussian_process", "learned_features")
+@families(*REGRESSIONS, "deep_kernel", "gaussian_process", "learned_features", "shared_configurations")
 @pytest.mark.parametrize("design", ["columns of zeros", "equal columns", "equal rows"])
 def test_singular_designs(family: Family, design: str) -> None:
     tasks = family.tasks([6, 8, 5, 7])
@@ -157,7 +164,7 @@ def test_all_tasks_equal(family: Family) -> None:
     finite(fitted(family, tasks)[0])
 
 
-@families(*(name for name in LEARNABLE if name not in ("gaussian_process", "learned_features")))
+@families(*(name for name in LEARNABLE if isinstance(FAMILIES[name].prior, Hierarchical)))
 def test_a_search_that_ends_at_its_limit_says_which_and_what_it_means(family: Family) -> None:
     tasks = family.rows(12).expand((6,))
     prior, said = fitted(family, tasks, hyperprior_weight=0.0)
