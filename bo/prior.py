@@ -1,7 +1,7 @@
 """What past tuning tasks taught, with all that a new study needs: the search space, the direction, the prior."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import compress
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ from bayesmeta.data import Data
 from bayesmeta.fields import LearnedFrom, TensorFields
 from bayesmeta.gp import GaussianProcess
 from bayesmeta.transfer import NUM_DOUBTING, transfer_hypotheses
+from bo.past_regrets import PastRegrets
 from bo.scores import finite_values, normal_scores
 from bo.space import SearchSpace
 from bo.storage import studies_of
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["TuningPrior"]
 
 MAX_STARTS = 64
+NUM_LISTED = 16  # more starts, where past tasks share their configurations: what is suggested before a trial finishes
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,7 +40,10 @@ class TuningPrior(TensorFields):
         num_trusting: of the hypotheses of `functions`, a `Mixture`, how many trust the past, the others doubting it.
             Suggestions then take turns: see `bo.turns`. None takes `functions` as it is for all suggestions.
         past: the functions of past tasks, `each(x)` giving one column per task; None if unknown.
-        starts: configurations that were the best of a past task, encoded; always among the candidates.
+        regrets: of past tasks on the configurations that they share, by which the first suggestions are chosen; None
+            where they share few, and `past` stands in.
+        starts: configurations that were the best of a past task, or are first in the list, encoded; always among the
+            candidates.
         scores: whether `functions` are over normal scores, where more is better (what `fit` learns), or over the
             objective in its own units.
         learned_from: past tasks and rows.
@@ -50,6 +55,7 @@ class TuningPrior(TensorFields):
     functions: Any
     num_trusting: int | None = None
     past: Any = None
+    regrets: PastRegrets | None = None
     starts: Float[Tensor, "starts d"] | None = None
     scores: bool = True
     learned_from: LearnedFrom | None = None
@@ -85,10 +91,10 @@ class TuningPrior(TensorFields):
                 f"a prior needs two tasks or more whose target varies; got {int(varies.sum())} of {len(varies)}. "
                 "Check the target column, or add past tasks"
             )
-        ranked = Data(tasks.x.double(), scores, tasks.mask)[varies]
+        raw = Data(tasks.x.double(), sign * tasks.y.double(), tasks.mask)[varies]
+        ranked = replace(raw, y=scores[varies])
         learned = GaussianProcess.initial(ranked).fit(ranked)
-        best = scores.masked_fill(~tasks.mask, -torch.inf).argmax(-1)
-        starts = tasks.x.double()[torch.arange(len(best)), best][varies].unique(dim=0)[:MAX_STARTS]
+        regrets = PastRegrets.of(raw)
         functions = transfer_hypotheses(learned)
         num_trusting = len(functions.log_weights) - NUM_DOUBTING
         # tasks that do not vary have taught nothing, and `past` lacks them
@@ -99,7 +105,8 @@ class TuningPrior(TensorFields):
             functions,
             num_trusting,
             learned.past,
-            starts,
+            regrets,
+            _starts(ranked, regrets),
             learned_from=learned.learned_from,
             task_names=names,
         )
@@ -173,6 +180,12 @@ class TuningPrior(TensorFields):
         encoded = nw.from_dict({task: frame[task], target: frame[target], **columns}, backend="polars")
         tasks = read_tasks(encoded, task=task, target=target, inputs=list(columns))
         return cls.fit(space, tasks.data, direction, task_names=[str(name) for name in tasks.tasks])
+
+
+def _starts(tasks: Data, regrets: PastRegrets | None) -> Tensor:
+    best = tasks.y.masked_fill(~tasks.mask, -torch.inf).argmax(-1)
+    starts = tasks.x[torch.arange(len(best)), best].unique(dim=0)[:MAX_STARTS]
+    return starts if regrets is None else torch.cat([starts, regrets.first(NUM_LISTED)])
 
 
 def _require_direction(direction: str) -> None:

@@ -4,7 +4,8 @@ A model that weighs hypotheses by evidence still errs in the same direction from
 misleads in the one region that matters, its evidence elsewhere holds it there. So suggestions take turns:
 
 - `list`: the first two of a study, and all until a trial has finished, go down the past's own list: each next point
-  raises the mean over past tasks of the best so far the most. A task's first rows say little about what applies.
+  raises the mean over past tasks of the best so far the most, by what their functions are believed to be, or by their
+  values where they share their configurations. A task's first rows say little about what applies.
 - `mixture`: while there are few rows, the expected improvement under all hypotheses.
 - `past` and `plain` alternate from then on: the expected improvement under the hypotheses that trust the past, and that
   of a Gaussian process which never saw it. Late in a study three turns of four are `plain`, and all of them where
@@ -88,6 +89,8 @@ def _next_turn(prior: TuningPrior, better: Tensor, num_pending: int, turns: Sequ
 
 def _list_value(prior: TuningPrior, tried: Tensor) -> Value:
     """Mean over past tasks of the best so far, were a point added to those that were tried."""
+    if prior.regrets is not None:
+        return _near(prior.regrets.next_point(tried))
     past = prior.past
     best = past.each(tried).amax(0) if len(tried) else torch.tensor(-torch.inf)
     return lambda x: torch.maximum(past.each(x), best).mean(-1)

@@ -14,7 +14,8 @@ NOTEBOOKS = sorted((Path(__file__).parent.parent / "notebooks").glob("*.py"))
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:jupyter_core", "ignore::DeprecationWarning:jupyter_client")
 @pytest.mark.filterwarnings("ignore::RuntimeWarning:zmq")
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=[path.stem for path in NOTEBOOKS])
-def test_runs_from_top_to_bottom(path: Path, tmp_path: Path) -> None:
+def test_runs_from_top_to_bottom(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MPLBACKEND")  # its kernel would inherit it, and draw nothing into the notebook
     notebook = jupytext.read(path)
     client = nbclient.NotebookClient(
         notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": tmp_path}}

@@ -1,0 +1,134 @@
+"""The list of configurations by the values of past tasks that share them."""
+
+from pathlib import Path
+
+import optuna
+import pytest
+import torch
+from torch import Tensor
+
+import bayesmeta as bm
+from bayesmeta import Data
+from bo import MetaSampler, SearchSpace, TuningPrior
+from bo.past_regrets import PastRegrets
+from bo.turns import suggest
+from tests import past
+from tests.families import seed
+
+X = torch.rand(30, 3, generator=seed(0), dtype=torch.float64)
+Y = torch.randn(5, 30, generator=seed(1), dtype=torch.float64)
+
+
+def of_table(y: Tensor) -> PastRegrets:
+    regrets = PastRegrets.of(Data(X.expand(len(y), -1, -1), y, y.isfinite()))
+    assert regrets is not None
+    return regrets
+
+
+def regret_of(values: list[float]) -> list[float]:
+    """From 0 for the best to 1 for the third worst of thirty, and for the two below it."""
+    best, bad = max(values), sorted(values)[2]
+    return [min((best - value) / (best - bad), 1.0) for value in values]
+
+
+def test_the_list_is_the_greedy_one() -> None:
+    regrets = of_table(Y)
+    table = torch.tensor([regret_of(row) for row in Y.tolist()], dtype=torch.float64)
+    chosen: list[int] = []
+    for _ in range(4):
+
+        def mean_of_best(index: int) -> float:
+            return float(table[:, [*chosen, index]].amin(1).mean())
+
+        expected = min((i for i in range(30) if i not in chosen), key=mean_of_best)
+        point = regrets.next_point(X[chosen])
+        assert torch.equal(point, X[expected])
+        chosen.append(expected)
+    assert torch.equal(regrets.first(4), X[chosen])
+    assert len(regrets.first(100)) == 30
+
+
+def test_what_no_past_task_gains_from_comes_by_its_mean() -> None:
+    first = torch.linspace(1.0, 0.0, 30, dtype=torch.float64)
+    regrets = of_table(torch.stack([first, 10.0 * first]))  # the first configuration is the best of both
+    assert torch.equal(regrets.next_point(X[:1]), X[1])
+    assert torch.equal(regrets.next_point(X[:2]), X[2])
+    # what a study rounds on its way is the same configuration still
+    assert torch.equal(regrets.next_point(X[:2] + 1e-9), X[2])
+
+
+def test_points_that_the_past_lacks_say_nothing() -> None:
+    regrets = of_table(Y)
+    assert torch.equal(regrets.next_point(X[:0]), regrets.next_point(0.5 + 0.01 * X[:4]))
+
+
+@pytest.mark.parametrize("far", [-1e3, -1e300])
+def test_a_diverged_run_does_not_make_all_others_equal(far: float) -> None:
+    diverged = Y.clone()
+    diverged[0, Y[0].argmin()] = far
+    torch.testing.assert_close(of_table(diverged).regrets, of_table(Y).regrets)
+
+
+def test_a_task_with_ties_at_the_top_still_says_what_is_bad() -> None:
+    tied = torch.ones(2, 30, dtype=torch.float64)
+    tied[:, 4] = 0.0
+    assert of_table(tied).regrets.sum(0).tolist() == [1.0, 1.0]
+
+
+def test_missing_entries_are_the_mean_of_others() -> None:
+    y = Y.clone()
+    y[1, 3] = torch.nan
+    whole, gap = of_table(Y).regrets, of_table(y).regrets
+    others = [0, 2, 3, 4]
+    at = X.unique(dim=0).tolist().index(X[3].tolist())
+    torch.testing.assert_close(gap[at, 1], whole[at, others].mean())
+    torch.testing.assert_close(gap[at, others], whole[at, others])
+
+
+def test_repeated_rows_are_averaged() -> None:
+    twice = Data(torch.cat([X, X]).expand(5, -1, -1), torch.cat([Y, Y], 1), torch.ones(5, 60, dtype=torch.bool))
+    regrets = PastRegrets.of(twice)
+    assert regrets is not None
+    once = of_table(Y)
+    assert torch.equal(regrets.points, once.points)
+    # quantiles of few rows differ a little
+    torch.testing.assert_close(regrets.regrets, once.regrets, atol=0.2, rtol=0.0)
+
+
+def test_tasks_with_configurations_of_their_own_have_none() -> None:
+    own = torch.rand(5, 30, 3, generator=seed(2), dtype=torch.float64)
+    assert PastRegrets.of(Data(own, Y, torch.ones(5, 30, dtype=torch.bool))) is None
+    some = torch.where((torch.arange(30) < 14)[:, None], X, own)
+    assert PastRegrets.of(Data(some, Y, torch.ones(5, 30, dtype=torch.bool))) is None
+    most = torch.where((torch.arange(30) < 16)[:, None], X, own)
+    regrets = PastRegrets.of(Data(most, Y, torch.ones(5, 30, dtype=torch.bool)))
+    assert regrets is not None
+    assert len(regrets.points) == 16
+
+
+def grid_prior() -> TuningPrior:
+    space = SearchSpace(past.SPACE)
+    x = space.sobol(24, generator=seed(0))
+    shifts = [0.1 * (task % 3 - 1) for task in range(4)]
+    y = [[past.loss(params, shift) for params in space.from_unit(x)] for shift in shifts]
+    return TuningPrior.fit(
+        space, Data(x.expand(4, -1, -1), torch.tensor(y).double(), torch.ones(4, 24).bool()), "minimize"
+    )
+
+
+def test_a_study_begins_with_configurations_that_the_past_shares(tmp_path: Path) -> None:
+    bm.save(grid_prior(), tmp_path / "prior")
+    prior = bm.load(tmp_path / "prior")
+    study = optuna.create_study(sampler=MetaSampler(prior, seed=0))
+    study.optimize(past.objective(0), n_trials=2)
+    chosen = prior.space.to_unit(trial.params for trial in study.trials)
+    torch.testing.assert_close(chosen, prior.regrets.first(2), atol=1e-6, rtol=0.0)
+
+
+def test_a_pool_is_searched_for_it() -> None:
+    prior = grid_prior()
+    none = Data.of(prior.regrets.points[:0], prior.regrets.points[:0, 0])
+    turn, value = suggest(prior, none, prior.regrets.points[:0], [])
+    assert turn == "list"
+    pool = torch.cat([torch.rand(50, 6, generator=seed(3)).double(), prior.regrets.points])
+    assert torch.equal(pool[value(pool).argmax()], prior.regrets.next_point(pool[:0]))
