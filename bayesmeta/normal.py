@@ -224,8 +224,9 @@ def _update(prior: Natural, stats: Statistics) -> Natural:
 
 
 def _log_evidence(prior: Natural, stats: Statistics) -> Tensor:
-    def log_normaliser(pseudo_count: Tensor, concentration: Tensor, rate: Tensor) -> Tensor:
-        return concentration.lgamma() - concentration * rate.log() - 0.5 * pseudo_count.log()
-
     _, *posterior = _update(prior, stats)
-    return log_normaliser(*posterior) - log_normaliser(*prior[1:]) - 0.5 * stats.count * math.log(2.0 * math.pi)
+    return _log_normaliser(*posterior) - _log_normaliser(*prior[1:]) - 0.5 * stats.count * math.log(2.0 * math.pi)
+
+
+def _log_normaliser(pseudo_count: Tensor, concentration: Tensor, rate: Tensor) -> Tensor:
+    return concentration.lgamma() - concentration * rate.log() - 0.5 * pseudo_count.log()

@@ -1,9 +1,9 @@
-"""Every shape annotation of the three packages is checked while the tests run."""
+"""The shape annotations of the three packages are checked while the tests run, see `shapes`."""
 
-from jaxtyping import install_import_hook
+from tests import shapes
 
 # must run before any of the packages is imported
-install_import_hook(["bayesmeta", "bandits", "bo"], "beartype.beartype")
+shapes.install(["bayesmeta", "bandits", "bo"])
 
 import os  # noqa: E402
 import sys  # noqa: E402
@@ -13,6 +13,12 @@ import torch  # noqa: E402
 
 torch.set_num_threads(1)
 os.environ["MPLBACKEND"] = "Agg"  # figures are drawn, and no window is opened
+
+
+@pytest.fixture(autouse=True)
+def _shapes_checked_anew():
+    """Whatever the tests before called, this one finds its own wrong shapes."""
+    shapes.check_anew()
 
 
 @pytest.fixture(autouse=True)

@@ -1,0 +1,34 @@
+"""Wrong shapes are found while the tests run, if they show in the first calls of a function."""
+
+import pytest
+import torch
+from jaxtyping import TypeCheckError
+
+import bayesmeta as bm
+from bo.question import distance
+from tests.shapes import CALLS, check_anew
+
+POINTS, NARROW = torch.zeros(3, 2), torch.zeros(3, 1)
+
+
+def test_the_first_calls_are_checked_anew_in_each_test() -> None:
+    for _ in range(CALLS - 1):
+        distance(POINTS, POINTS)
+    with pytest.raises(TypeCheckError, match="distance"):
+        distance(POINTS, NARROW)
+    with pytest.raises(RuntimeError, match="cannot be multiplied"):  # torch's own word on what is no longer checked
+        distance(POINTS, NARROW)
+    check_anew()
+    with pytest.raises(TypeCheckError, match="distance"):
+        distance(POINTS, NARROW)
+
+
+def test_what_a_function_returns_is_checked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.Tensor, "amin", lambda self, dim: self)
+    with pytest.raises(TypeCheckError, match="return value"):
+        distance(POINTS, POINTS)
+
+
+def test_fields_of_a_dataclass_are_checked() -> None:
+    with pytest.raises(TypeCheckError):
+        bm.LinearGaussian(torch.zeros(2), torch.eye(2), noise_var="none")  # type: ignore[arg-type]
