@@ -62,6 +62,13 @@ def fit(
     params: Annotated[
         str | None, typer.Option(help="Parameter columns, comma-separated (tables only).  [default: all others]")
     ] = None,
+    features: Annotated[
+        str | None,
+        typer.Option(
+            help="What is known of tasks beforehand, comma-separated: columns of a table, or user attributes of "
+            "studies, that are numbers such as the rows of a data set."
+        ),
+    ] = None,
 ) -> None:
     """Learn a prior for tuning from past tasks."""
     learn: Callable[[Any], TuningPrior]
@@ -69,9 +76,9 @@ def fit(
         given = {"--task": task, "--target": target, "--direction": direction, "--params": params}
         for name in (name for name, value in given.items() if value):
             raise typer.BadParameter(f"{name} is for tables; the studies of a storage say it themselves")
-        learn = partial(_from_storage, source)
+        learn = partial(_from_storage, source, _names(features))
     elif task and target and direction:
-        learn = partial(_from_table, source, task, target, direction, params)
+        learn = partial(_from_table, source, task, target, direction, _names(params), _names(features))
     else:
         raise typer.BadParameter("a table needs --task, --target and --direction")
     with _spinner("starting") as status:
@@ -84,6 +91,8 @@ def fit(
     if learned_from:
         typer.echo(f"learned from {learned_from.tasks} tasks, {learned_from.rows} rows, to {prior.direction}")
     typer.echo(f"parameters: {', '.join(prior.space.names)}")
+    if prior.task_features:
+        typer.echo(f"features of tasks: {', '.join(prior.task_features.names)}")
     typer.echo(f"wrote {out}")
 
 
@@ -163,7 +172,11 @@ def demo(
     run(out, Budget.named(budget), _console(), jobs=jobs)
 
 
-def _from_storage(url: str, status: Any) -> "TuningPrior":
+def _names(listed: str | None) -> list[str]:
+    return [name.strip() for name in listed.split(",")] if listed else []
+
+
+def _from_storage(url: str, features: list[str], status: Any) -> "TuningPrior":
     from bo.prior import TuningPrior
     from bo.storage import load_studies
 
@@ -173,10 +186,12 @@ def _from_storage(url: str, status: Any) -> "TuningPrior":
         status.update(f"reading study {number} of {len(studies)}")
         study.get_trials(deepcopy=False)  # the longest part; Optuna keeps what has been read
     status.update(f"learning a prior from {len(studies)} studies")
-    return TuningPrior.from_studies(studies)
+    return TuningPrior.from_studies(studies, features=features)
 
 
-def _from_table(source: str, task: str, target: str, direction: str, params: str | None, status: Any) -> "TuningPrior":
+def _from_table(
+    source: str, task: str, target: str, direction: str, params: list[str], features: list[str], status: Any
+) -> "TuningPrior":
     from bayesmeta.frames import read_frame
     from bo.prior import TuningPrior
     from bo.space import SearchSpace
@@ -184,8 +199,8 @@ def _from_table(source: str, task: str, target: str, direction: str, params: str
     status.update(f"reading {source}")
     frame = read_frame(source).to_native()
     status.update(f"learning a prior from {len(frame)} rows")
-    space = SearchSpace.infer(frame, [name.strip() for name in params.split(",")]) if params else None
-    return TuningPrior.from_table(frame, task=task, target=target, direction=direction, space=space)
+    space = SearchSpace.infer(frame, params) if params else None
+    return TuningPrior.from_table(frame, task=task, target=target, direction=direction, space=space, features=features)
 
 
 def _study(url: str, name: str) -> "Study":

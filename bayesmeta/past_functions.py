@@ -17,6 +17,8 @@ from bayesmeta.fields import TensorFields
 
 __all__ = ["PastFunctions", "matern52"]
 
+RANK_TOLERANCE = 1e-12  # of variances along directions, below which there is none
+
 
 @dataclass(frozen=True, eq=False)
 class PastFunctions(TensorFields):
@@ -52,6 +54,31 @@ class PastFunctions(TensorFields):
             raise ValueError("these PastFunctions have no loadings, so what each task did is unknown; fit them anew")
         mean, directions = self(x)
         return mean[..., None] + directions @ self.loadings
+
+    def weighted(self, weights: Float[Tensor, " tasks"]) -> "PastFunctions":
+        """The same functions, whose mean and directions are those of tasks that count by `weights`.
+
+        Weights add up to one. Equal ones change nothing but the choice of the directions.
+
+        Raises:
+            ValueError: there are no loadings.
+        """
+        if self.loadings is None:
+            raise ValueError("these PastFunctions have no loadings, so what each task did is unknown; fit them anew")
+        num_tasks = len(weights)
+        centre = self.loadings @ weights
+        loadings = self.loadings - centre[:, None]
+        # directions are divided by one less than the number of tasks
+        cov = num_tasks / (num_tasks - 1) * (loadings * weights) @ loadings.mT
+        variance, rotation = torch.linalg.eigh(cov)
+        kept = variance > RANK_TOLERANCE * variance.max()
+        scale, rotation = variance[kept].sqrt(), rotation[:, kept]
+        return replace(
+            self,
+            mean=self.mean + self.directions @ centre,
+            directions=self.directions @ rotation * scale,
+            loadings=(rotation / scale).mT @ loadings,
+        )
 
     def about_zero(self) -> "PastFunctions":
         """The same functions with directions about zero rather than about their mean, which is the first of them.

@@ -49,8 +49,12 @@ class _Structure(NamedTuple):
     lengthscale: Tensor
 
 
-def transfer_hypotheses(learned: GaussianProcess) -> Mixture:
+def transfer_hypotheses(learned: GaussianProcess, task_weights: Float[Tensor, " tasks"] | None = None) -> Mixture:
     """A mixture (structures) of mixtures (scales) of Gaussian processes, around one that was learned from past tasks.
+
+    Args:
+        learned: the process.
+        task_weights: how much each past task counts for the new one, together one; None for all alike.
 
     The last `NUM_DOUBTING` structures trust the learned kernel only, or nothing; `trust` sums their weights.
 
@@ -61,12 +65,16 @@ def transfer_hypotheses(learned: GaussianProcess) -> Mixture:
         raise ValueError("transfer_hypotheses needs one prior learned from past tasks; use GaussianProcess.fit(tasks)")
     points = learned.past.points
     functions = learned.past.each(points)
-    past = learned.past.about_zero()
+    if task_weights is None:
+        about_mean, task_weights = learned.past, torch.full_like(functions[0], 1.0 / functions.shape[1])
+    else:
+        about_mean = learned.past.weighted(task_weights)
+    past = about_mean.about_zero()
     total = functions.var(0, correction=0).mean() + learned.noise_var
     zero, one, span = torch.zeros_like(total), torch.ones_like(total), points.amax(0) - points.amin(0)
     diagonal = span.where(span > 0, 1.0) * math.sqrt(len(span))
     nowhere = torch.zeros_like(past.directions[0])
-    like, shares = _representatives(functions.mT)
+    like, shares = _representatives(functions.mT, task_weights)
 
     whole = [
         _Structure(one, nowhere, f * one, r * total, learned.lengthscale) for f in DIRECTION_FACTORS for r in RESIDUALS
@@ -128,15 +136,17 @@ def likeness(hypotheses: Mixture) -> Float[Tensor, " tasks"]:
     return found.index_add(0, task, hypotheses.weights[num_whole:-NUM_DOUBTING])
 
 
-def _representatives(functions: Float[Tensor, "tasks points"]) -> tuple[Tensor, Tensor]:
-    """At most MAX_LIKE tasks that the others are near to, greedily, and the share of tasks that each stands for."""
+def _representatives(
+    functions: Float[Tensor, "tasks points"], weights: Float[Tensor, " tasks"]
+) -> tuple[Tensor, Tensor]:
+    """At most MAX_LIKE tasks that the others are near to, greedily, and the weight of all that each stands for."""
     gap = torch.cdist(functions, functions, compute_mode="donot_use_mm_for_euclid_dist")
     nearest = torch.full_like(gap[0], torch.inf)
     chosen: list[int] = []
     while len(chosen) < min(MAX_LIKE, len(gap)):
-        after = torch.minimum(gap, nearest).sum(-1)
+        after = torch.minimum(gap, nearest) @ weights
         after[chosen] = torch.inf
         chosen.append(int(after.argmin()))
         nearest = torch.minimum(nearest, gap[chosen[-1]])
     belongs = gap[chosen].argmin(0)
-    return torch.tensor(chosen), torch.bincount(belongs, minlength=len(chosen)).double() / len(gap)
+    return torch.tensor(chosen), torch.zeros(len(chosen)).to(weights).index_add(0, belongs, weights)

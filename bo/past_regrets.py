@@ -59,20 +59,29 @@ class PastRegrets(TensorFields):
         others = known.sum(1, keepdim=True) / (count > 0).sum(1, keepdim=True)
         return cls(x[shared], torch.where(count > 0, known, others))
 
-    def first(self, num: int) -> Float[Tensor, "num d"]:
+    def first(self, num: int, weights: Float[Tensor, " tasks"] | None = None) -> Float[Tensor, "num d"]:
         """The first of the list, where nothing was tried; fewer if there are fewer."""
         chosen = self.points[:0]
         for _ in range(min(num, len(self.points))):
-            chosen = torch.cat([chosen, self.next_point(chosen)[None]])
+            chosen = torch.cat([chosen, self.next_point(chosen, weights)[None]])
         return chosen
 
-    def next_point(self, tried: Float[Tensor, "n d"]) -> Float[Tensor, " d"]:
-        """The configuration that lowers the mean regret the most, or where none does, the best that was not tried."""
+    def next_point(
+        self, tried: Float[Tensor, "n d"], weights: Float[Tensor, " tasks"] | None = None
+    ) -> Float[Tensor, " d"]:
+        """The configuration that lowers the mean regret the most, or where none does, the best that was not tried.
+
+        Args:
+            tried: points that need not be among those of the past.
+            weights: of the tasks in the mean, together one; None for all alike.
+        """
+        if weights is None:
+            weights = torch.full_like(self.regrets[0], 1.0 / self.regrets.shape[1])
         exactly = "donot_use_mm_for_euclid_dist"  # the faster way by products confuses configurations that are close
         is_tried = (torch.cdist(self.points, tried.to(self.points), compute_mode=exactly) < SAME).any(-1)
         best = self.regrets[is_tried].amin(0) if bool(is_tried.any()) else torch.ones_like(self.regrets[0])
-        gain = (best - self.regrets).clamp(min=0.0).mean(1)
-        worth = gain if bool(gain.max() > 0.0) else -self.regrets.mean(1)
+        gain = (best - self.regrets).clamp(min=0.0) @ weights
+        worth = gain if bool(gain.max() > 0.0) else -self.regrets @ weights
         return self.points[worth.masked_fill(is_tried, -torch.inf).argmax()]
 
 

@@ -65,6 +65,14 @@ class Memory:
         self.searched = space  # the space of the last search, which has its tables ready
         self.has_warned_of_failure = False
         self.has_told_differences = False
+        self._user_attrs: dict[str, Any] | None = None
+
+    def user_attrs(self, study: "Study") -> dict[str, Any]:
+        """As they were when first asked for: reading them costs a storage a query."""
+        if self._user_attrs is None:
+            # where Hyperband prunes, `study` is one bracket and has none
+            self._user_attrs = study._storage.get_study_user_attrs(study._study_id)
+        return self._user_attrs
 
     def running(self, besides: int) -> dict[int, Configuration]:
         """What each running trial but one was given so far, and what it is to be given."""
@@ -225,7 +233,8 @@ class PointSampler(BaseSampler):
         unevaluated = torch.cat([history.unevaluated, running[has_begun]])
         late = running[has_begun & is_late]
         turns = [turn for number, turn in history.turns.items() if number != trial.number]
-        return Question(view, evaluated, y, unevaluated, late, maximize, self._generator(trial), turns)
+        generator, user_attrs = self._generator(trial), memory.user_attrs(study)
+        return Question(view, evaluated, y, unevaluated, late, maximize, generator, turns, user_attrs)
 
     def _generator(self, trial: FrozenTrial) -> Generator:
         """The same for each search of one trial, so that workers of one seed differ and a study can be resumed."""

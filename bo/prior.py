@@ -1,9 +1,9 @@
 """What past tuning tasks taught, with all that a new study needs: the search space, the direction, the prior."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import compress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import narwhals as nw
 import torch
@@ -17,7 +17,8 @@ from bayesmeta.transfer import NUM_DOUBTING, transfer_hypotheses
 from bo.past_regrets import PastRegrets
 from bo.scores import finite_values, normal_scores
 from bo.space import SearchSpace
-from bo.storage import studies_of
+from bo.storage import numbers_of, studies_of
+from bo.task_features import TaskFeatures
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -48,6 +49,9 @@ class TuningPrior(TensorFields):
             objective in its own units.
         learned_from: past tasks and rows.
         task_names: of the past tasks, in the order of `past`; None if unknown.
+        task_features: which past tasks count for a task whose features are known (see `given`); None if the past tasks
+            had no features.
+        task_weights: how much each past task counts, together one; None for all alike.
     """
 
     space: SearchSpace
@@ -60,25 +64,35 @@ class TuningPrior(TensorFields):
     scores: bool = True
     learned_from: LearnedFrom | None = None
     task_names: tuple[str, ...] | None = None
+    task_features: TaskFeatures | None = None
+    task_weights: Float[Tensor, " tasks"] | None = None
 
     def __post_init__(self) -> None:
         _require_direction(self.direction)
 
     @classmethod
     def fit(
-        cls, space: SearchSpace, tasks: Data, direction: str, *, task_names: Sequence[str] | None = None
+        cls,
+        space: SearchSpace,
+        tasks: Data,
+        direction: str,
+        *,
+        task_names: Sequence[str] | None = None,
+        feature_names: Sequence[str] | None = None,
     ) -> "TuningPrior":
         """Learn from past tasks.
 
         Args:
             space: of all tasks.
-            tasks: `x` encoded by `space`, `y` the objective in its own units; at least two tasks that vary.
+            tasks: `x` encoded by `space`, `y` the objective in its own units; at least two tasks that vary. Features of
+                tasks, `task_x`, are learned from too.
             direction: of the objective.
             task_names: what plots call the tasks.
+            feature_names: what `given` calls the features.
 
         Raises:
-            ValueError: fewer than two tasks have targets that vary, there are not as many names as tasks, or
-                `direction` is none.
+            ValueError: fewer than two tasks have targets that vary, there are not as many names as tasks or as
+                features, or `direction` is none.
         """
         _require_direction(direction)
         if task_names is not None and len(task_names) != len(tasks.y):
@@ -99,6 +113,10 @@ class TuningPrior(TensorFields):
         num_trusting = len(functions.log_weights) - NUM_DOUBTING
         # tasks that do not vary have taught nothing, and `past` lacks them
         names = None if task_names is None else tuple(compress(task_names, varies.tolist()))
+        features = None
+        if tasks.task_x is not None:
+            known = range(tasks.task_x.shape[-1]) if feature_names is None else feature_names
+            features = TaskFeatures.learn(tuple(map(str, known)), learned, tasks.task_x[varies].double())
         return cls(
             space,
             direction,
@@ -109,19 +127,40 @@ class TuningPrior(TensorFields):
             _starts(ranked, regrets),
             learned_from=learned.learned_from,
             task_names=names,
+            task_features=features,
         )
 
+    def given(self, task_x: Mapping[str, float]) -> "TuningPrior":
+        """The prior of a task with these features: past tasks like it count for more.
+
+        Raises:
+            ValueError: the past tasks had no features, one is missing, or is not a finite number.
+        """
+        if self.task_features is None:
+            raise ValueError("this prior was learned without features of tasks; give their names when it is learned")
+        weights = self.task_features.weights(task_x)
+        functions = transfer_hypotheses(self.task_features.learned, weights)
+        starts = self.starts
+        if self.regrets is not None:
+            starts = torch.cat([cast(Tensor, starts), self.regrets.first(NUM_LISTED, weights)])
+        return replace(self, functions=functions, starts=starts, task_weights=weights)
+
     @classmethod
-    def from_studies(cls, studies: "Iterable[Study] | BaseStorage | str") -> "TuningPrior":
+    def from_studies(
+        cls, studies: "Iterable[Study] | BaseStorage | str", *, features: Sequence[str] = ()
+    ) -> "TuningPrior":
         """Learn from finished Optuna studies: each is a task, each completed trial a row.
 
         Args:
             studies: the studies, or a storage, or the URL of a database such as `sqlite:///studies.db`, of which all
                 studies are taken.
+            features: user attributes of the studies, numbers such as rows and columns of their data. A study to come
+                that has them too starts from past studies like it.
 
         Raises:
             TypeError: `studies` are none.
-            ValueError: a study has several objectives, directions differ, or fewer than two studies can be used.
+            ValueError: a study has several objectives or lacks a feature, directions differ, or fewer than two studies
+                can be used.
         """
         from optuna.trial import TrialState
 
@@ -145,12 +184,21 @@ class TuningPrior(TensorFields):
         space = SearchSpace.from_studies(s for s, _ in used)
         x = [space.to_unit(t.params for t in ts) for _, ts in used]
         y = [finite_values(t.value for t in ts if t.value is not None) for _, ts in used]
-        tasks = Data.pad(list(zip(x, y, strict=True)))
-        return cls.fit(space, tasks, directions.pop(), task_names=[s.study_name for s, _ in used])
+        task_x = [numbers_of(study.study_name, study.user_attrs, features) for study, _ in used] if features else None
+        tasks = Data.pad(list(zip(x, y, strict=True)), task_x=task_x)
+        task_names = [study.study_name for study, _ in used]
+        return cls.fit(space, tasks, directions.pop(), task_names=task_names, feature_names=features)
 
     @classmethod
     def from_table(
-        cls, source: Any, *, task: str, target: str, direction: str, space: SearchSpace | None = None
+        cls,
+        source: Any,
+        *,
+        task: str,
+        target: str,
+        direction: str,
+        space: SearchSpace | None = None,
+        features: Sequence[str] = (),
     ) -> "TuningPrior":
         """Learn from a table in long form, one row per evaluated configuration.
 
@@ -160,6 +208,7 @@ class TuningPrior(TensorFields):
             target: the column of the objective.
             direction: of the objective.
             space: the parameters; inferred from the remaining columns where it is None.
+            features: columns of numbers that say something of the task, the same in all its rows.
 
         Raises:
             ValueError: a column is missing, holds something else than it should, or fewer than two tasks vary.
@@ -168,18 +217,33 @@ class TuningPrior(TensorFields):
 
         _require_direction(direction)
         frame = read_frame(source)
-        for name in (task, target, *(space.names if space else ())):
+        for name in (task, target, *features, *(space.names if space else ())):
             if name not in frame.columns:
                 raise ValueError(f"column {name!r} does not exist: the columns are {', '.join(frame.columns)}")
         if not len(frame):
             raise ValueError("the table has no rows")
         if space is None:
-            space = SearchSpace.infer(frame.to_native(), [c for c in frame.columns if c not in (task, target)])
+            others = (task, target, *features)
+            space = SearchSpace.infer(frame.to_native(), [name for name in frame.columns if name not in others])
         x = space.to_unit(frame.select(*space.names).iter_rows(named=True))
         columns = {f"x{i}": column.numpy() for i, column in enumerate(x.mT)}
+        columns |= {f"feature{i}": frame[name] for i, name in enumerate(features)}
         encoded = nw.from_dict({task: frame[task], target: frame[target], **columns}, backend="polars")
         tasks = read_tasks(encoded, task=task, target=target, inputs=list(columns))
-        return cls.fit(space, tasks.data, direction, task_names=[str(name) for name in tasks.tasks])
+        names = [str(name) for name in tasks.tasks]
+        data = _with_features(tasks.data, names, features) if features else tasks.data
+        return cls.fit(space, data, direction, task_names=names, feature_names=features)
+
+
+def _with_features(tasks: Data, names: Sequence[str], features: Sequence[str]) -> Data:
+    """The last columns of x as features of the tasks."""
+    x, values = tasks.x.split([tasks.x.shape[-1] - len(features), len(features)], -1)
+    first = values[:, 0]
+    for i, j in ((values != first[:, None]) & tasks.mask[..., None]).any(1).nonzero().tolist():
+        raise ValueError(
+            f"feature {features[j]!r} must be the same in all rows of a task; it is not in those of {names[i]!r}"
+        )
+    return Data(x, tasks.y, tasks.mask, first)
 
 
 def _starts(tasks: Data, regrets: PastRegrets | None) -> Tensor:

@@ -1,8 +1,9 @@
 """Where should the next trial be? What is known when a sampler is asked, and the search for the answer."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -35,6 +36,7 @@ class Question:
         maximize: whether more is better.
         generator: of all that is drawn for the answer.
         turns: how the suggestions of other trials were made, see `bo.turns`.
+        user_attrs: of the study.
     """
 
     view: View
@@ -45,6 +47,7 @@ class Question:
     maximize: bool
     generator: Generator
     turns: Sequence[str] = ()
+    user_attrs: Mapping[str, Any] = field(default_factory=dict)
 
     @cached_property
     def rows(self) -> Data:

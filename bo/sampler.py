@@ -1,7 +1,7 @@
 """An Optuna sampler that starts from what past studies taught."""
 
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from optuna.samplers import BaseSampler
@@ -12,6 +12,7 @@ from bo.point_sampler import PointSampler
 from bo.prior import TuningPrior
 from bo.question import Question
 from bo.space import SearchSpace
+from bo.storage import numbers_of
 from bo.turns import suggest
 from bo.view import differences
 
@@ -27,7 +28,8 @@ class MetaSampler(PointSampler):
 
     The first suggestion needs no data. With trials of the running study the prior's hypotheses about how far the past
     applies are weighted by their evidence, and suggestions take turns with a method that knows no past (`bo.turns`), so
-    a past that misleads loses its say.
+    a past that misleads loses its say. Where the prior was learned with features of tasks, user attributes of the study
+    that have their names say which past studies count for more; they are read at the first suggestion.
 
     Args:
         prior: what `from_studies`, `from_table`, `bayesmeta fit` or `bayesmeta.load` gave.
@@ -48,6 +50,7 @@ class MetaSampler(PointSampler):
                 "Wrap it: bo.TuningPrior(space, direction, prior, scores=False)"
             )
         self.prior = prior
+        self._given: tuple[dict[str, float], TuningPrior] = ({}, prior)  # the prior for the features of the last study
         super().__init__(prior.space, independent_sampler=independent_sampler, seed=seed)
 
     @classmethod
@@ -55,6 +58,7 @@ class MetaSampler(PointSampler):
         cls,
         studies: "Iterable[Study] | BaseStorage | str",
         *,
+        features: Sequence[str] = (),
         independent_sampler: BaseSampler | None = None,
         seed: int | None = None,
     ) -> "MetaSampler":
@@ -62,7 +66,8 @@ class MetaSampler(PointSampler):
 
         A study that this sampler is to continue should not be among them.
         """
-        return cls(TuningPrior.from_studies(studies), independent_sampler=independent_sampler, seed=seed)
+        prior = TuningPrior.from_studies(studies, features=features)
+        return cls(prior, independent_sampler=independent_sampler, seed=seed)
 
     @classmethod
     def from_table(
@@ -73,11 +78,14 @@ class MetaSampler(PointSampler):
         target: str,
         direction: str,
         space: SearchSpace | None = None,
+        features: Sequence[str] = (),
         independent_sampler: BaseSampler | None = None,
         seed: int | None = None,
     ) -> "MetaSampler":
         """Learn a prior from a table in long form, a row per evaluated configuration: see `TuningPrior.from_table`."""
-        prior = TuningPrior.from_table(source, task=task, target=target, direction=direction, space=space)
+        prior = TuningPrior.from_table(
+            source, task=task, target=target, direction=direction, space=space, features=features
+        )
         return cls(prior, independent_sampler=independent_sampler, seed=seed)
 
     def before_trial(self, study: "Study", trial: FrozenTrial) -> None:
@@ -112,12 +120,26 @@ class MetaSampler(PointSampler):
             found.append(f"the past also had {_listed(missing)}, taken as missing")
         if other:
             found.append(f"of {_listed(other)} the past had other values, and is used as far as it goes")
+        features = self.prior.task_features
+        unknown = [] if features is None else [name for name in features.names if name not in memory.user_attrs(study)]
+        if unknown:
+            found.append(f"it has no user attributes {_listed(unknown)}, so that all past studies count alike")
         if found:
             warnings.warn(f"study {study.study_name!r} is not like the past: {'; '.join(found)}", stacklevel=2)
 
     def _propose(self, question: Question) -> tuple[Tensor, str]:
-        turn, value = suggest(self.prior, question.rows, question.pending, question.turns)
-        return question.climb(value, self.prior.starts), turn
+        prior = self._prior_given(question.user_attrs)
+        turn, value = suggest(prior, question.rows, question.pending, question.turns)
+        return question.climb(value, prior.starts), turn
+
+    def _prior_given(self, user_attrs: Mapping[str, Any]) -> TuningPrior:
+        features = self.prior.task_features
+        if features is None or any(name not in user_attrs for name in features.names):
+            return self.prior
+        task_x = dict(zip(features.names, numbers_of("that is running", user_attrs, features.names), strict=True))
+        if self._given[0] != task_x:
+            self._given = (task_x, self.prior.given(task_x))
+        return self._given[1]
 
 
 def _listed(names: Iterable[str]) -> str:

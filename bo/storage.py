@@ -1,13 +1,14 @@
 """The studies of an Optuna storage, read without creating or changing anything in it."""
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import optuna
 from optuna.storages import BaseStorage, RDBStorage
 
-__all__ = ["load_studies", "studies_of"]
+__all__ = ["load_studies", "numbers_of", "studies_of"]
 
 
 def studies_of(source: Any) -> list[optuna.Study]:
@@ -56,3 +57,19 @@ def load_studies(url: str) -> list[optuna.Study]:
         raise ValueError(
             f"cannot read Optuna studies from {shown}: {cause}. It must be a database that Optuna made, free to be read"
         ) from error
+
+
+def numbers_of(study: str, user_attrs: Mapping[str, Any], names: Sequence[str]) -> list[float]:
+    """User attributes of a study that must be finite numbers.
+
+    Raises:
+        ValueError: one is missing, or something else.
+    """
+    for name in names:
+        value = user_attrs.get(name)
+        if not isinstance(value, bool | int | float) or not math.isfinite(value):
+            raise ValueError(
+                f"user attribute {name!r} of study {study!r} must be a finite number; got {value!r}. Set it "
+                "by study.set_user_attr, or leave the feature out"
+            )
+    return [float(user_attrs[name]) for name in names]

@@ -90,10 +90,12 @@ def _next_turn(prior: TuningPrior, better: Tensor, num_pending: int, turns: Sequ
 def _list_value(prior: TuningPrior, tried: Tensor) -> Value:
     """Mean over past tasks of the best so far, were a point added to those that were tried."""
     if prior.regrets is not None:
-        return _near(prior.regrets.next_point(tried))
-    past = prior.past
+        return _near(prior.regrets.next_point(tried, prior.task_weights))
+    past, weights = prior.past, prior.task_weights
     best = past.each(tried).amax(0) if len(tried) else torch.tensor(-torch.inf)
-    return lambda x: torch.maximum(past.each(x), best).mean(-1)
+    if weights is None:
+        return lambda x: torch.maximum(past.each(x), best).mean(-1)
+    return lambda x: torch.maximum(past.each(x), best) @ weights
 
 
 def _space_filling_point(prior: TuningPrior, number: int) -> Tensor:
