@@ -180,8 +180,11 @@ def _update(successes: Tensor, failures: Tensor, stats: Statistics) -> tuple[Ten
 
 def _log_evidence(successes: Tensor, failures: Tensor, stats: Statistics) -> Tensor:
     ones = _ones(stats)
-    each = lgamma_ratio(successes, ones) + lgamma_ratio(failures, stats.count - ones)
-    return each - lgamma_ratio(successes + failures, stats.count)
+    # all at once: where tasks are few, calls take the time and not the arithmetic
+    pseudo_counts = torch.stack([successes, failures, successes + failures], -1)
+    counts = torch.stack([ones, stats.count - ones, stats.count], -1)
+    of_ones, of_zeros, of_all = lgamma_ratio(pseudo_counts, counts).unbind(-1)
+    return of_ones + of_zeros - of_all
 
 
 def _log_beta(a: Tensor, b: Tensor) -> Tensor:

@@ -17,6 +17,9 @@ def lgamma_ratio(a: Tensor, n: Tensor) -> Tensor:
 
     Source: Stirling's series, Abramowitz and Stegun (1964), equation 6.1.40.
     """
+    # a fused kernel has one way through for all values
+    if not torch.compiler.is_compiling() and not (a > LARGE).any():
+        return (a + n).lgamma() - a.lgamma()
     a, n = torch.broadcast_tensors(a, n)
     large = a > LARGE
     # both branches see harmless values where the other one is taken, so that gradients stay finite

@@ -152,6 +152,13 @@ def test_lgamma_ratio_matches_sums_of_logarithms() -> None:
             assert lgamma_ratio(F64 + a, F64 + n).item() == pytest.approx(exact, rel=1e-13, abs=1e-13)
 
 
+def test_lgamma_ratio_of_many_is_that_of_each() -> None:
+    a = torch.tensor([1e-3, 29.9, 30.1, 1e12], dtype=torch.float64)
+    together = lgamma_ratio(a, F64 + 17)
+    alone = torch.stack([lgamma_ratio(value, F64 + 17) for value in a])
+    torch.testing.assert_close(together, alone, rtol=1e-13, atol=0)
+
+
 @given(st.floats(-60, 60), st.floats(0, 1e15))
 @settings(deadline=None, max_examples=300)
 def test_lgamma_ratio_is_finite_with_its_gradient(log_a: float, n: float) -> None:
