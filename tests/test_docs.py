@@ -74,6 +74,7 @@ def candidates_are_better_than_what_was_tried(names: dict[str, Any], printed: st
 def the_past_makes_few_trials_do(names: dict[str, Any], printed: str, folder: Path) -> None:
     assert len(names["study"].trials) == 5
     assert names["study"].best_value < 0.02  # the median of random search is .2
+    assert names["informed"].best_value < 0.05
     assert set(names["sampler"].prior.space.conditions) == {"penalty", "depth", "rate"}
 
 
