@@ -33,7 +33,10 @@ def check_anew() -> None:
     _checked.clear()
 
 
-def _first_calls(*, typechecker: Any) -> Callable[[Any], Any]:
+def _first_calls(*args: Any, typechecker: Any = None) -> Any:
+    if args:  # not the import hook, but the library's own use
+        return _every_call(*args)
+
     def decorate(what: Any) -> Any:
         if isinstance(what, type):  # a dataclass, whose fields are always checked
             return _every_call(what, typechecker=typechecker)
