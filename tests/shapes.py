@@ -5,6 +5,7 @@ takes more time than the arithmetic. What differs from call to call differs betw
 checked anew.
 """
 
+import dataclasses
 import functools
 from collections import Counter
 from collections.abc import Callable
@@ -38,9 +39,11 @@ def _first_calls(*args: Any, typechecker: Any = None) -> Any:
         return _every_call(*args)
 
     def decorate(what: Any) -> Any:
-        if isinstance(what, type):  # a dataclass, whose fields are always checked
-            return _every_call(what, typechecker=typechecker)
-        return _checked_at_first(what, typechecker)
+        if not isinstance(what, type):
+            return _checked_at_first(what, typechecker)
+        if dataclasses.is_dataclass(what) and "__init__" in vars(what):
+            what.__init__ = _checked_at_first(what.__init__, typechecker)  # type: ignore[misc]
+        return what
 
     return decorate
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from jaxtyping import TypeCheckError
 
-import bayesmeta as bm
+from bayesmeta.learned_features import TanhFeatures
 from bo.question import distance
 from tests.shapes import CALLS, check_anew
 
@@ -30,5 +30,6 @@ def test_what_a_function_returns_is_checked(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_fields_of_a_dataclass_are_checked() -> None:
+    TanhFeatures(weight=NARROW, bias=torch.zeros(3), centre=torch.zeros(1), scale=torch.ones(1))
     with pytest.raises(TypeCheckError):
-        bm.LinearGaussian(torch.zeros(2), torch.eye(2), noise_var="none")  # type: ignore[arg-type]
+        TanhFeatures(weight=NARROW, bias=torch.zeros(4), centre=torch.zeros(1), scale=torch.ones(1))
