@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import scipy.stats
@@ -192,7 +193,15 @@ def ecdf_bands(num_ranks: int, num_draws: int, level: float = 0.95) -> tuple[Ten
         raise ValueError(f"level must lie between 0 and 1, such as 0.95; got {level:g}")
     if num_ranks < 1 or num_draws < 1:
         raise ValueError(f"bands need at least one rank and one draw; got {num_ranks} and {num_draws}")
+    lower, upper = (
+        torch.from_numpy(np.append(ends, num_ranks) / num_ranks) for ends in _band(num_ranks, num_draws, level)
+    )
+    return lower, upper
 
+
+@lru_cache(256)  # many checks are of as many ranks
+def _band(num_ranks: int, num_draws: int, level: float) -> tuple[np.ndarray, np.ndarray]:
+    """Ends of the band as counts, at every rank but the last."""
     # by Bonferroni, 1 - level shared among the ranks is a small enough error of each
     small, large = math.log((1.0 - level) / num_draws), 0.0
     bounds = _binomial_bounds(num_ranks, num_draws, math.exp(small))
@@ -203,8 +212,7 @@ def ecdf_bands(num_ranks: int, num_draws: int, level: float = 0.95) -> tuple[Ten
             small, bounds = middle, tried
         else:
             large = middle
-    lower, upper = (torch.from_numpy(np.append(ends, num_ranks) / num_ranks) for ends in bounds)
-    return lower, upper
+    return bounds
 
 
 def _binomial_bounds(num_ranks: int, num_draws: int, error: float) -> tuple[np.ndarray, np.ndarray]:
