@@ -1,10 +1,15 @@
-"""The list of configurations that past tasks would try first, where they share what they evaluated.
+r"""The list of configurations that past tasks would try first, where they share what they evaluated.
 
 Benchmarks and grids evaluate the same configurations on every task. Their values then say which few configurations
 complement each other, with no surrogate between: the next one is that which lowers the mean over past tasks of the
-regret of the best so far the most.
+regret of the best so far the most. What was evaluated says which past tasks to listen to: with normal scores z of ranks
+among the n configurations tried, task j counts by
 
-Source: Wistuba, Schilling and Schmidt-Thieme, Sequential model-free hyperparameter tuning (2015).
+$$ \exp\big(-\tfrac{1}{2 s^2} \textstyle\sum_i (z_i - z_{ji})^2\big), $$
+
+as if its ranks were those of the new task but for noise of standard deviation s.
+
+Source: Wistuba, Schilling and Schmidt-Thieme, Sequential model-free hyperparameter tuning (2015), for the list.
 """
 
 from dataclasses import dataclass
@@ -15,10 +20,14 @@ from torch import Tensor
 
 from bayesmeta.data import Data
 from bayesmeta.fields import TensorFields
+from bo.scores import normal_scores
 
 __all__ = ["PastRegrets"]
 
-BAD = 0.1  # regret is one from this quantile of a task's values downwards, lest one diverged run make all others equal
+WORST = (
+    20.0  # times as far below the best as the median is: regret is one there, lest a diverged run make all others equal
+)
+NOISE = 0.5  # of normal scores
 SAME = 1e-6  # distance in the unit cube, of what is rounded on its way through a study
 
 
@@ -59,12 +68,13 @@ class PastRegrets(TensorFields):
         others = known.sum(1, keepdim=True) / (count > 0).sum(1, keepdim=True)
         return cls(x[shared], torch.where(count > 0, known, others))
 
-    def first(self, num: int, weights: Float[Tensor, " tasks"] | None = None) -> Float[Tensor, "num d"]:
-        """The first of the list, where nothing was tried; fewer if there are fewer."""
-        chosen = self.points[:0]
-        for _ in range(min(num, len(self.points))):
-            chosen = torch.cat([chosen, self.next_point(chosen, weights)[None]])
-        return chosen
+    def likeness(self, x: Float[Tensor, "n d"], y: Float[Tensor, " n"]) -> Float[Tensor, " tasks"]:
+        """How much each past task counts after rows of a new one, more being better; equal before two are known."""
+        which, row = self._same(x).nonzero().unbind(-1)
+        here = torch.ones(len(row), dtype=torch.bool)
+        new = normal_scores(y[row], here)
+        past = normal_scores(-self.regrets[which].mT, here.expand(self.regrets.shape[1], -1))
+        return (-0.5 * ((new - past) / NOISE).square().sum(-1)).softmax(-1)
 
     def next_point(
         self, tried: Float[Tensor, "n d"], weights: Float[Tensor, " tasks"] | None = None
@@ -77,18 +87,22 @@ class PastRegrets(TensorFields):
         """
         if weights is None:
             weights = torch.full_like(self.regrets[0], 1.0 / self.regrets.shape[1])
-        exactly = "donot_use_mm_for_euclid_dist"  # the faster way by products confuses configurations that are close
-        is_tried = (torch.cdist(self.points, tried.to(self.points), compute_mode=exactly) < SAME).any(-1)
-        best = self.regrets[is_tried].amin(0) if bool(is_tried.any()) else torch.ones_like(self.regrets[0])
+        is_tried = self._same(tried).any(-1)
+        best = self.regrets[is_tried].amin(0) if bool(is_tried.any()) else torch.ones_like(weights)
         gain = (best - self.regrets).clamp(min=0.0) @ weights
         worth = gain if bool(gain.max() > 0.0) else -self.regrets @ weights
         return self.points[worth.masked_fill(is_tried, -torch.inf).argmax()]
 
+    def _same(self, x: Tensor) -> Tensor:
+        """Which of the points are which rows of x: `(points, n)`."""
+        exactly = "donot_use_mm_for_euclid_dist"  # the faster way by products confuses configurations that are close
+        return torch.cdist(self.points, x.to(self.points), compute_mode=exactly) < SAME
+
 
 def _regrets(tasks: Data) -> Tensor:
     in_order = tasks.y.masked_fill(~tasks.mask, torch.inf).sort(-1).values
-    bad = in_order.gather(-1, (BAD * (tasks.count[:, None] - 1)).long())
-    best = tasks.y.masked_fill(~tasks.mask, -torch.inf).amax(-1, keepdim=True)
-    # where nearly all values are the best there is
-    bad = torch.where(bad < best, bad, in_order[:, :1])
-    return ((best - tasks.y) / (best - bad)).clamp(max=1.0)
+    best = in_order.gather(-1, tasks.count[:, None] - 1)
+    median = in_order.gather(-1, (tasks.count[:, None] - 1) // 2)
+    limit = best - WORST * (best - median)
+    worst = in_order[:, :1].maximum(torch.where(median < best, limit, -torch.inf))
+    return ((best - tasks.y) / (best - worst)).clamp(max=1.0)

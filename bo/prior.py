@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import compress
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import narwhals as nw
 import torch
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 __all__ = ["TuningPrior"]
 
 MAX_STARTS = 64
-NUM_LISTED = 16  # more starts, where past tasks share their configurations: what is suggested before a trial finishes
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,8 +42,7 @@ class TuningPrior(TensorFields):
         past: the functions of past tasks, `each(x)` giving one column per task; None if unknown.
         regrets: of past tasks on the configurations that they share, by which the first suggestions are chosen; None
             where they share few, and `past` stands in.
-        starts: configurations that were the best of a past task, or are first in the list, encoded; always among the
-            candidates.
+        starts: configurations that were the best of a past task, encoded; always among the candidates.
         scores: whether `functions` are over normal scores, where more is better (what `fit` learns), or over the
             objective in its own units.
         learned_from: past tasks and rows.
@@ -108,7 +106,6 @@ class TuningPrior(TensorFields):
         raw = Data(tasks.x.double(), sign * tasks.y.double(), tasks.mask)[varies]
         ranked = replace(raw, y=scores[varies])
         learned = GaussianProcess.initial(ranked).fit(ranked)
-        regrets = PastRegrets.of(raw)
         functions = transfer_hypotheses(learned)
         num_trusting = len(functions.log_weights) - NUM_DOUBTING
         # tasks that do not vary have taught nothing, and `past` lacks them
@@ -123,8 +120,8 @@ class TuningPrior(TensorFields):
             functions,
             num_trusting,
             learned.past,
-            regrets,
-            _starts(ranked, regrets),
+            PastRegrets.of(raw),
+            _starts(ranked),
             learned_from=learned.learned_from,
             task_names=names,
             task_features=features,
@@ -140,10 +137,7 @@ class TuningPrior(TensorFields):
             raise ValueError("this prior was learned without features of tasks; give their names when it is learned")
         weights = self.task_features.weights(task_x)
         functions = transfer_hypotheses(self.task_features.learned, weights)
-        starts = self.starts
-        if self.regrets is not None:
-            starts = torch.cat([cast(Tensor, starts), self.regrets.first(NUM_LISTED, weights)])
-        return replace(self, functions=functions, starts=starts, task_weights=weights)
+        return replace(self, functions=functions, task_weights=weights)
 
     @classmethod
     def from_studies(
@@ -246,10 +240,9 @@ def _with_features(tasks: Data, names: Sequence[str], features: Sequence[str]) -
     return Data(x, tasks.y, tasks.mask, first)
 
 
-def _starts(tasks: Data, regrets: PastRegrets | None) -> Tensor:
+def _starts(tasks: Data) -> Tensor:
     best = tasks.y.masked_fill(~tasks.mask, -torch.inf).argmax(-1)
-    starts = tasks.x[torch.arange(len(best)), best].unique(dim=0)[:MAX_STARTS]
-    return starts if regrets is None else torch.cat([starts, regrets.first(NUM_LISTED)])
+    return tasks.x[torch.arange(len(best)), best].unique(dim=0)[:MAX_STARTS]
 
 
 def _require_direction(direction: str) -> None:

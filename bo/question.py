@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 
 from bayesmeta.data import Data
-from bo.search import Value, climb
+from bo.search import Near, Value, climb
 from bo.view import View
 
 __all__ = ["Question", "distance"]
@@ -81,6 +81,8 @@ class Question:
         view, taken = self.view, torch.cat([self.rows.x, self._unevaluated_x])
         running = view.known.encode(self.running)
         candidates = view.space.sobol(NUM_SOBOL, generator=self.generator)
+        if isinstance(value, Near):
+            candidates = torch.cat([candidates, view.from_points(value.point[None])])
         if starts is not None:
             candidates = torch.cat([candidates, view.from_points(starts)])
         good = self.evaluated[self.better.topk(min(NUM_GOOD, len(self.y))).indices]

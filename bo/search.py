@@ -1,15 +1,27 @@
 """Where in a search space a function is greatest: candidates everywhere, then local moves that stay valid."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Generator, Tensor
 
 from bo.space import SearchSpace
 
-__all__ = ["Value", "climb"]
+__all__ = ["Near", "Value", "climb"]
 
 Value = Callable[[Tensor], Tensor]  # points (n, d) -> (n,), more is better
+
+
+@dataclass(frozen=True)
+class Near:
+    """A value that is greatest at one point, `(d,)`, and tells which, so that a search need not find it."""
+
+    point: Tensor
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return -(x - self.point).square().sum(-1)
+
 
 NUM_NEAR_GOOD = 16
 NUM_BEST = 3  # candidates around which more are tried in each round

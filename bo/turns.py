@@ -4,14 +4,17 @@ A model that weighs hypotheses by evidence still errs in the same direction from
 misleads in the one region that matters, its evidence elsewhere holds it there. So suggestions take turns:
 
 - `list`: the first two of a study, and all until a trial has finished, go down the past's own list: each next point
-  raises the mean over past tasks of the best so far the most, by what their functions are believed to be, or by their
-  values where they share their configurations. A task's first rows say little about what applies.
+  raises the mean over past tasks of the best so far the most. A task's first rows say little about what applies.
 - `mixture`: while there are few rows, the expected improvement under all hypotheses.
 - `past` and `plain` alternate from then on: the expected improvement under the hypotheses that trust the past, and that
   of a Gaussian process which never saw it. Late in a study three turns of four are `plain`, and all of them where
   evidence is against the past.
 - `explore`: a turn of `plain` is spent on a space-filling point where the last trials gained nothing and fewer than
   five points were chosen without the past, which is what any plain Gaussian process starts from.
+
+Where past tasks share their configurations their values are known, and need no model: the list is made of the values,
+past tasks that rank what was tried as the new one does count for more in it (`bo.past_regrets`), and it goes on for ten
+rows, unless evidence is against the past, and in every other turn of `past`.
 
 Half of the suggestions after the first few are thus those of a method that no past can mislead.
 """
@@ -27,12 +30,12 @@ from bo.acquisition import believing, improvement, log_expected_improvement
 from bo.plain import plain_gp, some_rows
 from bo.prior import TuningPrior
 from bo.scores import normal_scores
-from bo.search import Value
+from bo.search import Near, Value
 
 __all__ = ["suggest"]
 
 NUM_LIST = 2
-MIN_ROWS = 6  # before a plain Gaussian process has a turn
+MIN_ROWS, MIN_LISTED = 6, 10  # before a plain Gaussian process has a turn, and where configurations are shared
 LATE = 22  # suggestions, from which it has three turns of four: what the past knows was tried by then
 NUM_EXPLORED, MIN_STALLED, PATIENCE = 5, 4, 2  # points without the past; rows, and trials without a gain, before one
 MAX_ROWS, MAX_PLAIN_ROWS = 64, 400  # that hypotheses, and a plain Gaussian process, are conditioned on
@@ -51,9 +54,9 @@ def suggest(prior: TuningPrior, rows: Data, pending: Tensor, turns: Sequence[str
     better = rows.y if prior.direction == "maximize" else -rows.y
     turn = _next_turn(prior, better, len(pending), turns)
     if turn == "list":
-        return turn, _list_value(prior, torch.cat([rows.x, pending]))
+        return turn, _list_value(prior, rows.x, better, pending)
     if turn == "explore":
-        return turn, _near(_space_filling_point(prior, turns.count("explore")))
+        return turn, Near(_space_filling_point(prior, turns.count("explore")))
     if turn == "plain":
         return turn, _plain_value(rows.x, better, pending)
     if prior.scores:
@@ -65,6 +68,8 @@ def suggest(prior: TuningPrior, rows: Data, pending: Tensor, turns: Sequence[str
     if turn == "past":
         if functions.weights[: prior.num_trusting].sum() < 0.5:
             return "plain", _plain_value(rows.x, better, pending)
+        if prior.regrets is not None and (len(better) < MIN_LISTED or len(turns) // 2 % 2 == 0):
+            return turn, _list_value(prior, rows.x, better, pending)
         functions = functions[: prior.num_trusting]
     if prior.num_trusting is not None:
         functions = functions.leading(MASS, MAX_HYPOTHESES)
@@ -77,6 +82,8 @@ def _next_turn(prior: TuningPrior, better: Tensor, num_pending: int, turns: Sequ
         return "mixture"
     if prior.past is not None and (own < NUM_LIST or not n):
         return "list"
+    if prior.regrets is not None and n < MIN_LISTED:
+        return "list" if n < MIN_ROWS else "past"
     is_plain = (own - NUM_LIST) % (2 if own < LATE else 4) != 0
     explored = n + num_pending - own + turns.count("explore")
     stalled = n >= MIN_STALLED and bool(better[:-PATIENCE].max() >= better.max())
@@ -87,11 +94,14 @@ def _next_turn(prior: TuningPrior, better: Tensor, num_pending: int, turns: Sequ
     return "plain" if is_plain else "past"
 
 
-def _list_value(prior: TuningPrior, tried: Tensor) -> Value:
+def _list_value(prior: TuningPrior, x: Tensor, better: Tensor, pending: Tensor) -> Value:
     """Mean over past tasks of the best so far, were a point added to those that were tried."""
+    tried, weights = torch.cat([x, pending]), prior.task_weights
     if prior.regrets is not None:
-        return _near(prior.regrets.next_point(tried, prior.task_weights))
-    past, weights = prior.past, prior.task_weights
+        likeness = prior.regrets.likeness(x, better)
+        likeness = likeness if weights is None else likeness * weights / (likeness @ weights)
+        return Near(prior.regrets.next_point(tried, likeness))
+    past = prior.past
     best = past.each(tried).amax(0) if len(tried) else torch.tensor(-torch.inf)
     if weights is None:
         return lambda x: torch.maximum(past.each(x), best).mean(-1)
@@ -100,10 +110,6 @@ def _list_value(prior: TuningPrior, tried: Tensor) -> Value:
 
 def _space_filling_point(prior: TuningPrior, number: int) -> Tensor:
     return prior.space.sobol(number + 1, generator=Generator().manual_seed(0))[number]
-
-
-def _near(point: Tensor) -> Value:
-    return lambda x: -(x - point).square().sum(-1)
 
 
 def _plain_value(x: Tensor, better: Tensor, pending: Tensor) -> Value:

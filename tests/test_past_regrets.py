@@ -1,9 +1,11 @@
 """The list of configurations by the values of past tasks that share them."""
 
+import math
 from pathlib import Path
 
 import optuna
 import pytest
+import scipy.stats
 import torch
 from torch import Tensor
 
@@ -26,9 +28,10 @@ def of_table(y: Tensor) -> PastRegrets:
 
 
 def regret_of(values: list[float]) -> list[float]:
-    """From 0 for the best to 1 for the third worst of thirty, and for the two below it."""
-    best, bad = max(values), sorted(values)[2]
-    return [min((best - value) / (best - bad), 1.0) for value in values]
+    """From 0 for the best to 1 for the worst, or 20 times as far below the best as the median is."""
+    best, worst, median = max(values), min(values), sorted(values)[14]
+    worst = max(worst, best - 20 * (best - median))
+    return [min((best - value) / (best - worst), 1.0) for value in values]
 
 
 def test_the_list_is_the_greedy_one() -> None:
@@ -44,8 +47,6 @@ def test_the_list_is_the_greedy_one() -> None:
         point = regrets.next_point(X[chosen])
         assert torch.equal(point, X[expected])
         chosen.append(expected)
-    assert torch.equal(regrets.first(4), X[chosen])
-    assert len(regrets.first(100)) == 30
 
 
 def test_what_no_past_task_gains_from_comes_by_its_mean() -> None:
@@ -57,6 +58,41 @@ def test_what_no_past_task_gains_from_comes_by_its_mean() -> None:
     assert torch.equal(regrets.next_point(X[:2] + 1e-9), X[2])
 
 
+def test_tasks_that_rank_what_was_tried_as_the_new_one_does_count_for_more() -> None:
+    regrets, rows = of_table(Y), [3, 8, 11, 20]
+    y = Y[2] + 0.01
+    new, each = ranks(y[rows].tolist()), [ranks([-v for v in regrets_of(row, rows)]) for row in Y.tolist()]
+    likeness = [math.exp(-sum((a - b) ** 2 for a, b in zip(new, old, strict=True)) / (2 * 0.5**2)) for old in each]
+    expected = torch.tensor([value / sum(likeness) for value in likeness], dtype=torch.float64)
+    weights = regrets.likeness(X[rows], y[rows])
+    torch.testing.assert_close(weights, expected)
+    assert int(weights.argmax()) == 2
+    # in any units, and whatever else was tried
+    elsewhere = torch.full((2, 3), 0.123, dtype=torch.float64)
+    again = regrets.likeness(torch.cat([elsewhere, X[rows]]), torch.cat([y[:2], 1e3 * y[rows] - 7.0]))
+    torch.testing.assert_close(again, weights)
+    torch.testing.assert_close(regrets.likeness(X[:1], y[:1]), torch.full((5,), 0.2).double())
+
+
+def regrets_of(values: list[float], rows: list[int]) -> list[float]:
+    every = regret_of(values)
+    return [every[row] for row in rows]
+
+
+def ranks(values: list[float]) -> list[float]:
+    """Normal scores; values at the limit of regrets share their mean rank."""
+    n = len(values)
+    quantiles = [(sum(b < a for b in values) + sum(b <= a for b in values)) / (2 * n) for a in values]
+    return scipy.stats.norm.ppf(quantiles).tolist()
+
+
+def test_weights_choose_for_whom_the_list_is() -> None:
+    regrets = of_table(Y)
+    alone = torch.zeros(5, dtype=torch.float64)
+    alone[3] = 1.0
+    assert torch.equal(regrets.next_point(X[:0], alone), X[Y[3].argmax()])
+
+
 def test_points_that_the_past_lacks_say_nothing() -> None:
     regrets = of_table(Y)
     assert torch.equal(regrets.next_point(X[:0]), regrets.next_point(0.5 + 0.01 * X[:4]))
@@ -66,7 +102,14 @@ def test_points_that_the_past_lacks_say_nothing() -> None:
 def test_a_diverged_run_does_not_make_all_others_equal(far: float) -> None:
     diverged = Y.clone()
     diverged[0, Y[0].argmin()] = far
-    torch.testing.assert_close(of_table(diverged).regrets, of_table(Y).regrets)
+    table = torch.tensor([regret_of(row) for row in diverged.tolist()], dtype=torch.float64)
+    assert float(table[0].median()) == pytest.approx(0.05, abs=0.002)
+    regrets = of_table(diverged)
+    torch.testing.assert_close(regrets.regrets, table.mT[order_of(regrets.points)])
+
+
+def order_of(points: Tensor) -> list[int]:
+    return [X.tolist().index(point) for point in points.tolist()]
 
 
 def test_a_task_with_ties_at_the_top_still_says_what_is_bad() -> None:
@@ -120,9 +163,15 @@ def test_a_study_begins_with_configurations_that_the_past_shares(tmp_path: Path)
     bm.save(grid_prior(), tmp_path / "prior")
     prior = bm.load(tmp_path / "prior")
     study = optuna.create_study(sampler=MetaSampler(prior, seed=0))
-    study.optimize(past.objective(0), n_trials=2)
+    study.optimize(past.objective(0), n_trials=5)
     chosen = prior.space.to_unit(trial.params for trial in study.trials)
-    torch.testing.assert_close(chosen, prior.regrets.first(2), atol=1e-6, rtol=0.0)
+    rows = -torch.tensor([trial.value for trial in study.trials]).double()
+    for n in range(5):
+        weights = prior.regrets.likeness(chosen[:n], rows[:n])
+        listed = prior.regrets.next_point(chosen[:n], weights)
+        torch.testing.assert_close(chosen[n], listed, atol=1e-6, rtol=0.0)
+    # the third past task alone has another optimum
+    assert int(weights.argmin()) == 2
 
 
 def test_a_pool_is_searched_for_it() -> None:
@@ -132,3 +181,26 @@ def test_a_pool_is_searched_for_it() -> None:
     assert turn == "list"
     pool = torch.cat([torch.rand(50, 6, generator=seed(3)).double(), prior.regrets.points])
     assert torch.equal(pool[value(pool).argmax()], prior.regrets.next_point(pool[:0]))
+
+
+def turns_of(prior: TuningPrior, y: Tensor, num_trials: int) -> list[str]:
+    """Of a study that chooses among the configurations of the past."""
+    x = prior.regrets.points
+    seen, turns = list[int](), list[str]()
+    for _ in range(num_trials):
+        turn, value = suggest(prior, Data.of(x[seen], y[seen]), x[:0], turns)
+        worth = value(x)
+        worth[seen] = -torch.inf
+        seen.append(int(worth.argmax()))
+        turns.append(turn)
+    return turns
+
+
+def test_it_goes_on_for_ten_rows_unless_evidence_is_against_it() -> None:
+    prior = grid_prior()
+    losses = torch.tensor([past.loss(params) for params in prior.space.from_unit(prior.regrets.points)]).double()
+    turns = turns_of(prior, losses, 14)
+    assert turns[:10] == ["list"] * 6 + ["past"] * 4
+    assert {"past"} < set(turns[10:]) <= {"past", "plain", "explore"}
+    noise = torch.randn(len(losses), generator=seed(6)).double()
+    assert turns_of(prior, noise, 10)[6:] == ["plain"] * 4
