@@ -7,11 +7,13 @@ among the n configurations tried, task j counts by
 
 $$ \exp\big(-\tfrac{1}{2 s^2} \textstyle\sum_i (z_i - z_{ji})^2\big), $$
 
-as if its ranks were those of the new task but for noise of standard deviation s.
+as if its ranks were those of the new task but for noise of standard deviation s. Whether any task agrees is asked
+in the same way.
 
 Source: Wistuba, Schilling and Schmidt-Thieme, Sequential model-free hyperparameter tuning (2015), for the list.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -70,11 +72,18 @@ class PastRegrets(TensorFields):
 
     def likeness(self, x: Float[Tensor, "n d"], y: Float[Tensor, " n"]) -> Float[Tensor, " tasks"]:
         """How much each past task counts after rows of a new one, more being better; equal before two are known."""
-        which, row = self._same(x).nonzero().unbind(-1)
-        here = torch.ones(len(row), dtype=torch.bool)
-        new = normal_scores(y[row], here)
-        past = normal_scores(-self.regrets[which].mT, here.expand(self.regrets.shape[1], -1))
+        new, past = self._scores(x, y)
         return (-0.5 * ((new - past) / NOISE).square().sum(-1)).softmax(-1)
+
+    def agreement(self, x: Float[Tensor, "n d"], y: Float[Tensor, " n"]) -> float:
+        """The probability that some past task ranks these rows as the new one does, from even odds.
+
+        If none does, scores are standard normal.
+        """
+        new, past = self._scores(x, y)
+        each = -0.5 * ((new - past) / NOISE).square().sum(-1) - len(new) * math.log(NOISE)
+        some = each.logsumexp(0) - math.log(len(each))
+        return float(torch.sigmoid(some + 0.5 * new.square().sum()))
 
     def next_point(
         self, tried: Float[Tensor, "n d"], weights: Float[Tensor, " tasks"] | None = None
@@ -92,6 +101,14 @@ class PastRegrets(TensorFields):
         gain = (best - self.regrets).clamp(min=0.0) @ weights
         worth = gain if bool(gain.max() > 0.0) else -self.regrets @ weights
         return self.points[worth.masked_fill(is_tried, -torch.inf).argmax()]
+
+    def _scores(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Normal scores of the rows that the past has: of the new task `(n,)`, and of past ones `(tasks, n)`."""
+        which, row = self._same(x).nonzero().unbind(-1)
+        here = torch.ones(len(row), dtype=torch.bool)
+        return normal_scores(y[row], here), normal_scores(
+            -self.regrets[which].mT, here.expand(self.regrets.shape[1], -1)
+        )
 
     def _same(self, x: Tensor) -> Tensor:
         """Which of the points are which rows of x: `(points, n)`."""

@@ -13,8 +13,8 @@ misleads in the one region that matters, its evidence elsewhere holds it there. 
   five points were chosen without the past, which is what any plain Gaussian process starts from.
 
 Where past tasks share their configurations their values are known, and need no model: the list is made of the values,
-past tasks that rank what was tried as the new one does count for more in it (`bo.past_regrets`), and it goes on for ten
-rows, unless evidence is against the past, and in every other turn of `past`.
+past tasks that rank what was tried as the new one does count for more in it (`bo.past_regrets`), and as long as any
+does it goes on for ten rows, and in every other turn of `past` from then on.
 
 Half of the suggestions after the first few are thus those of a method that no past can mislead.
 """
@@ -52,7 +52,7 @@ def suggest(prior: TuningPrior, rows: Data, pending: Tensor, turns: Sequence[str
         turns: those of the study's earlier suggestions by this method, finished or not.
     """
     better = rows.y if prior.direction == "maximize" else -rows.y
-    turn = _next_turn(prior, better, len(pending), turns)
+    turn = _next_turn(prior, rows.x, better, len(pending), turns)
     if turn == "list":
         return turn, _list_value(prior, rows.x, better, pending)
     if turn == "explore":
@@ -68,22 +68,21 @@ def suggest(prior: TuningPrior, rows: Data, pending: Tensor, turns: Sequence[str
     if turn == "past":
         if functions.weights[: prior.num_trusting].sum() < 0.5:
             return "plain", _plain_value(rows.x, better, pending)
-        if prior.regrets is not None and (len(better) < MIN_LISTED or len(turns) // 2 % 2 == 0):
-            return turn, _list_value(prior, rows.x, better, pending)
         functions = functions[: prior.num_trusting]
     if prior.num_trusting is not None:
         functions = functions.leading(MASS, MAX_HYPOTHESES)
     return turn, improvement(functions, y, maximize=maximize)
 
 
-def _next_turn(prior: TuningPrior, better: Tensor, num_pending: int, turns: Sequence[str]) -> str:
+def _next_turn(prior: TuningPrior, x: Tensor, better: Tensor, num_pending: int, turns: Sequence[str]) -> str:
     n, own = len(better), len(turns)
     if prior.num_trusting is None:
         return "mixture"
     if prior.past is not None and (own < NUM_LIST or not n):
         return "list"
-    if prior.regrets is not None and n < MIN_LISTED:
-        return "list" if n < MIN_ROWS else "past"
+    agrees = prior.regrets is not None and (n < MIN_ROWS or prior.regrets.agreement(x, better) >= 0.5)
+    if agrees and n < MIN_LISTED:
+        return "list"
     is_plain = (own - NUM_LIST) % (2 if own < LATE else 4) != 0
     explored = n + num_pending - own + turns.count("explore")
     stalled = n >= MIN_STALLED and bool(better[:-PATIENCE].max() >= better.max())
@@ -91,7 +90,9 @@ def _next_turn(prior: TuningPrior, better: Tensor, num_pending: int, turns: Sequ
         return "explore"
     if n < MIN_ROWS:
         return "mixture"
-    return "plain" if is_plain else "past"
+    if is_plain:
+        return "plain"
+    return "list" if agrees and own // 2 % 2 == 0 else "past"
 
 
 def _list_value(prior: TuningPrior, x: Tensor, better: Tensor, pending: Tensor) -> Value:

@@ -196,11 +196,28 @@ def turns_of(prior: TuningPrior, y: Tensor, num_trials: int) -> list[str]:
     return turns
 
 
-def test_it_goes_on_for_ten_rows_unless_evidence_is_against_it() -> None:
+def test_it_goes_on_for_ten_rows_if_any_past_task_agrees() -> None:
     prior = grid_prior()
     losses = torch.tensor([past.loss(params) for params in prior.space.from_unit(prior.regrets.points)]).double()
     turns = turns_of(prior, losses, 14)
-    assert turns[:10] == ["list"] * 6 + ["past"] * 4
-    assert {"past"} < set(turns[10:]) <= {"past", "plain", "explore"}
+    assert turns[:10] == ["list"] * 10
+    assert {"list", "past"} < set(turns[10:]) <= {"list", "past", "plain", "explore"}
     noise = torch.randn(len(losses), generator=seed(6)).double()
     assert turns_of(prior, noise, 10)[6:] == ["plain"] * 4
+
+
+def test_agreement_is_a_ratio_of_densities() -> None:
+    regrets, rows = of_table(Y), [3, 8, 11, 20]
+    y = Y[2, rows]
+    new = ranks(y.tolist())
+    each = [ranks([-v for v in regrets_of(row, rows)]) for row in Y.tolist()]
+    some = sum(math.prod(scipy.stats.norm.pdf(a, b, 0.5) for a, b in zip(new, old, strict=True)) for old in each) / 5
+    none = math.prod(scipy.stats.norm.pdf(new))
+    assert regrets.agreement(X[rows], y) == pytest.approx(some / (some + none))
+    assert regrets.agreement(X[:0], y[:0]) == 0.5
+
+
+def test_a_past_that_is_the_contrary_does_not_agree() -> None:
+    regrets = of_table(Y[:1].expand(2, -1))
+    assert regrets.agreement(X[:8], Y[0, :8]) > 0.9
+    assert regrets.agreement(X[:8], -Y[0, :8]) < 0.01
