@@ -14,7 +14,7 @@ misleads in the one region that matters, its evidence elsewhere holds it there. 
 
 Where past tasks share their configurations their values are known, and need no model: the list is made of the values,
 past tasks that rank what was tried as the new one does count for more in it (`bo.past_regrets`), and as long as any
-does it goes on for ten rows, and in every other turn of `past` from then on.
+does, and evidence is not against the past, it goes on for ten rows, and in every other turn of `past` from then on.
 
 Half of the suggestions after the first few are thus those of a method that no past can mislead.
 """
@@ -53,7 +53,7 @@ def suggest(prior: TuningPrior, rows: Data, pending: Tensor, turns: Sequence[str
     """
     better = rows.y if prior.direction == "maximize" else -rows.y
     turn = _next_turn(prior, rows.x, better, len(pending), turns)
-    if turn == "list":
+    if turn == "list" and len(better) < MIN_ROWS:
         return turn, _list_value(prior, rows.x, better, pending)
     if turn == "explore":
         return turn, Near(_space_filling_point(prior, turns.count("explore")))
@@ -65,9 +65,11 @@ def suggest(prior: TuningPrior, rows: Data, pending: Tensor, turns: Sequence[str
         y, maximize = rows.y, prior.direction == "maximize"
     kept = some_rows(better, MAX_ROWS)
     functions, y = believing(prior.functions, Data.of(rows.x[kept], y[kept]), pending)
-    if turn == "past":
+    if turn in ("past", "list"):
         if functions.weights[: prior.num_trusting].sum() < 0.5:
             return "plain", _plain_value(rows.x, better, pending)
+        if turn == "list":
+            return turn, _list_value(prior, rows.x, better, pending)
         functions = functions[: prior.num_trusting]
     if prior.num_trusting is not None:
         functions = functions.leading(MASS, MAX_HYPOTHESES)
