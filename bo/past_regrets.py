@@ -26,9 +26,8 @@ from bo.scores import normal_scores
 
 __all__ = ["PastRegrets"]
 
-WORST = (
-    20.0  # times as far below the best as the median is: regret is one there, lest a diverged run make all others equal
-)
+# regret is one this many times as far below the best as the median is: else a diverged run makes all others equal
+WORST = 10.0
 NOISE = 0.5  # of normal scores
 SAME = 1e-6  # distance in the unit cube, of what is rounded on its way through a study
 
