@@ -113,20 +113,7 @@ LEARNED: dict[str, Learn] = {
 }
 BASELINES: dict[str, Method] = {**METHODS, "gpsampler": gpsampler}
 # without given rows these choose the same for every seed, and are run once
-DRAW_NOTHING = frozenset(
-    {
-        "default",
-        "permuted",
-        "negated",
-        "zero_shot",
-        "mean_rank",
-        "rgpe",
-        "joint_gaussian",
-        "pretrained_gp",
-        "learned_features",
-        "deep_kernel",
-    }
-)
+DRAW_NOTHING = frozenset(LEARNED)
 ORDER = (*LEARNED, *BASELINES)
 
 

@@ -11,16 +11,14 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
 from bayesmeta.data import Data
 from bayesmeta.fields import LearnedFrom
-from bo.prior import MAX_STARTS, TuningPrior
+from bo.prior import TuningPrior, require_direction, starts_of
 from bo.scores import normal_scores
 from bo.space import SearchSpace
 
-__all__ = ["fit_family", "starts_of", "varying_tasks"]
+__all__ = ["fit_family", "varying_tasks"]
 
 
 def fit_family(space: SearchSpace, tasks: Data, direction: str, learn: Callable[[Data], Any]) -> TuningPrior:
@@ -49,8 +47,7 @@ def varying_tasks(tasks: Data, direction: str) -> Data:
     Raises:
         ValueError: there is none, or `direction` is none.
     """
-    if direction not in ("minimize", "maximize"):
-        raise ValueError(f'direction must be "minimize" or "maximize"; got {direction!r}')
+    require_direction(direction)
     y = tasks.y.double() if direction == "maximize" else -tasks.y.double()
     greatest, least = (sign * (sign * y).masked_fill(~tasks.mask, -torch.inf).amax(-1) for sign in (1.0, -1.0))
     varies = greatest > least
@@ -59,9 +56,3 @@ def varying_tasks(tasks: Data, direction: str) -> Data:
             f"a prior needs a task whose target varies; got none of {len(varies)}. Check the target column"
         )
     return Data(tasks.x.double(), y, tasks.mask)[varies]
-
-
-def starts_of(tasks: Data) -> Float[Tensor, "starts d"]:
-    """Where each task was best, `y` being such that more is better."""
-    best = tasks.y.masked_fill(~tasks.mask, -torch.inf).argmax(-1)
-    return tasks.x[torch.arange(len(best)), best].unique(dim=0)[:MAX_STARTS]

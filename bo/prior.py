@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from optuna import Study
     from optuna.storages import BaseStorage
 
-__all__ = ["TuningPrior"]
+__all__ = ["TuningPrior", "require_direction", "starts_of"]
 
 MAX_STARTS = 64
 
@@ -66,7 +66,7 @@ class TuningPrior(TensorFields):
     task_weights: Float[Tensor, " tasks"] | None = None
 
     def __post_init__(self) -> None:
-        _require_direction(self.direction)
+        require_direction(self.direction)
 
     @classmethod
     def fit(
@@ -92,7 +92,7 @@ class TuningPrior(TensorFields):
             ValueError: fewer than two tasks have targets that vary, there are not as many names as tasks or as
                 features, or `direction` is none.
         """
-        _require_direction(direction)
+        require_direction(direction)
         if task_names is not None and len(task_names) != len(tasks.y):
             raise ValueError(f"task_names must name {len(tasks.y)} tasks; got {len(task_names)}")
         sign = 1.0 if direction == "maximize" else -1.0
@@ -121,7 +121,7 @@ class TuningPrior(TensorFields):
             num_trusting,
             learned.past,
             PastRegrets.of(raw),
-            _starts(ranked),
+            starts_of(ranked),
             learned_from=learned.learned_from,
             task_names=names,
             task_features=features,
@@ -209,7 +209,7 @@ class TuningPrior(TensorFields):
         """
         from bayesmeta.frames import read_frame, read_tasks
 
-        _require_direction(direction)
+        require_direction(direction)
         frame = read_frame(source)
         for name in (task, target, *features, *(space.names if space else ())):
             if name not in frame.columns:
@@ -240,11 +240,13 @@ def _with_features(tasks: Data, names: Sequence[str], features: Sequence[str]) -
     return Data(x, tasks.y, tasks.mask, first)
 
 
-def _starts(tasks: Data) -> Tensor:
+def starts_of(tasks: Data) -> Float[Tensor, "starts d"]:
+    """Where each task was best, `y` being such that more is better."""
     best = tasks.y.masked_fill(~tasks.mask, -torch.inf).argmax(-1)
     return tasks.x[torch.arange(len(best)), best].unique(dim=0)[:MAX_STARTS]
 
 
-def _require_direction(direction: str) -> None:
+def require_direction(direction: str) -> None:
+    """Raises a ValueError unless it is "minimize" or "maximize"."""
     if direction not in ("minimize", "maximize"):
         raise ValueError(f'direction must be "minimize" or "maximize"; got {direction!r}')

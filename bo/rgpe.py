@@ -32,9 +32,9 @@ from bayesmeta.gp import GaussianProcess
 from bayesmeta.linalg import cholesky
 from bayesmeta.random import rand, randn
 from bayesmeta.validation import require_columns
-from bo.families import starts_of, varying_tasks
+from bo.families import varying_tasks
 from bo.plain import plain_gp, some_rows
-from bo.prior import TuningPrior
+from bo.prior import TuningPrior, starts_of
 from bo.space import SearchSpace
 
 __all__ = ["RankingWeightedEnsemble", "fit_rgpe", "misranked_pairs", "ranking_weights"]
