@@ -20,6 +20,7 @@ from bayesmeta.constant import Constant, repeat_rows, row_shape
 from bayesmeta.data import Data
 from bayesmeta.fields import LearnedFrom, TensorFields
 from bayesmeta.hyperparameters import Hyperparameter, Hyperparameters, most_probable
+from bayesmeta.marginals import BetaMarginal
 from bayesmeta.random import log_gamma
 from bayesmeta.special import lgamma_ratio
 from bayesmeta.statistics import Statistics
@@ -72,7 +73,7 @@ class BetaBernoulli(TensorFields):
         Raises:
             ValueError: a row of y is neither 0 nor 1.
         """
-        stats = self._statistics(data)
+        stats = self.statistics(data)
         successes, failures = _update(self.successes, self.failures, stats)
         return self._replace(successes=successes.to(self.successes), failures=failures.to(self.failures))
 
@@ -80,6 +81,11 @@ class BetaBernoulli(TensorFields):
         """p(y) at each row: a Bernoulli with batch_shape `(*batch, q)`."""
         logits = self.successes.log() - self.failures.log()
         return Bernoulli(logits=logits[..., None].expand(row_shape(x, self.batch_shape)))
+
+    def marginal(self, x: Tensor | None = None) -> BetaMarginal:
+        """p(probability of a one) at each row."""
+        rows = row_shape(x, self.batch_shape)
+        return BetaMarginal(self.successes[..., None].expand(rows), self.failures[..., None].expand(rows))
 
     def sample(self, num_draws: int, *, generator: Generator | None = None) -> "BernoulliFunctions":
         """Draws of the probability of a one, the same at every row."""
@@ -91,7 +97,7 @@ class BetaBernoulli(TensorFields):
 
     def log_evidence(self, data: Data | Statistics) -> Tensor:
         """log p(y) of the rows in their order, without a binomial coefficient, for each task."""
-        stats = self._statistics(data)
+        stats = self.statistics(data)
         return _log_evidence(self.successes.double(), self.failures.double(), stats).to(self.successes)
 
     def sample_params(self, num_draws: int, *, generator: Generator | None = None) -> Tensor:
@@ -122,14 +128,14 @@ class BetaBernoulli(TensorFields):
         Raises:
             ValueError: fewer than two tasks have rows, or a row of y is neither 0 nor 1.
         """
-        stats = self._statistics(tasks)
+        stats = self.statistics(tasks)
         unknown = self.hyperparameters(stats)
         fitted = unknown.build(most_probable(unknown, hyperprior_weight=hyperprior_weight))
         return fitted._replace(learned_from=LearnedFrom.counts(stats.count))
 
     def hyperparameters(self, tasks: Data | Statistics) -> Hyperparameters:
         """Logit of the mean, and log of the total of both pseudo-counts."""
-        stats = self._statistics(tasks)
+        stats = self.statistics(tasks)
         require_enough_tasks(stats.count, self.batch_shape)
 
         # mean and total: nearly independent, where both pseudo-counts grow together
@@ -150,7 +156,8 @@ class BetaBernoulli(TensorFields):
             stats.count.sum().item(),
         )
 
-    def _statistics(self, data: Data | Statistics) -> Statistics:
+    def statistics(self, data: Data | Statistics) -> Statistics:
+        """All that this family knows of the rows of `data`; statistics pass through."""
         require_columns(data, num_inputs=0, event_shape=())
         require_binary(data)
         return Statistics.of(data, order=1)

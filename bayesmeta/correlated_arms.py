@@ -16,7 +16,9 @@ Jamshidian and Jennrich, Acceleration of the EM algorithm by using quasi-Newton 
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from gpytorch.distributions import MultivariateNormal as LazyMultivariateNormal
@@ -32,6 +34,9 @@ from bayesmeta.linalg import cholesky, log_det, solve
 from bayesmeta.random import randn
 from bayesmeta.statistics import Statistics
 from bayesmeta.validation import require_columns, require_enough_tasks, require_finite, require_positive
+
+if TYPE_CHECKING:
+    from bayesmeta.online_weights import OnlineWeights
 
 __all__ = ["ArmFunctions", "CorrelatedArms", "arm_statistics"]
 
@@ -135,7 +140,7 @@ class CorrelatedArms(TensorFields):
             IndexError: a row names an arm that does not exist.
             ValueError: `x` does not have one column of whole numbers, or `y` is not one number per row.
         """
-        stats = self._statistics(data)
+        stats = self.statistics(data)
         loc, scale_tril = _update(self.loc.double(), self.scale_tril.double(), self.noise_var.double(), stats)
         noise_var = self.noise_var.expand(loc.shape[:-1])
         return self._replace(loc=loc.to(self.loc), scale_tril=scale_tril.to(self.loc), noise_var=noise_var)
@@ -161,7 +166,7 @@ class CorrelatedArms(TensorFields):
 
     def log_evidence(self, data: Data | Statistics) -> Tensor:
         """log p(y | arms), mean rewards integrated out, for each task."""
-        stats = self._statistics(data)
+        stats = self.statistics(data)
         cov = self.scale_tril.double() @ self.scale_tril.double().mT
         return _log_evidence(self.loc.double(), cov, self.noise_var.double(), stats).to(self.loc)
 
@@ -196,7 +201,7 @@ class CorrelatedArms(TensorFields):
         """
         from bayesmeta.correlated_arms_training import most_probable_arms
 
-        stats = self._statistics(tasks)
+        stats = self.statistics(tasks)
         require_enough_tasks(stats.count.sum(-1), self.batch_shape)
         fitted = most_probable_arms(self.to(torch.float64), stats, hyperprior_weight).to(self.loc)
         return fitted._replace(learned_from=LearnedFrom.counts(stats.count.sum(-1)))
@@ -207,7 +212,7 @@ class CorrelatedArms(TensorFields):
         noise_var over that of `self`."""
         from bayesmeta.correlated_arms_training import unknown_arms
 
-        stats = self._statistics(tasks)
+        stats = self.statistics(tasks)
         require_enough_tasks(stats.count.sum(-1), self.batch_shape)
         like, centre = self.loc, self.to(torch.float64)
 
@@ -220,7 +225,17 @@ class CorrelatedArms(TensorFields):
 
         return unknown_arms(centre, centre, build, evidence, float(stats.count.sum()))
 
-    def _statistics(self, data: Data | Statistics) -> Statistics:
+    def online(self, batch_shape: Sequence[int]) -> "OnlineWeights":
+        """The posterior of tasks, to be updated in place."""
+        from bayesmeta.online_weights import OnlineWeights
+
+        def natural(posterior: "CorrelatedArms") -> tuple[Tensor, Tensor]:
+            return posterior.loc, posterior.scale_tril
+
+        return OnlineWeights(self, batch_shape, natural, by_number=True)
+
+    def statistics(self, data: Data | Statistics) -> Statistics:
+        """All that this family knows of the rows of `data`; statistics pass through."""
         return _per_arm(data, self.num_arms)
 
     def _rows(self, x: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,7 +1,7 @@
 """What every family shares as a frozen dataclass of tensors: moving it, and taking it apart for saving."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -25,6 +25,43 @@ class TensorFields:
 
         fields = {f.name: moved(getattr(self, f.name)) for f in dataclasses.fields(self)}  # type: ignore[arg-type]
         return type(self)(**fields)
+
+    def expand(self: T, batch_shape: Sequence[int]) -> T:
+        """The same for every entry of a larger batch, without copies.
+
+        Raises:
+            ValueError: `batch_shape` is not one that the batch broadcasts to.
+        """
+        ndim, batch = len(self._batch()), tuple(batch_shape)
+        try:
+            torch.broadcast_shapes(self._batch(), batch)
+            return self._each_tensor(
+                lambda value: value.expand(*batch, *value.shape[ndim:]), lambda nested: nested.expand(batch)
+            )
+        except RuntimeError:
+            raise ValueError(f"batch_shape {tuple(self._batch())} does not broadcast to {batch}") from None
+
+    def __getitem__(self: T, index: Any) -> T:
+        """Some entries of the batch: whole numbers, slices, or tensors of them, one per axis from the first on."""
+        if not self._batch():
+            raise IndexError(f"this {type(self).__name__} has no batch to index")
+        return self._each_tensor(lambda value: value[index], lambda nested: nested[index])
+
+    def _batch(self) -> torch.Size:
+        return self.batch_shape  # type: ignore[attr-defined, no-any-return]
+
+    def _each_tensor(
+        self: T, change: Callable[[Tensor], Tensor], change_nested: "Callable[[Any], Any] | None" = None
+    ) -> T:
+        """The tensors changed, and objects inside that have a batch, which is the same one."""
+        changed: dict[str, Any] = {}
+        for field in dataclasses.fields(self):  # type: ignore[arg-type]
+            value = getattr(self, field.name)
+            if isinstance(value, Tensor):
+                changed[field.name] = change(value)
+            elif change_nested is not None and getattr(value, "batch_shape", ()):
+                changed[field.name] = change_nested(value)
+        return self._replace(**changed)
 
     def _replace(self: T, **changes: Any) -> T:
         """`dataclasses.replace` for the results of arithmetic, which need no validation."""

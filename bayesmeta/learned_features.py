@@ -22,8 +22,9 @@ al., Scalable hyperparameter transfer learning (2018).
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from gpytorch.distributions import MultivariateNormal as LazyMultivariateNormal
@@ -38,6 +39,9 @@ from bayesmeta.protocol import Functions
 from bayesmeta.random import randn
 from bayesmeta.statistics import Statistics
 from bayesmeta.validation import require_columns, require_enough_tasks, require_finite, require_positive
+
+if TYPE_CHECKING:
+    from bayesmeta.online_weights import OnlineFeatures
 
 __all__ = ["FeatureFunctions", "LearnedFeatures", "TanhFeatures", "centre_and_scale", "tanh_features"]
 
@@ -144,6 +148,12 @@ class LearnedFeatures(TensorFields):
     @property
     def batch_shape(self) -> torch.Size:
         return self.linear.batch_shape
+
+    def online(self, batch_shape: Sequence[int]) -> "OnlineFeatures":
+        """The posterior of tasks, or of tasks and arms with weights of their own, to be updated in place."""
+        from bayesmeta.online_weights import OnlineFeatures
+
+        return OnlineFeatures(self.features, self.linear.online(batch_shape), self)
 
     @property
     def event_shape(self) -> torch.Size:

@@ -11,7 +11,9 @@ Source: Bishop, Pattern Recognition and Machine Learning (2006), section 3.3; th
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import torch
 from gpytorch.distributions import MultivariateNormal as LazyMultivariateNormal
@@ -35,6 +37,9 @@ from bayesmeta.validation import (
     require_positive,
     require_positive_definite,
 )
+
+if TYPE_CHECKING:
+    from bayesmeta.online_weights import OnlineArmWeights, OnlineWeights
 
 __all__ = ["LinearFunctions", "LinearGaussian"]
 
@@ -85,7 +90,7 @@ class LinearGaussian(TensorFields):
 
     def condition(self, data: Data | Statistics) -> "LinearGaussian":
         """Posterior of the weights after the rows of `data`; batch_shape broadcasts with its tasks."""
-        stats = self._statistics(data)
+        stats = self.statistics(data)
         loc, precision = over_tasks(_update, self._natural(), stats, self.batch_shape, fusable=False)
         batch = loc.shape[:-1]
         return self._replace(
@@ -115,7 +120,7 @@ class LinearGaussian(TensorFields):
 
     def log_evidence(self, data: Data | Statistics) -> Tensor:
         """log N(y; X loc, X precision^-1 X' + noise_var I) for each task."""
-        stats = self._statistics(data)
+        stats = self.statistics(data)
         (evidence,) = over_tasks(_log_evidence, self._natural(), stats, self.batch_shape, fusable=False)
         return evidence.to(self.loc)
 
@@ -145,7 +150,7 @@ class LinearGaussian(TensorFields):
         Raises:
             ValueError: fewer than two tasks have rows, or x does not have d columns.
         """
-        stats = self._statistics(tasks)
+        stats = self.statistics(tasks)
         require_enough_tasks(stats.count, self.batch_shape)
         fitted, unknown = None, self.hyperparameters(stats)
         if not hyperprior_weight:
@@ -158,7 +163,7 @@ class LinearGaussian(TensorFields):
     def hyperparameters(self, tasks: Data | Statistics) -> Hyperparameters:
         """In units where the weights have mean zero and covariance I under `self`: loc, log standard deviations, and
         what correlates weights; and the log of noise_var over that of `self`."""
-        stats = self._statistics(tasks)
+        stats = self.statistics(tasks)
         require_enough_tasks(stats.count, self.batch_shape)
         d = self.loc.shape[-1]
         centre, noise_var = self.loc.double(), self.noise_var.double()
@@ -190,6 +195,11 @@ class LinearGaussian(TensorFields):
         """Factor of the covariance of the weights, float64."""
         return cholesky(torch.cholesky_inverse(cholesky(self.precision.double(), "precision")), "covariance")
 
+    def _root_of_covariance(self) -> Tensor:
+        """R with R R' = precision^-1."""
+        upper = cholesky(self.precision, "precision").mT
+        return torch.linalg.solve_triangular(upper, torch.eye(upper.shape[-1]).to(upper), upper=True)
+
     def _vector(self, prior: "LinearGaussian") -> Tensor:
         """Another prior as a vector of `hyperparameters`."""
         unit = self._unit()
@@ -200,7 +210,16 @@ class LinearGaussian(TensorFields):
     def _natural(self) -> "Natural":
         return self.loc, self.precision, self.noise_var
 
-    def _statistics(self, data: Data | Statistics) -> Statistics:
+    def online(self, batch_shape: Sequence[int]) -> "OnlineWeights | OnlineArmWeights":
+        """The posterior of tasks, or of tasks and arms with weights of their own, to be updated in place."""
+        from bayesmeta.online_weights import OnlineArmWeights, OnlineWeights
+
+        if len(batch_shape) == 1:
+            return OnlineWeights(self, batch_shape, lambda posterior: (posterior.loc, posterior._root_of_covariance()))
+        return OnlineArmWeights(self, batch_shape)
+
+    def statistics(self, data: Data | Statistics) -> Statistics:
+        """All that this family knows of the rows of `data`; statistics pass through."""
         require_columns(data, num_inputs=self.loc.shape[-1], event_shape=self.event_shape)
         return Statistics.of(data)
 

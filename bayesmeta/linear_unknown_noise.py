@@ -25,6 +25,7 @@ from bayesmeta.fields import LearnedFrom, TensorFields
 from bayesmeta.hyperparameters import Hyperparameter, Hyperparameters, most_probable
 from bayesmeta.linalg import cholesky, log_det, solve, symmetric
 from bayesmeta.linear import LinearGaussian, sum_of_squares
+from bayesmeta.marginals import StudentMarginal
 from bayesmeta.random import log_gamma, randn
 from bayesmeta.special import lgamma_ratio
 from bayesmeta.statistics import Statistics
@@ -93,7 +94,7 @@ class LinearNormalInverseGamma(TensorFields):
 
     def condition(self, data: Data | Statistics) -> "LinearNormalInverseGamma":
         """Posterior of weights and noise after the rows of `data`; batch_shape broadcasts with its tasks."""
-        loc, precision, concentration, rate, _ = _update(*self._natural(), self._statistics(data))
+        loc, precision, concentration, rate, _ = _update(*self._natural(), self.statistics(data))
         precision = precision.expand(*loc.shape[:-1], -1, -1)
         fields = {"loc": loc, "precision": precision, "concentration": concentration, "rate": rate}
         return self._replace(**{name: value.to(self.loc) for name, value in fields.items()})
@@ -105,6 +106,15 @@ class LinearNormalInverseGamma(TensorFields):
         scale = ((self.rate / self.concentration)[..., None] * spread).sqrt()
         return StudentT(2.0 * self.concentration[..., None], (x @ self.loc[..., None])[..., 0], scale)
 
+    def marginal(self, x: Float[Tensor, "*batch q d"]) -> StudentMarginal:
+        """p(x'w) at each row, noise-free: a Student t."""
+        factor = cholesky(self.precision, "precision")
+        spread = torch.linalg.solve_triangular(factor, x.mT, upper=False).square().sum(-2)
+        scale = ((self.rate / self.concentration)[..., None] * spread).sqrt()
+        # a row of zeros has no variance, and a distribution must have some
+        scale = scale.clamp(min=torch.finfo(scale.dtype).tiny)
+        return StudentMarginal(2.0 * self.concentration[..., None], (x @ self.loc[..., None])[..., 0], scale)
+
     def sample(self, num_draws: int, *, generator: Generator | None = None) -> "NoisyLinearFunctions":
         """Draws of x -> x'w, each with its noise variance."""
         params = self.sample_params(num_draws, generator=generator)
@@ -112,7 +122,7 @@ class LinearNormalInverseGamma(TensorFields):
 
     def log_evidence(self, data: Data | Statistics) -> Tensor:
         """log p(y | x), weights and noise integrated out, for each task."""
-        stats = self._statistics(data)
+        stats = self.statistics(data)
         loc, precision, concentration, rate = self._natural()
         *_, new_rate, volume = _update(loc, precision, concentration, rate, stats)
         return _log_evidence(concentration, rate, new_rate, volume, stats.count).to(self.loc)
@@ -149,7 +159,7 @@ class LinearNormalInverseGamma(TensorFields):
         Raises:
             ValueError: fewer than two tasks have rows, or x does not have d columns.
         """
-        stats = self._statistics(tasks)
+        stats = self.statistics(tasks)
         unknown = self.hyperparameters(stats)
         fitted = unknown.build(most_probable(unknown, hyperprior_weight=hyperprior_weight))
         return fitted._replace(learned_from=LearnedFrom.counts(stats.count))
@@ -158,7 +168,7 @@ class LinearNormalInverseGamma(TensorFields):
         """In units where, at the noise rate / concentration of `self`, its weights have mean zero and covariance I: loc
         and log standard deviations, and what correlates weights; and the logs of the concentration and of the mode of
         the noise variance, relative to that of `self`."""
-        stats = self._statistics(tasks)
+        stats = self.statistics(tasks)
         require_enough_tasks(stats.count, self.batch_shape)
         d = self.loc.shape[-1]
         centre, precision, concentration, start_rate = self._natural()
@@ -193,7 +203,8 @@ class LinearNormalInverseGamma(TensorFields):
         ]
         return Hyperparameters(entries, evidence, build, float(stats.count.sum()))
 
-    def _statistics(self, data: Data | Statistics) -> Statistics:
+    def statistics(self, data: Data | Statistics) -> Statistics:
+        """All that this family knows of the rows of `data`; statistics pass through."""
         require_columns(data, num_inputs=self.loc.shape[-1], event_shape=self.event_shape)
         return Statistics.of(data)
 

@@ -108,7 +108,7 @@ class MatrixNormalInverseWishart(TensorFields):
         Raises:
             ValueError: x does not have d columns, or y does not have m.
         """
-        stats = self._statistics(data)
+        stats = self.statistics(data)
         loc, precision, df, scatter = self._natural()
         mean, squares, _ = _explain(loc, _inverse_root(precision), stats)
         batch = mean.shape[:-2]
@@ -136,7 +136,7 @@ class MatrixNormalInverseWishart(TensorFields):
 
     def log_evidence(self, data: Data | Statistics) -> Tensor:
         """log p(y | x), weights and noise integrated out, for each task."""
-        stats = self._statistics(data)
+        stats = self.statistics(data)
         loc, precision, df, scatter = self._natural()
         root = cholesky(scatter, "scatter")
         return _log_evidence(loc, _inverse_root(precision), df, root, stats).to(self.loc)
@@ -187,7 +187,7 @@ class MatrixNormalInverseWishart(TensorFields):
         Warns:
             LimitWarning: a hyperparameter ended at the limit of its search.
         """
-        stats = self._statistics(tasks)
+        stats = self.statistics(tasks)
         unknown = self.hyperparameters(stats)
         fitted = unknown.build(most_probable(unknown, hyperprior_weight=hyperprior_weight))
         return fitted._replace(learned_from=LearnedFrom.counts(stats.count))
@@ -196,7 +196,7 @@ class MatrixNormalInverseWishart(TensorFields):
         """In units where, at the typical noise `scatter / df` of `self`, that noise is I and the weights have mean zero
         and covariance I: loc; log standard deviations, and what correlates weights, of one output; the log of the
         excess of `df` over m - 1; and the packed Cholesky factor of the noise's mode, relative to that of `self`."""
-        stats = self._statistics(tasks)
+        stats = self.statistics(tasks)
         require_enough_tasks(stats.count, self.batch_shape)
         d, m = self.loc.shape[-2:]
         centre, precision, start_df, scatter = self._natural()
@@ -235,7 +235,8 @@ class MatrixNormalInverseWishart(TensorFields):
         ]
         return Hyperparameters(entries, evidence, build, float(stats.count.sum()))
 
-    def _statistics(self, data: Data | Statistics) -> Statistics:
+    def statistics(self, data: Data | Statistics) -> Statistics:
+        """All that this family knows of the rows of `data`; statistics pass through."""
         require_columns(data, num_inputs=self.loc.shape[-2], event_shape=self.event_shape)
         return Statistics.of(data)
 

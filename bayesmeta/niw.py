@@ -107,7 +107,7 @@ class NormalInverseWishart(TensorFields):
         Raises:
             ValueError: `data.y` does not have `d` columns, or `data.x` has any.
         """
-        fields = over_tasks(_update, self._natural(), self._statistics(data), self.batch_shape)
+        fields = over_tasks(_update, self._natural(), self.statistics(data), self.batch_shape)
         loc, pseudo_count, df, scatter = (field.to(self.loc) for field in fields)
         return self._replace(loc=loc, pseudo_count=pseudo_count, df=df, scatter=scatter)
 
@@ -128,7 +128,7 @@ class NormalInverseWishart(TensorFields):
 
     def log_evidence(self, data: Data | Statistics) -> Tensor:
         """log p(y), mean and covariance integrated out, for each task."""
-        prior, stats = self._natural(), self._statistics(data)
+        prior, stats = self._natural(), self.statistics(data)
         (volume,) = over_tasks(_posterior_volume, prior, stats, self.batch_shape)
         return _log_evidence(prior, stats, volume).to(self.loc)
 
@@ -176,7 +176,7 @@ class NormalInverseWishart(TensorFields):
         Raises:
             ValueError: fewer than two tasks have rows, or rows do not differ within tasks in every direction.
         """
-        stats = self._statistics(tasks)
+        stats = self.statistics(tasks)
         unknown = self.hyperparameters(stats)
         fitted = unknown.build(most_probable(unknown, hyperprior_weight=hyperprior_weight))
         return fitted._replace(learned_from=LearnedFrom.counts(stats.count))
@@ -184,7 +184,7 @@ class NormalInverseWishart(TensorFields):
     def hyperparameters(self, tasks: Data | Statistics) -> Hyperparameters:
         """In units where all rows have mean zero and covariance I: loc, logs of `pseudo_count` and of the excess of
         `df` over d - 1, and the packed Cholesky factor of the typical covariance, `scatter / df`."""
-        stats = self._statistics(tasks)
+        stats = self.statistics(tasks)
         require_enough_tasks(stats.count, self.batch_shape)
         require_spread(stats)
         d = self.loc.shape[-1]
@@ -226,7 +226,8 @@ class NormalInverseWishart(TensorFields):
 
         return Hyperparameters(entries, evidence, build, pooled.count.item())
 
-    def _statistics(self, data: Data | Statistics) -> Statistics:
+    def statistics(self, data: Data | Statistics) -> Statistics:
+        """All that this family knows of the rows of `data`; statistics pass through."""
         require_columns(data, num_inputs=0, event_shape=self.event_shape)
         return Statistics.of(data)
 

@@ -22,6 +22,7 @@ from bayesmeta.constant import Constant, repeat_rows, row_shape
 from bayesmeta.data import Data
 from bayesmeta.fields import LearnedFrom, TensorFields
 from bayesmeta.hyperparameters import Hyperparameter, Hyperparameters, most_probable
+from bayesmeta.marginals import StudentMarginal
 from bayesmeta.random import log_gamma, randn
 from bayesmeta.statistics import Statistics
 from bayesmeta.validation import (
@@ -84,7 +85,7 @@ class NormalInverseGamma(TensorFields):
 
     def condition(self, data: Data | Statistics) -> "NormalInverseGamma":
         """Posterior of mean and variance after the rows of `data`; batch_shape broadcasts with its tasks."""
-        fields = _update(self._natural(), self._statistics(data))
+        fields = _update(self._natural(), self.statistics(data))
         loc, pseudo_count, concentration, rate = (field.to(self.loc) for field in fields)
         return self._replace(loc=loc, pseudo_count=pseudo_count, concentration=concentration, rate=rate)
 
@@ -93,6 +94,11 @@ class NormalInverseGamma(TensorFields):
         rows = row_shape(x, self.batch_shape)
         df, loc, scale = (p[..., None].expand(rows) for p in self._student(1.0 + 1.0 / self.pseudo_count))
         return StudentT(df, loc, scale)
+
+    def marginal(self, x: Tensor | None = None) -> StudentMarginal:
+        """p(mean) at each row: a Student t."""
+        rows = row_shape(x, self.batch_shape)
+        return StudentMarginal(*(p[..., None].expand(rows) for p in self._student(1.0 / self.pseudo_count)))
 
     def sample(self, num_draws: int, *, generator: Generator | None = None) -> "NormalFunctions":
         """Draws of the mean, the same at every row."""
@@ -105,7 +111,7 @@ class NormalInverseGamma(TensorFields):
 
     def log_evidence(self, data: Data | Statistics) -> Tensor:
         """log p(y), mean and variance integrated out, for each task."""
-        return _log_evidence(self._natural(), self._statistics(data)).to(self.loc)
+        return _log_evidence(self._natural(), self.statistics(data)).to(self.loc)
 
     def sample_params(self, num_draws: int, *, generator: Generator | None = None) -> Tensor:
         """Mean and log variance, `(num_draws, *batch, 2)`."""
@@ -142,14 +148,14 @@ class NormalInverseGamma(TensorFields):
         Raises:
             ValueError: fewer than two tasks have rows, or rows do not differ within tasks.
         """
-        stats = self._statistics(tasks)
+        stats = self.statistics(tasks)
         unknown = self.hyperparameters(stats)
         fitted = unknown.build(most_probable(unknown, hyperprior_weight=hyperprior_weight))
         return fitted._replace(learned_from=LearnedFrom.counts(stats.count))
 
     def hyperparameters(self, tasks: Data | Statistics) -> Hyperparameters:
         """Loc in standard deviations of all rows from their mean, and logs of both counts and the typical variance."""
-        stats = self._statistics(tasks)
+        stats = self.statistics(tasks)
         require_enough_tasks(stats.count, self.batch_shape)
         require_spread(stats)
         pooled = stats.pooled()
@@ -181,7 +187,8 @@ class NormalInverseGamma(TensorFields):
 
         return Hyperparameters(entries, evidence, build, pooled.count.item())
 
-    def _statistics(self, data: Data | Statistics) -> Statistics:
+    def statistics(self, data: Data | Statistics) -> Statistics:
+        """All that this family knows of the rows of `data`; statistics pass through."""
         require_columns(data, num_inputs=0, event_shape=self.event_shape)
         return Statistics.of(data)
 

@@ -94,6 +94,11 @@ class NormalKnownVariance(TensorFields):
         noise_var = _row_variances(x, self.noise_var)
         return Normal(self.loc[..., None].expand_as(noise_var), (self.var[..., None] + noise_var).sqrt())
 
+    def marginal(self, x: Tensor | None = None) -> Normal:
+        """p(mean) at each row."""
+        rows = row_shape(_without_columns(x), self.batch_shape)
+        return Normal(self.loc[..., None].expand(rows), self.var.sqrt()[..., None].expand(rows))
+
     def sample(self, num_draws: int, *, generator: Generator | None = None) -> "KnownVarianceFunctions":
         """Draws of the mean, the same at every row."""
         return KnownVarianceFunctions(self.sample_params(num_draws, generator=generator)[..., 0], self.noise_var)
@@ -163,6 +168,11 @@ class NormalKnownVariance(TensorFields):
             Hyperparameter("log_var", log_var, 2.0, -math.log(LEAST_VAR), SAME_MEAN),
         ]
         return Hyperparameters(entries, evidence, build, float(tasks.count.sum()))
+
+    def statistics(self, data: Data | Statistics) -> Statistics:
+        """All that this family knows of the rows of `data`, which have no variances of their own."""
+        require_columns(data, num_inputs=0, event_shape=())
+        return Statistics.of(data)
 
     def _weighted(self, data: Data | Statistics) -> Statistics:
         """Statistics of y whose count is the sum of the rows' precisions."""

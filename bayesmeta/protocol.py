@@ -18,7 +18,7 @@ from torch.distributions import Distribution
 from bayesmeta.data import Data
 from bayesmeta.statistics import Statistics
 
-__all__ = ["Density", "Evidence", "Functions", "Joint", "Learnable", "Marginal", "Posterior", "Predictive"]
+__all__ = ["Additive", "Density", "Evidence", "Functions", "Joint", "Learnable", "Marginal", "Posterior", "Predictive"]
 
 # a TypeVar rather than typing.Self, which beartype cannot check inside undecorated classes
 P = TypeVar("P", bound="Predictive")
@@ -88,6 +88,15 @@ class Evidence(Predictive, Protocol):
 
     def log_evidence(self, data: Data | Statistics) -> Tensor:
         """log p(rows), one number per task, shape `batch_shape`."""
+        ...
+
+
+@runtime_checkable
+class Additive(Predictive, Protocol):
+    """Rows are known through sums: what can be reduced, streamed, and updated in place."""
+
+    def statistics(self, data: Data | Statistics) -> Statistics:
+        """All that the family knows of the rows, checked; statistics pass through."""
         ...
 
 

@@ -25,6 +25,7 @@ from bayesmeta.data import Data, describe_rows
 from bayesmeta.fields import LearnedFrom, TensorFields
 from bayesmeta.hyperparameters import Hyperparameter, Hyperparameters, most_probable
 from bayesmeta.lomax import Lomax
+from bayesmeta.marginals import GammaMarginal, InverseGammaMarginal
 from bayesmeta.random import log_gamma
 from bayesmeta.special import lgamma_ratio
 from bayesmeta.statistics import Statistics
@@ -172,6 +173,11 @@ class GammaPoisson(_GammaRate):
         log_odds = _log_exposure(x, self.shape) - self.inverse_scale.log()[..., None]
         return NegativeBinomial(self.shape[..., None].expand_as(log_odds), logits=log_odds)
 
+    def marginal(self, x: Tensor | None = None) -> GammaMarginal:
+        """p(expected count) at each row: the rate times the row's exposure."""
+        exposure = _log_exposure(x, self.shape).exp()
+        return GammaMarginal(self.shape[..., None].expand_as(exposure), self.inverse_scale[..., None] / exposure)
+
     def sample(self, num_draws: int, *, generator: Generator | None = None) -> "PoissonFunctions":
         """Draws of the expected count: the rate times a row's exposure."""
         return PoissonFunctions(self.sample_params(num_draws, generator=generator)[..., 0])
@@ -192,15 +198,20 @@ class GammaPoisson(_GammaRate):
         return each.where(data.mask, 0.0).sum(-1)
 
     @staticmethod
-    def _events_and_exposure(data: Data | Statistics) -> tuple[Tensor, Tensor]:
+    def statistics(data: Data | Statistics) -> Statistics:
+        """All that this family knows of the rows of `data`; statistics pass through."""
         num_inputs = data.num_inputs if isinstance(data, Statistics) else data.x.shape[-1]
         if num_inputs > 1:
             raise ValueError(f"x must have one column, the exposure, or none; got {num_inputs}")
         require_columns(data, num_inputs=num_inputs, event_shape=())
         _require_counts(data)
-        stats = Statistics.of(data, order=1)
+        return Statistics.of(data, order=1)
+
+    @staticmethod
+    def _events_and_exposure(data: Data | Statistics) -> tuple[Tensor, Tensor]:
+        stats = GammaPoisson.statistics(data)
         totals = stats.count[..., None] * stats.mean
-        return totals[..., -1].clamp(min=0.0), totals[..., 0] if num_inputs else stats.count
+        return totals[..., -1].clamp(min=0.0), totals[..., 0] if stats.num_inputs else stats.count
 
 
 @dataclass(frozen=True, eq=False)
@@ -218,6 +229,11 @@ class GammaExponential(_GammaRate):
         rows = row_shape(x, self.batch_shape)
         return Lomax(self.shape[..., None].expand(rows), self.inverse_scale[..., None].expand(rows))
 
+    def marginal(self, x: Tensor | None = None) -> InverseGammaMarginal:
+        """p(expected waiting time) at each row."""
+        rows = row_shape(x, self.batch_shape)
+        return InverseGammaMarginal(self.shape[..., None].expand(rows), self.inverse_scale[..., None].expand(rows))
+
     def sample(self, num_draws: int, *, generator: Generator | None = None) -> "ExponentialFunctions":
         """Draws of the expected waiting time, one over the rate, the same at every row."""
         return ExponentialFunctions(self.sample_params(num_draws, generator=generator)[..., 0])
@@ -227,10 +243,15 @@ class GammaExponential(_GammaRate):
         return self._log_evidence(data).to(self.shape)
 
     @staticmethod
-    def _events_and_exposure(data: Data | Statistics) -> tuple[Tensor, Tensor]:
+    def statistics(data: Data | Statistics) -> Statistics:
+        """All that this family knows of the rows of `data`; statistics pass through."""
         require_columns(data, num_inputs=0, event_shape=())
         _require_times(data)
-        stats = Statistics.of(data, order=1)
+        return Statistics.of(data, order=1)
+
+    @staticmethod
+    def _events_and_exposure(data: Data | Statistics) -> tuple[Tensor, Tensor]:
+        stats = GammaExponential.statistics(data)
         return stats.count, (stats.count * stats.mean[..., 0]).clamp(min=0.0)
 
 

@@ -191,6 +191,37 @@ class Statistics:
         if self.second is not None and moved.second is not None:
             self.second[index] += moved.second
 
+    def add_rows(self, index: tuple[Tensor, ...], x: Tensor, y: Tensor) -> None:
+        """Add one row to each task that `index` names, in place; a task may be named more than once.
+
+        Args:
+            index: whole numbers `(m,)`, one tensor per task axis.
+            x: inputs `(m, d)`.
+            y: outputs `(m,)` or `(m, k)`, finite.
+        """
+        z = torch.cat([x, y if y.ndim == 2 else y[:, None]], -1).to(self.first)
+        empty = self.count[index] == 0
+        if bool(empty.any()):
+            self.origin[tuple(i[empty] for i in index)] = z[empty]
+        shift = z - self.origin[index]
+        self.count.index_put_(index, self.count.new_ones(len(z)), accumulate=True)
+        self.first.index_put_(index, shift, accumulate=True)
+        if self.second is not None:
+            self.second.index_put_(index, shift[:, :, None] * shift[:, None, :], accumulate=True)
+
+    def discount(self, factor: float | Tensor, index: Any = ...) -> None:
+        """Let the rows of the tasks named by `index` count `factor` times as much as they did, in place."""
+        factor = torch.as_tensor(factor, dtype=torch.float64)
+        self.count[index] *= factor
+        self.first[index] *= factor[..., None]
+        if self.second is not None:
+            self.second[index] *= factor[..., None, None]
+
+    def __getitem__(self, index: Any) -> "Statistics":
+        """Some of the tasks: whole numbers, slices, or tensors of them, one per task axis from the first on."""
+        second = None if self.second is None else self.second[index]
+        return Statistics(self.count[index], self.origin[index], self.first[index], second, self.num_inputs)
+
     @classmethod
     def from_parquet(
         cls, paths: str | Path | Sequence[str | Path], *, task: str, target: str, inputs: Sequence[str] | None = None

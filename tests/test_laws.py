@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.distributions import Distribution
 
-from bayesmeta import Data
+from bayesmeta import Data, Mixture
 from bayesmeta.hyperparameters import Hierarchical
 from bayesmeta.protocol import Density, Evidence, Joint, Marginal, Posterior, Predictive
 from tests.families import FAMILIES, Family, seed
@@ -149,8 +149,26 @@ def test_joint_agrees_with_draws(family: Family) -> None:
 
 
 @having(Marginal)
+def test_draws_follow_the_marginal(family: Family) -> None:
+    """Its distribution function makes them uniform, and its quantiles undo it."""
+    posterior = family.prior.condition(family.rows(3))
+    x = family.draw_x(4, seed(1))
+    marginal = posterior.marginal(x)
+    draws = posterior.sample(family.num_draws, generator=seed(2))(x)
+    uniform = marginal.cdf(draws)
+    for power, mean, var in ((1, 1 / 2, 1 / 12), (2, 1 / 3, 4 / 45)):  # of the moments of a uniform variable
+        error = (var / family.num_draws) ** 0.5
+        assert (uniform.pow(power).mean(0) - mean).abs().le(5 * error).all()
+    if isinstance(posterior, Mixture):
+        return
+    probability = torch.tensor([0.003, 0.3, 0.5, 0.98], dtype=torch.float64)[:, None]
+    close(marginal.cdf(marginal.icdf(probability)), probability.expand(-1, 4), 1e-8)
+
+
+@having(Marginal)
 def test_marginal_is_the_diagonal_of_the_joint(family: Family) -> None:
-    assert isinstance(family.prior, Joint)
+    if not isinstance(family.prior, Joint):
+        return
     tasks = family.tasks([4, 0, 2])
     for posterior, batch in ((family.prior, ()), (family.prior.condition(tasks), (3,))):
         x = family.draw_x(5, seed(1)).expand(*batch, -1, -1)

@@ -1,0 +1,262 @@
+"""Posteriors that are updated in place: what a policy owns while its tasks run.
+
+A frozen posterior is copied by every update, which is dear where there are thousands of tasks and arms and a row
+changes one of them. So here the state is owned: rows are added to the entries of the batch that are named, and the rest
+is not touched. The axes of the batch are tasks, or tasks and arms.
+
+Decisions are asked about together, n at a time. Their `x` is `(n, *rest, q, d)`, `rest` being the axes of the batch
+after that of tasks, or ones; `task` says to which task each decision belongs: None, decision i belongs to task i; a whole
+number, all belong to this one; or `(n,)` of them.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import Generator, Tensor
+from torch.distributions import Distribution
+
+from bayesmeta.data import Data
+from bayesmeta.protocol import Additive, Posterior
+from bayesmeta.statistics import Statistics
+
+__all__ = [
+    "InPlace",
+    "Index",
+    "Online",
+    "OnlineRows",
+    "OnlineStatistics",
+    "State",
+    "Task",
+    "distinct",
+    "online",
+    "statistics_from",
+    "statistics_state",
+]
+
+Task = Tensor | int | None
+State = dict[str, Any]
+Index = tuple[Tensor, ...]
+
+FIRST_CAPACITY = 16  # rows
+
+
+@runtime_checkable
+class Online(Protocol):
+    """A posterior that is updated in place."""
+
+    @property
+    def batch_shape(self) -> torch.Size:
+        """Tasks, or tasks and arms."""
+        ...
+
+    def add(self, index: Index, x: Tensor, y: Tensor) -> None:
+        """Add one row to each entry that `index` names; an entry may be named more than once.
+
+        Args:
+            index: whole numbers `(m,)`, one tensor per axis of the batch.
+            x: inputs `(m, d)`.
+            y: outputs `(m,)`.
+
+        Raises:
+            ValueError: a row is none that the family can have; nothing was changed.
+        """
+        ...
+
+    def draw(self, x: Tensor, task: Task = None, *, generator: Generator | None = None) -> Tensor:
+        """f(x), noise-free: one draw of a function for each decision, `(n, *rest, q)`.
+
+        Draws of different entries of `rest` are independent, values at the q rows of one are of the same function.
+        """
+        ...
+
+    def marginal(self, x: Tensor, task: Task = None) -> Distribution:
+        """p(f(x)), noise-free, at each row alone: of batch_shape `(n, *rest, q)`."""
+        ...
+
+    def posterior(self, index: Any = ...) -> Any:
+        """A frozen copy of the entries that `index` takes from the batch: what happens later does not change it."""
+        ...
+
+    def state_dict(self) -> State:
+        """All that changes: tensors whose first axes are the batch, and dictionaries of them."""
+        ...
+
+    def load_state_dict(self, state: State) -> None:
+        """The inverse of `state_dict`, for one of the same prior and batch_shape."""
+        ...
+
+
+@runtime_checkable
+class InPlace(Protocol):
+    """A prior that knows a faster way of being updated in place than `OnlineStatistics`."""
+
+    def online(self, batch_shape: Sequence[int]) -> Online: ...
+
+
+def online(prior: Posterior, batch_shape: Sequence[int]) -> Online:
+    """The posterior of `batch_shape` entries before their first row, to be updated in place.
+
+    Args:
+        prior: its batch broadcasts to `batch_shape`.
+        batch_shape: tasks, or tasks and arms.
+
+    Raises:
+        ValueError: it does not.
+    """
+    if isinstance(prior, InPlace):
+        return prior.online(batch_shape)
+    if isinstance(prior, Additive):
+        return OnlineStatistics(prior, batch_shape)
+    return OnlineRows(prior, batch_shape)
+
+
+class OnlineStatistics:
+    """For families that know their rows through sums: an update conditions the entries that it names."""
+
+    def __init__(self, prior: Any, batch_shape: Sequence[int]) -> None:
+        self.prior = prior.expand(batch_shape)
+        self.statistics: Statistics | None = None  # how many inputs rows have is known from the first
+        self._now = _copy(self.prior)
+
+    @property
+    def batch_shape(self) -> torch.Size:
+        return self.prior.batch_shape  # type: ignore[no-any-return]
+
+    def add(self, index: Index, x: Tensor, y: Tensor) -> None:
+        new = self.prior.statistics(Data.of(x[:, None], y[:, None]))
+        if self.statistics is None:
+            order = 1 if new.second is None else 2
+            self.statistics = Statistics.zeros(self.batch_shape, x.shape[-1], 1, order=order, device=y.device)
+        self.statistics.add_rows(index, x, y)
+        self._refresh(distinct(index))
+
+    def draw(self, x: Tensor, task: Task = None, *, generator: Generator | None = None) -> Tensor:
+        draws: Tensor = self._at(task, len(x)).sample(1, generator=generator)(x)
+        return draws[0]
+
+    def marginal(self, x: Tensor, task: Task = None) -> Distribution:
+        marginal: Distribution = self._at(task, len(x)).marginal(x)
+        return marginal
+
+    def posterior(self, index: Any = ...) -> Any:
+        return _copy(self._now[index])
+
+    def discount(self, factor: float | Tensor, index: Any = ...) -> None:
+        """Let the rows of some entries count `factor` times as much as they did: the posterior moves to the prior."""
+        if self.statistics is not None:
+            self.statistics.discount(factor, index)
+            self._refresh(index)
+
+    def state_dict(self) -> State:
+        return {"statistics": statistics_state(self.statistics), "now": _tensors(self._now)}
+
+    def load_state_dict(self, state: State) -> None:
+        self.statistics = statistics_from(state["statistics"])
+        for name, value in state["now"].items():
+            getattr(self._now, name).copy_(value)
+
+    def _refresh(self, index: Any) -> None:
+        assert self.statistics is not None
+        for name, value in _tensors(self.prior[index].condition(self.statistics[index])).items():
+            getattr(self._now, name)[index] = value
+
+    def _at(self, task: Task, num: int) -> Any:
+        if task is None:
+            return self._now
+        chosen = self._now[task]
+        return chosen.expand((num, *self.batch_shape[1:])) if isinstance(task, int) else chosen
+
+
+class OnlineRows:
+    """For families that keep their rows: a decision conditions the prior on all rows of its entries."""
+
+    def __init__(self, prior: Any, batch_shape: Sequence[int]) -> None:
+        if prior.batch_shape:
+            raise ValueError(
+                f"a family that keeps its rows needs one prior for all tasks and arms; got batch_shape "
+                f"{tuple(prior.batch_shape)}"
+            )
+        self.prior = prior
+        self.batch_shape = torch.Size(batch_shape)
+        self._count = torch.zeros(self.batch_shape, dtype=torch.long)
+        self._x, self._y = torch.zeros(*self.batch_shape, 0, 0), torch.zeros(*self.batch_shape, 0)
+
+    def add(self, index: Index, x: Tensor, y: Tensor) -> None:
+        self.prior.condition(Data.of(x[:, None], y[:, None]))  # rows of the wrong kind are refused before any is added
+        for i in range(len(y)):  # an entry may be named more than once
+            entry = tuple(part[i] for part in index)
+            place = int(self._count[entry])
+            if place == self._y.shape[-1]:
+                self._grow(x, y)
+            self._x[(*entry, place)], self._y[(*entry, place)] = x[i], y[i]
+            self._count[entry] += 1
+
+    def draw(self, x: Tensor, task: Task = None, *, generator: Generator | None = None) -> Tensor:
+        draws: Tensor = self._at(x, task).sample(1, generator=generator)(x)
+        return draws[0]
+
+    def marginal(self, x: Tensor, task: Task = None) -> Distribution:
+        marginal: Distribution = self._at(x, task).marginal(x)
+        return marginal
+
+    def posterior(self, index: Any = ...) -> Any:
+        return self._conditioned(index, self._x.shape[-1]) if self._x.shape[-1] else self.prior
+
+    def state_dict(self) -> State:
+        return {"count": self._count, "x": self._x, "y": self._y}
+
+    def load_state_dict(self, state: State) -> None:
+        self._count, self._x, self._y = (state[name].clone() for name in ("count", "x", "y"))
+
+    def _grow(self, x: Tensor, y: Tensor) -> None:
+        old = self._y.shape[-1]
+        capacity = max(FIRST_CAPACITY, 2 * old)
+        grown_x, grown_y = x.new_zeros(*self.batch_shape, capacity, x.shape[-1]), y.new_zeros(*self.batch_shape, capacity)
+        if old:
+            grown_x[..., :old, :], grown_y[..., :old] = self._x, self._y
+        self._x, self._y = grown_x, grown_y
+
+    def _at(self, x: Tensor, task: Task) -> Any:
+        index = ... if task is None else torch.full((len(x),), task) if isinstance(task, int) else task
+        return self._conditioned(index, x.shape[-1])
+
+    def _conditioned(self, index: Any, num_inputs: int) -> Any:
+        count = self._count[index]
+        most = int(count.max())
+        mask = torch.arange(most) < count[..., None]
+        if not most:
+            x, y = torch.zeros(*mask.shape, num_inputs), torch.zeros(mask.shape)
+            return self.prior.condition(Data(x, y, mask))
+        return self.prior.condition(Data(self._x[index][..., :most, :], self._y[index][..., :most], mask))
+
+
+def distinct(index: Index) -> Index:
+    """Each entry that `index` names, once."""
+    if len(index[0]) == 1:
+        return index
+    return torch.stack(index).unique(dim=1).unbind(0)
+
+
+def statistics_state(statistics: Statistics | None) -> State | None:
+    if statistics is None:
+        return None
+    state = {"count": statistics.count, "origin": statistics.origin, "first": statistics.first}
+    return state | ({} if statistics.second is None else {"second": statistics.second}) | {"num_inputs": statistics.num_inputs}
+
+
+def statistics_from(state: State | None) -> Statistics | None:
+    if state is None:
+        return None
+    tensors = {name: value.clone() for name, value in state.items() if isinstance(value, Tensor)}
+    return Statistics(**{"second": None, **tensors}, num_inputs=state["num_inputs"])
+
+
+def _tensors(posterior: Any) -> dict[str, Tensor]:
+    fields = {field.name: getattr(posterior, field.name) for field in dataclasses.fields(posterior)}
+    return {name: value for name, value in fields.items() if isinstance(value, Tensor)}
+
+
+def _copy(posterior: Any) -> Any:
+    return posterior._replace(**{name: value.clone(memory_format=torch.contiguous_format) for name, value in _tensors(posterior).items()})

@@ -1,0 +1,214 @@
+"""Posteriors that are updated in place are those of `condition`, for every family, and nothing else is touched."""
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from bayesmeta import BetaBernoulli, CorrelatedArms, Data, LinearGaussian
+from bayesmeta.online import Online, OnlineRows, OnlineStatistics, online
+from bayesmeta.online_weights import REFRESH_AFTER, OnlineArmWeights, OnlineWeights
+from bayesmeta.protocol import Marginal, Posterior
+from bayesmeta.random import randn
+from tests.families import F64, FAMILIES, Family, seed
+
+# what a policy can use: numbers as rewards, and draws; not the one whose rows need something that a row lacks
+USABLE = {
+    name: family
+    for name, family in FAMILIES.items()
+    if isinstance(family.prior, Posterior) and not family.prior.event_shape and name != "normal_known_variances"
+}
+KEEPS_ROWS = {name for name, family in USABLE.items() if isinstance(online(family.prior, (1,)), OnlineRows)}
+ARM_NAMES = sorted(set(USABLE) - {"correlated_arms"})  # which is about all arms of a task
+MARGINAL = [name for name in sorted(USABLE) if isinstance(USABLE[name].prior, Marginal)]
+
+
+def entries(shape: tuple[int, ...], num: int, number: int) -> tuple[Tensor, ...]:
+    generator = seed(number)
+    return tuple(torch.randint(size, (num,), generator=generator) for size in shape)
+
+
+def filled(name: str, shape: tuple[int, ...], num: int = 30) -> tuple[Online, tuple[Tensor, ...], Data]:
+    """Rows of random entries, added one by one, then some together, in which entries repeat."""
+    family = USABLE[name]
+    state, index, rows = online(family.prior, shape), entries(shape, num, 1), family.rows(num, 2)
+    for i in range(num // 2):
+        state.add(tuple(part[i : i + 1] for part in index), rows.x[i : i + 1], rows.y[i : i + 1])
+    rest = slice(num // 2, None)
+    state.add(tuple(part[rest] for part in index), rows.x[rest], rows.y[rest])
+    return state, index, rows
+
+
+def conditioned(family: Family, shape: tuple[int, ...], index: tuple[Tensor, ...], rows: Data) -> Any:
+    """The same by `condition` of all rows of each entry."""
+    flat = torch.zeros(len(rows.y), dtype=torch.long)
+    for part, size in zip(index, shape, strict=True):
+        flat = flat * size + part
+    every = [flat == entry for entry in range(torch.Size(shape).numel())]
+    padded = Data.pad([(rows.x[here], rows.y[here]) for here in every])
+    n = padded.mask.shape[-1]
+    data = Data(padded.x.reshape(*shape, n, -1), padded.y.reshape(*shape, n), padded.mask.reshape(*shape, n))
+    return family.prior.condition(data)
+
+
+@pytest.mark.parametrize("name", sorted(USABLE))
+def test_rows_added_in_place_are_those_conditioned_on(name: str) -> None:
+    family, shape = USABLE[name], (4,)
+    state, index, rows = filled(name, shape)
+    expected = conditioned(family, shape, index, rows)
+    x = family.draw_x(5, seed(3)).expand(4, -1, -1)
+    for posterior in (state.posterior(), state.posterior(torch.arange(4))):
+        torch.testing.assert_close(posterior.predict(x).mean, expected.predict(x).mean, rtol=1e-8, atol=1e-10)
+        torch.testing.assert_close(posterior.predict(x).variance, expected.predict(x).variance, rtol=1e-8, atol=1e-10)
+
+
+@pytest.mark.parametrize("name", ARM_NAMES)
+def test_arms_of_tasks_have_posteriors_of_their_own(name: str) -> None:
+    family, shape = USABLE[name], (3, 2)
+    state, index, rows = filled(name, shape)
+    expected = conditioned(family, shape, index, rows)
+    x = family.draw_x(1, seed(3)).expand(3, 2, -1, -1)
+    posterior = state.posterior(...)
+    torch.testing.assert_close(posterior.predict(x).mean, expected.predict(x).mean, rtol=1e-8, atol=1e-10)
+    torch.testing.assert_close(posterior.predict(x).variance, expected.predict(x).variance, rtol=1e-8, atol=1e-10)
+
+
+@pytest.mark.parametrize("name", MARGINAL)
+@pytest.mark.parametrize("of_arms", [False, True])
+def test_marginals_are_those_of_the_posterior_however_tasks_are_named(name: str, of_arms: bool) -> None:
+    if of_arms and name not in ARM_NAMES:
+        return
+    family, shape = USABLE[name], (3, 2) if of_arms else (3,)
+    state = filled(name, shape)[0]
+    q = 1 if of_arms else 4
+    x = torch.stack([family.draw_x(q, seed(i)) for i in range(3)])
+    x = x[:, None] if of_arms else x
+    expected = state.posterior().marginal(x)
+    close = {"rtol": 1e-8, "atol": 1e-10}
+    for task in (None, torch.arange(3)):
+        torch.testing.assert_close(state.marginal(x, task).mean, expected.mean, **close)
+        torch.testing.assert_close(state.marginal(x, task).variance, expected.variance, **close)
+    for task in range(3):
+        torch.testing.assert_close(state.marginal(x, task).mean[task], expected.mean[task], **close)
+    swapped = torch.tensor([2, 0])
+    torch.testing.assert_close(state.marginal(x[swapped], swapped).variance, expected.variance[swapped], **close)
+
+
+@pytest.mark.parametrize("name", sorted(set(MARGINAL) - {"mixture", "nested_mixture"}))
+@pytest.mark.parametrize("of_arms", [False, True])
+def test_draws_have_the_moments_of_the_marginals(name: str, of_arms: bool) -> None:
+    if of_arms and name not in ARM_NAMES:
+        return
+    family, num = USABLE[name], 200 if name in KEEPS_ROWS else 4000
+    state = filled(name, (3, 2) if of_arms else (3,), 12)[0]
+    x = family.draw_x(1, seed(0)) if of_arms else family.draw_x(3, seed(0))
+    x = x.expand(num, 1, -1, -1) if of_arms else x.expand(num, -1, -1)
+    draws, expected = state.draw(x, 1, generator=seed(4)), state.marginal(x[:1], 1)
+    error = 5 * draws.std(0) / num**0.5
+    assert (draws.mean(0) - expected.mean[0]).abs().le(error).all()
+    squares = (draws - expected.mean[0]).square()
+    assert (squares.mean(0) - expected.variance[0]).abs().le(5 * squares.std(0) / num**0.5).all()
+    by_name = state.draw(x, torch.ones(num, dtype=torch.long), generator=seed(5))
+    assert (by_name.mean(0) - expected.mean[0]).abs().le(error).all()
+
+
+@pytest.mark.parametrize("name", ["linear_gaussian", "correlated_arms", "gaussian_process"])
+def test_a_draw_is_one_function_at_all_rows(name: str) -> None:
+    """Covariance between rows is that of the joint: marginal draws would have none."""
+    family, num = USABLE[name], 400 if name in KEEPS_ROWS else 20_000
+    state = filled(name, (2,), 8)[0]
+    x = family.draw_x(3, seed(1))
+    draws = state.draw(x.expand(num, -1, -1), 0, generator=seed(2))
+    expected = state.posterior(torch.tensor([0])).joint(x[None]).covariance_matrix[0]
+    centred = draws - draws.mean(0)
+    products = centred[:, :, None] * centred[:, None, :]
+    assert (products.mean(0) - expected).abs().le(5 * products.std(0) / num**0.5 + 1e-9).all()
+
+
+@pytest.mark.parametrize("name", sorted(USABLE))
+def test_a_copy_does_not_change(name: str) -> None:
+    family = USABLE[name]
+    state = filled(name, (2,))[0]
+    x = family.draw_x(3, seed(1)).expand(2, -1, -1)
+    copied = state.posterior()
+    before = copied.predict(x).mean.clone()
+    rows = family.rows(2, 7)
+    state.add((torch.tensor([0, 1]),), rows.x, rows.y)
+    assert torch.equal(copied.predict(x).mean, before)
+    assert not torch.allclose(state.posterior().predict(x).mean, before)
+
+
+@pytest.mark.parametrize("name", sorted(USABLE))
+def test_state_is_restored_to_the_last_bit(name: str) -> None:
+    family = USABLE[name]
+    state = filled(name, (3,))[0]
+    other = online(family.prior, (3,))
+    other.load_state_dict(copy.deepcopy(state.state_dict()))
+    rows, x = family.rows(3, 8), family.draw_x(2, seed(1)).expand(3, -1, -1)
+    for one in (state, other):
+        one.add((torch.arange(3),), rows.x, rows.y)
+    assert torch.equal(state.draw(x, generator=seed(1)), other.draw(x, generator=seed(1)))
+
+
+def test_a_row_that_the_family_cannot_have_changes_nothing() -> None:
+    state = online(BetaBernoulli(F64 + 1, F64 + 1), (2, 3))
+    state.add((torch.tensor([0]), torch.tensor([1])), torch.zeros(1, 0), torch.ones(1))
+    before = copy.deepcopy(state.state_dict())
+    with pytest.raises(ValueError, match="y must be 0 or 1"):
+        state.add((torch.tensor([0, 1]), torch.tensor([1, 1])), torch.zeros(2, 0), torch.tensor([1.0, 3.5]))
+    after = state.state_dict()
+    assert all(torch.equal(after["now"][name], value) for name, value in before["now"].items())
+    assert torch.equal(after["statistics"]["count"], before["statistics"]["count"])
+
+
+def float32_prior(d: int) -> LinearGaussian:
+    return LinearGaussian(torch.zeros(d), torch.eye(d), torch.tensor(0.5))
+
+
+@pytest.mark.parametrize("shape", [(2,), (2, 3)])
+def test_rounding_of_many_steps_does_not_add_up(shape: tuple[int, ...]) -> None:
+    d, num = 5, 20 * REFRESH_AFTER + 321
+    state = online(float32_prior(d), shape)
+    assert isinstance(state, OnlineWeights | OnlineArmWeights)
+    index = tuple(torch.zeros(1, dtype=torch.long) for _ in shape)
+    x = randn((num, d), like=torch.zeros(()), generator=seed(1))
+    y = x @ torch.arange(5.0) + randn((num,), like=x, generator=seed(2))
+    for i in range(num):
+        state.add(index, x[i : i + 1], y[i : i + 1])
+    exact = float32_prior(d).to(torch.float64).condition(Data.of(x.double(), y.double()))
+    at = x[:50].reshape(50, *(1 for _ in shape), d)
+    got = state.marginal(at, 0)
+    expected = exact.marginal(x[:50].double())
+    first = (slice(None), *(0 for _ in shape))
+    torch.testing.assert_close(got.mean[first].double(), expected.mean, rtol=0, atol=1e-4)
+    torch.testing.assert_close(got.stddev[first].double(), expected.stddev, rtol=1e-4, atol=0)
+
+
+def test_forgetting_everything_is_the_prior() -> None:
+    for shape in ((2,), (2, 3)):
+        prior = LinearGaussian(torch.ones(2), 2 * torch.eye(2), torch.tensor(0.5))
+        state = online(prior, shape)
+        assert isinstance(state, OnlineWeights | OnlineArmWeights)
+        state.add(tuple(torch.zeros(1, dtype=torch.long) for _ in shape), torch.ones(1, 2), torch.ones(1))
+        state.discount(0.0)
+        x = torch.ones(2, *(1 for _ in shape[1:]), 1, 2)
+        fresh = online(prior, shape).marginal(x)
+        torch.testing.assert_close(state.marginal(x).mean, fresh.mean)
+        torch.testing.assert_close(state.marginal(x).stddev, fresh.stddev)
+
+
+def test_priors_may_differ_between_arms() -> None:
+    prior = BetaBernoulli(torch.tensor([1.0, 9.0]), torch.tensor([9.0, 1.0]))
+    state = online(prior, (3, 2))
+    assert isinstance(state, OnlineStatistics)
+    x = torch.zeros(3, 1, 1, 0)
+    torch.testing.assert_close(state.marginal(x).mean[..., 0], torch.tensor([0.1, 0.9]).expand(3, 2))
+
+
+def test_a_batch_that_does_not_fit_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"batch_shape \(2,\) does not broadcast to \(3, 4\)"):
+        online(BetaBernoulli(torch.ones(2), torch.ones(2)), (3, 4))
+    correlated = CorrelatedArms(torch.zeros(3), torch.eye(3), torch.tensor(1.0))
+    assert isinstance(online(correlated, (4,)), OnlineWeights)
