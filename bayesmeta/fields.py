@@ -48,7 +48,7 @@ class TensorFields:
         return self._each_tensor(lambda value: value[index], lambda nested: nested[index])
 
     def _batch(self) -> torch.Size:
-        return self.batch_shape  # type: ignore[attr-defined, no-any-return]
+        return self.batch_shape  # type: ignore[attr-defined]
 
     def _each_tensor(
         self: T, change: Callable[[Tensor], Tensor], change_nested: "Callable[[Any], Any] | None" = None
@@ -59,7 +59,7 @@ class TensorFields:
             value = getattr(self, field.name)
             if isinstance(value, Tensor):
                 changed[field.name] = change(value)
-            elif change_nested is not None and getattr(value, "batch_shape", ()):
+            elif change_nested is not None and getattr(value, "batch_shape", None):
                 changed[field.name] = change_nested(value)
         return self._replace(**changed)
 

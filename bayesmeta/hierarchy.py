@@ -21,6 +21,7 @@ from bayesmeta.statistics import Statistics
 
 __all__ = ["Mixture", "MixtureDistribution", "MixtureFunctions"]
 
+BISECTIONS = 60
 ROUNDING = 1e-4  # of the sum of weights: float32 weights of many hypotheses are no more exact
 # distributions are told one parameter of those that say the same
 SAID_BY = {"probs": "logits", "covariance_matrix": "scale_tril", "precision_matrix": "scale_tril"}
@@ -70,6 +71,16 @@ class MixtureDistribution(Distribution):
 
     def cdf(self, value: Tensor) -> Tensor:
         return self._weighted(self.components.cdf(value.unsqueeze(self.axis)))
+
+    def icdf(self, value: Tensor) -> Tensor:
+        """By bisection between the components' least and greatest quantile."""
+        each = self.components.icdf(value.unsqueeze(self.axis))
+        low, high = each.amin(self.axis), each.amax(self.axis)
+        for _ in range(BISECTIONS):
+            middle = 0.5 * (low + high)
+            above = self.cdf(middle) > value
+            low, high = torch.where(above, low, middle), torch.where(above, middle, high)
+        return 0.5 * (low + high)
 
     def sample(self, sample_shape: torch.Size | list[int] | tuple[int, ...] = ()) -> Tensor:
         """Draws from torch's global stream, as every `Distribution.sample`; see `bayesmeta.random.seeded`."""

@@ -98,7 +98,8 @@ class NormalInverseGamma(TensorFields):
     def marginal(self, x: Tensor | None = None) -> StudentMarginal:
         """p(mean) at each row: a Student t."""
         rows = row_shape(x, self.batch_shape)
-        return StudentMarginal(*(p[..., None].expand(rows) for p in self._student(1.0 / self.pseudo_count)))
+        df, loc, scale = (p[..., None].expand(rows) for p in self._student(1.0 / self.pseudo_count))
+        return StudentMarginal(df, loc, scale)
 
     def sample(self, num_draws: int, *, generator: Generator | None = None) -> "NormalFunctions":
         """Draws of the mean, the same at every row."""

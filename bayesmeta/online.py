@@ -5,8 +5,8 @@ changes one of them. So here the state is owned: rows are added to the entries o
 is not touched. The axes of the batch are tasks, or tasks and arms.
 
 Decisions are asked about together, n at a time. Their `x` is `(n, *rest, q, d)`, `rest` being the axes of the batch
-after that of tasks, or ones; `task` says to which task each decision belongs: None, decision i belongs to task i; a whole
-number, all belong to this one; or `(n,)` of them.
+after that of tasks, or ones; `task` says to which task each decision belongs: None, decision i belongs to task i; a
+whole number, all belong to this one; or `(n,)` of them.
 """
 
 import dataclasses
@@ -18,7 +18,7 @@ from torch import Generator, Tensor
 from torch.distributions import Distribution
 
 from bayesmeta.data import Data
-from bayesmeta.protocol import Additive, Posterior
+from bayesmeta.protocol import Additive, Predictive
 from bayesmeta.statistics import Statistics
 
 __all__ = [
@@ -95,7 +95,7 @@ class InPlace(Protocol):
     def online(self, batch_shape: Sequence[int]) -> Online: ...
 
 
-def online(prior: Posterior, batch_shape: Sequence[int]) -> Online:
+def online(prior: Predictive, batch_shape: Sequence[int]) -> Online:
     """The posterior of `batch_shape` entries before their first row, to be updated in place.
 
     Args:
@@ -122,7 +122,7 @@ class OnlineStatistics:
 
     @property
     def batch_shape(self) -> torch.Size:
-        return self.prior.batch_shape  # type: ignore[no-any-return]
+        return self.prior.batch_shape
 
     def add(self, index: Index, x: Tensor, y: Tensor) -> None:
         new = self.prior.statistics(Data.of(x[:, None], y[:, None]))
@@ -186,7 +186,7 @@ class OnlineRows:
     def add(self, index: Index, x: Tensor, y: Tensor) -> None:
         self.prior.condition(Data.of(x[:, None], y[:, None]))  # rows of the wrong kind are refused before any is added
         for i in range(len(y)):  # an entry may be named more than once
-            entry = tuple(part[i] for part in index)
+            entry = tuple(int(part[i]) for part in index)
             place = int(self._count[entry])
             if place == self._y.shape[-1]:
                 self._grow(x, y)
@@ -213,7 +213,10 @@ class OnlineRows:
     def _grow(self, x: Tensor, y: Tensor) -> None:
         old = self._y.shape[-1]
         capacity = max(FIRST_CAPACITY, 2 * old)
-        grown_x, grown_y = x.new_zeros(*self.batch_shape, capacity, x.shape[-1]), y.new_zeros(*self.batch_shape, capacity)
+        grown_x, grown_y = (
+            x.new_zeros(*self.batch_shape, capacity, x.shape[-1]),
+            y.new_zeros(*self.batch_shape, capacity),
+        )
         if old:
             grown_x[..., :old, :], grown_y[..., :old] = self._x, self._y
         self._x, self._y = grown_x, grown_y
@@ -243,14 +246,18 @@ def statistics_state(statistics: Statistics | None) -> State | None:
     if statistics is None:
         return None
     state = {"count": statistics.count, "origin": statistics.origin, "first": statistics.first}
-    return state | ({} if statistics.second is None else {"second": statistics.second}) | {"num_inputs": statistics.num_inputs}
+    return (
+        state
+        | ({} if statistics.second is None else {"second": statistics.second})
+        | {"num_inputs": statistics.num_inputs}
+    )
 
 
 def statistics_from(state: State | None) -> Statistics | None:
     if state is None:
         return None
-    tensors = {name: value.clone() for name, value in state.items() if isinstance(value, Tensor)}
-    return Statistics(**{"second": None, **tensors}, num_inputs=state["num_inputs"])
+    tensors: dict[str, Any] = {name: value.clone() for name, value in state.items() if isinstance(value, Tensor)}
+    return Statistics(**{"second": None} | tensors, num_inputs=state["num_inputs"])
 
 
 def _tensors(posterior: Any) -> dict[str, Tensor]:
@@ -259,4 +266,6 @@ def _tensors(posterior: Any) -> dict[str, Tensor]:
 
 
 def _copy(posterior: Any) -> Any:
-    return posterior._replace(**{name: value.clone(memory_format=torch.contiguous_format) for name, value in _tensors(posterior).items()})
+    return posterior._replace(
+        **{name: value.clone(memory_format=torch.contiguous_format) for name, value in _tensors(posterior).items()}
+    )

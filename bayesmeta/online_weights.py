@@ -6,21 +6,22 @@ $$ m + g\,(y - x^\top m), \quad S - g\,(S x)^\top, \quad g = S x / (x^\top S x +
 
 Two forms are kept, each suited to what is asked of it:
 
-- `OnlineWeights`: weights that all arms of a task share. A root R with R R' = S makes a joint draw one product, and stays
-  one by Potter's step: with f = R'x and s = f'f + v, it is R - R f f' / (s + sqrt(v s)).
+- `OnlineWeights`: weights that all arms of a task share. A root R with R R' = S makes a joint draw one product, and
+  stays one by Potter's step: with f = R'x and s = f'f + v, it is R - R f f' / (s + sqrt(v s)).
 - `OnlineArmWeights`: each arm has weights of its own, and one row is asked about. All that a decision needs of S is the
   number x'Sx, a linear function of its entries, so that the upper triangle is kept, arms last: one product of a vector
   and a matrix per task, which is as fast as memory is read.
 
-Rank-one steps add up rounding. Statistics in float64 are kept beside them, and an entry is computed anew from those after
-every `REFRESH_AFTER` of its rows.
+Rank-one steps add up rounding. Statistics in float64 are kept beside them, and an entry is computed anew from those
+after every `REFRESH_AFTER` of its rows.
 
 Source: Potter (1963), in Bierman, Factorization Methods for Discrete Sequential Estimation (1977), section II.8.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Generator, Tensor
 from torch.distributions import Distribution, Normal
@@ -52,7 +53,7 @@ class _Weights:
         self.statistics = statistics
         self._prior, self._like = prior.to(torch.float64).expand(batch_shape), prior.loc
         self._noise_var = prior.noise_var.expand(self.batch_shape).contiguous()
-        self._since = torch.zeros(self.batch_shape, dtype=torch.int32)
+        self._since = np.zeros(self.batch_shape, np.int32)
         self._calls = 0
 
     def posterior(self, index: Any = ...) -> Any:
@@ -68,10 +69,14 @@ class _Weights:
 
     def _refresh_stale(self, index: Index) -> None:
         """Those that have had enough rows, looked for now and then: a look costs as much as a step."""
-        self._since[index] += 1
+        np.add.at(self._since, tuple(part.numpy() for part in index), 1)
         self._calls += 1
-        if self._calls % CHECK_EVERY == 0 and bool((self._since >= REFRESH_AFTER).any()):
-            self._refresh((self._since >= REFRESH_AFTER).nonzero(as_tuple=True))
+        if self._calls % CHECK_EVERY == 0 and (self._since >= REFRESH_AFTER).any():
+            self._refresh(tuple(torch.from_numpy(part) for part in (self._since >= REFRESH_AFTER).nonzero()))
+
+    def _forget_since(self, index: Any) -> None:
+        where = tuple(part.numpy() for part in index) if isinstance(index, tuple) else index
+        self._since[where] = 0
 
 
 class OnlineWeights(_Weights):
@@ -103,8 +108,8 @@ class OnlineWeights(_Weights):
         else:
             arm = None
             self.statistics.add_rows((task,), x, y)
-        if len(task) == 1:
-            self._step(int(task), x[0] if arm is None else int(arm), y[0])
+        if task.shape[0] == 1 and not y.is_cuda:
+            self._step(int(task), x[0].numpy() if arm is None else int(arm), float(y))
         elif torch.equal(task, self._every):
             self._steps(..., self._root, x, arm, y)
         elif len(distinct(index)[0]) < len(task):
@@ -147,28 +152,30 @@ class OnlineWeights(_Weights):
             "statistics": statistics_state(self.statistics),
             "loc": self._loc,
             "root": self._root,
-            "since": self._since,
+            "since": torch.from_numpy(self._since),
         }
 
     def load_state_dict(self, state: State) -> None:
         statistics = statistics_from(state["statistics"])
         assert statistics is not None
         self.statistics = statistics
-        for mine, name in ((self._loc, "loc"), (self._root, "root"), (self._since, "since")):
-            mine.copy_(state[name])
+        self._loc.copy_(state["loc"])
+        self._root.copy_(state["root"])
+        self._since[:] = state["since"].numpy()
 
     def _refresh(self, index: Any) -> None:
         loc, root = self._natural(self._prior[index].condition(self.statistics[index]))
         self._loc[index], self._root[index] = loc.to(self._like), root.to(self._like)
-        self._since[index] = 0
+        self._forget_since(index)
 
-    def _step(self, task: int, x: Tensor | int, y: Tensor) -> None:
-        loc, root, noise_var = self._loc[task], self._root[task], self._noise_var[task]
-        f, mean = (root[x].clone(), loc[x]) if isinstance(x, int) else (x @ root, x @ loc)
+    def _step(self, task: int, x: np.ndarray | int, y: float) -> None:
+        """One row, in NumPy on the same memory: torch takes three times as long for numbers this few."""
+        loc, root, noise_var = (part.numpy()[task] for part in (self._loc, self._root, self._noise_var))
+        f, mean = (root[x].copy(), loc[x]) if isinstance(x, int) else (x @ root, x @ loc)
         var = f @ f + noise_var
         gain = (root @ f) / var
-        loc.add_(gain * (y - mean))
-        root.addr_(gain / (1.0 + (noise_var / var).sqrt()), f, alpha=-1.0)
+        loc += gain * (y - mean)
+        root -= (gain / (1.0 + np.sqrt(noise_var / var)))[:, None] * f
 
     def _steps(self, task: Any, root: Tensor, x: Tensor, arm: Tensor | None, y: Tensor) -> None:
         """The same for distinct tasks at once, changing `root` in place."""
@@ -204,20 +211,30 @@ class OnlineArmWeights(_Weights):
         self._place = place.reshape(-1)
         tasks, arms = self.batch_shape
         # arms last, in memory too: what a decision needs of all arms is then one product of a vector and a matrix
-        self._loc, self._cov = (
-            torch.empty(tasks, size, arms).to(self._like) for size in (d, len(row))
-        )
+        self._loc, self._cov = (torch.empty(tasks, size, arms).to(self._like) for size in (d, len(row)))
         loc, cov = self._packed(prior.to(torch.float64))
         self._loc.copy_(_arms_last(loc))
         self._cov.copy_(_arms_last(cov))
+        # for single decisions and rows the same memory as NumPy sees it: torch takes three times as long for so little
+        self._arrays = (
+            None
+            if self._cov.is_cuda
+            else _Arrays(
+                *(
+                    part.numpy()
+                    for part in (self._loc, self._cov, self._noise_var, row, column, self._times, self._place)
+                )
+            )
+        )
 
     def add(self, index: Index, x: Tensor, y: Tensor) -> None:
         self.statistics.add_rows(index, x, y)
-        if len(y) > 1 and len(distinct(index)[0]) < len(y):
+        num = y.shape[0]
+        if num > 1 and len(distinct(index)[0]) < num:
             self._refresh(distinct(index))
             return
-        if len(y) == 1:
-            self._step(int(index[0]), int(index[1]), x[0], y[0])
+        if num == 1 and self._arrays is not None:
+            self._arrays.step(int(index[0]), int(index[1]), x.numpy()[0], float(y))
         else:
             self._steps(index, x, y)
         self._refresh_stale(index)
@@ -232,7 +249,12 @@ class OnlineArmWeights(_Weights):
 
     def state_dict(self) -> State:
         loc, cov = self._loc.movedim(-1, 1), self._cov.movedim(-1, 1)
-        return {"statistics": statistics_state(self.statistics), "loc": loc, "cov": cov, "since": self._since}
+        return {
+            "statistics": statistics_state(self.statistics),
+            "loc": loc,
+            "cov": cov,
+            "since": torch.from_numpy(self._since),
+        }
 
     def load_state_dict(self, state: State) -> None:
         statistics = statistics_from(state["statistics"])
@@ -240,12 +262,12 @@ class OnlineArmWeights(_Weights):
         self.statistics = statistics
         self._loc.movedim(-1, 1).copy_(state["loc"])
         self._cov.movedim(-1, 1).copy_(state["cov"])
-        self._since.copy_(state["since"])
+        self._since[:] = state["since"].numpy()
 
     def _refresh(self, index: Any) -> None:
         loc, cov = self._packed(self._prior[index].condition(self.statistics[index]))
         self._loc.movedim(-1, 1)[index], self._cov.movedim(-1, 1)[index] = loc.to(self._like), cov.to(self._like)
-        self._since[index] = 0
+        self._forget_since(index)
 
     def _packed(self, posterior: Any) -> tuple[Tensor, Tensor]:
         """Mean of the weights, and the upper triangle of their covariance."""
@@ -256,6 +278,8 @@ class OnlineArmWeights(_Weights):
         """Mean and variance of each arm's f, `(n, arms)`."""
         if x.shape[-2] != 1:
             raise ValueError(f"arms with weights of their own are asked about one row; got {x.shape[-2]}")
+        if isinstance(task, int) and x.shape[0] == x.shape[1] == 1 and self._arrays is not None:
+            return self._arrays.moments(task, x.numpy()[0, 0, 0])
         x = x[..., 0, :]
         squares = x[..., self._row] * x[..., self._column] * self._times
         if isinstance(task, int):
@@ -268,13 +292,6 @@ class OnlineArmWeights(_Weights):
                 return (x @ loc)[:, 0], _some((squares @ cov)[:, 0])
         return (x * loc.mT).sum(-1), _some((squares * cov.mT).sum(-1))
 
-    def _step(self, task: int, arm: int, x: Tensor, y: Tensor) -> None:
-        loc, cov = self._loc[task, :, arm], self._cov[task, :, arm]
-        shift = cov[self._place].view(len(x), -1) @ x
-        var = x @ shift + self._noise_var[task, arm]
-        loc.add_(shift * ((y - x @ loc) / var))
-        cov.sub_(shift[self._row] * (shift / var)[self._column])
-
     def _steps(self, index: Index, x: Tensor, y: Tensor) -> None:
         """The same for distinct entries at once."""
         task, arm = index
@@ -283,6 +300,32 @@ class OnlineArmWeights(_Weights):
         var = (x * shift).sum(-1) + self._noise_var[index]
         self._loc[task, :, arm] = loc + shift * ((y - (x * loc).sum(-1)) / var)[:, None]
         self._cov[task, :, arm] = cov - shift[:, self._row] * (shift / var[:, None])[:, self._column]
+
+
+class _Arrays(NamedTuple):
+    """What `OnlineArmWeights` holds, on the same memory."""
+
+    loc: np.ndarray
+    cov: np.ndarray
+    noise_var: np.ndarray
+    row: np.ndarray
+    column: np.ndarray
+    times: np.ndarray
+    place: np.ndarray
+
+    def moments(self, task: int, x: np.ndarray) -> tuple[Tensor, Tensor]:
+        """Mean and variance of each arm's f at one decision, `(1, arms)`."""
+        squares = x[self.row] * x[self.column] * self.times
+        mean, var = x @ self.loc[task], squares @ self.cov[task]
+        return torch.from_numpy(mean[None]), _some(torch.from_numpy(var[None]))
+
+    def step(self, task: int, arm: int, x: np.ndarray, y: float) -> None:
+        """One row of one arm."""
+        loc, cov = self.loc[task, :, arm], self.cov[task, :, arm]
+        shift = cov[self.place].reshape(len(x), -1) @ x
+        gain = shift / (x @ shift + self.noise_var[task, arm])
+        loc += gain * (y - x @ loc)
+        cov -= shift[self.row] * gain[self.column]
 
 
 class OnlineFeatures:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float64
 from torch import Tensor
@@ -199,6 +200,11 @@ class Statistics:
             x: inputs `(m, d)`.
             y: outputs `(m,)` or `(m, k)`, finite.
         """
+        if y.shape[0] == 1 and not y.is_cuda:
+            self._add_row(
+                tuple(int(i) for i in index), np.concatenate([x.numpy()[0], y.numpy().reshape(-1)], dtype=float)
+            )
+            return
         z = torch.cat([x, y if y.ndim == 2 else y[:, None]], -1).to(self.first)
         empty = self.count[index] == 0
         if bool(empty.any()):
@@ -208,6 +214,17 @@ class Statistics:
         self.first.index_put_(index, shift, accumulate=True)
         if self.second is not None:
             self.second.index_put_(index, shift[:, :, None] * shift[:, None, :], accumulate=True)
+
+    def _add_row(self, index: tuple[int, ...], z: np.ndarray) -> None:
+        """One row, in NumPy on the same memory: torch takes three times as long for numbers this few."""
+        count, first, origin = self.count.numpy(), self.first.numpy(), self.origin.numpy()
+        if count[index] == 0:
+            origin[index] = z
+        shift = z - origin[index]
+        count[index] += 1.0
+        first[index] += shift
+        if self.second is not None:
+            self.second.numpy()[index] += shift[:, None] * shift
 
     def discount(self, factor: float | Tensor, index: Any = ...) -> None:
         """Let the rows of the tasks named by `index` count `factor` times as much as they did, in place."""
