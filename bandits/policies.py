@@ -1,0 +1,238 @@
+"""Policies: each a function of what a posterior says of the arms.
+
+Thompson sampling chooses the best arm of one draw. Where arms share weights (`Joined`, `Crossed`, `Hybrid`,
+`Numbered`), the draw is of the weights, once per decision, and so coherent across arms. `MarginalThompson` draws each
+arm alone, which costs less for correlated arms and is another policy: it explores arms that are sure to be like the
+best one.
+
+Sources: Thompson (1933); Russo, Simple Bayesian algorithms for best-arm identification (2020), for top-two; Kaufmann,
+Cappé and Garivier, On Bayesian upper confidence bounds for bandit problems (2012); Auer, Cesa-Bianchi and Fischer,
+Finite-time analysis of the multiarmed bandit problem (2002), for UCB1; Li et al., A contextual-bandit approach to
+personalized news article recommendation (2010), for LinUCB.
+"""
+
+import math
+from collections.abc import Hashable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Generator, Tensor
+
+from bandits.averages import Averages
+from bandits.policy import Policy
+from bandits.propensity import Propensities, best_of_independent, of_best, with_axis
+from bandits.prospects import Prospects
+from bayesmeta.random import rand
+
+__all__ = [
+    "UCB1",
+    "BayesUCB",
+    "EpsilonGreedy",
+    "LinUCB",
+    "MarginalThompson",
+    "ThompsonSampling",
+    "TopTwoThompson",
+    "UniformlyRandom",
+]
+
+
+class Best(NamedTuple):
+    """The arm that is probably the best, and how probable that is."""
+
+    arm: Hashable
+    probability: float
+
+
+class ThompsonSampling(Policy):
+    """Choose each arm as often as it is probably the best: the best of one joint draw of all arms.
+
+    Propensities are exact where arms have a posterior each, and for two jointly normal arms; else they are the share of
+    1000 draws, with its standard error.
+    """
+
+    def _choose(self, prospects: Prospects, generator: Generator) -> Tensor:
+        return prospects.draw(generator).argmax(-1)
+
+    def _probabilities(self, prospects: Prospects, generator: Generator) -> Propensities:
+        return of_best(prospects, generator)
+
+
+class MarginalThompson(Policy):
+    """Choose the best of draws of each arm alone, however they are correlated.
+
+    It is Thompson sampling where arms are independent. Where they share weights it is not: draws of like arms differ,
+    and the greatest of many is too great, so that arms which are known to be no better are explored.
+    """
+
+    def _choose(self, prospects: Prospects, generator: Generator) -> Tensor:
+        marginal = prospects.marginal()
+        uniform = rand(marginal.batch_shape, like=marginal.mean, generator=generator)
+        draws = marginal.icdf(uniform.clamp(min=torch.finfo(uniform.dtype).tiny))
+        return prospects.masked(draws[..., 0] if prospects.separate else draws).argmax(-1)
+
+    def _probabilities(self, prospects: Prospects, generator: Generator) -> Propensities:
+        marginal = prospects.marginal() if prospects.separate else with_axis(prospects.marginal())
+        return Propensities(best_of_independent(marginal, prospects.available), None)
+
+
+class _Explicit(Policy):
+    """Choices are drawn from probabilities that are computed first, and logged as they are.
+
+    Where these rest on draws, they are the probabilities given the draws: logs need no more.
+    """
+
+    def _decide(self, prospects: Prospects, wanted: bool) -> tuple[Tensor, Propensities | None]:
+        propensities = self._probabilities(prospects, self._generator)
+        return _one_of(propensities.probability, self._generator), propensities if wanted else None
+
+
+class TopTwoThompson(_Explicit):
+    """To find the best arm: half of the choices are of an arm that is probably the best, half of a challenger.
+
+    The challenger is drawn as the leader is, given that it is another arm. `best` says which arm it is so far; stop
+    when its probability is high enough. Under a prior that is right it may be looked at after every reward: among tasks
+    that stop at a probability of .95, at least 95 of 100 have found the best arm.
+
+    Args:
+        share: of choices that are of the leader.
+    """
+
+    def __init__(self, prior: Any, arms: Any, *, share: float = 0.5, **options: Any) -> None:
+        if not 0.0 < share <= 1.0:
+            raise ValueError(f"share must be above 0, and at most 1; got {share}")
+        super().__init__(prior, arms, **options)
+        self.share = share
+
+    def best(self, *, task: int | None = None) -> Best:
+        """The arm that is probably the best, for arms that need no context."""
+        probability = of_best(self._prospects(None, task or 0, 1, None), self._log_generator).probability[0]
+        position = int(probability.argmax())
+        return Best(self.arms[position], float(probability[position]))
+
+    def _probabilities(self, prospects: Prospects, generator: Generator) -> Propensities:
+        leader = of_best(prospects, generator).probability
+        itself = torch.eye(leader.shape[-1], dtype=torch.bool)
+        there = torch.ones_like(leader) if prospects.available is None else prospects.available.to(leader)
+        # of challengers (last axis) given the leader; where no other arm has any, each as likely
+        challenger = leader[:, None].expand(-1, len(itself), -1).masked_fill(itself, 0.0)
+        even = there[:, None].expand_as(challenger).masked_fill(itself, 0.0)
+        challenger = torch.where(challenger.sum(-1, keepdim=True) > 0, challenger, even)
+        challenger = torch.where(challenger.sum(-1, keepdim=True) > 0, challenger, itself.to(leader))
+        challenger = challenger / challenger.sum(-1, keepdim=True)
+        mixed = (leader[:, :, None] * challenger).sum(1)
+        return Propensities(self.share * leader + (1.0 - self.share) * mixed, None)
+
+    def _settings(self) -> dict[str, Any]:
+        return {"share": self.share}
+
+
+class _Deterministic(_Explicit):
+    """Choose the arm of the greatest score; among equal ones, each as often."""
+
+    def _scores(self, prospects: Prospects) -> Tensor:
+        raise TypeError("each policy has its scores")
+
+    def _probabilities(self, prospects: Prospects, generator: Generator) -> Propensities:
+        scores = self._scores(prospects)
+        is_best = scores == scores.amax(-1, keepdim=True)
+        return Propensities(is_best / is_best.sum(-1, keepdim=True), None)
+
+
+class BayesUCB(_Deterministic):
+    """Choose the arm whose quantile at 1 - 1 / ((t + 1) (log horizon)^power) is the greatest, at decision t.
+
+    Args:
+        horizon: decisions of a task; with the power of 0 it does not matter.
+        power: of its logarithm; 0 is what its authors use, 5 what they prove.
+    """
+
+    def __init__(self, prior: Any, arms: Any, *, horizon: int = 1000, power: float = 0.0, **options: Any) -> None:
+        if horizon < 2:
+            raise ValueError(f"horizon must be at least 2; got {horizon}")
+        super().__init__(prior, arms, **options)
+        self.horizon, self.power = horizon, power
+
+    def _scores(self, prospects: Prospects) -> Tensor:
+        t = prospects.rounds.to(torch.float64) + 1.0
+        return prospects.quantile(1.0 - 1.0 / ((t + 1.0) * math.log(self.horizon) ** self.power))
+
+    def _settings(self) -> dict[str, Any]:
+        return {"horizon": self.horizon, "power": self.power}
+
+
+class LinUCB(_Deterministic):
+    """Choose the arm whose expected reward plus `width` standard deviations is the greatest.
+
+    With a `LinearGaussian` prior of mean zero this is LinUCB: disjoint for names of arms, hybrid for `bandits.Hybrid`.
+
+    Args:
+        width: alpha of the paper.
+    """
+
+    def __init__(self, prior: Any, arms: Any, *, width: float = 1.0, **options: Any) -> None:
+        if width < 0:
+            raise ValueError(f"width must not be negative; got {width}")
+        super().__init__(prior, arms, **options)
+        self.width = width
+
+    def _scores(self, prospects: Prospects) -> Tensor:
+        return prospects.upper(self.width)
+
+    def _settings(self) -> dict[str, Any]:
+        return {"width": self.width}
+
+
+class EpsilonGreedy(_Explicit):
+    """Choose the arm of the greatest expected reward, but any arm at random with probability `epsilon`."""
+
+    def __init__(self, prior: Any, arms: Any, *, epsilon: float = 0.1, **options: Any) -> None:
+        if not 0.0 <= epsilon <= 1.0:
+            raise ValueError(f"epsilon must be from 0 to 1; got {epsilon}")
+        super().__init__(prior, arms, **options)
+        self.epsilon = epsilon
+
+    def _probabilities(self, prospects: Prospects, generator: Generator) -> Propensities:
+        mean = prospects.mean()
+        is_best = mean == mean.amax(-1, keepdim=True)
+        there = torch.ones_like(mean) if prospects.available is None else prospects.available.to(mean)
+        greedy = is_best / is_best.sum(-1, keepdim=True)
+        return Propensities((1.0 - self.epsilon) * greedy + self.epsilon * there / there.sum(-1, keepdim=True), None)
+
+    def _settings(self) -> dict[str, Any]:
+        return {"epsilon": self.epsilon}
+
+
+class UCB1(_Deterministic):
+    """The mean of an arm's rewards, which lie between 0 and 1, plus sqrt(2 log t / n); arms without rewards come first.
+
+    t is how many rewards the task has had.
+    """
+
+    def __init__(self, arms: Any, **options: Any) -> None:
+        super().__init__(Averages.none(), arms, **options)
+
+    def _scores(self, prospects: Prospects) -> Tensor:
+        pulls = prospects.pulls.expand(len(prospects.x), -1).to(torch.float64)
+        t = pulls.sum(-1, keepdim=True).clamp(min=1.0)
+        bonus = (2.0 * t.log() / pulls.clamp(min=1.0)).sqrt()
+        mean = prospects.marginal().mean[..., 0].double()
+        return prospects.masked(torch.where(pulls > 0, mean + bonus, torch.inf))
+
+
+class UniformlyRandom(_Explicit):
+    """Choose any arm, each as often: what others are compared with, and what makes logs for their evaluation."""
+
+    def __init__(self, arms: Any, **options: Any) -> None:
+        super().__init__(Averages.none(), arms, **options)
+
+    def _probabilities(self, prospects: Prospects, generator: Generator) -> Propensities:
+        arms = prospects.pulls.shape[-1]
+        even = torch.ones(len(prospects.x), arms) if prospects.available is None else prospects.available.float()
+        return Propensities(even / even.sum(-1, keepdim=True), None)
+
+
+def _one_of(probability: Tensor, generator: Generator) -> Tensor:
+    """Positions drawn with these probabilities `(n, arms)`."""
+    below = probability.cumsum(-1)
+    uniform = rand((len(probability), 1), like=below, generator=generator) * below[:, -1:]
+    return (below <= uniform).sum(-1).clamp(max=probability.shape[-1] - 1)

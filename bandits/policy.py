@@ -1,0 +1,467 @@
+"""A policy that people run: arms by name, choices by number, rewards that come late, state that survives.
+
+A subclass says how it chooses from what the posterior says of the arms (`Prospects`), and how probable each arm was.
+Everything else is here: which arms there are, which choices wait for their reward, the posterior in place, the log.
+"""
+
+import dataclasses
+import math
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from torch import Generator, Tensor
+
+from bandits.arms import arms_of
+from bandits.pending import Pending
+from bandits.propensity import Propensities
+from bandits.prospects import Prospects
+from bayesmeta.online import Online, Task, online
+
+__all__ = ["Choice", "Choices", "Policy"]
+
+P = TypeVar("P", bound="Policy")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What a policy chose.
+
+    Args:
+        id: its number, by which `update` knows it.
+        arm: the name of the arm.
+        task: of a policy for several tasks.
+        propensity: the probability that this arm had; None where it was not asked for.
+        propensity_error: the standard error of that, None where it is exact.
+    """
+
+    id: int
+    arm: Hashable
+    task: int = 0
+    propensity: float | None = None
+    propensity_error: float | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Choices(Sequence[Choice]):
+    """Several choices together, in the order of the decisions.
+
+    Args:
+        ids: their numbers `(n,)`.
+        arm: position of each arm among `names`, `(n,)`.
+        task: of each `(n,)`.
+        names: of the arms.
+        propensity, propensity_error: as of `Choice`, `(n,)` each.
+    """
+
+    ids: Tensor
+    arm: Tensor
+    task: Tensor
+    names: tuple[Hashable, ...]
+    propensity: Tensor | None = None
+    propensity_error: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            parts = [None if v is None else v[index] for v in (self.propensity, self.propensity_error)]
+            return Choices(self.ids[index], self.arm[index], self.task[index], self.names, *parts)
+        propensity, error = (None if v is None else float(v[index]) for v in (self.propensity, self.propensity_error))
+        return Choice(int(self.ids[index]), self.names[int(self.arm[index])], int(self.task[index]), propensity, error)
+
+    @property
+    def arms(self) -> list[Hashable]:
+        """Names of the chosen arms."""
+        return [self.names[i] for i in self.arm.tolist()]
+
+
+class Policy:
+    """Chooses among arms, and learns from the rewards.
+
+    Args:
+        prior: what is known of a task before its first reward: any posterior that can be sampled from.
+        arms: names; features by name; or `bandits.arms`. Names have a posterior each, unless the prior is about all of
+            them together (`CorrelatedArms`); arms with features share one.
+        tasks: how many tasks are run at once; None for one, whose contexts and rewards have no axis of tasks.
+        seed: of the policy's own stream of random numbers; None takes one from the system.
+        propensities: whether choices carry the probability that they had, unless `choose` says otherwise.
+        max_pending: choices that are remembered at most, the latest.
+
+    Raises:
+        ValueError: the prior does not fit the arms.
+    """
+
+    def __init__(
+        self,
+        prior: Any,
+        arms: Any,
+        *,
+        tasks: int | None = None,
+        seed: int | None = None,
+        propensities: bool = True,
+        max_pending: int = 1_000_000,
+    ) -> None:
+        if getattr(prior, "event_shape", ()):
+            raise ValueError(
+                f"a reward is one number; this prior is of vectors, event_shape {tuple(prior.event_shape)}"
+            )
+        if tasks is not None and tasks < 1:
+            raise ValueError(f"tasks must be at least 1; got {tasks}")
+        self.prior, self.propensities, self._dtype = prior, propensities, _dtype_of(prior)
+        self._arms = arms_of(arms, prior)
+        self._is_single = tasks is None
+        self._num_tasks = tasks or 1
+        self._state = self._begin(prior, self._num_tasks, len(self._arms.names))
+        self._generator, self._log_generator = Generator(), Generator()
+        if seed is None:
+            seed = self._generator.seed() % 2**62
+        self._generator.manual_seed(seed)
+        self._log_generator.manual_seed(seed + 1)  # a log's Monte Carlo does not change what is chosen
+        self._pending = Pending(max_pending)
+        self._keys = list(range(len(self._arms.names)))  # of arms, never used again
+        self._next_key = len(self._keys)
+        self._pulls = np.zeros((self._num_tasks, len(self._keys)), np.int64)
+        self._rounds = np.zeros(self._num_tasks, np.int64)
+
+    def _begin(self, prior: Any, tasks: int, arms: int) -> Online:
+        return online(prior, (tasks, arms) if self._arms.separate else (tasks,))
+
+    @property
+    def arms(self) -> tuple[Hashable, ...]:
+        """Names of the arms there are."""
+        return self._arms.names
+
+    @property
+    def num_tasks(self) -> int:
+        return self._num_tasks
+
+    @property
+    def pulls(self) -> Tensor:
+        """Rewards that each arm of each task has had, `(tasks, arms)`; `(arms,)` for one task."""
+        return torch.from_numpy((self._pulls[0] if self._is_single else self._pulls).copy())
+
+    @property
+    def num_pending(self) -> int:
+        """Choices that wait for their reward."""
+        return self._pending.num_open
+
+    def choose(
+        self,
+        context: Any = None,
+        *,
+        task: Any = None,
+        num: int | None = None,
+        available: Any = None,
+        propensities: bool | None = None,
+    ) -> Any:
+        """Choose an arm for each decision.
+
+        Args:
+            context: `(c,)` for one decision, `(n, c)` for n; None where arms need none.
+            task: of each decision: a whole number, or `(n,)` of them. By default that of a policy for one task, and
+                one decision for each task otherwise.
+            num: of decisions of one task without contexts.
+            available: names of the arms that can be chosen, or a mask `(arms,)` or `(n, arms)`.
+            propensities: whether to compute the probability that each choice had; None takes the policy's way.
+
+        Returns:
+            A `Choice` for one decision, else `Choices`.
+
+        Raises:
+            ValueError: a context is missing, not finite, or of another width than before; no arm is available.
+            IndexError: a task does not exist.
+        """
+        context, index, n, is_one = self._decisions(context, task, num)
+        prospects = self._prospects(context, index, n, self._mask(available, n))
+        wanted = self.propensities if propensities is None else propensities
+        return self._record(prospects, index, is_one, *self._decide(prospects, wanted))
+
+    def probabilities(
+        self, context: Any = None, *, task: Any = None, num: int | None = None, available: Any = None
+    ) -> Propensities:
+        """How probable each arm is at decisions such as `choose` takes, `(n, arms)`; nothing is chosen."""
+        context, index, n, _ = self._decisions(context, task, num)
+        prospects = self._prospects(context, index, n, self._mask(available, n))
+        return self._probabilities(prospects, self._log_generator)
+
+    def update(self, choice: Any, reward: Any) -> None:
+        """Learn from rewards, which may come late, in any order, or never.
+
+        Args:
+            choice: what `choose` returned, or its number, or several numbers.
+            reward: one number, or one for each choice.
+
+        Raises:
+            ValueError: a choice was never made or has had its reward, or a reward is none that the prior can have; then
+                nothing has changed.
+        """
+        ids, rewards = _ids_of(choice), _rewards_of(reward)
+        if len(ids) != len(rewards):
+            raise ValueError(f"each choice has one reward; got {len(ids)} choices and {len(rewards)} rewards")
+        if not len(ids):
+            return
+        places = self._pending.places(ids)
+        task, key, x = self._pending.rows(places)
+        arm = self._positions(key)
+        index = (torch.from_numpy(task), torch.from_numpy(arm))
+        self._learn(index, x, rewards.to(self._dtype))
+        self._pending.end(places)
+        np.add.at(self._pulls, (task, arm), 1)
+
+    def add_arm(self, name: Hashable, *, features: Any = None, prior: Any = None) -> None:
+        """A new arm: what the posterior says of its features, or where arms have a posterior each, the prior.
+
+        Args:
+            name: of the arm.
+            features: of an arm that shares a posterior with the others, of their width; the number of the arm of a
+                prior that knows arms by number.
+            prior: of an arm with a posterior of its own, such as `prior.given(features)`; by default the policy's.
+
+        Raises:
+            ValueError: there is such an arm, or what it needs is missing or does not fit.
+        """
+        if name in self._arms.names:
+            raise ValueError(f"there is an arm {name!r} already")
+        rows = None if features is None else torch.as_tensor(features, dtype=torch.get_default_dtype())
+        arms = self._arms.with_arm(name, rows)
+        if self._arms.separate:
+            self._rearrange(list(range(len(self._keys))), prior)
+        elif prior is not None:
+            raise ValueError("all arms share one posterior here: give features of the new one, not a prior")
+        self._arms = arms
+        self._keys.append(self._next_key)
+        self._next_key += 1
+        self._pulls = np.pad(self._pulls, ((0, 0), (0, 1)))
+
+    def remove_arm(self, name: Hashable) -> None:
+        """Take an arm away; choices of it that wait for their reward are forgotten.
+
+        Raises:
+            ValueError: there is no such arm, or no other.
+        """
+        position = self._position(name)
+        if len(self._keys) == 1:
+            raise ValueError(f"{name!r} is the only arm left")
+        arms = self._arms.without(position)
+        keep = [i for i in range(len(self._keys)) if i != position]
+        if self._arms.separate:
+            self._rearrange(keep, None, removed=True)
+        self._arms = arms
+        self._pending.forget_arm(self._keys.pop(position))
+        self._pulls = self._pulls[:, keep]
+
+    def posterior(self, arms: Sequence[Hashable] | None = None, *, task: int | None = None) -> Any:
+        """What is known now, as a frozen posterior that later rewards do not change.
+
+        Args:
+            arms: some of the arms, where arms have a posterior each; by default all.
+            task: one of the tasks; by default all of them, or the only one.
+        """
+        first: Any = 0 if task is None and self._is_single else slice(None) if task is None else task
+        if not self._arms.separate:
+            if arms is not None:
+                raise ValueError("all arms share one posterior here: ask it at the rows of some of them")
+            return self._state.posterior(first)
+        if arms is None:
+            return self._state.posterior(first)
+        return self._state.posterior((first, torch.tensor([self._position(name) for name in arms])))
+
+    def save(self, path: str | Path) -> None:
+        """Write all of the policy, its stream of random numbers too, to one file; see `bandits.load`."""
+        from bandits.saving import save
+
+        save(self, path)
+
+    @classmethod
+    def load(cls: type[P], path: str | Path) -> P:
+        """The policy that `save` wrote, which goes on as it would have.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: the file is damaged, or holds another kind of policy.
+        """
+        from bandits.saving import load
+
+        policy = load(path)
+        if not isinstance(policy, cls):
+            raise ValueError(f"{path} holds a {type(policy).__name__}; got asked for a {cls.__name__}")
+        return policy
+
+    def _decide(self, prospects: Prospects, wanted: bool) -> tuple[Tensor, Propensities | None]:
+        """Position of the arm at each decision `(n,)`, and where they are wanted, how probable each arm was."""
+        arm = self._choose(prospects, self._generator)
+        return arm, self._probabilities(prospects, self._log_generator) if wanted else None
+
+    def _choose(self, prospects: Prospects, generator: Generator) -> Tensor:
+        """Position of the arm at each decision, `(n,)`."""
+        raise TypeError("each policy says how it chooses")
+
+    def _probabilities(self, prospects: Prospects, generator: Generator) -> Propensities:
+        """How probable `_choose` makes each arm."""
+        raise TypeError("each policy says how probable its choices are")
+
+    def _settings(self) -> dict[str, Any]:
+        """What the constructor of a subclass takes beside what every policy does."""
+        return {}
+
+    def _learn(self, index: tuple[Tensor, Tensor], x: Tensor, rewards: Tensor) -> None:
+        self._state.add(index if self._arms.separate else index[:1], x, rewards)
+
+    def _decisions(self, context: Any, task: Any, num: int | None) -> tuple[Tensor | None, Task, int, bool]:
+        """Contexts `(n, c)`, the task of each, how many there are, and whether one was asked for alone."""
+        if context is not None:
+            context = torch.as_tensor(context, dtype=self._dtype)
+            if not math.isfinite(context.sum().item()):
+                raise ValueError("contexts must be finite; this one is not")
+            if context.ndim not in (1, 2):
+                raise ValueError(
+                    f"a context must have shape (c,), or (n, c) for n decisions; got {tuple(context.shape)}"
+                )
+        alone = context is None or context.ndim == 1
+        rows = context[None] if context is not None and alone else context
+        if task is None and not self._is_single:
+            if (alone and context is not None) or num is not None:
+                raise ValueError(f"this policy has {self._num_tasks} tasks: say which by task")
+            if rows is not None and len(rows) != self._num_tasks:
+                raise ValueError(f"there must be a context for each of {self._num_tasks} tasks; got {len(rows)}")
+            return rows, None, self._num_tasks, False
+        index: Task
+        if task is None or isinstance(task, int):
+            index, n = task or 0, len(rows) if rows is not None else num or 1
+        else:
+            index = torch.as_tensor(task, dtype=torch.long)
+            if index.ndim != 1 or (rows is not None and len(rows) != len(index)):
+                raise ValueError(f"each decision needs its task; got shape {tuple(index.shape)}")
+            alone, n = False, len(index)
+        low, high = (index, index) if isinstance(index, int) else (int(index.min()), int(index.max())) if n else (0, 0)
+        if low < 0 or high >= self._num_tasks:
+            bad = low if low < 0 else high
+            raise IndexError(f"task {bad} does not exist: there are {self._num_tasks}, numbered from 0")
+        if num is not None and rows is not None and num != len(rows):
+            raise ValueError(f"num says {num} decisions; got contexts for {len(rows)}")
+        return rows, index, n, alone and num is None
+
+    def _prospects(self, context: Tensor | None, index: Task, n: int, available: Tensor | None) -> Prospects:
+        x = self._arms.rows(context, n)
+        x = x.to(self._dtype) if x.is_floating_point() else x
+        if self._pending._x is not None and x.shape[-1] != self._pending._x.shape[-1]:
+            raise ValueError(
+                f"contexts must be as wide as those before; rows of arms now have {x.shape[-1]} columns, and had "
+                f"{self._pending._x.shape[-1]}"
+            )
+        history = (torch.from_numpy(self._pulls), torch.from_numpy(self._rounds))
+        return Prospects(self._state, x, index, self._arms.separate, available, history)
+
+    def _record(
+        self, prospects: Prospects, index: Task, is_one: bool, arm: Tensor, propensities: Propensities | None
+    ) -> Any:
+        n = len(arm)
+        if is_one:
+            position = int(arm)
+            row = prospects.x[0, 0, 0] if self._arms.separate else prospects.x[0, position]
+            task = index if isinstance(index, int) else 0
+            id = self._pending.begin(task, self._keys[position], row)
+            self._rounds[task] += 1
+            if propensities is None:
+                return Choice(id, self._arms.names[position], task)
+            error = None if propensities.error is None else float(propensities.error[0, position])
+            return Choice(id, self._arms.names[position], task, float(propensities.probability[0, position]), error)
+        if index is None:
+            tasks = torch.arange(n)
+        elif isinstance(index, int):
+            tasks = torch.full((n,), index)
+        else:
+            tasks = index
+        rows = prospects.x[:, 0, 0] if self._arms.separate else prospects.x[torch.arange(n), arm]
+        first = self._pending.begin(tasks, torch.tensor(self._keys)[arm], rows)
+        np.add.at(self._rounds, tasks.numpy(), 1)
+        ids = torch.arange(first, first + n)
+        if propensities is None:
+            return Choices(ids, arm, tasks, self._arms.names)
+        chosen = [None if v is None else v.expand(n, -1).gather(1, arm[:, None])[:, 0] for v in propensities]
+        return Choices(ids, arm, tasks, self._arms.names, *chosen)
+
+    def _mask(self, available: Any, n: int) -> Tensor | None:
+        if available is None:
+            return None
+        num_arms = len(self._keys)
+        is_mask = isinstance(available, Tensor | np.ndarray) and available.dtype in (torch.bool, np.bool_)
+        if is_mask:
+            mask = torch.as_tensor(available)
+            if mask.shape not in ((num_arms,), (n, num_arms)):
+                raise ValueError(f"a mask must have shape ({num_arms},) or ({n}, {num_arms}); got {tuple(mask.shape)}")
+            mask = mask.expand(n, num_arms)
+        else:
+            mask = torch.zeros(num_arms, dtype=torch.bool)
+            mask[[self._position(name) for name in available]] = True
+            mask = mask.expand(n, num_arms)
+        if not bool(mask.any(-1).all()):
+            raise ValueError(f"no arm is available at decision {int((~mask.any(-1)).nonzero()[0])}; there must be one")
+        return mask
+
+    def _position(self, name: Hashable) -> int:
+        try:
+            return self._arms.names.index(name)
+        except ValueError:
+            known = ", ".join(map(repr, self._arms.names[:10])) + (", ..." if len(self._keys) > 10 else "")
+            raise ValueError(f"there is no arm {name!r}; there are {known}") from None
+
+    def _positions(self, key: np.ndarray) -> np.ndarray:
+        """Where arms are now: they move to the left when one before them is removed."""
+        if self._next_key == len(self._keys):  # none was removed
+            return key
+        return np.searchsorted(np.asarray(self._keys), key)
+
+    def _rearrange(self, keep: list[int], prior: Any, *, removed: bool = False) -> None:
+        """Separate arms: those that stay, and one new unless one was `removed`."""
+        from bandits.joining import joined_prior, joined_state
+
+        old = self._state.state_dict()
+        whole, new = joined_prior(self.prior, keep, prior, adds=not removed)
+        num = len(keep) + (not removed)
+        state = self._begin(whole, self._num_tasks, num)
+        fresh = None if removed else self._begin(new, self._num_tasks, 1).state_dict()
+        state.load_state_dict(joined_state(old, torch.tensor(keep), fresh, adds=not removed))
+        self.prior, self._state = whole, state
+
+
+def _dtype_of(prior: Any) -> torch.dtype:
+    """Of the numbers of a prior, which may be inside others."""
+    for field in dataclasses.fields(prior):
+        value = getattr(prior, field.name)
+        if isinstance(value, Tensor) and value.is_floating_point():
+            return value.dtype
+        if dataclasses.is_dataclass(value) and dataclasses.fields(value):
+            return _dtype_of(value)
+    return torch.get_default_dtype()
+
+
+def _ids_of(choice: Any) -> np.ndarray:
+    if isinstance(choice, Choice):
+        return np.array([choice.id])
+    if isinstance(choice, Choices):
+        return choice.ids.numpy()
+    if isinstance(choice, int):
+        return np.array([choice])
+    if isinstance(choice, Sequence) and choice and isinstance(choice[0], Choice):
+        return np.array([one.id for one in choice])
+    ids = np.asarray(choice)
+    if ids.ndim > 1 or (ids.size and not np.issubdtype(ids.dtype, np.integer)):
+        raise TypeError(f"a choice is what choose returned, or its number; got {choice!r}")
+    return ids.reshape(-1)
+
+
+def _rewards_of(reward: Any) -> Tensor:
+    if isinstance(reward, float | int):
+        if not math.isfinite(reward):
+            raise ValueError(f"a reward must be finite; got {reward}. Leave choices without a reward out")
+        return torch.tensor([reward], dtype=torch.float64)
+    rewards = torch.as_tensor(reward).reshape(-1)
+    if not bool(rewards.isfinite().all()):
+        raise ValueError("rewards must be finite; these are not. Leave choices without a reward out")
+    return rewards

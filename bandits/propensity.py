@@ -1,0 +1,139 @@
+r"""The probability that each arm is the best under a posterior, which is how often Thompson sampling chooses it.
+
+Where arms are independent it is an integral over one number, the best reward v:
+
+$$ p_a = \int f_a(v) \prod_{b \ne a} F_b(v)\, dv, $$
+
+by Gauss-Legendre between the quantiles of all arms, from where the best cannot be less. Two dependent arms that are
+jointly normal differ by a normal variable. All others are drawn, and the standard error is returned with the estimate.
+"""
+
+from typing import NamedTuple, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from torch import Generator, Tensor
+from torch.distributions import Distribution, Normal
+
+from bandits.prospects import Prospects
+from bayesmeta.online import Task
+
+__all__ = ["Propensities", "best_of_independent", "of_best", "with_axis"]
+
+NUM_DRAWS = 1000  # for arms that are not independent
+NEVER = 1e-10  # beyond the quantile of this an arm is taken not to be
+LEVELS = (NEVER, 1e-5, 1e-3, 0.02, 0.15, 0.5, 0.85, 0.98, 0.999, 1 - 1e-5, 1 - NEVER)  # where intervals end
+SURE = 1e-9  # a difference of two values of F that is larger has digits enough
+NUM_NODES = 6  # in each interval
+CHUNK = 4_000_000  # numbers that are held at once
+
+
+class Propensities(NamedTuple):
+    """Probabilities that each arm is chosen, `(n, arms)`, and their standard errors, None where they are exact."""
+
+    probability: Tensor
+    error: Tensor | None
+
+
+@runtime_checkable
+class JointlyNormal(Protocol):
+    """Whose values at the rows of a decision are jointly normal."""
+
+    def joint(self, x: Tensor, task: Task = None) -> tuple[Tensor, Tensor]:
+        """Mean `(n, q)` and a root `(n, q, r)` of the covariance."""
+        ...
+
+
+def of_best(prospects: Prospects, generator: Generator, *, num_draws: int = NUM_DRAWS) -> Propensities:
+    """How probable it is that each arm is the best of those available, `(n, arms)`."""
+    if prospects.separate:
+        return Propensities(best_of_independent(prospects.marginal(), prospects.available), None)
+    if isinstance(prospects.online, JointlyNormal) and prospects.x.shape[1] == 2:
+        return Propensities(_better_of_two(prospects, prospects.online), None)
+    best = torch.cat([_best_of_draws(part, num_draws, generator) for part in _parts(prospects, num_draws)])
+    return Propensities(best, (best * (1.0 - best) / num_draws).sqrt())
+
+
+def best_of_independent(marginal: Distribution, available: Tensor | None = None) -> Tensor:
+    """Probabilities `(n, arms)` that each of independent variables is the greatest.
+
+    Args:
+        marginal: of batch_shape `(n, arms, 1)`, with `log_prob`, `cdf` and `icdf`.
+        available: which take part, `(n, arms)`; None for all.
+    """
+    dtype, marginal = marginal.mean.dtype, _in_float64(marginal)
+    n, arms, _ = marginal.batch_shape
+    ends = marginal.icdf(torch.tensor(LEVELS, dtype=torch.float64).expand(n, arms, -1))
+    if available is not None:
+        ends = ends.masked_fill(~available[..., None], -torch.inf)
+    largest = torch.finfo(torch.float64).max
+    lowest = ends[..., 0].amax(-1, keepdim=True).clamp(min=-largest)  # the best is not below
+    highest = ends[..., -1].amax(-1, keepdim=True).clamp(max=largest)
+    ends = ends.flatten(1).clamp(lowest, highest).sort(-1).values
+    start, width = _used_intervals(ends[:, :-1], ends.diff(dim=-1))
+    nodes, weights = (torch.from_numpy(part) for part in np.polynomial.legendre.leggauss(NUM_NODES))
+    total = torch.zeros(n, arms, dtype=torch.float64)
+    step = max(1, CHUNK // (n * arms * NUM_NODES))
+    for i in range(0, start.shape[1], step):
+        left, size = start[:, i : i + step, None], width[:, i : i + step, None]
+        at = (left + 0.5 * size * (nodes + 1.0)).flatten(1)[:, None]
+        log_cdf = marginal.cdf(at).clamp(min=torch.finfo(torch.float64).tiny).log()
+        if available is not None:
+            log_cdf = log_cdf.masked_fill(~available[..., None], 0.0)
+        others = log_cdf.sum(1, keepdim=True) - log_cdf
+        mass = marginal.log_prob(at).exp() * (0.5 * size * weights).flatten(1)[:, None]
+        by_interval = (mass * others.exp()).unflatten(-1, (-1, NUM_NODES)).sum(-1)
+        # an interval has the mass that F says, also where the density has a pole at its end
+        mass = mass.unflatten(-1, (-1, NUM_NODES)).sum(-1)
+        exact = marginal.cdf((left + size)[..., 0][:, None]) - marginal.cdf(left[..., 0][:, None])
+        total += torch.where((exact > SURE) & (mass > 0), by_interval * exact / mass, by_interval).sum(-1)
+    if available is not None:
+        total = total * available
+    return (total / total.sum(-1, keepdim=True)).to(dtype)
+
+
+def with_axis(marginal: Distribution) -> Distribution:
+    """The same with one more axis of its batch, of size one, on the right."""
+    parameters = {name: getattr(marginal, name).unsqueeze(-1) for name in marginal.arg_constraints}
+    return type(marginal)(**parameters, validate_args=False)
+
+
+def _used_intervals(start: Tensor, width: Tensor) -> tuple[Tensor, Tensor]:
+    """Those that are not empty come first; the others, where a decision has more of them, stay empty."""
+    order = (width > 0).int().argsort(dim=-1, descending=True, stable=True)
+    most = int((width > 0).sum(-1).max())
+    return start.gather(-1, order[:, :most]), width.gather(-1, order[:, :most])
+
+
+def _in_float64(marginal: Distribution) -> Distribution:
+    names = list(marginal.arg_constraints)
+    if not names or marginal.mean.dtype == torch.float64:
+        return marginal
+    parameters = {name: getattr(marginal, name).double() for name in names}
+    return type(marginal)(**parameters, validate_args=False)
+
+
+def _better_of_two(prospects: Prospects, online: JointlyNormal) -> Tensor:
+    mean, root = online.joint(prospects.x, prospects.task)
+    gap, scale = (mean[:, 0] - mean[:, 1]).double(), (root[:, 0] - root[:, 1]).double().norm(dim=-1)
+    gap, scale = torch.broadcast_tensors(gap, scale.clamp(min=torch.finfo(torch.float64).tiny))
+    first = Normal(torch.zeros_like(gap), scale).cdf(gap)
+    both = torch.stack([first, 1.0 - first], -1).to(mean)
+    if prospects.available is None:
+        return both
+    only = prospects.available.to(mean)
+    return torch.where(prospects.available.all(-1, keepdim=True), both, only)
+
+
+def _parts(prospects: Prospects, num_draws: int) -> list[Prospects]:
+    """Decisions in groups whose draws fit into memory."""
+    n, arms = len(prospects.x), prospects.x.shape[1]
+    size = max(1, CHUNK // (num_draws * max(prospects.x[0].numel(), arms)))
+    return [prospects.some(slice(i, i + size)) for i in range(0, n, size)] if size < n else [prospects]
+
+
+def _best_of_draws(prospects: Prospects, num_draws: int, generator: Generator) -> Tensor:
+    draws = prospects.draws(num_draws, generator)
+    best = draws.argmax(-1)
+    counts = torch.zeros(draws.shape[1:], dtype=draws.dtype)
+    return counts.scatter_add(-1, best.mT, torch.ones_like(best.mT, dtype=draws.dtype)) / num_draws

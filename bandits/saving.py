@@ -1,0 +1,137 @@
+"""A policy as one file: safetensors that are safe to open, written whole or not at all."""
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+import bayesmeta
+from bandits import arms as arm_kinds
+from bayesmeta.fields import TensorFields
+
+if TYPE_CHECKING:
+    from bandits.policy import Policy
+
+__all__ = ["PolicyState", "load", "save"]
+
+ARM_KINDS = {
+    kind.__name__: kind
+    for kind in (arm_kinds.Separate, arm_kinds.Numbered, arm_kinds.Joined, arm_kinds.Crossed, arm_kinds.Hybrid)
+}
+
+
+@dataclass(frozen=True, eq=False)
+class PolicyState(TensorFields):
+    """All of a policy.
+
+    Args:
+        kind: the class of the policy, one of this package's.
+        prior: of its tasks.
+        arms: kind and fields of its arms.
+        settings: what the class takes beside what every policy does.
+        posterior: the state of `bayesmeta.online.Online`.
+        pending: choices that wait for their reward.
+        numbers: counts, and the states of both streams of random numbers.
+    """
+
+    kind: str
+    prior: Any
+    arms: dict[str, Any]
+    settings: dict[str, Any]
+    posterior: dict[str, Any]
+    pending: dict[str, Any]
+    numbers: dict[str, Any]
+
+
+def save(policy: "Policy", path: str | Path) -> None:
+    """Write `policy` to `path`; whatever stood there stays until the new file is complete.
+
+    Raises:
+        TypeError: a name of an arm is no string, number, or tuple of them.
+        FileNotFoundError: the folder does not exist.
+    """
+    bayesmeta.save(policy_state(policy), path)
+
+
+def load(path: str | Path) -> Any:
+    """The policy that `save` wrote to `path`.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is damaged, or holds something else.
+    """
+    state = bayesmeta.load(path)
+    if not isinstance(state, PolicyState):
+        raise ValueError(f"cannot load {path}: it holds a {type(state).__name__}, not a policy. Try bayesmeta.load")
+    try:
+        return policy_of(state)
+    except Exception as error:  # content that was made up may fail in any way
+        raise ValueError(f"cannot load {path}: {error}") from error
+
+
+def policy_state(policy: "Policy") -> PolicyState:
+    """All of `policy`, sharing its tensors."""
+    for name in policy.arms:
+        _require_plain(name)
+    arms = {field.name: getattr(policy._arms, field.name) for field in dataclasses.fields(policy._arms)}  # type: ignore[arg-type]
+    numbers = {
+        "tasks": None if policy._is_single else policy.num_tasks,
+        "propensities": policy.propensities,
+        "keys": list(policy._keys),
+        "next_key": policy._next_key,
+        "pulls": torch.from_numpy(policy._pulls),
+        "rounds": torch.from_numpy(policy._rounds),
+        "generator": policy._generator.get_state(),
+        "log_generator": policy._log_generator.get_state(),
+    }
+    return PolicyState(
+        type(policy).__name__,
+        policy.prior,
+        {"kind": type(policy._arms).__name__, **arms},
+        policy._settings(),
+        policy._state.state_dict(),
+        policy._pending.state_dict(),
+        numbers,
+    )
+
+
+def policy_of(state: PolicyState) -> "Policy":
+    """The policy again, with copies of the tensors of `state`."""
+    from bandits import policies
+    from bandits.policy import Policy
+
+    kind = getattr(policies, state.kind, None) if state.kind in policies.__all__ else None
+    if kind is None:
+        raise ValueError(f"there is no policy {state.kind!r} in this version; there are {', '.join(policies.__all__)}")
+    fields = dict(state.arms)
+    arms = ARM_KINDS[fields.pop("kind")](**fields)
+    numbers = state.numbers
+    policy: Policy = kind.__new__(kind)
+    Policy.__init__(
+        policy,
+        state.prior,
+        arms,
+        tasks=numbers["tasks"],
+        seed=0,
+        propensities=numbers["propensities"],
+        max_pending=state.pending["capacity"],
+    )
+    for name, value in state.settings.items():
+        setattr(policy, name, value)
+    policy._state.load_state_dict(state.posterior)
+    policy._pending.load_state_dict(state.pending)
+    policy._keys, policy._next_key = list(numbers["keys"]), numbers["next_key"]
+    policy._pulls, policy._rounds = numbers["pulls"].numpy().copy(), numbers["rounds"].numpy().copy()
+    policy._generator.set_state(numbers["generator"])
+    policy._log_generator.set_state(numbers["log_generator"])
+    return policy
+
+
+def _require_plain(name: Any) -> None:
+    if isinstance(name, tuple):
+        for part in name:
+            _require_plain(part)
+    elif name is not None and not isinstance(name, str | int | float | bool):
+        raise TypeError(f"names of arms that are saved must be strings, numbers or tuples of them; got {name!r}")

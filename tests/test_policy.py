@@ -1,0 +1,511 @@
+"""A policy as people use it: names, numbers of choices, late rewards, arms that come and go, faults, files."""
+
+import copy
+import multiprocessing
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import bandits
+import bayesmeta
+from bandits.policy import Policy
+from bandits.saving import policy_state
+from bayesmeta import BetaBernoulli, CorrelatedArms, Data, DirichletCategorical, GammaPoisson, LinearGaussian
+from bayesmeta.random import randn
+from tests.families import F64, seed
+
+ONES = BetaBernoulli(F64 + 1.0, F64 + 1.0)
+LINEAR = LinearGaussian(torch.zeros(2), torch.eye(2), torch.tensor(0.5))
+FEATURES = {"a": [1.0, 0.0], "b": [0.0, 1.0]}
+
+
+def snapshot(policy: Policy) -> Any:
+    return copy.deepcopy(policy_state(policy).state_dict())
+
+
+def same(a: Any, b: Any) -> bool:
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
+    if isinstance(a, Tensor):
+        return torch.equal(a, b)
+    if isinstance(a, bayesmeta.fields.TensorFields):
+        return same(a.state_dict(), b.state_dict())
+    return bool(a == b)
+
+
+def test_one_decision_after_another() -> None:
+    policy = bandits.ThompsonSampling(ONES, ["red", "blue"], seed=0)
+    for _ in range(200):
+        choice = policy.choose()
+        policy.update(choice, float(choice.arm == "blue"))
+    assert policy.choose().arm == "blue"
+    assert policy.pulls[1] > 150
+    assert policy.posterior(["blue"]).marginal().mean.item() > 0.95
+
+
+def test_names_may_be_anything_hashable() -> None:
+    names = [3, ("a", 1), None, frozenset({1})]
+    policy = bandits.UniformlyRandom(names, seed=0)
+    assert {policy.choose().arm for _ in range(100)} == set(names)
+
+
+def test_rewards_come_late_in_any_order_and_some_never() -> None:
+    policy = bandits.ThompsonSampling(ONES, ["a", "b"], seed=0)
+    choices = [policy.choose() for _ in range(10)]
+    rewarded = [choices[i] for i in (7, 2, 9, 0)]
+    for choice in rewarded[:2]:
+        policy.update(choice.id, 1.0)
+    policy.update(rewarded[2:], [1.0, 0.0])
+    assert policy.num_pending == 6
+    for name in "ab":
+        ones = sum(c.arm == name for c in rewarded[:3])
+        zeros = sum(c.arm == name for c in rewarded[3:])
+        posterior = policy.posterior([name])
+        assert (posterior.successes.item(), posterior.failures.item()) == (1 + ones, 1 + zeros)
+
+
+@pytest.mark.parametrize("arms", [["a", "b"], FEATURES], ids=["separate", "shared"])
+def test_batched_tasks_are_a_loop_over_tasks(arms: Any) -> None:
+    tasks, rounds = 4, 6
+    together = bandits.ThompsonSampling(LINEAR, arms, tasks=tasks, seed=0, propensities=False)
+    alone = [bandits.ThompsonSampling(LINEAR, arms, seed=0, propensities=False) for _ in range(tasks)]
+    separate = isinstance(arms, list)
+    for i in range(rounds):
+        context = randn((tasks, 2), like=torch.zeros(()), generator=seed(i)) if separate else None
+        rewards = randn((tasks,), like=torch.zeros(()), generator=seed(i + 100))
+        choices = together.choose(context)
+        for task, policy in enumerate(alone):  # made to choose the same
+            choice = policy.choose(None if context is None else context[task], available=[choices.arms[task]])
+            policy.update(choice, rewards[task].item())
+        together.update(choices, rewards)
+    for task, policy in enumerate(alone):
+        mine, theirs = policy.posterior(), together.posterior(task=task)
+        torch.testing.assert_close(mine.loc, theirs.loc)
+        torch.testing.assert_close(mine.precision, theirs.precision)
+
+
+def test_some_tasks_decide_more_often_than_others() -> None:
+    policy = bandits.ThompsonSampling(ONES, ["a", "b"], tasks=5, seed=0)
+    choices = policy.choose(task=[3, 3, 0])
+    assert choices.task.tolist() == [3, 3, 0]
+    policy.update(choices, [1.0, 1.0, 0.0])
+    single = policy.choose(task=4)
+    policy.update(single, 1.0)
+    assert policy.pulls.sum(1).tolist() == [1, 0, 0, 2, 1]
+
+
+def test_a_choice_of_many_is_a_choice() -> None:
+    policy = bandits.ThompsonSampling(ONES, ["a", "b"], seed=0)
+    choices = policy.choose(num=5)
+    assert len(choices) == 5
+    assert [c.id for c in choices] == [0, 1, 2, 3, 4]
+    assert choices[1:3].ids.tolist() == [1, 2]
+    assert choices[0].arm == choices.arms[0]
+    policy.update(choices[4], 1.0)
+    policy.update(choices[:4], [0.0] * 4)
+    assert policy.num_pending == 0
+
+
+def test_only_available_arms_are_chosen() -> None:
+    policy = bandits.ThompsonSampling(ONES, ["a", "b", "c"], seed=0)
+    assert {policy.choose(available=["a", "c"]).arm for _ in range(60)} == {"a", "c"}
+    mask = torch.tensor([[True, False, False], [False, False, True]])
+    assert policy.choose(num=2, available=mask).arms == ["a", "c"]
+    assert policy.choose(available=["b"]).propensity == 1.0
+
+
+@pytest.mark.parametrize("prior", [ONES, LINEAR, GammaPoisson(F64 + 1, F64 + 1)])
+def test_arms_come_and_go(prior: Any) -> None:
+    context = torch.ones(2) if prior is LINEAR else None
+    policy = bandits.ThompsonSampling(prior, ["a", "b"], seed=0)
+    for _ in range(20):
+        policy.update(policy.choose(context), 1.0)
+    before = policy.posterior(["b"])
+    waiting = policy.choose(context, available=["a"])
+    policy.add_arm("c")
+    policy.remove_arm("a")
+    assert policy.arms == ("b", "c")
+    torch.testing.assert_close(
+        policy.posterior(["b"]).predict(_rows(context)).mean, before.predict(_rows(context)).mean
+    )
+    fresh = bandits.ThompsonSampling(prior, ["c"]).posterior(["c"])
+    torch.testing.assert_close(policy.posterior(["c"]).predict(_rows(context)).mean, fresh.predict(_rows(context)).mean)
+    with pytest.raises(ValueError, match="choice 20 was of an arm that was removed since"):
+        policy.update(waiting, 1.0)
+    for _ in range(20):
+        policy.update(policy.choose(context), 1.0)
+    assert policy.pulls.sum() == 40 - _pulls_of_a(20, before, prior)
+
+
+def _rows(context: Tensor | None) -> Tensor | None:
+    return None if context is None else context[None, None]
+
+
+def _pulls_of_a(total: int, posterior_of_b: Any, prior: Any) -> int:
+    if prior is LINEAR:
+        # each row adds one to the precision of a sum, in units of the noise
+        return total - round(float((posterior_of_b.precision[0, 0, 0] - 1.0) * 0.5))
+    if prior is ONES:
+        return total - round(float(posterior_of_b.successes) - 1.0)
+    return total - round(float(posterior_of_b.inverse_scale) - 1.0)
+
+
+def test_a_new_arm_starts_from_a_prior_of_its_own() -> None:
+    policy = bandits.ThompsonSampling(ONES, ["a", "b"], seed=0)
+    policy.update(policy.choose(available=["a"]), 1.0)
+    policy.add_arm("c", prior=BetaBernoulli(F64 + 90.0, F64 + 10.0))
+    torch.testing.assert_close(policy.posterior(["c"]).marginal().mean.squeeze(), F64 + 0.9)
+    torch.testing.assert_close(policy.posterior(["a"]).marginal().mean.squeeze(), F64 + 2 / 3)
+    with pytest.raises(ValueError, match="arms have priors that differ: give one of the new arm"):
+        policy.add_arm("d")
+
+
+def test_a_new_arm_starts_from_what_its_features_say() -> None:
+    policy = bandits.ThompsonSampling(LINEAR, FEATURES, seed=0)
+    for _ in range(100):
+        choice = policy.choose()
+        policy.update(choice, 2.0 if choice.arm == "b" else 0.0)
+    policy.add_arm("like b", features=[0.0, 1.1])
+    policy.remove_arm("a")
+    assert policy.choose().arm == "like b"
+    policy.remove_arm("b")
+    assert policy.choose().arm == "like b"
+
+
+def test_arms_of_a_prior_over_all_of_them_come_and_go_by_number() -> None:
+    prior = CorrelatedArms(torch.tensor([0.0, 1.0, 5.0]), torch.eye(3), torch.tensor(1.0))
+    policy = bandits.ThompsonSampling(prior, bandits.Numbered(("a", "b"), (0, 1)), seed=0)
+    policy.update(policy.choose(), 1.0)
+    policy.add_arm("best", features=2)
+    assert policy.choose().arm == "best"
+    policy.remove_arm("a")
+    assert policy.arms == ("b", "best")
+    assert policy.choose(available=["b"]).arm == "b"
+
+
+def test_hybrid_arms_share_some_weights() -> None:
+    prior = LinearGaussian(torch.zeros(2 * 2 + 2 * 2), torch.eye(8), torch.tensor(0.1))
+    policy = bandits.LinUCB(prior, bandits.Hybrid(("a", "b"), torch.eye(2)), seed=0)
+    x = policy._arms.rows(torch.tensor([[2.0, 3.0]]), 1)
+    assert x.tolist() == [[[2.0, 0.0, 3.0, 0.0, 2.0, 3.0, 0.0, 0.0], [0.0, 2.0, 0.0, 3.0, 0.0, 0.0, 2.0, 3.0]]]
+    policy.update(policy.choose([1.0, 0.5]), 1.0)
+    with pytest.raises(ValueError, match="a new arm would need weights"):
+        policy.add_arm("c", features=[1.0, 1.0])
+
+
+def test_the_same_seed_makes_the_same_choices_with_and_without_propensities() -> None:
+    def run(propensities: bool) -> list[Any]:
+        policy = bandits.ThompsonSampling(LINEAR, FEATURES, seed=5, propensities=propensities)
+        chosen = []
+        for i in range(20):
+            choice = policy.choose()
+            policy.update(choice, float(i % 3))
+            chosen.append(choice.arm)
+        return chosen
+
+    assert run(True) == run(False)
+
+
+# bad input: an error that says what to do, and nothing changed
+
+
+def ready(**options: Any) -> tuple[Policy, Any]:
+    policy = bandits.ThompsonSampling(ONES, ["a", "b"], seed=0, **options)
+    policy.update(policy.choose(), 1.0)
+    return policy, policy.choose()
+
+
+@pytest.mark.parametrize(
+    ("reward", "message"),
+    [
+        (float("nan"), "a reward must be finite; got nan"),
+        (float("inf"), "a reward must be finite"),
+        (3.5, "y must be 0 or 1"),
+        ([1.0, 0.0], "each choice has one reward; got 1 choices and 2 rewards"),
+    ],
+)
+def test_bad_rewards(reward: Any, message: str) -> None:
+    policy, choice = ready()
+    before = snapshot(policy)
+    with pytest.raises(ValueError, match=message):
+        policy.update(choice, reward)
+    assert same(snapshot(policy), before)
+    policy.update(choice, 1.0)
+
+
+def test_negative_counts() -> None:
+    policy = bandits.ThompsonSampling(GammaPoisson(F64 + 1, F64 + 1), ["a", "b"], seed=0)
+    choice = policy.choose()
+    before = snapshot(policy)
+    with pytest.raises(ValueError, match="counts y must be whole numbers, zero or more"):
+        policy.update(choice, -2)
+    assert same(snapshot(policy), before)
+
+
+def test_one_bad_reward_of_many_changes_nothing() -> None:
+    policy, _ = ready()
+    choices = policy.choose(num=3)
+    before = snapshot(policy)
+    with pytest.raises(ValueError, match="y must be 0 or 1"):
+        policy.update(choices, [1.0, 0.5, 0.0])
+    with pytest.raises(ValueError, match="rewards must be finite"):
+        policy.update(choices, torch.tensor([1.0, float("nan"), 0.0]))
+    assert same(snapshot(policy), before)
+
+
+@pytest.mark.parametrize(
+    ("choice", "message"),
+    [
+        (99, "choice 99 was never made: 2 were"),
+        (-1, "choice -1 was never made"),
+        (0, "choice 0 has had its reward"),
+        ([1, 1], "choice 1 is given two rewards"),
+        ([1, 0], "choice 0 has had its reward"),
+    ],
+)
+def test_rewards_for_choices_that_do_not_wait(choice: Any, message: str) -> None:
+    policy, _ = ready()
+    before = snapshot(policy)
+    with pytest.raises(ValueError, match=message):
+        policy.update(choice, [1.0] * len(choice) if isinstance(choice, list) else 1.0)
+    assert same(snapshot(policy), before)
+
+
+def test_a_choice_that_is_none() -> None:
+    policy, _ = ready()
+    with pytest.raises(TypeError, match="a choice is what choose returned, or its number; got 'a'"):
+        policy.update("a", 1.0)
+
+
+def test_only_the_latest_choices_are_remembered() -> None:
+    policy = bandits.ThompsonSampling(ONES, ["a", "b"], seed=0, max_pending=3)
+    choices = [policy.choose() for _ in range(5)]
+    with pytest.raises(
+        ValueError, match=r"choice 1 is too old: only the latest 3 are remembered\. Try a larger max_pending"
+    ):
+        policy.update(choices[1], 1.0)
+    policy.update(choices[2:], [1.0] * 3)
+
+
+def test_memory_of_choices_without_reward_grows_to_its_limit() -> None:
+    policy = bandits.UniformlyRandom(["a", "b"], seed=0, max_pending=5000)
+    first = policy.choose()
+    for _ in range(4):
+        policy.choose(num=1000)
+    policy.update(first, 1.0)
+    policy.choose(num=4000)
+    assert policy.num_pending == 5000
+    policy.choose(num=20_000)
+    assert policy.num_pending == 20_000  # one batch is remembered whole
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"available": ["z"]}, ValueError, "there is no arm 'z'; there are 'a', 'b'"),
+        ({"available": []}, ValueError, "no arm is available at decision 0"),
+        ({"available": torch.tensor([False, False])}, ValueError, "no arm is available"),
+        ({"available": torch.tensor([True])}, ValueError, r"a mask must have shape \(2,\) or \(1, 2\)"),
+        ({"context": [float("nan"), 0.0]}, ValueError, "contexts must be finite"),
+        ({"context": torch.zeros(1, 2, 2)}, ValueError, r"a context must have shape \(c,\)"),
+        ({"context": [1.0]}, ValueError, "contexts must be as wide as those before; rows of arms now have 1 columns"),
+        ({"task": 7}, IndexError, "task 7 does not exist: there are 1"),
+        ({"context": [[1.0, 2.0]], "num": 3}, ValueError, "num says 3 decisions; got contexts for 1"),
+    ],
+)
+def test_bad_decisions(options: dict[str, Any], error: type[Exception], message: str) -> None:
+    policy = bandits.ThompsonSampling(LINEAR, ["a", "b"], seed=0)
+    policy.update(policy.choose([1.0, 2.0]), 1.0)
+    before = snapshot(policy)
+    with pytest.raises(error, match=message):
+        policy.choose(**{"context": [1.0, 2.0], **options})
+    assert same(snapshot(policy), before)
+
+
+def test_tasks_need_a_context_each() -> None:
+    policy = bandits.ThompsonSampling(LINEAR, ["a", "b"], tasks=3)
+    with pytest.raises(ValueError, match="there must be a context for each of 3 tasks; got 2"):
+        policy.choose(torch.zeros(2, 2))
+    with pytest.raises(ValueError, match="this policy has 3 tasks: say which by task"):
+        policy.choose([0.0, 0.0])
+
+
+@pytest.mark.parametrize(
+    ("build", "error", "message"),
+    [
+        (lambda: bandits.ThompsonSampling(ONES, []), ValueError, "at least one arm"),
+        (lambda: bandits.ThompsonSampling(ONES, ["a", "a"]), ValueError, "'a' is named twice"),
+        (lambda: bandits.ThompsonSampling(ONES, 3), TypeError, r"Try range\(3\)"),
+        (lambda: bandits.ThompsonSampling(ONES, ["a"], tasks=0), ValueError, "tasks must be at least 1"),
+        (lambda: bandits.ThompsonSampling(ONES, ["a"], max_pending=0), ValueError, "at least one choice"),
+        (
+            lambda: bandits.ThompsonSampling(DirichletCategorical(torch.ones(3)), ["a"]),
+            ValueError,
+            "a reward is one number",
+        ),
+        (
+            lambda: bandits.ThompsonSampling(BetaBernoulli(torch.ones(3), torch.ones(3)), ["a", "b"]),
+            ValueError,
+            r"batch_shape \(3,\) does not broadcast to \(1, 2\)",
+        ),
+        (lambda: bandits.ThompsonSampling(LINEAR, {"a": [1.0], "b": [1.0, 2.0]}), ValueError, "vectors of one length"),
+        (lambda: bandits.ThompsonSampling(LINEAR, {"a": [1.0, float("nan")]}), ValueError, "features must be finite"),
+        (
+            lambda: bandits.ThompsonSampling(CorrelatedArms(torch.zeros(2), torch.eye(2), torch.tensor(1.0)), ["a"]),
+            ValueError,
+            "the prior knows 2 arms; got 1 names",
+        ),
+        (lambda: bandits.TopTwoThompson(ONES, ["a"], share=0.0), ValueError, "share must be above 0"),
+        (lambda: bandits.EpsilonGreedy(ONES, ["a"], epsilon=2.0), ValueError, "epsilon must be from 0 to 1"),
+        (lambda: bandits.LinUCB(LINEAR, ["a"], width=-1.0), ValueError, "width must not be negative"),
+        (lambda: bandits.BayesUCB(ONES, ["a"], horizon=1), ValueError, "horizon must be at least 2"),
+    ],
+)
+def test_bad_policies(build: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        build()
+
+
+def test_bad_arms_change_nothing() -> None:
+    policy, _ = ready()
+    before = snapshot(policy)
+    for change, message in (
+        (lambda: policy.add_arm("a"), "there is an arm 'a' already"),
+        (lambda: policy.remove_arm("z"), "there is no arm 'z'"),
+        (lambda: policy.add_arm("c", features=[1.0]), "have no features"),
+        (lambda: policy.posterior(["z"]), "there is no arm 'z'"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            change()
+    assert same(snapshot(policy), before)
+    policy.remove_arm("a")
+    with pytest.raises(ValueError, match="'b' is the only arm left"):
+        policy.remove_arm("b")
+
+
+# files
+
+BUILDERS: dict[str, Any] = {
+    "thompson": lambda: bandits.ThompsonSampling(ONES, ["a", "b", ("c", 1)], seed=3),
+    "contextual": lambda: bandits.ThompsonSampling(LINEAR, ["a", "b"], tasks=3, seed=3),
+    "shared": lambda: bandits.MarginalThompson(LINEAR, FEATURES, seed=3),
+    "top two": lambda: bandits.TopTwoThompson(ONES, ["a", "b"], share=0.7, seed=3),
+    "bayes ucb": lambda: bandits.BayesUCB(ONES, ["a", "b"], horizon=50, power=1.0, seed=3),
+    "linucb": lambda: bandits.LinUCB(LINEAR, ["a", "b"], width=2.0, seed=3),
+    "epsilon greedy": lambda: bandits.EpsilonGreedy(ONES, ["a", "b"], epsilon=0.5, seed=3),
+    "ucb1": lambda: bandits.UCB1(["a", "b"], seed=3),
+    "random": lambda: bandits.UniformlyRandom(["a", "b"], seed=3),
+}
+
+
+def play(policy: Policy, rounds: int, start: int = 0) -> list[Any]:
+    record: list[Any] = []
+    for i in range(start, start + rounds):
+        context = None
+        if isinstance(policy.prior, LinearGaussian) and isinstance(policy._arms, bandits.Separate):
+            shape = (2,) if policy.num_tasks == 1 else (policy.num_tasks, 2)
+            context = randn(shape, like=torch.zeros(()), generator=seed(i))
+        choice = policy.choose(context)
+        record.append(choice.arms if isinstance(choice, bandits.Choices) else (choice.arm, choice.propensity))
+        if i % 4 != 3:
+            policy.update(choice, 1.0 if isinstance(choice, bandits.Choice) else torch.ones(policy.num_tasks))
+    return record
+
+
+@pytest.mark.parametrize("name", BUILDERS)
+def test_a_restored_policy_goes_on_as_it_would_have(name: str, tmp_path: Path) -> None:
+    policy = BUILDERS[name]()
+    play(policy, 9)
+    policy.save(tmp_path / "policy")
+    other = Policy.load(tmp_path / "policy")
+    assert type(other) is type(policy)
+    assert same(snapshot(other), snapshot(policy))
+    assert play(other, 9, 9) == play(policy, 9, 9)
+    assert same(snapshot(other), snapshot(policy))
+
+
+def test_files_that_hold_no_policy(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="the file does not exist"):
+        Policy.load(tmp_path / "none")
+    bayesmeta.save(ONES, tmp_path / "prior")
+    with pytest.raises(ValueError, match="it holds a BetaBernoulli, not a policy"):
+        Policy.load(tmp_path / "prior")
+    policy, _ = ready()
+    policy.save(tmp_path / "policy")
+    with pytest.raises(ValueError, match="holds a ThompsonSampling; got asked for a UCB1"):
+        bandits.UCB1.load(tmp_path / "policy")
+    raw = (tmp_path / "policy").read_bytes()
+    for damaged in (raw[:-9], raw[: len(raw) // 2], raw[:300] + b"xxxx" + raw[304:], b""):
+        (tmp_path / "policy").write_bytes(damaged)
+        with pytest.raises(ValueError, match="cannot load"):
+            Policy.load(tmp_path / "policy")
+
+
+def test_a_policy_whose_names_no_file_can_hold(tmp_path: Path) -> None:
+    policy = bandits.UniformlyRandom([frozenset({1}), "b"])
+    with pytest.raises(TypeError, match="names of arms that are saved must be strings, numbers or tuples"):
+        policy.save(tmp_path / "policy")
+    assert not list(tmp_path.iterdir())
+
+
+def _save_for_ever(path: str) -> None:
+    policy = bandits.ThompsonSampling(ONES, ["a", "b"], seed=0)
+    while True:
+        policy.update(policy.choose(num=500, propensities=False), torch.ones(500))
+        policy.save(path)
+
+
+def test_a_reader_never_sees_half_a_file_and_a_kill_leaves_a_whole_one(tmp_path: Path) -> None:
+    path = tmp_path / "policy"
+    writer = multiprocessing.get_context("spawn").Process(target=_save_for_ever, args=(str(path),))
+    writer.start()
+    try:
+        deadline = time.monotonic() + 60
+        while not path.exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        counts = []
+        for _ in range(40):
+            counts.append(int(Policy.load(path).pulls.sum()))
+        assert writer.pid is not None
+        os.kill(writer.pid, signal.SIGKILL)
+    finally:
+        writer.kill()
+        writer.join()
+    assert counts == sorted(counts)
+    assert all(count % 500 == 0 for count in counts)
+    assert int(Policy.load(path).pulls.sum()) % 500 == 0
+
+
+def test_a_million_rewards_take_no_more_memory() -> None:
+    """Nothing that is kept grows with rewards: the state has the same size, and is that of a refit."""
+    policy = bandits.ThompsonSampling(LINEAR, ["a", "b"], seed=0, propensities=False)
+    x = randn((20_000, 2), like=torch.zeros(()), generator=seed(1))
+    sizes = []
+    rows: dict[Any, list[int]] = {"a": [], "b": []}
+    y = x @ torch.tensor([1.0, -1.0]) + randn((len(x),), like=x, generator=seed(2))
+    for i in range(len(x)):
+        choice = policy.choose(x[i])
+        policy.update(choice, float(y[i]))
+        rows[choice.arm].append(i)
+        if i in (5000, 19_999):
+            sizes.append(sum(t.numel() for t in _tensors(policy_state(policy).state_dict())))
+    assert sizes[0] == sizes[1]
+    for name, which in rows.items():
+        exact = LINEAR.to(torch.float64).condition(Data.of(x[which].double(), y[which].double()))
+        torch.testing.assert_close(policy.posterior([name]).loc[0].double(), exact.loc, rtol=0, atol=1e-4)
+
+
+def _tensors(value: Any) -> list[Tensor]:
+    if isinstance(value, Tensor):
+        return [value]
+    if isinstance(value, dict):
+        return [t for inner in value.values() for t in _tensors(inner)]
+    if isinstance(value, bayesmeta.fields.TensorFields):
+        return _tensors(value.state_dict())
+    return []
