@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bandits.wrapped import Wrapped
+
 __all__ = ["joined_prior", "joined_state"]
 
 
@@ -21,6 +23,8 @@ def joined_prior(prior: Any, keep: list[int], new: Any, *, adds: bool) -> tuple[
     Raises:
         ValueError: priors differ between arms, and the new one has none.
     """
+    if isinstance(prior, Wrapped) and new is not None and not isinstance(new, Wrapped):
+        new = prior.around(new)
     if not prior.batch_shape:
         if new is None or not adds:
             return prior, prior
@@ -38,11 +42,15 @@ def joined_prior(prior: Any, keep: list[int], new: Any, *, adds: bool) -> tuple[
 def joined_state(old: Any, keep: Tensor, fresh: Any, *, adds: bool) -> Any:
     """States of `Online`: some arms of `old`, and where one comes, those of `fresh`.
 
-    What `fresh` has no rows for yet, `old` may have: then zeros are what it has.
+    What `fresh` has no rows for yet, `old` may have: then zeros are what it has. What stands under "whole" is of tasks
+    and not of arms, and stays.
     """
     if isinstance(old, dict):
         names = fresh if isinstance(fresh, dict) else {}
-        return {name: joined_state(value, keep, names.get(name), adds=adds) for name, value in old.items()}
+        return {
+            name: value if name == "whole" else joined_state(value, keep, names.get(name), adds=adds)
+            for name, value in old.items()
+        }
     if not isinstance(old, Tensor):
         return old
     kept = old[:, keep]
@@ -63,6 +71,8 @@ def _padded(fresh: Tensor, like: Tensor) -> Tensor:
 
 def _concatenated(a: Any, b: Any) -> Any:
     axis = len(a.batch_shape) - 1
+    if isinstance(a, Wrapped):
+        return a.around(_concatenated(a.prior, b.prior))
     joined = {
         field.name: torch.cat([getattr(a, field.name), getattr(b, field.name).to(getattr(a, field.name))], axis)
         for field in dataclasses.fields(a)

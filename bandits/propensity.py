@@ -44,8 +44,19 @@ class JointlyNormal(Protocol):
         ...
 
 
+@runtime_checkable
+class Alternatives(Protocol):
+    """Whose arms are independent given which of several hypotheses holds."""
+
+    def alternatives(self, x: Tensor, task: Task = None) -> tuple[Tensor, Distribution]:
+        """Log weights `(n, hypotheses)`, and marginals of batch_shape `(n, hypotheses, arms, 1)`."""
+        ...
+
+
 def of_best(prospects: Prospects, generator: Generator, *, num_draws: int = NUM_DRAWS) -> Propensities:
     """How probable it is that each arm is the best of those available, `(n, arms)`."""
+    if prospects.separate and isinstance(prospects.online, Alternatives):
+        return Propensities(_best_of_alternatives(prospects, prospects.online), None)
     if prospects.separate:
         return Propensities(best_of_independent(prospects.marginal(), prospects.available), None)
     if isinstance(prospects.online, JointlyNormal) and prospects.x.shape[1] == 2:
@@ -111,6 +122,17 @@ def _in_float64(marginal: Distribution) -> Distribution:
         return marginal
     parameters = {name: getattr(marginal, name).double() for name in names}
     return type(marginal)(**parameters, validate_args=False)
+
+
+def _best_of_alternatives(prospects: Prospects, online: Alternatives) -> Tensor:
+    log_weights, each = online.alternatives(prospects.x, prospects.task)
+    n, hypotheses, arms, _ = each.batch_shape
+    parameters = {name: getattr(each, name).expand(each.batch_shape).flatten(0, 1) for name in each.arg_constraints}
+    available = prospects.available
+    if available is not None:
+        available = available[:, None].expand(n, hypotheses, arms).flatten(0, 1)
+    best = best_of_independent(type(each)(**parameters, validate_args=False), available).unflatten(0, (n, hypotheses))
+    return (log_weights.exp().to(best)[..., None] * best).sum(1)
 
 
 def _better_of_two(prospects: Prospects, online: JointlyNormal) -> Tensor:

@@ -22,11 +22,13 @@ from bayesmeta.protocol import Additive, Predictive
 from bayesmeta.statistics import Statistics
 
 __all__ = [
+    "Begins",
     "InPlace",
     "Index",
     "Online",
     "OnlineRows",
     "OnlineStatistics",
+    "RowStatistics",
     "State",
     "Task",
     "distinct",
@@ -89,13 +91,22 @@ class Online(Protocol):
 
 
 @runtime_checkable
+class Begins(Protocol):
+    """A state to which it matters when a task makes its first decision."""
+
+    def begin(self, tasks: Tensor, generator: Generator) -> None:
+        """These tasks decide; those that did before are as they were."""
+        ...
+
+
+@runtime_checkable
 class InPlace(Protocol):
     """A prior that knows a faster way of being updated in place than `OnlineStatistics`."""
 
     def online(self, batch_shape: Sequence[int]) -> Online: ...
 
 
-def online(prior: Predictive, batch_shape: Sequence[int]) -> Online:
+def online(prior: "Predictive | InPlace", batch_shape: Sequence[int]) -> Online:
     """The posterior of `batch_shape` entries before their first row, to be updated in place.
 
     Args:
@@ -117,7 +128,7 @@ class OnlineStatistics:
 
     def __init__(self, prior: Any, batch_shape: Sequence[int]) -> None:
         self.prior = prior.expand(batch_shape)
-        self.statistics: Statistics | None = None  # how many inputs rows have is known from the first
+        self.rows = RowStatistics(self.prior)
         self._now = _copy(self.prior)
 
     @property
@@ -125,11 +136,7 @@ class OnlineStatistics:
         return self.prior.batch_shape
 
     def add(self, index: Index, x: Tensor, y: Tensor) -> None:
-        new = self.prior.statistics(Data.of(x[:, None], y[:, None]))
-        if self.statistics is None:
-            order = 1 if new.second is None else 2
-            self.statistics = Statistics.zeros(self.batch_shape, x.shape[-1], 1, order=order, device=y.device)
-        self.statistics.add_rows(index, x, y)
+        self.rows.add(index, x, y)
         self._refresh(distinct(index))
 
     def draw(self, x: Tensor, task: Task = None, *, generator: Generator | None = None) -> Tensor:
@@ -145,21 +152,20 @@ class OnlineStatistics:
 
     def discount(self, factor: float | Tensor, index: Any = ...) -> None:
         """Let the rows of some entries count `factor` times as much as they did: the posterior moves to the prior."""
-        if self.statistics is not None:
-            self.statistics.discount(factor, index)
+        if not self.rows.are_none:
+            self.rows.discount(factor, index)
             self._refresh(index)
 
     def state_dict(self) -> State:
-        return {"statistics": statistics_state(self.statistics), "now": _tensors(self._now)}
+        return {"statistics": self.rows.state_dict(), "now": _tensors(self._now)}
 
     def load_state_dict(self, state: State) -> None:
-        self.statistics = statistics_from(state["statistics"])
+        self.rows.load_state_dict(state["statistics"])
         for name, value in state["now"].items():
             getattr(self._now, name).copy_(value)
 
     def _refresh(self, index: Any) -> None:
-        assert self.statistics is not None
-        for name, value in _tensors(self.prior[index].condition(self.statistics[index])).items():
+        for name, value in _tensors(self.prior[index].condition(self.rows[index])).items():
             getattr(self._now, name)[index] = value
 
     def _at(self, task: Task, num: int) -> Any:
@@ -167,6 +173,77 @@ class OnlineStatistics:
             return self._now
         chosen = self._now[task]
         return chosen.expand((num, *self.batch_shape[1:])) if isinstance(task, int) else chosen
+
+
+class RowStatistics:
+    """Sums over the rows of each entry of a batch, in the form that a family takes, changed in place.
+
+    Args:
+        prior: whose `batch_shape` there are entries of; a family that knows arms by number has sums of each arm.
+    """
+
+    def __init__(self, prior: Any) -> None:
+        self._prior, self._num_arms = prior, getattr(prior, "num_arms", None)
+        self._statistics: Statistics | None = None  # how many inputs rows have is known from the first
+
+    @property
+    def are_none(self) -> bool:
+        """Whether there has been no row."""
+        return self._statistics is None
+
+    def require(self, x: Tensor, y: Tensor) -> None:
+        """Refuse rows that the family cannot have, and make room for others.
+
+        Raises:
+            ValueError: a row is none that the family can have.
+        """
+        new = self._prior.statistics(Data.of(x[:, None], y[:, None]))
+        if self._statistics is None:
+            by_number, order = self._num_arms is not None, 1 if new.second is None else 2
+            shape = (*self._prior.batch_shape, self._num_arms) if by_number else self._prior.batch_shape
+            self._statistics = Statistics.zeros(shape, 0 if by_number else x.shape[-1], 1, order=order, device=y.device)
+
+    def add(self, index: Index, x: Tensor, y: Tensor) -> None:
+        """Add one row `(m, d)`, `(m,)` to each entry that is named; an entry may be named more than once."""
+        self.require(x, y)
+        assert self._statistics is not None
+        if self._num_arms is None:
+            self._statistics.add_rows(index, x, y)
+        else:
+            self._statistics.add_rows((*index, x[:, 0].long()), x[:, :0], y)
+
+    def discount(self, factor: float | Tensor, index: Any = ...) -> None:
+        """Let the rows of some entries count `factor` times as much as they did."""
+        if self._statistics is not None:
+            self._statistics.discount(self._per_entry(factor), index)
+
+    def discounted(self, factor: Tensor, index: Any = ...) -> Statistics:
+        """Of some entries, as if they had been discounted."""
+        assert self._statistics is not None
+        chosen = self._statistics[index]
+        factor = self._per_entry(factor)
+        second = None if chosen.second is None else chosen.second * factor[..., None, None]
+        return Statistics(
+            chosen.count * factor, chosen.origin, chosen.first * factor[..., None], second, chosen.num_inputs
+        )
+
+    def clear(self, index: Any) -> None:
+        """Forget the rows of some entries."""
+        self.discount(0.0, index)
+
+    def __getitem__(self, index: Any) -> Statistics:
+        assert self._statistics is not None
+        return self._statistics[index]
+
+    def state_dict(self) -> State | None:
+        return statistics_state(self._statistics)
+
+    def load_state_dict(self, state: State | None) -> None:
+        self._statistics = statistics_from(state)
+
+    def _per_entry(self, factor: float | Tensor) -> Tensor:
+        each = torch.as_tensor(factor, dtype=torch.float64)
+        return each if self._num_arms is None or not each.ndim else each[..., None]
 
 
 class OnlineRows:

@@ -59,12 +59,12 @@ class Statistics:
     @property
     def mean(self) -> Tensor:
         """Mean of z, `(*batch, k)`; the origin where there are no rows."""
-        return self.origin + self.first / self.count.clamp(min=1.0)[..., None]
+        return self.origin + self.first / _divisor(self.count)[..., None]
 
     @property
     def scatter(self) -> Tensor:
         """Centred sum of squares and products of z, `(*batch, k, k)`."""
-        shift = self.first / self.count.clamp(min=1.0)[..., None].sqrt()
+        shift = self.first / _divisor(self.count)[..., None].sqrt()
         return torch.addcmul(self._second(), shift[..., :, None], shift[..., None, :], value=-1.0)
 
     @property
@@ -121,7 +121,7 @@ class Statistics:
 
     def mean_from(self, point: Tensor) -> Tensor:
         """Mean of z less `point`, which keeps its digits where both sit far from zero."""
-        return (self.origin - point) + self.first / self.count.clamp(min=1.0)[..., None]
+        return (self.origin - point) + self.first / _divisor(self.count)[..., None]
 
     def about(self, origin: Tensor) -> "Statistics":
         """The same statistics with moments about another origin, broadcast over tasks."""
@@ -151,7 +151,7 @@ class Statistics:
             raise IndexError(f"task axis {dim} does not exist: batch_shape is {tuple(self.batch_shape)}")
         axis = dim % self.count.ndim
         total = (self.count[..., None] * self.mean).sum(axis, keepdim=True)
-        origin = total / self.count.sum(axis, keepdim=True).clamp(min=1.0)[..., None]
+        origin = total / _divisor(self.count.sum(axis, keepdim=True))[..., None]
         moved = self.about(origin)
         second = None if moved.second is None else moved.second.sum(axis)
         return Statistics(moved.count.sum(axis), origin.squeeze(axis), moved.first.sum(axis), second, self.num_inputs)
@@ -252,6 +252,11 @@ class Statistics:
         if self.second is None:
             raise ValueError("this family needs second moments; got statistics of order 1. Use Statistics.of(data)")
         return self.second
+
+
+def _divisor(count: Tensor) -> Tensor:
+    """The count, and one where there are no rows: weighted rows can count less than one."""
+    return count.where(count > 0, 1.0)
 
 
 Moments = tuple[Tensor, Tensor, Tensor | None]

@@ -1,0 +1,87 @@
+"""Priors around priors: what a task is beside what one of its arms is, such as how it changes."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, TypeVar
+
+import torch
+from torch import Generator, Tensor
+from torch.distributions import Distribution
+
+from bayesmeta.fields import TensorFields
+from bayesmeta.online import Task
+
+__all__ = ["ByPosterior", "Wrapped", "entries", "turns"]
+
+W = TypeVar("W", bound="Wrapped")
+
+
+class Wrapped(TensorFields):
+    """Mixin of frozen dataclasses around a field `prior`, whose batch and arms they have."""
+
+    prior: Any
+
+    @property
+    def batch_shape(self) -> torch.Size:
+        shape: torch.Size = self.prior.batch_shape
+        return shape
+
+    @property
+    def event_shape(self) -> torch.Size:
+        shape: torch.Size = self.prior.event_shape
+        return shape
+
+    @property
+    def num_arms(self) -> int | None:
+        """Of a prior that knows arms by number, else None."""
+        number: int | None = getattr(self.prior, "num_arms", None)
+        return number
+
+    def expand(self: W, batch_shape: Sequence[int]) -> W:
+        return self.around(self.prior.expand(batch_shape))
+
+    def __getitem__(self: W, index: Any) -> W:
+        return self.around(self.prior[index])
+
+    def around(self: W, prior: Any) -> W:
+        """The same around another prior."""
+        return self._replace(prior=prior)
+
+
+class ByPosterior:
+    """Draws and marginals of an `Online` that makes a posterior for each decision."""
+
+    def draw(self, x: Tensor, task: Task = None, *, generator: Generator | None = None) -> Tensor:
+        draws: Tensor = self._at(x, task).sample(1, generator=generator)(x)
+        return draws[0]
+
+    def marginal(self, x: Tensor, task: Task = None) -> Distribution:
+        marginal: Distribution = self._at(x, task).marginal(x)
+        return marginal
+
+    def _at(self, x: Tensor, task: Task) -> Any:
+        """The posterior of each decision, of batch_shape `(n, *rest)`."""
+        raise TypeError("each state says what its posterior is")
+
+
+def entries(task: Task, num: int) -> Any:
+    """The index of the batch's first axis that has an entry for each of `num` decisions."""
+    if task is None:
+        return slice(None)
+    return torch.full((num,), task) if isinstance(task, int) else task
+
+
+def turns(task: Tensor) -> Iterator[Tensor]:
+    """Positions of rows, in groups that name each task once at most, in the order in which rows of a task came."""
+    if len(task) == 1:
+        yield torch.zeros(1, dtype=torch.long)
+        return
+    order = task.argsort(stable=True)
+    sorted_task = task[order]
+    new = torch.ones(len(task), dtype=torch.bool)
+    new[1:] = sorted_task[1:] != sorted_task[:-1]
+    place = torch.arange(len(task))
+    first = torch.where(new, place, 0).cummax(0).values
+    turn = torch.empty_like(place)
+    turn[order] = place - first
+    for i in range(int(turn.max()) + 1 if len(task) else 0):
+        yield (turn == i).nonzero()[:, 0]
