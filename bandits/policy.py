@@ -19,7 +19,7 @@ from bandits.arms import arms_of
 from bandits.pending import Pending
 from bandits.propensity import Propensities
 from bandits.prospects import Prospects
-from bayesmeta.online import Online, Task, online
+from bayesmeta.online import Begins, Online, Task, online
 
 __all__ = ["Choice", "Choices", "Policy"]
 
@@ -117,6 +117,7 @@ class Policy:
         self._is_single = tasks is None
         self._num_tasks = tasks or 1
         self._state = self._begin(prior, self._num_tasks, len(self._arms.names))
+        self._begins = self._state if isinstance(self._state, Begins) else None
         self._generator, self._log_generator = Generator(), Generator()
         if seed is None:
             seed = self._generator.seed() % 2**62
@@ -347,6 +348,9 @@ class Policy:
         return rows, index, n, alone and num is None
 
     def _prospects(self, context: Tensor | None, index: Task, n: int, available: Tensor | None) -> Prospects:
+        if self._begins is not None:
+            tasks = torch.arange(self._num_tasks) if index is None else torch.as_tensor(index).reshape(-1)
+            self._begins.begin(tasks, self._generator)
         x = self._arms.rows(context, n)
         x = x.to(self._dtype) if x.is_floating_point() else x
         if self._pending._x is not None and x.shape[-1] != self._pending._x.shape[-1]:
@@ -428,6 +432,7 @@ class Policy:
         fresh = None if removed else self._begin(new, self._num_tasks, 1).state_dict()
         state.load_state_dict(joined_state(old, torch.tensor(keep), fresh, adds=not removed))
         self.prior, self._state = whole, state
+        self._begins = state if isinstance(state, Begins) else None
 
 
 def _dtype_of(prior: Any) -> torch.dtype:

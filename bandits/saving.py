@@ -99,12 +99,12 @@ def policy_state(policy: "Policy") -> PolicyState:
 
 def policy_of(state: PolicyState) -> "Policy":
     """The policy again, with copies of the tensors of `state`."""
-    from bandits import policies
+    import bandits
     from bandits.policy import Policy
 
-    kind = getattr(policies, state.kind, None) if state.kind in policies.__all__ else None
-    if kind is None:
-        raise ValueError(f"there is no policy {state.kind!r} in this version; there are {', '.join(policies.__all__)}")
+    kind: Any = getattr(bandits, state.kind) if state.kind in bandits.__all__ else None
+    if not (isinstance(kind, type) and issubclass(kind, Policy)):
+        raise ValueError(f"there is no policy {state.kind!r} in this version of bandits")
     fields = dict(state.arms)
     arms = ARM_KINDS[fields.pop("kind")](**fields)
     numbers = state.numbers

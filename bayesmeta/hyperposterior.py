@@ -25,7 +25,7 @@ from bayesmeta.optimise import maximise
 from bayesmeta.random import gamma, rand, randn
 from bayesmeta.statistics import Statistics
 
-__all__ = ["Hyperposterior", "laplace"]
+__all__ = ["Hyperposterior", "laplace", "weighted_draws"]
 
 PROPOSAL_DF = 7.0  # tails heavier than the hyperposterior's, which the normal hyperprior bounds
 LEAST_CURVATURE = 0.5  # in units of the hyperprior: a proposal is at most 1.4 times as wide as it
@@ -47,12 +47,18 @@ class Hyperposterior:
         draws: vectors of hyperparameters, `(draws, h)`.
         log_weights: normalised, `(draws,)`.
         learned_from: the past tasks.
+        source: the prior and the tasks that `unknown` was made of, for what has to make it again.
     """
 
     def __init__(
-        self, unknown: Hyperparameters, draws: Tensor, log_weights: Tensor, learned_from: LearnedFrom | None = None
+        self,
+        unknown: Hyperparameters,
+        draws: Tensor,
+        log_weights: Tensor,
+        learned_from: LearnedFrom | None = None,
+        source: tuple[Any, Data | Statistics] | None = None,
     ) -> None:
-        self.unknown, self.learned_from = unknown, learned_from
+        self.unknown, self.learned_from, self.source = unknown, learned_from, source
         self._running: dict[Hashable, tuple[Data | Statistics, Tensor]] = {}
         self._renew(draws, log_weights)
 
@@ -71,7 +77,7 @@ class Hyperposterior:
         draws, log_weights = _weighted_draws(
             unknown.log_density, most_probable(unknown), unknown.scale, num_draws, generator
         )
-        return cls(unknown, draws, log_weights, LearnedFrom.counts(tasks.count))
+        return cls(unknown, draws, log_weights, LearnedFrom.counts(tasks.count), (prior, tasks))
 
     @property
     def ess(self) -> float:
@@ -113,9 +119,7 @@ class Hyperposterior:
             return self.unknown.log_density(vector) + sum(prior.log_evidence(s).double() for s in running)
 
         mean = (self.log_weights.exp()[:, None] * self.draws).sum(0)
-        mode = maximise(lambda v: log_density(v) / self.unknown.num_rows, mean, limit=self.unknown.limit)
-        draws, log_weights = _weighted_draws(log_density, mode, self.unknown.scale, len(self.draws), generator)
-        self._renew(draws, log_weights)
+        self._renew(*weighted_draws(self.unknown, log_density, mean, len(self.draws), generator))
 
     def task_log_evidence(self) -> Tensor:
         """log p(rows of each past task) at each draw of hyperparameters, `(draws, tasks)`."""
@@ -141,6 +145,19 @@ class Hyperposterior:
         }
         # what running tasks have shown is kept apart, so that their next update can replace it
         self._log_weights = log_weights - sum(evidence for _, evidence in self._running.values())
+
+
+def weighted_draws(
+    unknown: Hyperparameters, log_density: LogDensity, start: Tensor, num_draws: int, generator: Generator | None
+) -> tuple[Tensor, Tensor]:
+    """Draws `(num_draws, h)` of a density like that of `unknown`, and normalised log weights.
+
+    Args:
+        log_density: up to a constant, of vectors `(*draws, h)`.
+        start: where the search for its mode starts, `(h,)`.
+    """
+    mode = maximise(lambda vector: log_density(vector) / unknown.num_rows, start, limit=unknown.limit)
+    return _weighted_draws(log_density, mode, unknown.scale, num_draws, generator)
 
 
 def laplace(log_density: LogDensity, mode: Tensor, scale: Tensor) -> Tensor:

@@ -76,6 +76,11 @@ class LinearHyperposterior:
         self._terms[task] = new
 
     @property
+    def task_prior(self) -> LinearGaussian:
+        """Of a task whose shared mean is the expected one: `precision` is about the shared mean."""
+        return replace(self._task_prior, loc=self.loc.double()).to(self._dtype)
+
+    @property
     def loc(self) -> Tensor:
         """Mean of the belief in the shared mean, `(d,)`."""
         return solve(cholesky(self._precision, "precision"), self._shift).to(self._dtype)

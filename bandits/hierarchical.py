@@ -1,0 +1,68 @@
+"""Thompson sampling for tasks that run together, or one after another, and learn their prior from each other.
+
+All three start from a hyperposterior, which past tasks or a belief gave, and differ in what a task makes of it.
+`HierTS` uses all that every task has shown at each decision, and is exact Bayes. `AdaTS` gives each task the prior with
+hyperparameters integrated out, as it was known when the task began; where tasks come one after another it is the same
+policy. `MetaTS` gives each task one draw of the prior, which it keeps: cheapest, and it pays for draws that are wrong.
+
+Source: Hong et al., Hierarchical Bayesian bandits (2022); Basu et al., No regrets for learning the prior in bandits
+(2021); Kveton et al., Meta-Thompson sampling (2021).
+"""
+
+from typing import Any
+
+from bandits.policies import ThompsonSampling
+from bandits.running import Running
+from bandits.shared_mean import SharedMean
+from bayesmeta.hyperposterior import Hyperposterior
+from bayesmeta.linear_hyperposterior import LinearHyperposterior
+
+__all__ = ["AdaTS", "HierTS", "MetaTS", "running_together"]
+
+
+def running_together(belief: Any, how: str) -> Any:
+    """The prior of tasks that learn from each other, which any policy takes.
+
+    Args: belief: a `LinearHyperposterior`, or a `Hyperposterior` that `fit` made; it is not changed by what the tasks
+    show. how: "redraw", "marginal" or "keep", see `HierTS`, `AdaTS` and `MetaTS`.
+
+    Raises:
+        TypeError: `belief` is no hyperposterior.
+    """
+    if isinstance(belief, LinearHyperposterior):
+        return SharedMean(belief.task_prior, belief.cov, how)
+    if isinstance(belief, Hyperposterior):
+        return Running.of(belief, how)
+    if isinstance(belief, SharedMean | Running):
+        return belief
+    raise TypeError(
+        f"belief must be a Hyperposterior or a LinearHyperposterior; got {type(belief).__name__}. "
+        "Try Hyperposterior.fit(prior, tasks)"
+    )
+
+
+class HierTS(ThompsonSampling):
+    """Hyperparameters are drawn given all that every task has shown, then the task given these and its own rewards.
+
+    Args:
+        belief: what is known of hyperparameters, see `running_together`.
+        arms: as of `Policy`; where arms have a posterior each, hyperparameters are of each arm.
+        options: of `Policy`.
+    """
+
+    def __init__(self, belief: Any, arms: Any, **options: Any) -> None:
+        super().__init__(running_together(belief, "redraw"), arms, **options)
+
+
+class AdaTS(ThompsonSampling):
+    """Each task has the prior that was known when it began, hyperparameters integrated out."""
+
+    def __init__(self, belief: Any, arms: Any, **options: Any) -> None:
+        super().__init__(running_together(belief, "marginal"), arms, **options)
+
+
+class MetaTS(ThompsonSampling):
+    """Each task has one prior, drawn from what was known when it began."""
+
+    def __init__(self, belief: Any, arms: Any, **options: Any) -> None:
+        super().__init__(running_together(belief, "keep"), arms, **options)

@@ -1,0 +1,133 @@
+"""Hypotheses about a task: which kind it is of, or whether the past says anything about it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bandits.alternatives import OnlineAlternatives
+from bandits.wrapped import Wrapped
+from bayesmeta.online import Index, RowStatistics, State, distinct
+
+__all__ = ["Hypotheses"]
+
+
+@dataclass(frozen=True, eq=False)
+class Hypotheses(Wrapped):
+    """One prior of several holds for a task, all its arms together, and its rewards say which.
+
+    With a learned prior and a vague one it is a check of the past against the task, and a way back where the past
+    misleads; with the components of `bayesmeta.fit_kinds` it is a task of unknown kind.
+
+    Args:
+        prior: with additive statistics and `log_evidence`, of batch_shape `(hypotheses,)` or `(hypotheses, arms)`.
+        log_weights: before the first reward, normalised `(hypotheses,)`.
+
+    Raises:
+        ValueError: there is not one weight for each hypothesis.
+    """
+
+    prior: Any
+    log_weights: Tensor
+
+    def __post_init__(self) -> None:
+        if self.log_weights.ndim != 1 or self.prior.batch_shape[:1] != self.log_weights.shape:
+            raise ValueError(
+                f"there must be a weight for each hypothesis; got {tuple(self.log_weights.shape)} for a prior of "
+                f"batch_shape {tuple(self.prior.batch_shape)}"
+            )
+
+    @classmethod
+    def of(cls, priors: Sequence[Any], weights: Sequence[float] | Tensor | None = None) -> "Hypotheses":
+        """From priors of one family, each without a batch or with one entry per arm.
+
+        Args:
+            weights: how likely each is before the first reward; by default all the same.
+        """
+        chances = torch.ones(len(priors)) if weights is None else torch.as_tensor(weights)
+        if len(chances) != len(priors) or not bool((chances > 0).all()):
+            raise ValueError(f"weights must be above 0, one for each of {len(priors)} priors; got {chances.tolist()}")
+        batch = torch.broadcast_shapes(*(prior.batch_shape for prior in priors))
+        return cls(_stacked([prior.expand(batch) for prior in priors]), chances.double().log().log_softmax(0))
+
+    @property
+    def batch_shape(self) -> torch.Size:
+        return self.prior.batch_shape[1:]
+
+    def expand(self, batch_shape: Sequence[int]) -> "Hypotheses":
+        return self.around(self._with_axes(len(batch_shape)).expand((len(self.log_weights), *batch_shape)))
+
+    def __getitem__(self, index: Any) -> "Hypotheses":
+        return self.around(self.prior[(slice(None), *(index if isinstance(index, tuple) else (index,)))])
+
+    def online(self, batch_shape: Sequence[int]) -> "OnlineHypotheses":
+        return OnlineHypotheses(self, batch_shape)
+
+    def _with_axes(self, num: int) -> Any:
+        """The prior with as many axes after that of hypotheses, of size one where it had none."""
+        prior = self.prior
+        for _ in range(num - len(self.batch_shape)):
+            prior = prior[:, None]
+        return prior
+
+
+class OnlineHypotheses(OnlineAlternatives):
+    """Statistics of each entry, and their evidence under each hypothesis."""
+
+    def __init__(self, prior: Hypotheses, batch_shape: Sequence[int]) -> None:
+        self.batch_shape = torch.Size(batch_shape)
+        rest = self.batch_shape[1:]
+        self._start = prior.log_weights
+        self._priors = prior.expand(rest).prior  # (hypotheses, *rest)
+        self._rows = RowStatistics(self._priors[0].expand(batch_shape))
+        self._evidence = torch.zeros(*batch_shape, len(prior.log_weights), dtype=torch.float64)
+
+    def add(self, index: Index, x: Tensor, y: Tensor) -> None:
+        self._rows.add(index, x, y)
+        entry = distinct(index)
+        each = (
+            self._priors[(slice(None), *(part[None] for part in entry[1:]))]
+            if len(entry) > 1
+            else self._priors[:, None]
+        )
+        evidence = each.log_evidence(self._rows[tuple(part[None] for part in entry)])
+        self._evidence[entry] = evidence.double().mT
+
+    def state_dict(self) -> State:
+        return {"rows": self._rows.state_dict(), "evidence": self._evidence}
+
+    def load_state_dict(self, state: State) -> None:
+        self._rows.load_state_dict(state["rows"])
+        self._evidence = state["evidence"].clone()
+
+    def _log_weights(self, index: Any) -> Tensor:
+        evidence = self._evidence[index]
+        return (
+            self._start + evidence.flatten(1, -2).sum(1) if evidence.ndim > 2 else self._start + evidence
+        ).log_softmax(-1)
+
+    def _given(self, index: Any, which: Tensor) -> Any:
+        prior = self._priors[which]
+        return prior if self._rows.are_none else prior.condition(self._rows[index])
+
+    def _each(self, index: Any) -> Any:
+        num = len(self._evidence[index])
+        prior = self._priors[None].expand((num, *self._priors.batch_shape))
+        return prior if self._rows.are_none else prior.condition(self._rows[index][:, None])
+
+
+def _stacked(priors: Sequence[Any]) -> Any:
+    """Priors of one family and batch_shape along a new first axis."""
+    first = priors[0]
+    different = next((prior for prior in priors if type(prior) is not type(first)), None)
+    if different is not None:
+        raise TypeError(f"hypotheses must be of one family; got {type(first).__name__} and {type(different).__name__}")
+    fields: dict[str, Any] = {}
+    for name, value in vars(first).items():
+        if isinstance(value, Tensor):
+            fields[name] = torch.stack([getattr(prior, name) for prior in priors])
+        elif getattr(value, "batch_shape", None):
+            fields[name] = _stacked([getattr(prior, name) for prior in priors])
+    return first._replace(**fields)

@@ -1,0 +1,243 @@
+r"""Tasks of any hierarchical family that run together: each teaches the others the hyperparameters they share.
+
+What is known of the hyperparameters is weighted draws of them (`bayesmeta.Hyperposterior`). Each task that runs adds
+the log evidence of its rows to the log weights, and draws are renewed where few of them count any more. Where each arm
+has a posterior of its own, hyperparameters are of that arm in all tasks, and arms learn apart.
+
+What a task does with it, `how`:
+
+- "redraw": a draw of hyperparameters, given all that every task has shown, for every decision (HierTS);
+- "marginal": hyperparameters given what was known when the task began and what it has shown itself (AdaTS);
+- "keep": one draw given what was known when the task began (MetaTS).
+
+Source: Hong et al., Hierarchical Bayesian bandits (2022); Basu et al., No regrets for learning the prior in bandits
+(2021); Kveton et al., Meta-Thompson sampling (2021).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Generator, Tensor
+from torch.distributions import Distribution
+
+from bandits.wrapped import entries
+from bayesmeta.fields import TensorFields
+from bayesmeta.hierarchy import Mixture, MixtureDistribution
+from bayesmeta.hyperposterior import LEAST_ESS, Hyperposterior, weighted_draws
+from bayesmeta.online import Index, RowStatistics, State, Task, distinct, statistics_from, statistics_state
+from bayesmeta.protocol import Additive
+from bayesmeta.random import categorical
+
+__all__ = ["Running", "require_how"]
+
+HOW = ("redraw", "marginal", "keep")
+NUM_DRAWS = 200  # of hyperparameters
+NUM_KEPT = 50  # draws by which a task remembers what was known when it began
+
+
+def require_how(how: str) -> None:
+    if how not in HOW:
+        raise ValueError(f"how must be one of {', '.join(HOW)}; got {how!r}")
+
+
+@dataclass(frozen=True, eq=False)
+class Running(TensorFields):
+    """The prior of tasks that run together, learned from past tasks and from each other.
+
+    Args:
+        centre: of the hyperprior, a family that is `Hierarchical` and has additive statistics.
+        past: the state of the past tasks' statistics.
+        draws: of hyperparameters, given the past tasks `(draws, h)`.
+        log_weights: of them.
+        how: see the module.
+    """
+
+    centre: Any
+    past: dict[str, Any]
+    draws: Tensor
+    log_weights: Tensor
+    how: str
+
+    def __post_init__(self) -> None:
+        require_how(self.how)
+
+    @classmethod
+    def of(cls, hyperposterior: Hyperposterior, how: str, *, num_draws: int = NUM_DRAWS) -> "Running":
+        """As many draws of `hyperposterior` as a policy can afford.
+
+        Raises:
+            ValueError: it was not made by `Hyperposterior.fit`, or of a family without additive statistics.
+        """
+        if hyperposterior.source is None:
+            raise ValueError("tasks can only run together on a hyperposterior that Hyperposterior.fit made")
+        centre, tasks = hyperposterior.source
+        if not isinstance(centre, Additive):
+            raise ValueError(
+                f"tasks that run together need a family with additive statistics; {type(centre).__name__} has none. "
+                "Use hyperposterior.marginal() as the prior of each task"
+            )
+        past = statistics_state(centre.statistics(tasks))
+        assert past is not None
+        chosen = categorical(num_draws, hyperposterior.log_weights, generator=Generator().manual_seed(0))
+        even = torch.full((num_draws,), 1.0 / num_draws, dtype=torch.float64).log()
+        return cls(centre, past, hyperposterior.draws[chosen], even, how)
+
+    @property
+    def batch_shape(self) -> torch.Size:
+        return torch.Size()
+
+    @property
+    def event_shape(self) -> torch.Size:
+        shape: torch.Size = self.centre.event_shape
+        return shape
+
+    @property
+    def num_arms(self) -> int | None:
+        """Of a family that knows arms by number, else None."""
+        return getattr(self.centre, "num_arms", None)
+
+    def expand(self, batch_shape: Sequence[int]) -> "Running":
+        raise ValueError("arms of tasks that run together learn their priors: they cannot be given one each")
+
+    def online(self, batch_shape: Sequence[int]) -> "OnlineRunning":
+        return OnlineRunning(self, batch_shape)
+
+
+class OnlineRunning:
+    """Statistics of each entry, their evidence under each draw, and the draws: for each arm r of the tasks its own."""
+
+    def __init__(self, prior: Running, batch_shape: Sequence[int]) -> None:
+        past = statistics_from(prior.past)
+        assert past is not None
+        self.batch_shape = torch.Size(batch_shape)
+        self._how, self._centre = prior.how, prior.centre
+        self._unknown = prior.centre.hyperparameters(past)
+        tasks, arms = self.batch_shape[0], self.batch_shape[1:].numel()
+        self._rows = RowStatistics(prior.centre.expand(batch_shape))
+        self._draws = prior.draws.expand(arms, *prior.draws.shape).clone()
+        self._start = prior.log_weights.double().expand(arms, -1).clone()
+        self._evidence = torch.zeros(tasks, arms, self._start.shape[-1], dtype=torch.float64)
+        num_kept = {"redraw": 0, "keep": 1, "marginal": NUM_KEPT}[prior.how]
+        self._kept = torch.zeros(tasks, arms, num_kept, prior.draws.shape[-1], dtype=torch.float64)
+        self._begun = torch.zeros(tasks, dtype=torch.bool)
+        self._generator = Generator().manual_seed(0)  # of draws that are renewed
+        self._build()
+
+    def begin(self, tasks: Tensor, generator: Generator) -> None:
+        """These tasks make their first decision: what they know from others is what is known now."""
+        new = tasks[~self._begun[tasks]]
+        if self._how == "redraw" or not len(new):
+            return
+        new = new.unique()
+        self._begun[new] = True
+        log_weights = self._log_weights.expand(len(new), *self._log_weights.shape)
+        which = categorical(self._kept.shape[2], log_weights, generator=generator)  # (kept, new, arms)
+        self._kept[new] = self._draws[torch.arange(len(self._draws)), which].movedim(0, 2)
+
+    def add(self, index: Index, x: Tensor, y: Tensor) -> None:
+        self._rows.add(index, x, y)
+        entry = distinct(index)
+        task, arm = entry if len(entry) > 1 else (entry[0], torch.zeros_like(entry[0]))
+        new = self._priors[arm].log_evidence(self._rows[entry][:, None]).double()
+        self._total.index_put_((arm,), new - self._evidence[task, arm], accumulate=True)
+        self._evidence[task, arm] = new
+        for r in arm.unique().tolist():
+            if float(1.0 / (2.0 * self._log_weights[r]).exp().sum()) < LEAST_ESS * self._draws.shape[1]:
+                self._renew(r)
+
+    def draw(self, x: Tensor, task: Task = None, *, generator: Generator | None = None) -> Tensor:
+        index = entries(task, len(x))
+        vectors, log_weights = self._known(index)
+        which = categorical(1, log_weights, generator=generator)[0]
+        chosen = vectors.gather(2, which[..., None, None].expand(*which.shape, 1, vectors.shape[-1]))[:, :, 0]
+        prior = self._like_batch(self._unknown.build(chosen))
+        posterior = prior if self._rows.are_none else prior.condition(self._rows[index])
+        draws: Tensor = posterior.sample(1, generator=generator)(x)
+        return draws[0]
+
+    def marginal(self, x: Tensor, task: Task = None) -> Distribution:
+        mixture = self.posterior(entries(task, len(x)))
+        return MixtureDistribution(mixture.log_weights[..., None], mixture.components.marginal(x.unsqueeze(-3)), -2)
+
+    def posterior(self, index: Any = ...) -> Mixture:
+        """A mixture over hyperparameters; its batch is that of `index`."""
+        first, *rest = index if isinstance(index, tuple) else (index,)
+        tasks = slice(first, first + 1) if isinstance(first, int) else slice(None) if first is ... else first
+        vectors, log_weights = self._known(tasks)
+        prior, log_weights = self._like_batch(self._unknown.build(vectors)), self._like_batch(log_weights)
+        if not self._rows.are_none:
+            rows = self._rows[tasks]
+            prior = prior.condition(rows[(slice(None),) * (len(prior.batch_shape) - 1) + (None,)])
+        chosen = (0 if isinstance(first, int) else slice(None), *rest)
+        return Mixture(prior[chosen], log_weights[chosen])
+
+    def state_dict(self) -> State:
+        of_arms = {"draws": self._draws[None], "start": self._start[None]}  # arms are the second axis, as of all states
+        of_tasks = {"evidence": self._evidence, "kept": self._kept}
+        whole = {"begun": self._begun, "generator": self._generator.get_state()}
+        return {"rows": self._rows.state_dict(), **of_arms, **of_tasks, "whole": whole}
+
+    def load_state_dict(self, state: State) -> None:
+        self._rows.load_state_dict(state["rows"])
+        self._draws, self._start = state["draws"][0].clone(), state["start"][0].clone()
+        self._evidence, self._kept = state["evidence"].clone(), state["kept"].clone()
+        self._begun = state["whole"]["begun"].clone()
+        self._generator.set_state(state["whole"]["generator"])
+        self._build()
+
+    @property
+    def _log_weights(self) -> Tensor:
+        """Of the draws, given all that every task has shown, `(arms, draws)`."""
+        return (self._start + self._total).log_softmax(-1)
+
+    def _build(self) -> None:
+        self._priors = self._unknown.build(self._draws)
+        self._total = self._evidence.sum(0)
+
+    def _known(self, index: Any) -> tuple[Tensor, Tensor]:
+        """Hyperparameters of some tasks `(n, arms, draws, h)`, and their log weights given what the tasks know."""
+        num = len(self._begun[index])
+        if self._how == "redraw":
+            return self._draws.expand(num, *self._draws.shape), self._log_weights.expand(num, *self._start.shape)
+        kept = self._kept[index]
+        fresh = ~self._begun[index]
+        if bool(fresh.any()):  # a task that has not begun knows what all know
+            which = categorical(kept.shape[2], self._log_weights, generator=Generator().manual_seed(0))
+            now = self._draws[torch.arange(len(self._draws)), which].movedim(0, 1)
+            kept = torch.where(fresh[:, None, None, None], now, kept)
+        log_weights = torch.zeros(kept.shape[:-1], dtype=torch.float64)
+        if self._how == "marginal" and not self._rows.are_none:
+            prior = self._like_batch(self._unknown.build(kept))
+            rows = self._rows[index][(slice(None),) * (len(prior.batch_shape) - 1) + (None,)]
+            log_weights = prior.log_evidence(rows).double().reshape(log_weights.shape)
+        return kept, log_weights.log_softmax(-1)
+
+    def _like_batch(self, value: Any) -> Any:
+        """Without the axis of arms, which here is always there, where tasks have no posterior for each."""
+        return value if len(self.batch_shape) > 1 else value[:, 0]
+
+    def _renew(self, arm: int) -> None:
+        """Draw hyperparameters afresh, given past tasks and all that running tasks have shown."""
+        index = (slice(None), arm) if len(self.batch_shape) > 1 else slice(None)
+        rows = self._rows[index]
+        shown = rows[_has_rows(rows.count)]
+
+        def log_density(vector: Tensor) -> Tensor:
+            running = self._unknown.build(vector[..., None, :]).log_evidence(shown).double()
+            return self._unknown.log_density(vector) + running.sum(-1)
+
+        mean = (self._log_weights[arm].exp()[:, None] * self._draws[arm]).sum(0)
+        num_draws = self._draws.shape[1]
+        draws, log_weights = weighted_draws(self._unknown, log_density, mean, num_draws, self._generator)
+        self._draws[arm] = draws
+        self._evidence[:, arm] = self._unknown.build(draws).log_evidence(rows[:, None]).double()
+        # what running tasks have shown is kept apart, so that their next rows can replace it
+        self._start[arm] = log_weights - self._evidence[:, arm].sum(0)
+        self._build()
+
+
+def _has_rows(count: Tensor) -> Tensor:
+    """Which tasks have rows; `(tasks,)`, also where statistics are of each arm."""
+    return count > 0 if count.ndim == 1 else (count > 0).flatten(1).any(-1)

@@ -1,0 +1,204 @@
+r"""Linear tasks that run together and share an unknown mean: the exact posterior of each task, updated in place.
+
+Task $s$ has weights $w_s \sim N(\mu, \Sigma_0)$, and $\mu \sim N(m, C)$. Given $\mu$ a task is a linear regression of
+its own, $w_s \mid \mu \sim N(b_s + P_s \Sigma_0^{-1} \mu, P_s)$. So a row (x, y) of noise variance v is a row about
+$\mu$ too,
+
+$$ y - x^\top b_s = g^\top \mu + e, \quad g = \Sigma_0^{-1} P_s x, \quad e \sim N(0, x^\top P_s x + v), $$
+
+and both beliefs move by one rank. What a task knows of $\mu$ is what every task has shown (HierTS), what was known when
+it began and what it has shown itself (AdaTS), or one draw from what was known when it began (MetaTS).
+
+Source: Hong et al., Hierarchical Bayesian bandits (2022); Basu et al., No regrets for learning the prior in bandits
+(2021), for AdaTS; Kveton et al., Meta-Thompson sampling (2021).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Generator, Tensor
+from torch.distributions import Distribution, Normal
+
+from bandits.running import require_how
+from bandits.wrapped import entries, turns
+from bayesmeta.fields import TensorFields
+from bayesmeta.linalg import cholesky, symmetric
+from bayesmeta.linear import LinearGaussian
+from bayesmeta.online import Index, State, Task
+from bayesmeta.random import randn
+
+__all__ = ["SharedMean"]
+
+
+@dataclass(frozen=True, eq=False)
+class SharedMean(TensorFields):
+    """The prior of linear tasks whose mean is unknown, and what the tasks make of each other.
+
+    Args:
+        task_prior: of a task; `loc` is the expected shared mean, `precision` is about it.
+        cov: covariance of the belief in the shared mean, `(d, d)`.
+        how: see the module.
+    """
+
+    task_prior: LinearGaussian
+    cov: Tensor
+    how: str
+
+    def __post_init__(self) -> None:
+        require_how(self.how)
+
+    @property
+    def batch_shape(self) -> torch.Size:
+        return torch.Size()
+
+    @property
+    def event_shape(self) -> torch.Size:
+        return torch.Size()
+
+    def expand(self, batch_shape: Sequence[int]) -> "SharedMean":
+        raise ValueError("arms of tasks that run together learn their priors: they cannot be given one each")
+
+    def online(self, batch_shape: Sequence[int]) -> "OnlineSharedMean":
+        return OnlineSharedMean(self, batch_shape)
+
+
+class OnlineSharedMean:
+    """Each task given a shared mean of zero, and the belief in the shared mean: of all, or of each arm alone."""
+
+    def __init__(self, prior: SharedMean, batch_shape: Sequence[int]) -> None:
+        self.batch_shape = torch.Size(batch_shape)
+        task = prior.task_prior.to(torch.float64)
+        self._how, self._like, self._task_prior = prior.how, prior.task_prior.loc, task
+        rest, d = self.batch_shape[1:], task.loc.shape[-1]
+        self._between = symmetric(torch.cholesky_inverse(cholesky(task.precision, "precision")))
+        self._loc = torch.zeros(*batch_shape, d, dtype=torch.float64)
+        self._cov = self._between.expand(*batch_shape, d, d).clone()
+        # natural parameters of the belief add, however many tasks show a row at once
+        precision = symmetric(torch.cholesky_inverse(cholesky(prior.cov.double(), "cov")))
+        self._precision = precision.expand(*rest, d, d).clone()
+        self._shift = (precision @ task.loc).expand(*rest, d).clone()
+        self._begun = torch.zeros(self.batch_shape[0], dtype=torch.bool)
+        self._own_loc, self._own_cov = torch.zeros_like(self._loc), torch.zeros_like(self._cov)
+        self._renew()
+
+    def begin(self, tasks: Tensor, generator: Generator) -> None:
+        """These tasks make their first decision: what they know of the shared mean from others is what is known now."""
+        new = tasks[~self._begun[tasks]]
+        if self._how == "redraw" or not len(new):
+            return
+        new = new.unique()
+        self._begun[new] = True
+        loc = self._mean.expand(len(new), *self._mean.shape)
+        if self._how == "keep":
+            noise = randn((*loc.shape, 1), like=loc, generator=generator)
+            self._own_loc[new] = loc + (self._root @ noise)[..., 0]
+        else:
+            self._own_loc[new], self._own_cov[new] = loc, self._root @ self._root.mT
+
+    def add(self, index: Index, x: Tensor, y: Tensor) -> None:
+        x, y = x.double(), y.double()
+        for turn in turns(index[0]):
+            self._step(tuple(part[turn] for part in index), x[turn], y[turn])
+        self._renew()
+
+    def draw(self, x: Tensor, task: Task = None, *, generator: Generator | None = None) -> Tensor:
+        mean, root = self.joint(x, task)
+        noise = randn((*root.shape[:-2], root.shape[-1], 1), like=root, generator=generator)
+        return mean + (root @ noise)[..., 0]
+
+    def marginal(self, x: Tensor, task: Task = None) -> Distribution:
+        mean, root = self.joint(x, task)
+        return Normal(mean, root.square().sum(-1).clamp(min=torch.finfo(root.dtype).tiny).sqrt())
+
+    def joint(self, x: Tensor, task: Task = None) -> tuple[Tensor, Tensor]:
+        """Mean `(n, *rest, q)` and a root `(n, *rest, q, 2d)` of the covariance of f at the rows of each decision."""
+        loc, root, shared, shared_root = self._of(entries(task, len(x)))
+        x = x.double().expand(*loc.shape[:-1], *x.shape[-2:])
+        rows = x @ root
+        about = rows @ root.mT @ self._task_prior.precision  # of the shared mean
+        mean = (x @ loc[..., None] + about @ shared[..., None])[..., 0]
+        return mean.to(self._like), torch.cat([rows, about @ shared_root], -1).to(self._like)
+
+    def posterior(self, index: Any = ...) -> LinearGaussian:
+        loc, root, shared, shared_root = self._of(index[0] if isinstance(index, tuple) else index)
+        through = root @ root.mT @ self._task_prior.precision
+        whole = torch.cat([root, through @ shared_root], -1)
+        loc = loc + (through @ shared[..., None])[..., 0]
+        precision = symmetric(torch.cholesky_inverse(cholesky(symmetric(whole @ whole.mT), "covariance of weights")))
+        noise_var = self._task_prior.noise_var.expand(loc.shape[:-1])
+        return _arms(LinearGaussian(loc, precision, noise_var).to(self._like), index)
+
+    def state_dict(self) -> State:
+        names = ("precision", "shift", "begun")
+        own = {"loc": self._loc, "cov": self._cov, "own_loc": self._own_loc, "own_cov": self._own_cov}
+        return {**own, "whole": {name: getattr(self, f"_{name}") for name in names}}
+
+    def load_state_dict(self, state: State) -> None:
+        for name, value in state.items():
+            if name != "whole":
+                setattr(self, f"_{name}", value.clone())
+        for name, value in state["whole"].items():
+            setattr(self, f"_{name}", value.clone())
+        self._renew()
+
+    def _step(self, entry: Index, x: Tensor, y: Tensor) -> None:
+        """One row of each of some entries of different tasks."""
+        cov, loc = self._cov[entry], self._loc[entry]
+        gain = (cov @ x[..., None])[..., 0]
+        var = (gain * x).sum(-1) + self._task_prior.noise_var
+        left = y - (x * loc).sum(-1)
+        about = gain @ self._task_prior.precision
+        self._loc[entry] = loc + gain * (left / var)[:, None]
+        self._cov[entry] = cov - gain[:, :, None] * (gain / var[:, None])[:, None]
+        outer, moment = about[:, :, None] * (about / var[:, None])[:, None], about * (left / var)[:, None]
+        if len(entry) > 1:
+            self._precision.index_put_(entry[1:], outer, accumulate=True)
+            self._shift.index_put_(entry[1:], moment, accumulate=True)
+        else:
+            self._precision += outer.sum(0)
+            self._shift += moment.sum(0)
+        if self._how == "marginal":
+            self._own(entry, about, left, var)
+
+    def _own(self, entry: Index, about: Tensor, left: Tensor, var: Tensor) -> None:
+        """The same row moves what each task knows of the shared mean by itself."""
+        cov, loc = self._own_cov[entry], self._own_loc[entry]
+        gain = (cov @ about[..., None])[..., 0]
+        var = var + (gain * about).sum(-1)
+        self._own_loc[entry] = loc + gain * ((left - (about * loc).sum(-1)) / var)[:, None]
+        self._own_cov[entry] = cov - gain[:, :, None] * (gain / var[:, None])[:, None]
+
+    def _renew(self) -> None:
+        """Mean and a root of the covariance of the belief in the shared mean."""
+        upper = cholesky(self._precision, "precision").mT
+        eye = torch.eye(upper.shape[-1], dtype=upper.dtype).expand_as(upper)
+        self._root = torch.linalg.solve_triangular(upper, eye, upper=True)
+        self._mean = (self._root @ (self._root.mT @ self._shift[..., None]))[..., 0]
+
+    def _of(self, index: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Of some tasks: mean and root given a shared mean of zero, mean and root of what they know of that."""
+        loc, root = self._loc[index], cholesky(self._cov[index], "covariance of weights")
+        shared, shared_root = self._mean.expand_as(loc), self._root.expand_as(root)
+        if self._how == "redraw":
+            return loc, root, shared, shared_root
+        begun = self._begun[index].reshape(*self._begun[index].shape, *[1] * (loc.ndim - self._begun[index].ndim))
+        if self._how == "keep":
+            own_root = torch.zeros_like(root)
+        else:
+            own = torch.where(begun[..., None], self._own_cov[index], self._between)
+            own_root = cholesky(own, "covariance of the shared mean")
+        return (
+            loc,
+            root,
+            torch.where(begun, self._own_loc[index], shared),
+            torch.where(begun[..., None], own_root, shared_root),
+        )
+
+
+def _arms(posterior: LinearGaussian, index: Any) -> LinearGaussian:
+    """Some arms of some tasks, where `index` says which."""
+    if not isinstance(index, tuple):
+        return posterior
+    return posterior[index[1]] if isinstance(index[0], int) else posterior[:, index[1]]

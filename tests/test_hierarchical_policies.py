@@ -1,0 +1,285 @@
+"""Tasks that run together: against posteriors written out in NumPy, exact full Bayes, and each other."""
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+import bandits
+from bandits.hierarchical import running_together
+from bandits.running import Running
+from bayesmeta import (
+    BetaBernoulli,
+    CorrelatedArms,
+    Data,
+    Hyperposterior,
+    LinearGaussian,
+    LinearHyperposterior,
+)
+from tests.families import F64, seed
+
+D, ARMS, ROUNDS, TASKS, TOGETHER = 4, 10, 200, 10, 5
+SHARED_SD, TASK_SD, NOISE_VAR = 1.0, 0.1, 0.5
+
+
+def reference(features: np.ndarray, theta: np.ndarray, noise: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Regret of each task of HierTS as its authors write it: five tasks at a time, and inverses by the book."""
+    between = TASK_SD**2 * np.eye(D)
+    gram, moment = np.zeros((TASKS, D, D)), np.zeros((TASKS, D))
+    regret = np.zeros(TASKS)
+    for first in range(0, TASKS, TOGETHER):
+        for t in range(ROUNDS):
+            precision, shift = np.eye(D) / SHARED_SD**2, np.zeros(D)
+            for s in range(TASKS):
+                weight = np.linalg.inv(np.eye(D) + gram[s] @ between)
+                precision, shift = precision + weight @ gram[s], shift + weight @ moment[s]
+            for s in range(first, first + TOGETHER):
+                cov = np.linalg.inv(precision)
+                shared = rng.multivariate_normal(cov @ shift, (cov + cov.T) / 2)
+                own = np.linalg.inv(np.linalg.inv(between) + gram[s])
+                drawn = rng.multivariate_normal(own @ (shared / TASK_SD**2 + moment[s]), (own + own.T) / 2)
+                arm = int((features @ drawn).argmax())
+                mean = features @ theta[s]
+                regret[s] += mean.max() - mean[arm]
+                x, y = features[arm], mean[arm] + noise[s, t]
+                gram[s] += np.outer(x, x) / NOISE_VAR
+                moment[s] += x * y / NOISE_VAR
+    return regret
+
+
+def drawn_run(number: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(number)
+    features = rng.uniform(-0.5, 0.5, (ARMS, D))
+    theta = rng.normal(0.0, SHARED_SD, D) + rng.normal(0.0, TASK_SD, (TASKS, D))
+    return features, theta, rng.normal(0.0, math.sqrt(NOISE_VAR), (TASKS, ROUNDS))
+
+
+def played(policy: Any, features: np.ndarray, theta: np.ndarray, noise: np.ndarray) -> np.ndarray:
+    mean = features @ theta.T
+    regret = np.zeros(TASKS)
+    for first in range(0, TASKS, TOGETHER):
+        tasks = torch.arange(first, first + TOGETHER)
+        for t in range(ROUNDS):
+            choices = policy.choose(task=tasks)
+            arm = choices.arm.numpy()
+            value = mean[arm, tasks.numpy()]
+            regret[tasks.numpy()] += mean[:, tasks.numpy()].max(0) - value
+            policy.update(choices, value + noise[tasks.numpy(), t])
+    return regret
+
+
+def linear_belief(d: int = D) -> LinearHyperposterior:
+    eye = torch.eye(d, dtype=torch.float64)
+    prior = LinearGaussian(torch.zeros(d, dtype=torch.float64), eye / TASK_SD**2, F64 + NOISE_VAR)
+    return LinearHyperposterior(prior, eye * SHARED_SD**2)
+
+
+def test_hierarchical_thompson_sampling_regrets_what_the_reference_does() -> None:
+    differences, ours, vague = [], [], []
+    for number in range(12):
+        features, theta, noise = drawn_run(number)
+        joined = bandits.Joined(tuple(range(ARMS)), torch.from_numpy(features))
+        options: dict[str, Any] = {"tasks": TASKS, "seed": number, "propensities": False}
+        policy = bandits.HierTS(linear_belief(), joined, **options)
+        flat = LinearGaussian(
+            torch.zeros(D).double(), torch.eye(D).double() / (SHARED_SD**2 + TASK_SD**2), F64 + NOISE_VAR
+        )
+        ours.append(played(policy, features, theta, noise).sum())
+        vague.append(played(bandits.ThompsonSampling(flat, joined, **options), features, theta, noise).sum())
+        differences.append(ours[-1] - reference(features, theta, noise, np.random.default_rng(1000 + number)).sum())
+    error = np.std(differences, ddof=1) / math.sqrt(len(differences))
+    assert abs(np.mean(differences)) < 3 * error
+    assert np.mean(ours) < 0.5 * np.mean(vague)
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_the_state_is_the_exact_joint_posterior(together: bool) -> None:
+    """All weights of all tasks and the shared mean as one Gaussian, conditioned at once."""
+    generator = seed(0)
+    tasks, rows = 3, 12
+    x = torch.randn(rows, D, generator=generator).double()
+    y, task = torch.randn(rows, generator=generator).double(), torch.randint(tasks, (rows,), generator=generator)
+    state = running_together(linear_belief(), "redraw").online((tasks,))
+    if together:
+        state.add((task,), x, y)
+    else:
+        for i in range(rows):
+            state.add((task[i : i + 1],), x[i : i + 1], y[i : i + 1])
+    eye = torch.eye(D).double()
+    cov = (SHARED_SD**2 * torch.ones(tasks, tasks) + TASK_SD**2 * torch.eye(tasks)).double()
+    whole = LinearGaussian(torch.zeros(tasks * D).double(), torch.linalg.inv(torch.kron(cov, eye)), F64 + NOISE_VAR)
+    wide = torch.zeros(rows, tasks, D).double()
+    wide[torch.arange(rows), task] = x
+    exact = whole.condition(Data.of(wide.flatten(1), y))
+    queries = torch.randn(2, D, generator=generator).double()
+    for s in range(tasks):
+        at = torch.zeros(2, tasks, D).double()
+        at[:, s] = queries
+        mean, root = state.joint(queries[None], s)
+        joint = exact.joint(at.flatten(1))
+        torch.testing.assert_close(mean[0], joint.mean)
+        torch.testing.assert_close(root[0] @ root[0].mT, joint.covariance_matrix)
+        posterior = state.posterior(s)
+        torch.testing.assert_close(posterior.marginal(queries).variance, joint.variance)
+        torch.testing.assert_close(posterior.marginal(queries).mean, joint.mean)
+
+
+def test_a_task_that_keeps_to_itself_is_the_marginal_prior_conditioned() -> None:
+    belief, generator = linear_belief(), seed(1)
+    x, y = torch.randn(6, D, generator=generator).double(), torch.randn(6, generator=generator).double()
+    state = running_together(belief, "marginal").online((3,))
+    every = torch.arange(3)
+    state.begin(every[:2], generator)
+    state.add((torch.tensor([0, 0, 1, 0, 0, 1]),), x, y)
+    exact = belief.marginal().condition(Data.of(x[[0, 1, 3, 4]], y[[0, 1, 3, 4]]))
+    torch.testing.assert_close(state.posterior(0).loc, exact.loc)
+    torch.testing.assert_close(state.posterior(0).precision, exact.precision, rtol=1e-6, atol=1e-6)
+    # a task that begins later knows what these two have shown
+    belief.update(0, Data.of(x[[0, 1, 3, 4]], y[[0, 1, 3, 4]]))
+    belief.update(1, Data.of(x[[2, 5]], y[[2, 5]]))
+    state.begin(every, generator)
+    torch.testing.assert_close(state.posterior(2).loc, belief.marginal().loc)
+    torch.testing.assert_close(state.posterior(2).precision, belief.marginal().precision, rtol=1e-6, atol=1e-6)
+
+
+def test_a_task_that_keeps_a_draw_has_its_spread_about_it() -> None:
+    state = running_together(linear_belief(), "keep").online((400,))
+    state.begin(torch.arange(400), seed(2))
+    posterior = state.posterior()
+    torch.testing.assert_close(posterior.precision[0], torch.eye(D).double() / TASK_SD**2)
+    spread = posterior.loc.std(0)
+    assert ((spread - SHARED_SD).abs() < 5 * SHARED_SD / math.sqrt(800)).all()
+    before = posterior.loc.clone()
+    state.add((torch.tensor([1]),), torch.ones(1, D).double(), torch.tensor([5.0]).double())
+    after = state.posterior()
+    torch.testing.assert_close(after.loc[0], before[0])
+    assert (after.loc[1] - before[1]).norm() > 0.01
+
+
+def past_coins(tasks: int = 20, rows: int = 30) -> Data:
+    chance = torch.distributions.Beta(torch.tensor(6.0), torch.tensor(14.0))
+    torch.manual_seed(3)
+    p = chance.sample((tasks,))
+    y = (torch.rand(tasks, rows) < p[:, None]).double()
+    return Data(torch.zeros(tasks, rows, 0).double(), y, torch.ones(tasks, rows, dtype=torch.bool))
+
+
+def coin_belief(num_draws: int = 4000) -> Hyperposterior:
+    past = past_coins()
+    return Hyperposterior.fit(BetaBernoulli.initial(past), past, num_draws=num_draws, generator=seed(4))
+
+
+def test_tasks_of_any_family_share_hyperparameters_exactly() -> None:
+    """Against the hyperposterior that is updated task by task."""
+    belief = coin_belief()
+    state = Running.of(belief, "redraw", num_draws=4000).online((4, 2))
+    y = (torch.rand(60, generator=seed(5)) < 0.8).double()
+    task, arm = torch.arange(60) % 3, torch.ones(60, dtype=torch.long)
+    state.add((task, arm), torch.zeros(60, 0).double(), y)
+    for t in range(3):
+        rows = y[task == t]
+        belief.update(t, Data.of(torch.zeros(len(rows), 0).double(), rows))
+    new = belief.marginal(1000, generator=seed(6)).predict(torch.zeros(1, 0).double()).mean
+    shown = state.posterior(3).predict(torch.zeros(1, 0).double()).mean[:, 0]
+    assert float(shown[1]) == pytest.approx(float(new), abs=0.02)
+    # the other arm learns nothing from this one
+    untouched = coin_belief().marginal(1000, generator=seed(6)).predict(torch.zeros(1, 0).double()).mean
+    assert float(shown[0]) == pytest.approx(float(untouched), abs=0.02)
+    assert shown[1] > shown[0] + 0.02
+
+
+def test_draws_are_renewed_where_few_count() -> None:
+    state = running_together(coin_belief(), "redraw").online((200, 1))
+    chance = torch.distributions.Beta(torch.tensor(40.0), torch.tensor(10.0))
+    torch.manual_seed(7)
+    p = chance.sample((200,))
+    draws = state._draws.clone()
+    for _ in range(40):
+        y = (torch.rand(200) < p).double()
+        state.add((torch.arange(200), torch.zeros(200, dtype=torch.long)), torch.zeros(200, 0).double(), y)
+    assert not torch.equal(draws, state._draws)
+    weights = state._log_weights.exp()
+    assert float(1 / weights.square().sum()) > 0.2 * weights.shape[-1]
+    both = torch.cat([past_coins().y.mean(1), torch.as_tensor(p)])
+    assert state._evidence.shape == (200, 1, weights.shape[-1])
+    new = float((weights * state._priors.predict().mean[..., 0]).sum())
+    assert new == pytest.approx(float(both.mean()), abs=0.05)
+
+
+@pytest.mark.parametrize("kind", [bandits.HierTS, bandits.AdaTS, bandits.MetaTS])
+def test_tasks_that_come_one_after_another_learn_from_those_before(kind: Any) -> None:
+    """Two arms, of which the second is the better in all tasks: later tasks know."""
+    early, late = 0.0, 0.0
+    for number in range(3):
+        policy = kind(coin_belief(400), ["a", "b"], tasks=30, seed=number, propensities=False)
+        generator = seed(number)
+        for task in range(30):
+            for _ in range(40):
+                choice = policy.choose(task=task)
+                good = 0.75 if choice.arm == "b" else 0.35
+                early += (0.75 - good) * (task < 5)
+                late += (0.75 - good) * (task >= 25)
+                policy.update(choice, float(torch.rand((), generator=generator) < good))
+    assert late < 0.6 * early
+
+
+def test_arms_by_number_run_together_too() -> None:
+    generator = seed(8)
+    past = torch.randn(12, 3, generator=generator).double() + torch.tensor([0.0, 1.0, 2.0]).double()
+    x = torch.arange(3.0).double()[:, None].expand(12, 3, 1)
+    data = Data(x, past, torch.ones(12, 3, dtype=torch.bool))
+    belief = Hyperposterior.fit(CorrelatedArms.initial(data), data, num_draws=300, generator=generator)
+    policy = bandits.HierTS(belief, range(3), tasks=4, seed=0)
+    for _ in range(10):
+        choices = policy.choose()
+        policy.update(choices, choices.arm.double())
+    assert float(policy.probabilities().probability[:, 2].mean()) > 0.8
+
+
+@pytest.mark.parametrize("kind", [bandits.HierTS, bandits.AdaTS, bandits.MetaTS])
+@pytest.mark.parametrize("belief", [linear_belief(), coin_belief(200)], ids=["linear", "any"])
+def test_policies_go_on_after_a_load_as_they_would_have(kind: Any, belief: Any, tmp_path: Any) -> None:
+    arms: Any = ["a", "b", "c"]
+    if isinstance(belief, LinearHyperposterior):
+        arms = bandits.Joined(("a", "b", "c"), torch.randn(3, D, generator=seed(9)).double())
+    policy = kind(belief, arms, tasks=3, seed=0)
+    rewards = (torch.rand(8, 3, generator=seed(10)) < 0.5).double()
+    for t in range(4):
+        policy.update(policy.choose(), rewards[t])
+    policy.save(tmp_path / "policy")
+    again = kind.load(tmp_path / "policy")
+    for one in (policy, again):
+        one.remove_arm("b")
+    for t in range(4, 8):
+        choices = policy.choose(), again.choose()
+        assert choices[0].arms == choices[1].arms
+        torch.testing.assert_close(choices[0].propensity, choices[1].propensity)
+        policy.update(choices[0], rewards[t])
+        again.update(choices[1], rewards[t])
+    if not isinstance(belief, LinearHyperposterior):
+        policy.add_arm("new")
+        assert policy.choose().propensity.shape == (3,)
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (lambda: bandits.HierTS(BetaBernoulli(F64 + 1, F64 + 1), ["a"]), TypeError, "belief must be a Hyperposterior"),
+        (lambda: running_together(linear_belief(), "often"), ValueError, "how must be one of redraw, marginal, keep"),
+    ],
+)
+def test_bad_beliefs(make: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        make()
+
+
+def test_bad_rows_change_nothing() -> None:
+    policy = bandits.HierTS(coin_belief(200), ["a", "b"], tasks=2, seed=0)
+    policy.update(policy.choose(), [1.0, 0.0])
+    before: Tensor = policy.posterior().log_weights.clone()
+    with pytest.raises(ValueError, match="y must be 0 or 1"):
+        policy.update(policy.choose(), [1.0, 0.5])
+    assert torch.equal(policy.posterior().log_weights, before)
