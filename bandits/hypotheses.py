@@ -49,6 +49,11 @@ class Hypotheses(Wrapped):
         chances = torch.ones(len(priors)) if weights is None else torch.as_tensor(weights)
         if len(chances) != len(priors) or not bool((chances > 0).all()):
             raise ValueError(f"weights must be above 0, one for each of {len(priors)} priors; got {chances.tolist()}")
+        other = next((prior for prior in priors if type(prior) is not type(priors[0])), None)
+        if other is not None:
+            raise TypeError(
+                f"hypotheses must be of one family; got {type(priors[0]).__name__} and {type(other).__name__}"
+            )
         batch = torch.broadcast_shapes(*(prior.batch_shape for prior in priors))
         return cls(_stacked([prior.expand(batch) for prior in priors]), chances.double().log().log_softmax(0))
 
@@ -87,12 +92,8 @@ class OnlineHypotheses(OnlineAlternatives):
     def add(self, index: Index, x: Tensor, y: Tensor) -> None:
         self._rows.add(index, x, y)
         entry = distinct(index)
-        each = (
-            self._priors[(slice(None), *(part[None] for part in entry[1:]))]
-            if len(entry) > 1
-            else self._priors[:, None]
-        )
-        evidence = each.log_evidence(self._rows[tuple(part[None] for part in entry)])
+        each = self._priors[(slice(None), *entry[1:])] if len(entry) > 1 else self._priors[:, None]
+        evidence = each.log_evidence(self._rows[entry])
         self._evidence[entry] = evidence.double().mT
 
     def state_dict(self) -> State:
@@ -121,9 +122,6 @@ class OnlineHypotheses(OnlineAlternatives):
 def _stacked(priors: Sequence[Any]) -> Any:
     """Priors of one family and batch_shape along a new first axis."""
     first = priors[0]
-    different = next((prior for prior in priors if type(prior) is not type(first)), None)
-    if different is not None:
-        raise TypeError(f"hypotheses must be of one family; got {type(first).__name__} and {type(different).__name__}")
     fields: dict[str, Any] = {}
     for name, value in vars(first).items():
         if isinstance(value, Tensor):

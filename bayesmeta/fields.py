@@ -36,7 +36,7 @@ class TensorFields:
         try:
             torch.broadcast_shapes(self._batch(), batch)
             return self._each_tensor(
-                lambda value: value.expand(*batch, *value.shape[ndim:]), lambda nested: nested.expand(batch)
+                lambda value: value.expand((*batch, *value.shape[ndim:])), lambda nested: nested.expand(batch)
             )
         except RuntimeError:
             raise ValueError(f"batch_shape {tuple(self._batch())} does not broadcast to {batch}") from None
