@@ -214,6 +214,35 @@ class Policy:
         self._pending.end(places)
         np.add.at(self._pulls, (task, arm), 1)
 
+    def learn(self, arms: Sequence[Hashable], rewards: Any, *, context: Any = None, task: Any = None) -> None:
+        """Learn from decisions that were made elsewhere, such as those of a log.
+
+        Args:
+            arms: names of the arms that were chosen, m in all.
+            rewards: one for each, `(m,)`.
+            context: `(m, c)`; None where arms need none.
+            task: of each, a whole number, or `(m,)` of them; not needed where there is one task.
+
+        Raises: ValueError: an arm is unknown, shapes do not fit, or a reward is none that the prior can have; then
+        nothing has changed.
+        """
+        values = _rewards_of(rewards)
+        position = torch.tensor([self._position(name) for name in arms], dtype=torch.long)
+        if len(position) != len(values):
+            raise ValueError(f"each decision has one reward; got {len(position)} arms and {len(values)} rewards")
+        if not len(position):
+            return
+        if task is None and not self._is_single:
+            raise ValueError(f"this policy has {self._num_tasks} tasks: say which by task")
+        rows, index, n, _ = self._decisions(context, task, None if context is not None else len(position))
+        if n != len(position):
+            raise ValueError(f"each decision needs its context; got {n} contexts for {len(position)} arms")
+        of_task = index if isinstance(index, Tensor) else torch.full((n,), index or 0)
+        x = self._rows(rows, n)
+        x = x[:, 0, 0] if self._arms.separate else x[torch.arange(n), position]
+        self._learn((of_task, position), x, values.to(self._dtype))
+        np.add.at(self._pulls, (of_task.numpy(), position.numpy()), 1)
+
     def add_arm(self, name: Hashable, *, features: Any = None, prior: Any = None) -> None:
         """A new arm: what the posterior says of its features, or where arms have a posterior each, the prior.
 
@@ -351,6 +380,12 @@ class Policy:
         if self._begins is not None:
             tasks = torch.arange(self._num_tasks) if index is None else torch.as_tensor(index).reshape(-1)
             self._begins.begin(tasks, self._generator)
+        x = self._rows(context, n)
+        history = (torch.from_numpy(self._pulls), torch.from_numpy(self._rounds))
+        return Prospects(self._state, x, index, self._arms.separate, available, history)
+
+    def _rows(self, context: Tensor | None, n: int) -> Tensor:
+        """Inputs of all arms at n decisions, as wide as those before."""
         x = self._arms.rows(context, n)
         x = x.to(self._dtype) if x.is_floating_point() else x
         if self._pending._x is not None and x.shape[-1] != self._pending._x.shape[-1]:
@@ -358,8 +393,7 @@ class Policy:
                 f"contexts must be as wide as those before; rows of arms now have {x.shape[-1]} columns, and had "
                 f"{self._pending._x.shape[-1]}"
             )
-        history = (torch.from_numpy(self._pulls), torch.from_numpy(self._rounds))
-        return Prospects(self._state, x, index, self._arms.separate, available, history)
+        return x
 
     def _record(
         self, prospects: Prospects, index: Task, is_one: bool, arm: Tensor, propensities: Propensities | None
