@@ -16,6 +16,8 @@ __all__ = [
     "DiagonalWeights",
     "EdgeSums",
     "EpsilonGreedy",
+    "Estimate",
+    "FewSamplesWarning",
     "Forgetting",
     "FromPrior",
     "HierTS",
@@ -23,11 +25,14 @@ __all__ = [
     "Hypotheses",
     "Joined",
     "LinUCB",
+    "Log",
     "LogNormal",
+    "LogWriter",
     "MarginalThompson",
     "MetaTS",
     "Numbered",
     "Policy",
+    "Replayed",
     "Run",
     "Scene",
     "Separate",
@@ -39,13 +44,19 @@ __all__ = [
     "Wheel",
     "bayes_optimal_value",
     "compare",
+    "doubly_robust",
     "expected_reward",
+    "fitted_rewards",
     "gittins_index",
     "informed_prior",
+    "ips",
     "linear_contextual",
     "plot_regret",
+    "policy_probabilities",
+    "replay",
     "running_together",
     "simulate",
+    "snips",
 ]
 
 if TYPE_CHECKING:
@@ -54,10 +65,22 @@ if TYPE_CHECKING:
     from bandits.demonstrations import LogNormal, informed_prior
     from bandits.diagonal import DiagLinUCB, DiagonalWeights, EdgeSums
     from bandits.environments import FromPrior, Scene, TableReplay, Wheel, linear_contextual
+    from bandits.evaluation import (
+        Estimate,
+        FewSamplesWarning,
+        Replayed,
+        doubly_robust,
+        fitted_rewards,
+        ips,
+        policy_probabilities,
+        replay,
+        snips,
+    )
     from bandits.forgetting import Forgetting
     from bandits.gittins import gittins_index
     from bandits.hierarchical import AdaTS, HierTS, MetaTS, running_together
     from bandits.hypotheses import Hypotheses
+    from bandits.logs import Log, LogWriter
     from bandits.partition_tree import ChangePoints
     from bandits.plots import plot_regret
     from bandits.policies import (
@@ -87,6 +110,8 @@ else:
             "DiagonalWeights": "diagonal",
             "EdgeSums": "diagonal",
             "EpsilonGreedy": "policies",
+            "Estimate": "evaluation",
+            "FewSamplesWarning": "evaluation",
             "Forgetting": "forgetting",
             "FromPrior": "environments",
             "HierTS": "hierarchical",
@@ -94,11 +119,14 @@ else:
             "Hypotheses": "hypotheses",
             "Joined": "arms",
             "LinUCB": "policies",
+            "Log": "logs",
             "LogNormal": "demonstrations",
+            "LogWriter": "logs",
             "MarginalThompson": "policies",
             "MetaTS": "hierarchical",
             "Numbered": "arms",
             "Policy": "policy",
+            "Replayed": "evaluation",
             "Run": "simulation",
             "Scene": "environments",
             "Separate": "arms",
@@ -111,13 +139,19 @@ else:
             "Wheel": "environments",
             "bayes_optimal_value": "bayes_optimal",
             "compare": "simulation",
+            "doubly_robust": "evaluation",
             "expected_reward": "bayes_optimal",
+            "fitted_rewards": "evaluation",
             "gittins_index": "gittins",
             "informed_prior": "demonstrations",
+            "ips": "evaluation",
             "linear_contextual": "environments",
             "plot_regret": "plots",
+            "policy_probabilities": "evaluation",
+            "replay": "evaluation",
             "running_together": "hierarchical",
             "simulate": "simulation",
+            "snips": "evaluation",
         },
     )
 

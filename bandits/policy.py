@@ -190,6 +190,13 @@ class Policy:
         prospects = self._prospects(context, index, n, self._mask(available, n))
         return self._probabilities(prospects, self._log_generator)
 
+    def expected_rewards(
+        self, context: Any = None, *, task: Any = None, num: int | None = None, available: Any = None
+    ) -> Tensor:
+        """Posterior means of all arms at decisions such as `choose` takes, `(n, arms)`; -inf where not available."""
+        context, index, n, _ = self._decisions(context, task, num)
+        return self._prospects(context, index, n, self._mask(available, n)).mean()
+
     def update(self, choice: Any, reward: Any) -> None:
         """Learn from rewards, which may come late, in any order, or never.
 

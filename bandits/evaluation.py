@@ -1,0 +1,238 @@
+r"""What a policy would have gained, from the log of another one.
+
+With weights $w_i = \pi(a_i \mid x_i) / p_i$ of the policy in question over the logged propensities, and a model
+$\hat q(x, a)$ of rewards:
+
+- `ips`: $\frac1n \sum w_i r_i$, unbiased where propensities are right; its variance grows with the weights.
+- `snips`: $\sum w_i r_i / \sum w_i$, which stays within the range of rewards; biased by order 1/n.
+- `doubly_robust`:
+  $\frac1n \sum_i \left( \sum_a \pi(a \mid x_i)\, \hat q(x_i, a) + w_i (r_i - \hat q(x_i, a_i)) \right)$, unbiased where
+  propensities are right, and of little variance where the model is.
+- `replay`: for policies that learn: decisions on which policy and log agree are kept, the others never happened.
+
+Source: Horvitz and Thompson (1952); Swaminathan and Joachims, The self-normalized estimator for counterfactual
+learning (2015); Dudík, Langford and Li, Doubly robust policy evaluation and learning (2011); Li et al., Unbiased
+offline evaluation of contextual-bandit-based news article recommendation algorithms (2011).
+"""
+
+import math
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import scipy.stats
+import torch
+from torch import Generator, Tensor
+
+from bandits.logs import Log
+from bandits.policies import ThompsonSampling
+from bandits.policy import Policy
+
+__all__ = [
+    "Estimate",
+    "FewSamplesWarning",
+    "Replayed",
+    "doubly_robust",
+    "fitted_rewards",
+    "ips",
+    "policy_probabilities",
+    "replay",
+    "snips",
+]
+
+FEW = 30  # effective samples: below, a mean is not normal enough for its interval
+CHUNK = 10_000  # decisions whose probabilities are computed at once
+ROUNDING = 1e-4  # of probabilities that add to one
+
+
+class FewSamplesWarning(UserWarning):
+    """Few logged decisions say anything of the policy: its interval is not to be trusted."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """The value of a policy, per decision.
+
+    Args:
+        value: the estimate.
+        standard_error: of it; between clusters, where they were given.
+        effective: how many decisions of the policy itself the log is worth, sum(w)^2 / sum(w^2).
+        clusters: independent units that the error was taken from.
+    """
+
+    value: float
+    standard_error: float
+    effective: float
+    clusters: int
+
+    def interval(self, level: float = 0.95) -> tuple[float, float]:
+        """By Student's t, with as many degrees of freedom as there are clusters less one."""
+        if not 0.0 < level < 1.0:
+            raise ValueError(f"level must be between 0 and 1; got {level}")
+        half = float(scipy.stats.t.ppf(0.5 + 0.5 * level, max(1, self.clusters - 1))) * self.standard_error
+        return self.value - half, self.value + half
+
+
+@dataclass(frozen=True, eq=False)
+class Replayed:
+    """A policy that learned along a log.
+
+    Args:
+        estimate: its mean reward over the decisions that were kept.
+        rewards: of these, in order.
+        kept: their places in the log.
+    """
+
+    estimate: Estimate
+    rewards: Tensor
+    kept: Tensor
+
+
+def ips(log: Log, probabilities: Tensor, *, clip: float = math.inf, cluster: Tensor | None = None) -> Estimate:
+    """Inverse propensity scores.
+
+    Args: probabilities: of all arms under the policy in question, `(n, arms)`, or `(arms,)` where they are always the
+    same. clip: greatest weight; larger ones are cut to it, which trades variance for a bias towards zero. cluster: a
+    number for each decision; decisions of the same one, such as of one user, are not independent.
+
+    Raises:
+        ValueError: probabilities are of another shape, negative, or do not add to one.
+
+    Warns:
+        FewSamplesWarning: less than 30 effective samples.
+    """
+    weight = _weights(log, probabilities).clamp(max=clip)
+    value = (weight * log.reward).mean()
+    return _estimate(value, weight * log.reward - value, weight, cluster)
+
+
+def snips(log: Log, probabilities: Tensor, *, clip: float = math.inf, cluster: Tensor | None = None) -> Estimate:
+    """Self-normalised inverse propensity scores; arguments as of `ips`, the error by the delta method."""
+    weight = _weights(log, probabilities).clamp(max=clip)
+    total = weight.mean()
+    if not float(total):
+        raise ValueError("the policy would have made none of the logged decisions: the log says nothing of it")
+    value = (weight * log.reward).mean() / total
+    return _estimate(value, weight * (log.reward - value) / total, weight, cluster)
+
+
+def doubly_robust(
+    log: Log, probabilities: Tensor, predicted: Tensor, *, clip: float = math.inf, cluster: Tensor | None = None
+) -> Estimate:
+    """A model of rewards, corrected by what the log says of it.
+
+    Args:
+        predicted: expected reward of every arm at each decision `(n, arms)`, by a model that has not seen the reward of
+            that decision, such as `fitted_rewards`.
+    """
+    each = _checked(log, probabilities)
+    if predicted.shape != (len(log), log.num_arms):
+        raise ValueError(f"predicted must have shape ({len(log)}, {log.num_arms}); got {tuple(predicted.shape)}")
+    weight = _weights(log, probabilities).clamp(max=clip)
+    left = log.reward - predicted.double().gather(1, log.arm[:, None])[:, 0]
+    terms = (each * predicted).sum(-1) + weight * left
+    value = terms.mean()
+    return _estimate(value, terms - value, weight, cluster)
+
+
+def fitted_rewards(log: Log, prior: Any, *, folds: int = 5, seed: int = 0) -> Tensor:
+    """Expected rewards of every arm at each decision, `(n, arms)`, each by a model of the other folds.
+
+    Args:
+        prior: of the rewards of an arm, or of arms by number, as of a policy.
+        folds: into which decisions are dealt at random, at least 2.
+    """
+    if folds < 2:
+        raise ValueError(f"folds must be at least 2; got {folds}")
+    fold = torch.randperm(len(log), generator=Generator().manual_seed(seed)) % folds
+    predicted = torch.zeros(len(log), log.num_arms, dtype=torch.float64)
+    for k in range(folds):
+        model = ThompsonSampling(prior, log.names, seed=0, propensities=False)
+        seen, left = (fold != k).nonzero()[:, 0], (fold == k).nonzero()[:, 0]
+        context = None if log.context is None else log.context[seen]
+        model.learn([log.names[i] for i in log.arm[seen].tolist()], log.reward[seen], context=context)
+        at = None if log.context is None else log.context[left]
+        predicted[left] = model.expected_rewards(at, num=None if at is not None else len(left)).double()
+    return predicted
+
+
+def policy_probabilities(policy: Policy, log: Log) -> Tensor:
+    """How probable each of the log's arms is under a policy as it is now, `(n, arms)`.
+
+    Raises:
+        ValueError: the policy has other arms than the log.
+    """
+    if set(policy.arms) != set(log.names):
+        raise ValueError(f"the policy must have the arms of the log, {log.names[:10]}; it has {policy.arms[:10]}")
+    order = torch.tensor([policy.arms.index(name) for name in log.names])
+    if log.context is None:
+        return policy.probabilities().probability[:, order].expand(len(log), -1)
+    parts = [policy.probabilities(rows).probability for rows in log.context.split(CHUNK)]
+    return torch.cat(parts)[:, order]
+
+
+def replay(policy: Policy, log: Log, *, seed: int = 0) -> Replayed:
+    """Let a policy for one task decide along the log, and learn from the decisions on which both agree.
+
+    Where propensities differ, a decision is kept with a probability that makes up for it, so that what is kept is as if
+    the log had chosen at random. The policy is changed.
+
+    Warns:
+        FewSamplesWarning: less than 30 decisions were kept.
+    """
+    if policy.num_tasks != 1:
+        raise ValueError(f"replay is of a policy for one task; this one has {policy.num_tasks}")
+    chance = log.propensity.min() / log.propensity
+    lucky = torch.rand(len(log), generator=Generator().manual_seed(seed), dtype=torch.float64) < chance
+    kept: list[int] = []
+    for i in lucky.nonzero()[:, 0].tolist():
+        context = None if log.context is None else log.context[i]
+        choice = policy.choose(context, propensities=False)
+        if choice.arm == log.names[int(log.arm[i])]:
+            policy.update(choice, float(log.reward[i]))
+            kept.append(i)
+    places = torch.tensor(kept, dtype=torch.long)
+    rewards = log.reward[places]
+    if not kept:
+        raise ValueError("policy and log agree on no decision: the log says nothing of the policy")
+    value = rewards.mean()
+    return Replayed(_estimate(value, rewards - value, torch.ones(len(kept)), None), rewards, places)
+
+
+def _checked(log: Log, probabilities: Tensor) -> Tensor:
+    each = probabilities.expand(len(log), -1) if probabilities.ndim == 1 else probabilities
+    if each.shape != (len(log), log.num_arms):
+        raise ValueError(
+            f"probabilities must have shape ({len(log)}, {log.num_arms}); got {tuple(probabilities.shape)}"
+        )
+    wrong = ((each.sum(-1) - 1.0).abs() > ROUNDING) | (each < 0).any(-1)
+    if bool(wrong.any()):
+        row = int(wrong.nonzero()[0])
+        raise ValueError(f"probabilities must be at least 0 and add to one; those of decision {row} do not")
+    return each.double()
+
+
+def _weights(log: Log, probabilities: Tensor) -> Tensor:
+    return _checked(log, probabilities).gather(1, log.arm[:, None])[:, 0] / log.propensity.double()
+
+
+def _estimate(value: Tensor, influence: Tensor, weight: Tensor, cluster: Tensor | None) -> Estimate:
+    """`influence` is what each decision moves the estimate by, times their number, and sums to zero."""
+    n = len(influence)
+    if cluster is not None:
+        if len(cluster) != n:
+            raise ValueError(f"cluster must have a number for each of {n} decisions; got {len(cluster)}")
+        _, place = cluster.unique(return_inverse=True)
+        influence = torch.zeros(int(place.max()) + 1, dtype=influence.dtype).index_add_(0, place, influence)
+    units = len(influence)
+    error = math.sqrt(float(influence.square().sum()) * units / max(1, units - 1)) / n
+    squares = float(weight.square().sum())
+    effective = float(weight.sum()) ** 2 / squares if squares else 0.0
+    if effective < FEW:
+        warnings.warn(
+            f"the log is worth {effective:.3g} decisions of this policy, which is too few for an interval: "
+            "log more, or a policy that explores more",
+            FewSamplesWarning,
+            stacklevel=3,
+        )
+    return Estimate(float(value), error, effective, units)
