@@ -53,6 +53,9 @@ class ThompsonSampling(Policy):
     def _choose(self, prospects: Prospects, generator: Generator) -> Tensor:
         return prospects.draw(generator).argmax(-1)
 
+    def _scores(self, prospects: Prospects) -> Tensor:
+        return prospects.draw(self._generator)
+
     def _probabilities(self, prospects: Prospects, generator: Generator) -> Propensities:
         return of_best(prospects, generator)
 
@@ -65,10 +68,16 @@ class MarginalThompson(Policy):
     """
 
     def _choose(self, prospects: Prospects, generator: Generator) -> Tensor:
+        return self._drawn(prospects, generator).argmax(-1)
+
+    def _scores(self, prospects: Prospects) -> Tensor:
+        return self._drawn(prospects, self._generator)
+
+    def _drawn(self, prospects: Prospects, generator: Generator) -> Tensor:
         marginal = prospects.marginal()
         uniform = rand(marginal.batch_shape, like=marginal.mean, generator=generator)
         draws = marginal.icdf(uniform.clamp(min=torch.finfo(uniform.dtype).tiny))
-        return prospects.masked(draws[..., 0] if prospects.separate else draws).argmax(-1)
+        return prospects.masked(draws[..., 0] if prospects.separate else draws)
 
     def _probabilities(self, prospects: Prospects, generator: Generator) -> Propensities:
         marginal = prospects.marginal() if prospects.separate else with_axis(prospects.marginal())
@@ -206,17 +215,26 @@ class UCB1(_Deterministic):
     """The mean of an arm's rewards, which lie between 0 and 1, plus sqrt(2 log t / n); arms without rewards come first.
 
     t is how many rewards the task has had.
+
+    Args:
+        width: what the second term is multiplied by.
     """
 
-    def __init__(self, arms: Any, **options: Any) -> None:
+    def __init__(self, arms: Any, *, width: float = 1.0, **options: Any) -> None:
+        if width < 0:
+            raise ValueError(f"width must not be negative; got {width}")
         super().__init__(Averages.none(), arms, **options)
+        self.width = width
 
     def _scores(self, prospects: Prospects) -> Tensor:
         pulls = prospects.pulls.expand(len(prospects.x), -1).to(torch.float64)
         t = pulls.sum(-1, keepdim=True).clamp(min=1.0)
-        bonus = (2.0 * t.log() / pulls.clamp(min=1.0)).sqrt()
+        bonus = self.width * (2.0 * t.log() / pulls.clamp(min=1.0)).sqrt()
         mean = prospects.marginal().mean[..., 0].double()
         return prospects.masked(torch.where(pulls > 0, mean + bonus, torch.inf))
+
+    def _settings(self) -> dict[str, Any]:
+        return {"width": self.width}
 
 
 class UniformlyRandom(_Explicit):

@@ -197,6 +197,11 @@ class Policy:
         context, index, n, _ = self._decisions(context, task, num)
         return self._prospects(context, index, n, self._mask(available, n)).mean()
 
+    def scores(self, context: Any = None, *, task: Any = None, num: int | None = None, available: Any = None) -> Tensor:
+        """What the policy compares at decisions such as `choose` takes, `(n, arms)`: draws, upper bounds or means."""
+        context, index, n, _ = self._decisions(context, task, num)
+        return self._scores(self._prospects(context, index, n, self._mask(available, n)))
+
     def update(self, choice: Any, reward: Any) -> None:
         """Learn from rewards, which may come late, in any order, or never.
 
@@ -292,6 +297,17 @@ class Policy:
         self._pending.forget_arm(self._keys.pop(position))
         self._pulls = self._pulls[:, keep]
 
+    def copy_arm(self, name: Hashable, like: Hashable) -> None:
+        """Let an arm with a posterior of its own start from what another has shown.
+
+        Raises:
+            ValueError: an arm is unknown, or all arms share one posterior.
+        """
+        to, source = self._position(name), self._position(like)
+        if not self._arms.separate:
+            raise ValueError("all arms share one posterior here: an arm is known by its features")
+        self._rearrange([source if i == to else i for i in range(len(self._keys))], None, removed=True)
+
     def posterior(self, arms: Sequence[Hashable] | None = None, *, task: int | None = None) -> Any:
         """What is known now, as a frozen posterior that later rewards do not change.
 
@@ -333,6 +349,10 @@ class Policy:
         """Position of the arm at each decision `(n,)`, and where they are wanted, how probable each arm was."""
         arm = self._choose(prospects, self._generator)
         return arm, self._probabilities(prospects, self._log_generator) if wanted else None
+
+    def _scores(self, prospects: Prospects) -> Tensor:
+        """What is compared; means, unless a policy says otherwise."""
+        return prospects.mean()
 
     def _choose(self, prospects: Prospects, generator: Generator) -> Tensor:
         """Position of the arm at each decision, `(n,)`."""
