@@ -17,10 +17,13 @@ from bandits.propensity import best_of_independent
 from bayesmeta import (
     BetaBernoulli,
     CorrelatedArms,
+    Data,
     GammaExponential,
     GammaPoisson,
     GaussianProcess,
+    Hyperposterior,
     LinearGaussian,
+    LinearHyperposterior,
     LinearNormalInverseGamma,
     LogisticGaussian,
     NormalInverseGamma,
@@ -139,7 +142,51 @@ POLICIES: dict[str, tuple[Callable[[], Policy], Tensor | None]] = {
     "linucb": (lambda: bandits.LinUCB(LINEAR, ["a", "b", "c"], seed=1), torch.tensor([1.0, -0.5])),
     "ucb1": (lambda: bandits.UCB1(["a", "b", "c"], seed=1), None),
     "random": (lambda: bandits.UniformlyRandom(["a", "b", "c"], seed=1), None),
+    "diagonal": (lambda: bandits.DiagLinUCB(["a", "b", "c"], 2, seed=1), torch.tensor([1.0, 0.5])),
+    "hypotheses": (
+        lambda: bandits.ThompsonSampling(
+            bandits.Hypotheses.of([BERNOULLI, BetaBernoulli(F64 + 8.0, F64 + 1.0)]), ["a", "b", "c"], seed=1
+        ),
+        None,
+    ),
+    "forgetting": (
+        lambda: bandits.ThompsonSampling(bandits.Forgetting(BERNOULLI, 0.8), ["a", "b", "c"], seed=1),
+        None,
+    ),
+    "window": (lambda: bandits.ThompsonSampling(bandits.SlidingWindow(BERNOULLI, 3), ["a", "b"], seed=1), None),
+    "change points": (
+        lambda: bandits.ThompsonSampling(bandits.ChangePoints(BERNOULLI, 4), ["a", "b", "c"], seed=1),
+        None,
+    ),
+    "hierarchical shared": (lambda: bandits.HierTS(_linear_belief(), FEATURES, seed=1), None),
+    "hierarchical": (lambda: bandits.HierTS(_coins(), ["a", "b"], seed=1), None),
+    "adaptive": (lambda: bandits.AdaTS(_coins(), ["a", "b"], seed=1), None),
+    "meta": (lambda: bandits.MetaTS(_coins(), ["a", "b", "c"], seed=1), None),
+    "demonstrations": (
+        lambda: bandits.ThompsonSampling(
+            bandits.informed_prior(
+                LINEAR,
+                torch.tensor([*FEATURES.values()]).double(),
+                torch.tensor([0, 0, 1]),
+                num_draws=20,
+                generator=seed(0),
+            ),
+            FEATURES,
+            seed=1,
+        ),
+        None,
+    ),
 }
+
+
+def _linear_belief() -> LinearHyperposterior:
+    return LinearHyperposterior(LINEAR, torch.eye(2, dtype=torch.float64))
+
+
+def _coins() -> Hyperposterior:
+    y = (torch.rand(12, 8, generator=seed(2)) < 0.4).double()
+    past = Data(y.new_zeros(12, 8, 0), y, torch.ones(12, 8, dtype=torch.bool))
+    return Hyperposterior.fit(BetaBernoulli.initial(past), past, num_draws=100, generator=seed(3))
 
 
 def learned(policy: Policy, context: Tensor | None) -> None:
