@@ -42,6 +42,7 @@ __all__ = [
     "TopTwoThompson",
     "UniformlyRandom",
     "Wheel",
+    "arms_as_tasks",
     "bayes_optimal_value",
     "compare",
     "doubly_robust",
@@ -53,6 +54,7 @@ __all__ = [
     "linear_contextual",
     "plot_regret",
     "policy_probabilities",
+    "prior_of_each_arm",
     "replay",
     "running_together",
     "simulate",
@@ -82,6 +84,7 @@ if TYPE_CHECKING:
     from bandits.hypotheses import Hypotheses
     from bandits.logs import Log, LogWriter
     from bandits.partition_tree import ChangePoints
+    from bandits.past import arms_as_tasks, prior_of_each_arm
     from bandits.plots import plot_regret
     from bandits.policies import (
         UCB1,
@@ -137,6 +140,7 @@ else:
             "UCB1": "policies",
             "UniformlyRandom": "policies",
             "Wheel": "environments",
+            "arms_as_tasks": "past",
             "bayes_optimal_value": "bayes_optimal",
             "compare": "simulation",
             "doubly_robust": "evaluation",
@@ -148,6 +152,7 @@ else:
             "linear_contextual": "environments",
             "plot_regret": "plots",
             "policy_probabilities": "evaluation",
+            "prior_of_each_arm": "past",
             "replay": "evaluation",
             "running_together": "hierarchical",
             "simulate": "simulation",

@@ -11,7 +11,7 @@ from bandits.alternatives import OnlineAlternatives
 from bandits.wrapped import Wrapped
 from bayesmeta.online import Index, RowStatistics, State, distinct
 
-__all__ = ["Hypotheses"]
+__all__ = ["Hypotheses", "stacked"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +55,7 @@ class Hypotheses(Wrapped):
                 f"hypotheses must be of one family; got {type(priors[0]).__name__} and {type(other).__name__}"
             )
         batch = torch.broadcast_shapes(*(prior.batch_shape for prior in priors))
-        return cls(_stacked([prior.expand(batch) for prior in priors]), chances.double().log().log_softmax(0))
+        return cls(stacked([prior.expand(batch) for prior in priors]), chances.double().log().log_softmax(0))
 
     @property
     def batch_shape(self) -> torch.Size:
@@ -119,7 +119,7 @@ class OnlineHypotheses(OnlineAlternatives):
         return prior if self._rows.are_none else prior.condition(self._rows[index][:, None])
 
 
-def _stacked(priors: Sequence[Any]) -> Any:
+def stacked(priors: Sequence[Any]) -> Any:
     """Priors of one family and batch_shape along a new first axis."""
     first = priors[0]
     fields: dict[str, Any] = {}
@@ -127,5 +127,5 @@ def _stacked(priors: Sequence[Any]) -> Any:
         if isinstance(value, Tensor):
             fields[name] = torch.stack([getattr(prior, name) for prior in priors])
         elif getattr(value, "batch_shape", None):
-            fields[name] = _stacked([getattr(prior, name) for prior in priors])
+            fields[name] = stacked([getattr(prior, name) for prior in priors])
     return first._replace(**fields)

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from bandits.policy import Choice, Choices
+from bayesmeta.data import Data
 from bayesmeta.frames import read_frame
 from bayesmeta.io import write_whole
 
@@ -73,6 +74,17 @@ class Log:
         """Some of the decisions."""
         context, task, position = (v if v is None else v[index] for v in (self.context, self.task, self.position))
         return Log(self.arm[index], self.reward[index], self.propensity[index], self.names, context, task, position)
+
+    def to_tasks(self) -> Data:
+        """Rewards by task, with the number of the arm as the first input, and the context after it.
+
+        What priors are learned from: by `CorrelatedArms`, or with `bandits.prior_of_each_arm` and `arms_as_tasks`.
+        """
+        arm = self.arm.double()[:, None]
+        x = arm if self.context is None else torch.cat([arm, self.context.double()], -1)
+        task = torch.zeros(len(self), dtype=torch.long) if self.task is None else self.task
+        rows = [task == number for number in task.unique().tolist()]
+        return Data.pad([(x[row], self.reward[row].double()) for row in rows])
 
     def to_obp(self) -> dict[str, Any]:
         """As the Open Bandit Pipeline's estimators take it: its `BanditFeedback`, in NumPy."""

@@ -10,8 +10,9 @@ import bayesmeta
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted((ROOT / "docs").glob("*.md"))
-BOTORCH, CHECKS, CHOOSING, OPTUNA = (
-    ROOT / "docs" / name for name in ("botorch.md", "checks.md", "choosing.md", "optuna.md")
+BANDITS, BOTORCH, CHECKS, CHOOSING, LOGGING, OPTUNA = (
+    ROOT / "docs" / name
+    for name in ("bandits.md", "botorch.md", "checks.md", "choosing.md", "logging.md", "optuna.md")
 )
 LINKING = [*PAGES, ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
 # that one makes a module and an installed package of its examples, which test_extending.py does
@@ -78,7 +79,26 @@ def the_past_makes_few_trials_do(names: dict[str, Any], printed: str, folder: Pa
     assert set(names["sampler"].prior.space.conditions) == {"penalty", "depth", "rate"}
 
 
+def the_past_makes_policies_better(names: dict[str, Any], printed: str, folder: Path) -> None:
+    runs = names["runs"]
+    assert runs["learned prior"].total.mean() < 0.7 * runs["vague prior"].total.mean() < runs["UCB1"].total.mean()
+    assert (folder / "regret.png").stat().st_size > 10_000
+    assert names["policy"].probabilities().probability[0, 2] > 0.9
+    # rewards that the past does not expect take away what it has to say
+    assert float(names["careful"].posterior(["red"]).weights[0, 0]) < 0.01
+
+
+def the_log_tells_what_is_true(names: dict[str, Any], printed: str, folder: Path) -> None:
+    assert (folder / "log.parquet").stat().st_size > 1000
+    truth = float((names["target"] * names["environment"].scene(0).means[0]).sum())
+    low, high = names["low"], names["high"]  # of the last, doubly robust
+    assert low < truth < high
+    assert high - low < 0.5
+
+
 FINDINGS = {
+    BANDITS: the_past_makes_policies_better,
+    LOGGING: the_log_tells_what_is_true,
     BOTORCH: candidates_are_better_than_what_was_tried,
     CHECKS: checks_prefer_the_learned_prior,
     OPTUNA: the_past_makes_few_trials_do,
