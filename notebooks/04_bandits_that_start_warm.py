@@ -1,0 +1,210 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Bandits that start warm
+#
+# Thirty-one teams have each tried 128 configurations of a support vector classifier on data of their own. Twelve others
+# can afford twenty tries. Each team is a task, each configuration an arm, and a reward is the share of the other
+# configurations that it beats. Nothing below is simulated before the third section.
+
+# %%
+import matplotlib.pyplot as plt
+import torch
+
+import bandits
+from bayesmeta import BetaBernoulli, CorrelatedArms, Data, LinearGaussian, LinearHyperposterior
+from bayesmeta.datasets import load_tuning_tasks
+from bo.demo import hold_out
+
+torch.set_num_threads(1)
+table = load_tuning_tasks("svc")
+past_names, new_names = hold_out(table["task"].unique().to_list())
+
+
+def rewards_of(names):
+    """Shares of configurations that are worse, (tasks, arms)."""
+    losses = [torch.tensor(table.filter(table["task"] == name)["log_loss"].to_list()).double() for name in names]
+    return 1.0 - torch.stack(losses).argsort(-1).argsort(-1).double() / (len(losses[0]) - 1)
+
+
+past, new = rewards_of(past_names), rewards_of(new_names)
+num_arms = past.shape[1]
+print(f"{len(past)} past tasks, {len(new)} new ones, {num_arms} arms")
+
+# %% [markdown]
+# ## What past tasks teach
+#
+# A row of a past task is the number of an arm, and its reward. `CorrelatedArms` learns what each arm pays, how much
+# tasks differ, and which arms pay in the same tasks.
+
+# %%
+rows = torch.arange(num_arms).double()[:, None].expand(len(past), num_arms, 1)
+tasks = Data(rows, past, torch.ones(past.shape, dtype=torch.bool))
+prior = CorrelatedArms.initial(tasks, num_arms=num_arms).fit(tasks)
+cov = prior.scale_tril @ prior.scale_tril.mT
+scale = cov.diagonal().sqrt()
+order = prior.loc.argsort(descending=True)
+
+fig, (left, right) = plt.subplots(1, 2, figsize=(10, 3.8), layout="constrained")
+left.errorbar(range(num_arms), prior.loc[order], yerr=scale[order], lw=0.6, fmt=".", ms=4)
+left.set(xlabel="arm, best first", ylabel="expected reward, and how tasks differ")
+image = right.imshow((cov / scale[:, None] / scale)[order][:, order], cmap="RdBu_r", vmin=-0.6, vmax=0.6)
+right.set(title="correlation of arms across tasks", xlabel="arm", ylabel="arm")
+fig.colorbar(image, ax=right)
+plt.show()
+
+# %% [markdown]
+# ## Twenty tries
+#
+# No configuration is tried twice. The order by past means is a strong opponent: it is what everybody does. The learned
+# prior begins as it does, and then every reward says something of all arms. With so few rounds and so much known,
+# exploring does not pay: Thompson sampling, which explores, is behind the greedy policy on the same prior.
+
+# %%
+level = CorrelatedArms(past.mean(0), (past.var() / 2.0).sqrt() * torch.eye(num_arms).double(), past.var() / 2.0)
+environment = bandits.TableReplay(new)
+
+
+def greedy(prior):
+    return lambda e: bandits.EpsilonGreedy(prior, e.arms.names, epsilon=0.0, tasks=e.num_tasks, seed=0)
+
+
+def thompson(prior):
+    return lambda e: bandits.ThompsonSampling(prior, e.arms.names, tasks=e.num_tasks, seed=0, propensities=False)
+
+
+runs = bandits.compare(
+    {
+        "learned prior, greedy": greedy(prior),
+        "learned prior, Thompson sampling": thompson(prior),
+        "order by past means": greedy(level),
+        "at random": lambda e: bandits.UniformlyRandom(e.arms, tasks=e.num_tasks, seed=0, propensities=False),
+    },
+    environment,
+    20,
+    repeats=False,
+)
+fig, ax = plt.subplots(figsize=(7, 4), layout="constrained")
+bandits.plot_regret(runs, ax=ax)
+plt.show()
+for name, run in runs.items():
+    print(f"{name}: regret {run.total.mean():.1f}, best found {run.rewards.amax(-1).mean():.3f}")
+
+# %% [markdown]
+# ## When the past misleads
+#
+# The same with a past that is upside down, and rewards that come with noise, so that arms are worth trying again. Alone
+# the learned prior is sure of the wrong arms. Among hypotheses it loses its say, except in a task that is upside down
+# itself, and the weights tell so.
+
+# %%
+vague = CorrelatedArms(torch.full((num_arms,), 0.5).double(), 0.3 * torch.eye(num_arms).double(), past.var() / 2.0)
+upside_down = CorrelatedArms(1.0 - prior.loc, prior.scale_tril, vague.noise_var)
+right_way = CorrelatedArms(prior.loc, prior.scale_tril, vague.noise_var)
+
+
+class Noisy(bandits.TableReplay):
+    """The same rewards with noise, the same for every policy."""
+
+    def scene(self, t):
+        scene = super().scene(t)
+        noise = 0.2 * torch.randn(scene.means.shape, generator=torch.Generator().manual_seed(t)).double()
+        return bandits.Scene(scene.means, scene.means + noise)
+
+
+careful = bandits.ThompsonSampling(
+    bandits.Hypotheses.of([upside_down, vague]), range(num_arms), tasks=len(new), seed=0, propensities=False
+)
+weights = []
+for t in range(60):
+    choices = careful.choose()
+    careful.update(choices, Noisy(new).scene(t).rewards[torch.arange(len(new)), choices.arm])
+    weights.append(careful.posterior().weights[:, 0])
+runs = bandits.compare(
+    {
+        "past": thompson(right_way),
+        "past or nothing": thompson(bandits.Hypotheses.of([right_way, vague])),
+        "nothing": thompson(vague),
+        "upside down": thompson(upside_down),
+        "upside down or nothing": thompson(bandits.Hypotheses.of([upside_down, vague])),
+    },
+    Noisy(new),
+    60,
+)
+fig, (left, right) = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
+bandits.plot_regret(runs, ax=left)
+right.plot(torch.stack(weights), lw=1)
+right.set(xlabel="round", ylabel="probability that the (upside down) past applies", title="each of the new tasks")
+plt.show()
+
+# %% [markdown]
+# ## Tasks that run together
+#
+# Without any past: ten tasks of four unknown weights each, five at a time, which are alike. `HierTS` lets each of them
+# learn from all.
+
+# %%
+eye = torch.eye(4).double()
+noise_var, generator = torch.tensor(0.5).double(), torch.Generator().manual_seed(0)
+features = torch.rand(10, 4, generator=generator).double() - 0.5
+weights_of_tasks = torch.randn(4, generator=generator).double() + 0.1 * torch.randn(10, 4, generator=generator).double()
+arms = bandits.Joined(tuple(range(10)), features)
+of_task = LinearGaussian(torch.zeros(4).double(), eye / 0.1**2, noise_var)
+alone = LinearGaussian(torch.zeros(4).double(), eye / (1.0 + 0.1**2), noise_var)
+environment = Noisy((features @ weights_of_tasks.mT).mT)
+policies = {
+    "each by itself": bandits.ThompsonSampling(alone, arms, tasks=10, seed=0, propensities=False),
+    "together": bandits.HierTS(LinearHyperposterior(of_task, eye), arms, tasks=10, seed=0, propensities=False),
+}
+regret = {name: torch.zeros(10, 200).double() for name in policies}
+for name, policy in policies.items():
+    for first in (0, 5):
+        few = torch.arange(first, first + 5)
+        for t in range(200):
+            scene = environment.scene(t)
+            choices = policy.choose(task=few)
+            regret[name][few, t] = scene.means[few].amax(-1) - scene.means[few, choices.arm]
+            policy.update(choices, scene.rewards[few, choices.arm])
+fig, ax = plt.subplots(figsize=(7, 4), layout="constrained")
+for name, each in regret.items():
+    bandits.plot_regret({f"{name}, first five": each[:5], f"{name}, last five": each[5:]}, ax=ax)
+plt.show()
+
+# %% [markdown]
+# ## What another policy would have gained
+#
+# Every choice carries the probability that it had. So a log of one policy judges others. Nineteen of twenty intervals
+# hold the truth, and one does not: that may be one of these four.
+
+# %%
+one = torch.tensor(1.0).double()
+shop = bandits.FromPrior(BetaBernoulli(2 * one, 6 * one), ["a", "b", "c", "d"], tasks=1, seed=3)
+policy = bandits.EpsilonGreedy(BetaBernoulli(one, one), shop.arms.names, epsilon=0.3, seed=0)
+writer = bandits.LogWriter(policy.arms)
+for t in range(2000):
+    choice = policy.choose()
+    writer.record(choice)
+    reward = float(shop.scene(t).rewards[0, policy.arms.index(choice.arm)])
+    policy.update(choice, reward)
+    writer.reward(choice, reward)
+log, means = writer.log(), shop.scene(0).means[0]
+fig, ax = plt.subplots(figsize=(7, 3.5), layout="constrained")
+for i in range(4):
+    always = torch.nn.functional.one_hot(torch.tensor(i), 4).double()
+    estimate = bandits.snips(log, always)
+    low, high = estimate.interval(0.95)
+    ax.plot([low, high], [i, i], lw=3, alpha=0.5, color="C0", label="95% interval from the log" if not i else None)
+    ax.plot(means[i], i, "|", ms=18, color="C3", label="in truth" if not i else None)
+ax.set(yticks=range(4), yticklabels=[f"always {arm}" for arm in policy.arms], xlabel="reward per decision")
+ax.legend(frameon=False)
+plt.show()
