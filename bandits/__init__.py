@@ -64,6 +64,7 @@ __all__ = [
 if TYPE_CHECKING:
     from bandits.arms import Crossed, Hybrid, Joined, Numbered, Separate
     from bandits.bayes_optimal import bayes_optimal_value, expected_reward
+    from bandits.choices import Choice, Choices
     from bandits.demonstrations import LogNormal, informed_prior
     from bandits.diagonal import DiagLinUCB, DiagonalWeights, EdgeSums
     from bandits.environments import FromPrior, Scene, TableReplay, Wheel, linear_contextual
@@ -96,7 +97,7 @@ if TYPE_CHECKING:
         TopTwoThompson,
         UniformlyRandom,
     )
-    from bandits.policy import Choice, Choices, Policy
+    from bandits.policy import Policy
     from bandits.simulation import Run, compare, simulate
     from bandits.window import SlidingWindow
 else:
@@ -106,8 +107,8 @@ else:
             "AdaTS": "hierarchical",
             "BayesUCB": "policies",
             "ChangePoints": "partition_tree",
-            "Choice": "policy",
-            "Choices": "policy",
+            "Choice": "choices",
+            "Choices": "choices",
             "Crossed": "arms",
             "DiagLinUCB": "diagonal",
             "DiagonalWeights": "diagonal",

@@ -19,8 +19,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from bandits.choices import Choice
 from bandits.policies import ThompsonSampling
-from bandits.policy import Choice, Policy
+from bandits.policy import Policy
 from bayesmeta.normal import NormalInverseGamma
 
 try:

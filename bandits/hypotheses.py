@@ -9,6 +9,7 @@ from torch import Tensor
 
 from bandits.alternatives import OnlineAlternatives
 from bandits.wrapped import Wrapped
+from bayesmeta.hierarchy import Mixture
 from bayesmeta.online import Index, RowStatistics, State, distinct
 
 __all__ = ["Hypotheses", "stacked"]
@@ -56,6 +57,11 @@ class Hypotheses(Wrapped):
             )
         batch = torch.broadcast_shapes(*(prior.batch_shape for prior in priors))
         return cls(stacked([prior.expand(batch) for prior in priors]), chances.double().log().log_softmax(0))
+
+    @classmethod
+    def of_mixture(cls, mixture: Mixture) -> "Hypotheses":
+        """From a mixture without a batch, such as `fit_kinds(...).prior`: a task is of one kind."""
+        return cls(mixture.components, mixture.log_weights.double())
 
     @property
     def batch_shape(self) -> torch.Size:

@@ -15,7 +15,7 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from bandits.policy import Choice, Choices
+from bandits.choices import Choice, Choices
 from bayesmeta.data import Data
 from bayesmeta.frames import read_frame
 from bayesmeta.io import write_whole

@@ -7,7 +7,6 @@ Everything else is here: which arms there are, which choices wait for their rewa
 import dataclasses
 import math
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,68 +15,15 @@ import torch
 from torch import Generator, Tensor
 
 from bandits.arms import arms_of
+from bandits.choices import Choice, Choices, ids_of, rewards_of
 from bandits.pending import Pending
 from bandits.propensity import Propensities
 from bandits.prospects import Prospects
 from bayesmeta.online import Begins, Online, Task, online
 
-__all__ = ["Choice", "Choices", "Policy"]
+__all__ = ["Policy"]
 
 P = TypeVar("P", bound="Policy")
-
-
-@dataclass(frozen=True)
-class Choice:
-    """What a policy chose.
-
-    Args:
-        id: its number, by which `update` knows it.
-        arm: the name of the arm.
-        task: of a policy for several tasks.
-        propensity: the probability that this arm had; None where it was not asked for.
-        propensity_error: the standard error of that, None where it is exact.
-    """
-
-    id: int
-    arm: Hashable
-    task: int = 0
-    propensity: float | None = None
-    propensity_error: float | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class Choices(Sequence[Choice]):
-    """Several choices together, in the order of the decisions.
-
-    Args:
-        ids: their numbers `(n,)`.
-        arm: position of each arm among `names`, `(n,)`.
-        task: of each `(n,)`.
-        names: of the arms.
-        propensity, propensity_error: as of `Choice`, `(n,)` each.
-    """
-
-    ids: Tensor
-    arm: Tensor
-    task: Tensor
-    names: tuple[Hashable, ...]
-    propensity: Tensor | None = None
-    propensity_error: Tensor | None = None
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    def __getitem__(self, index: Any) -> Any:
-        if isinstance(index, slice):
-            parts = [None if v is None else v[index] for v in (self.propensity, self.propensity_error)]
-            return Choices(self.ids[index], self.arm[index], self.task[index], self.names, *parts)
-        propensity, error = (None if v is None else float(v[index]) for v in (self.propensity, self.propensity_error))
-        return Choice(int(self.ids[index]), self.names[int(self.arm[index])], int(self.task[index]), propensity, error)
-
-    @property
-    def arms(self) -> list[Hashable]:
-        """Names of the chosen arms."""
-        return [self.names[i] for i in self.arm.tolist()]
 
 
 class Policy:
@@ -213,7 +159,7 @@ class Policy:
             ValueError: a choice was never made or has had its reward, or a reward is none that the prior can have; then
                 nothing has changed.
         """
-        ids, rewards = _ids_of(choice), _rewards_of(reward)
+        ids, rewards = ids_of(choice), rewards_of(reward)
         if len(ids) != len(rewards):
             raise ValueError(f"each choice has one reward; got {len(ids)} choices and {len(rewards)} rewards")
         if not len(ids):
@@ -238,7 +184,7 @@ class Policy:
         Raises: ValueError: an arm is unknown, shapes do not fit, or a reward is none that the prior can have; then
         nothing has changed.
         """
-        values = _rewards_of(rewards)
+        values = rewards_of(rewards)
         position = torch.tensor([self._position(name) for name in arms], dtype=torch.long)
         if len(position) != len(values):
             raise ValueError(f"each decision has one reward; got {len(position)} arms and {len(values)} rewards")
@@ -505,29 +451,3 @@ def _dtype_of(prior: Any) -> torch.dtype:
         if dataclasses.is_dataclass(value) and dataclasses.fields(value):
             return _dtype_of(value)
     return torch.get_default_dtype()
-
-
-def _ids_of(choice: Any) -> np.ndarray:
-    if isinstance(choice, Choice):
-        return np.array([choice.id])
-    if isinstance(choice, Choices):
-        return choice.ids.numpy()
-    if isinstance(choice, int):
-        return np.array([choice])
-    if isinstance(choice, Sequence) and choice and isinstance(choice[0], Choice):
-        return np.array([one.id for one in choice])
-    ids = np.asarray(choice)
-    if ids.ndim > 1 or (ids.size and not np.issubdtype(ids.dtype, np.integer)):
-        raise TypeError(f"a choice is what choose returned, or its number; got {choice!r}")
-    return ids.reshape(-1)
-
-
-def _rewards_of(reward: Any) -> Tensor:
-    if isinstance(reward, float | int):
-        if not math.isfinite(reward):
-            raise ValueError(f"a reward must be finite; got {reward}. Leave choices without a reward out")
-        return torch.tensor([reward], dtype=torch.float64)
-    rewards = torch.as_tensor(reward).reshape(-1)
-    if not bool(rewards.isfinite().all()):
-        raise ValueError("rewards must be finite; these are not. Leave choices without a reward out")
-    return rewards

@@ -45,13 +45,14 @@ Learn = Callable[[Data], CorrelatedArms]
 
 @dataclass(frozen=True)
 class TableBudget:
-    """Splits into past and new tasks, and new tasks of each at most."""
+    """Splits into past and new tasks, and past and new tasks of each at most."""
 
     splits: int
-    tasks: int
+    past: int
+    new: int
 
 
-BUDGETS = {"quick": TableBudget(1, 40), "full": TableBudget(5, 10**6)}
+BUDGETS = {"quick": TableBudget(1, 300, 12), "full": TableBudget(5, 10**6, 10**6)}
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,7 @@ def regret_on_table(
     chosen = [method for method in METHODS if methods is None or method in methods or method == "means"]
     regrets: dict[str, list[Tensor]] = {method: [] for method in chosen}
     for split in track(range(budget.splits), description=f"{name}, past and new tasks"):
-        world = _split(table, budget.tasks, split, share)
+        world = _split(table, budget, split, share)
         for method in chosen:
             regrets[method].append(_best(world.table) - METHODS[method](world))
     means = torch.cat(regrets["means"])
@@ -121,16 +122,16 @@ def regret_on_table(
         yield Figure(f"regret_ratio/{name}/{method}", float(each.mean() / means.mean()), "to the order by past means")
 
 
-def _split(table: Tensor, most: int, seed: int, share: float) -> World:
+def _split(table: Tensor, budget: TableBudget, seed: int, share: float) -> World:
     generator = Generator().manual_seed(seed)
     order = torch.randperm(len(table), generator=generator)
     num_past = int(PAST_SHARE * len(table))
-    past, new = jester.as_tasks(table[order[:num_past]]), table[order[num_past:]]
+    past, new = jester.as_tasks(table[order[:num_past][: budget.past]]), table[order[num_past:]]
     if share < 1.0:
         past = jester.thinned(past, share, generator)
     complete = ~new.isnan().any(-1)
     enough = complete if int(complete.sum()) >= 2 * ROUNDS else (~new.isnan()).sum(-1) >= 2 * ROUNDS
-    return World(past, new[enough][:most], seed)
+    return World(past, new[enough][: budget.new], seed)
 
 
 def _best(table: Tensor) -> Tensor:

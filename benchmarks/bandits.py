@@ -22,7 +22,9 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import (
+    bandit_changing,
     bandit_coverage,
+    bandit_demonstrations,
     bandit_exact,
     bandit_hierts,
     bandit_logs,
@@ -66,6 +68,8 @@ def _sections(options: argparse.Namespace) -> dict[str, Section]:
         "speed": lambda: bandit_speed.speed(bandit_speed.BUDGETS[budget]),
         "coverage": lambda: bandit_coverage.coverage(bandit_coverage.BUDGETS[budget]),
         "robust": lambda: bandit_robust.robust(bandit_robust.BUDGETS[budget]),
+        "changing": lambda: bandit_changing.changing(bandit_changing.BUDGETS[budget]),
+        "demonstrations": lambda: bandit_demonstrations.demonstrations(bandit_demonstrations.BUDGETS[budget]),
         "hierts": lambda: bandit_hierts.hierts(bandit_hierts.BUDGETS[budget]),
     }
     for name, path in _tables(options.data):

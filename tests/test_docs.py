@@ -11,8 +11,7 @@ import bayesmeta
 ROOT = Path(__file__).parent.parent
 PAGES = sorted((ROOT / "docs").glob("*.md"))
 BANDITS, BOTORCH, CHECKS, CHOOSING, LOGGING, OPTUNA = (
-    ROOT / "docs" / name
-    for name in ("bandits.md", "botorch.md", "checks.md", "choosing.md", "logging.md", "optuna.md")
+    ROOT / "docs" / name for name in ("bandits.md", "botorch.md", "checks.md", "choosing.md", "logging.md", "optuna.md")
 )
 LINKING = [*PAGES, ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
 # that one makes a module and an installed package of its examples, which test_extending.py does

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 import bandits
-from bayesmeta import BetaBernoulli, CorrelatedArms, Data, LinearGaussian
+from bayesmeta import BetaBernoulli, CorrelatedArms, Data, LinearGaussian, fit_kinds
 from bayesmeta.statistics import Statistics
 from tests.families import F64, seed
 
@@ -124,3 +124,21 @@ def test_a_past_that_misleads_costs_little_and_one_that_helps_still_does() -> No
 def test_bad_hypotheses(make: Any, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         make()
+
+
+def test_a_task_is_of_one_kind() -> None:
+    """Two kinds of tasks, learned from the past: the first rewards say which one this is."""
+    generator = seed(8)
+    kind = torch.rand(60, generator=generator) < 0.5
+    chance = torch.where(kind, 0.15, 0.85)
+    y = (torch.rand(60, 12, generator=generator) < chance[:, None]).double()
+    tasks = Data(torch.zeros(60, 12, 0).double(), y, torch.ones(60, 12, dtype=torch.bool))
+    kinds = fit_kinds(BetaBernoulli.initial(tasks), tasks, max_kinds=2, generator=generator)
+    assert kinds.num_kinds == 2
+    policy = bandits.ThompsonSampling(bandits.Hypotheses.of_mixture(kinds.prior), ["a", "b", "c"], seed=0)
+    before = policy.posterior(["c"]).predict(NONE).mean
+    for _ in range(4):
+        policy.update(policy.choose(available=["a", "b"]), 1.0)
+    after = policy.posterior(["c"]).predict(NONE).mean
+    assert abs(float(before) - 0.5) < 0.15
+    assert float(after) > 0.75

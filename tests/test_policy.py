@@ -4,6 +4,7 @@ import copy
 import multiprocessing
 import os
 import signal
+import statistics
 import time
 from pathlib import Path
 from typing import Any
@@ -509,3 +510,18 @@ def _tensors(value: Any) -> list[Tensor]:
     if isinstance(value, bayesmeta.fields.TensorFields):
         return _tensors(value.state_dict())
     return []
+
+
+@pytest.mark.slow
+def test_an_update_takes_as_long_among_many_tasks_and_arms_as_among_few() -> None:
+    def seconds(tasks: int, arms: int) -> float:
+        policy = bandits.ThompsonSampling(LINEAR, range(arms), tasks=tasks, seed=0, propensities=False)
+        context, times = torch.ones(2), []
+        for _ in range(300):
+            choice = policy.choose(context, task=0)
+            start = time.process_time()
+            policy.update(choice, 1.0)
+            times.append(time.process_time() - start)
+        return statistics.median(times)
+
+    assert seconds(2000, 200) < 3 * seconds(2, 2)
