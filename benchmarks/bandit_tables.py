@@ -57,10 +57,11 @@ BUDGETS = {"quick": TableBudget(1, 300, 12), "full": TableBudget(5, 10**6, 10**6
 
 @dataclass(frozen=True)
 class World:
-    """Past tasks, and the rewards `(tasks, arms)` of new ones, NaN where unknown."""
+    """Past tasks, and the rewards `(tasks, arms)` of new ones, NaN where unknown; and which rows of all these are."""
 
     past: Data
     table: Tensor
+    rows: Tensor
     seed: int
     learned: dict[Learn, CorrelatedArms] = field(default_factory=dict)
 
@@ -101,37 +102,49 @@ def read_table(path: Path) -> Tensor:
 def regret_on_table(
     name: str, table: Tensor, budget: TableBudget, methods: Sequence[str] | None = None, *, share: float = 1.0
 ) -> Iterator[Figure]:
-    """`regret/<name>/<policy>`, its standard error over tasks, and the ratio to `means`.
+    """`regret/<name>/<policy>`, the ratio to `means`, and standard errors of both between tasks.
 
     Args:
         share: of the past rewards that are kept.
     """
     chosen = [method for method in METHODS if methods is None or method in methods or method == "means"]
     regrets: dict[str, list[Tensor]] = {method: [] for method in chosen}
+    rows: list[Tensor] = []
     for split in track(range(budget.splits), description=f"{name}, past and new tasks"):
         world = _split(table, budget, split, share)
+        rows.append(world.rows)
         for method in chosen:
             regrets[method].append(_best(world.table) - METHODS[method](world))
-    means = torch.cat(regrets["means"])
+    means, task = torch.cat(regrets["means"]), torch.cat(rows)
     for method in chosen:
         each = torch.cat(regrets[method])
-        yield Figure(f"regret/{name}/{method}", float(each.mean()), f"over {ROUNDS} rounds, {len(each)} tasks")
-        yield Figure(
-            f"regret_se/{name}/{method}", float(each.std()) / math.sqrt(len(each)), "standard error over tasks"
-        )
-        yield Figure(f"regret_ratio/{name}/{method}", float(each.mean() / means.mean()), "to the order by past means")
+        num = f"{len(task.unique())} tasks in {budget.splits} splits"
+        yield Figure(f"regret/{name}/{method}", float(each.mean()), f"over {ROUNDS} rounds, {num}")
+        yield Figure(f"regret_se/{name}/{method}", _error(each - each.mean(), task), "standard error, between tasks")
+        ratio = each.mean() / means.mean()
+        yield Figure(f"regret_ratio/{name}/{method}", float(ratio), "to the order by past means")
+        ratio_error = _error((each - ratio * means) / means.mean(), task)
+        yield Figure(f"regret_ratio_se/{name}/{method}", ratio_error, "standard error, paired")
+
+
+def _error(influence: Tensor, task: Tensor) -> float:
+    """Standard error of a mean, a task that is new in several splits counting once."""
+    _, place = task.unique(return_inverse=True)
+    total = influence.new_zeros(int(place.max()) + 1).index_add_(0, place, influence)
+    return math.sqrt(float(total.square().sum())) / len(influence)
 
 
 def _split(table: Tensor, budget: TableBudget, seed: int, share: float) -> World:
     generator = Generator().manual_seed(seed)
     order = torch.randperm(len(table), generator=generator)
     num_past = int(PAST_SHARE * len(table))
-    past, new = jester.as_tasks(table[order[:num_past][: budget.past]]), table[order[num_past:]]
+    past, rows = jester.as_tasks(table[order[:num_past][: budget.past]]), order[num_past:]
+    new = table[rows]
     if share < 1.0:
         past = jester.thinned(past, share, generator)
     complete = ~new.isnan().any(-1)
     enough = complete if int(complete.sum()) >= 2 * ROUNDS else (~new.isnan()).sum(-1) >= 2 * ROUNDS
-    return World(past, new[enough][: budget.new], seed)
+    return World(past, new[enough][: budget.new], rows[enough][: budget.new], seed)
 
 
 def _best(table: Tensor) -> Tensor:
