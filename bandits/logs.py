@@ -201,10 +201,13 @@ class LogWriter:
 
     Args:
         names: of the arms, `policy.arms`.
+        max_pending: decisions that wait for a reward at most, the latest; the others are left out of the log.
     """
 
-    def __init__(self, names: Sequence[Hashable]) -> None:
-        self.names = tuple(names)
+    def __init__(self, names: Sequence[Hashable], *, max_pending: int = 1_000_000) -> None:
+        if max_pending < 1:
+            raise ValueError(f"at least one decision must be remembered; got {max_pending}")
+        self.names, self.max_pending = tuple(names), max_pending
         self._waiting: dict[int, tuple[int, int, float, Tensor | None]] = {}
         self._rows: list[tuple[int, int, float, Tensor | None, float]] = []
 
@@ -228,6 +231,8 @@ class LogWriter:
             if one.arm not in number:
                 raise ValueError(f"there is no arm {one.arm!r} in this log; begin a new one when arms come")
             self._waiting[one.id] = (number[one.arm], one.task, one.propensity, None if rows is None else rows[i])
+        while len(self._waiting) > self.max_pending:
+            del self._waiting[next(iter(self._waiting))]  # the first that came
 
     def reward(self, choice: Any, reward: Any) -> None:
         """Their rewards, in any order; a reward for a decision that does not wait for one is refused."""

@@ -69,13 +69,14 @@ def simulate(
             f"the policy must have {tasks} tasks and {arms} arms; it has {policy.num_tasks} and {len(policy.arms)}"
         )
     every, waiting = torch.arange(tasks), deque[tuple[Any, Tensor]]()
+    asked = every if tasks == 1 else None  # of all tasks, which need not be named then
     shown = torch.zeros(tasks, arms, dtype=torch.bool)
     records: list[tuple[Tensor, Tensor, Tensor]] = []
     shows = progress and tasks * rounds >= SLOW
     for t in track(range(rounds), description="rounds", disable=not shows, transient=True):
         scene = environment.scene(t)
         left = _left(scene, None if repeats else shown, t)
-        choices = policy.choose(scene.context, task=every, available=left)
+        choices = policy.choose(scene.context, task=asked, available=left)
         waiting.append((choices, scene.rewards[every, choices.arm]))
         best = _best(scene, None if repeats else t)
         records.append((best - scene.means[every, choices.arm], waiting[-1][1], choices.arm))

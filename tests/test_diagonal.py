@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import bandits
+import bayesmeta
 from bayesmeta import Data, LinearGaussian
 from tests.families import F64, seed
 
@@ -42,7 +43,7 @@ def test_it_is_exact_where_a_context_names_one_cluster() -> None:
     torch.testing.assert_close(state.posterior(0).predict(x).mean, exact.mean)
 
 
-def test_machines_add_what_others_have_learned_in_any_order() -> None:
+def test_machines_add_what_others_have_learned_in_any_order(tmp_path: Any) -> None:
     generator = seed(1)
     contexts = torch.rand(40, 2, generator=generator)
     rewards = torch.rand(40, generator=generator)
@@ -58,6 +59,8 @@ def test_machines_add_what_others_have_learned_in_any_order() -> None:
     alone, left, right, last = machine(), machine(), machine(), machine()
     show(alone, range(40))
     before = left.sums(), right.sums()
+    bayesmeta.save(before[0], tmp_path / "sums")  # as it would be sent
+    before = bayesmeta.load(tmp_path / "sums"), before[1]
     show(left, range(17))
     show(right, range(17, 40))
     for policy, start in ((right, before[1]), (left, before[0])):

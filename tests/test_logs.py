@@ -87,6 +87,19 @@ def test_a_writer_gathers_late_rewards() -> None:
     assert writer.num_pending == 9
 
 
+def test_a_writer_remembers_the_latest_decisions() -> None:
+    policy = bandits.UniformlyRandom(["a", "b"], seed=0)
+    writer = bandits.LogWriter(policy.arms, max_pending=3)
+    writer.record(policy.choose(num=5))
+    assert writer.num_pending == 3
+    with pytest.raises(ValueError, match="decision 1 does not wait for a reward"):
+        writer.reward(1, 1.0)
+    writer.reward([2, 3, 4], [1.0, 2.0, 3.0])
+    assert len(writer.log()) == 3
+    with pytest.raises(ValueError, match="at least one decision must be remembered; got 0"):
+        bandits.LogWriter(["a"], max_pending=0)
+
+
 def test_a_writer_needs_propensities_and_known_arms() -> None:
     policy = bandits.ThompsonSampling(BetaBernoulli(F64 + 1, F64 + 1), ["a", "b"], seed=0, propensities=False)
     with pytest.raises(ValueError, match="choices must carry their propensities"):
