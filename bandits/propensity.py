@@ -5,7 +5,8 @@ Where arms are independent it is an integral over one number, the best reward v:
 $$ p_a = \int f_a(v) \prod_{b \ne a} F_b(v)\, dv, $$
 
 by Gauss-Legendre between the quantiles of all arms, from where the best cannot be less. Two dependent arms that are
-jointly normal differ by a normal variable. All others are drawn, and the standard error is returned with the estimate.
+jointly normal differ by a normal variable. All others, and arms that average over many hypotheses each, are drawn, and
+the standard error is returned with the estimate.
 """
 
 from typing import NamedTuple, Protocol, runtime_checkable
@@ -26,6 +27,8 @@ LEVELS = (NEVER, 1e-5, 1e-3, 0.02, 0.15, 0.5, 0.85, 0.98, 0.999, 1 - 1e-5, 1 - N
 SURE = 1e-9  # a difference of two values of F that is larger has digits enough
 NUM_NODES = 6  # in each interval
 CHUNK = 4_000_000  # numbers that are held at once
+ROUGH_STEPS = 8  # of bisection, for where intervals end
+AFFORDABLE = 4_000_000  # evaluations, of which SciPy does some million a second
 
 
 class Propensities(NamedTuple):
@@ -53,12 +56,22 @@ class Alternatives(Protocol):
         ...
 
 
+@runtime_checkable
+class Mixed(Protocol):
+    """A distribution that averages over several, and whose quantiles take a search."""
+
+    @property
+    def num_components(self) -> int: ...
+
+    def icdf_bounds(self, value: Tensor, num_steps: int) -> tuple[Tensor, Tensor]: ...
+
+
 def of_best(prospects: Prospects, generator: Generator, *, num_draws: int = NUM_DRAWS) -> Propensities:
     """How probable it is that each arm is the best of those available, `(n, arms)`."""
-    if prospects.separate and isinstance(prospects.online, Alternatives):
-        return Propensities(_best_of_alternatives(prospects, prospects.online), None)
     if prospects.separate:
-        return Propensities(best_of_independent(prospects.marginal(), prospects.available), None)
+        exact = _best_if_affordable(prospects)
+        if exact is not None:
+            return Propensities(exact, None)
     if isinstance(prospects.online, JointlyNormal) and prospects.x.shape[1] == 2:
         return Propensities(_better_of_two(prospects, prospects.online), None)
     best = torch.cat([_best_of_draws(part, num_draws, generator) for part in _parts(prospects, num_draws)])
@@ -74,7 +87,7 @@ def best_of_independent(marginal: Distribution, available: Tensor | None = None)
     """
     dtype, marginal = marginal.mean.dtype, _in_float64(marginal)
     n, arms, _ = marginal.batch_shape
-    ends = marginal.icdf(torch.tensor(LEVELS, dtype=torch.float64).expand(n, arms, -1))
+    ends = _ends(marginal, torch.tensor(LEVELS, dtype=torch.float64).expand(n, arms, -1))
     if available is not None:
         ends = ends.masked_fill(~available[..., None], -torch.inf)
     largest = torch.finfo(torch.float64).max
@@ -107,6 +120,29 @@ def with_axis(marginal: Distribution) -> Distribution:
     """The same with one more axis of its batch, of size one, on the right."""
     parameters = {name: getattr(marginal, name).unsqueeze(-1) for name in marginal.arg_constraints}
     return type(marginal)(**parameters, validate_args=False)
+
+
+def _best_if_affordable(prospects: Prospects) -> Tensor | None:
+    """By quadrature, unless arms average over so many hypotheses each that it would take longer than draws."""
+    if isinstance(prospects.online, Alternatives):
+        return _best_of_alternatives(prospects, prospects.online)
+    marginal = prospects.marginal()
+    if isinstance(marginal, Mixed) and _evaluations(marginal) * marginal.num_components > AFFORDABLE:
+        return None
+    return best_of_independent(marginal, prospects.available)
+
+
+def _evaluations(marginal: Distribution) -> int:
+    """Of F and of the density, that the integrals of batch_shape `(..., arms, 1)` take."""
+    return marginal.batch_shape.numel() * marginal.batch_shape[-2] * NUM_NODES * (len(LEVELS) - 1)
+
+
+def _ends(marginal: Distribution, levels: Tensor) -> Tensor:
+    """Where intervals end: quantiles, which need not be right to the last digit, but outwards."""
+    if not isinstance(marginal, Mixed):
+        return marginal.icdf(levels)
+    low, high = marginal.icdf_bounds(levels, ROUGH_STEPS)
+    return torch.where(levels < 0.5, low, high)
 
 
 def _used_intervals(start: Tensor, width: Tensor) -> tuple[Tensor, Tensor]:

@@ -149,10 +149,14 @@ class OnlineRunning:
 
     def draw(self, x: Tensor, task: Task = None, *, generator: Generator | None = None) -> Tensor:
         index = entries(task, len(x))
-        vectors, log_weights = self._known(index)
-        which = categorical(1, log_weights, generator=generator)[0]
-        chosen = vectors.gather(2, which[..., None, None].expand(*which.shape, 1, vectors.shape[-1]))[:, :, 0]
-        prior = self._like_batch(self._unknown.build(chosen))
+        if self._how == "redraw":  # from weights that all decisions share
+            which = categorical(len(x), self._log_weights, generator=generator)
+            prior = self._like_batch(self._priors[torch.arange(which.shape[1]), which])
+        else:
+            vectors, log_weights = self._known(index)
+            which = categorical(1, log_weights, generator=generator)[0]
+            chosen = vectors.gather(2, which[..., None, None].expand(*which.shape, 1, vectors.shape[-1]))[:, :, 0]
+            prior = self._like_batch(self._unknown.build(chosen))
         posterior = prior if self._rows.are_none else prior.condition(self._rows[index])
         draws: Tensor = posterior.sample(1, generator=generator)(x)
         return draws[0]

@@ -72,15 +72,24 @@ class MixtureDistribution(Distribution):
     def cdf(self, value: Tensor) -> Tensor:
         return self._weighted(self.components.cdf(value.unsqueeze(self.axis)))
 
+    @property
+    def num_components(self) -> int:
+        """How many hypotheses there are."""
+        return self.components.batch_shape[self.axis]
+
     def icdf(self, value: Tensor) -> Tensor:
-        """By bisection between the components' least and greatest quantile."""
+        low, high = self.icdf_bounds(value, BISECTIONS)
+        return 0.5 * (low + high)
+
+    def icdf_bounds(self, value: Tensor, num_steps: int) -> tuple[Tensor, Tensor]:
+        """Between which a quantile lies, by bisection between the components' least and greatest one."""
         each = self.components.icdf(value.unsqueeze(self.axis))
         low, high = each.amin(self.axis), each.amax(self.axis)
-        for _ in range(BISECTIONS):
+        for _ in range(num_steps):
             middle = 0.5 * (low + high)
             above = self.cdf(middle) > value
             low, high = torch.where(above, low, middle), torch.where(above, middle, high)
-        return 0.5 * (low + high)
+        return low, high
 
     def sample(self, sample_shape: torch.Size | list[int] | tuple[int, ...] = ()) -> Tensor:
         """Draws from torch's global stream, as every `Distribution.sample`; see `bayesmeta.random.seeded`."""

@@ -253,3 +253,15 @@ def test_processes_over_context_and_arm_choose_by_joint_draws() -> None:
     assert got.error is not None
     spread = (expected * (1 - expected) / 4000) ** 0.5 + float(got.error[0, 1])
     assert abs(float(got.probability[0, 1]) - expected) < 5 * spread
+
+
+def test_averages_over_many_hypotheses_are_drawn_and_agree_with_the_exact_ones() -> None:
+    few, many = (bandits.HierTS(_coins(), ["a", "b", "c"], tasks=tasks, seed=1) for tasks in (1, 40))
+    for policy in (few, many):
+        for reward in (1.0, 0.0, 1.0):
+            policy.learn(["b"], [reward], task=0)
+    exact, drawn = few.probabilities(task=0), many.probabilities()
+    assert exact.error is None
+    assert drawn.error is not None
+    gap = (drawn.probability[0] - exact.probability[0]).abs()
+    assert (gap < 5 * drawn.error[0] + 1e-12).all()
