@@ -123,7 +123,10 @@ class OnlineRunning:
         self._kept = torch.zeros(tasks, arms, num_kept, prior.draws.shape[-1], dtype=torch.float64)
         self._begun = torch.zeros(tasks, dtype=torch.bool)
         self._generator = Generator().manual_seed(0)  # of draws that are renewed
-        self._build()
+        self._total = torch.zeros_like(self._start)
+        # the share of draws that count, below which others are drawn
+        self._least = torch.full((arms,), LEAST_ESS, dtype=torch.float64)
+        self._priors = self._unknown.build(self._draws)
 
     def begin(self, tasks: Tensor, generator: Generator) -> None:
         """These tasks make their first decision: what they know from others is what is known now."""
@@ -144,7 +147,7 @@ class OnlineRunning:
         self._total.index_put_((arm,), new - self._evidence[task, arm], accumulate=True)
         self._evidence[task, arm] = new
         for r in arm.unique().tolist():
-            if float(1.0 / (2.0 * self._log_weights[r]).exp().sum()) < LEAST_ESS * self._draws.shape[1]:
+            if self._share(r) < self._least[r]:
                 self._renew(r)
 
     def draw(self, x: Tensor, task: Task = None, *, generator: Generator | None = None) -> Tensor:
@@ -178,27 +181,30 @@ class OnlineRunning:
         return Mixture(prior[chosen], log_weights[chosen])
 
     def state_dict(self) -> State:
-        of_arms = {"draws": self._draws[None], "start": self._start[None]}  # arms are the second axis, as of all states
+        # arms are the second axis, as of all states; the total too, as sums in another order end in other digits
+        of_arms = {name: getattr(self, f"_{name}")[None] for name in ("draws", "start", "total", "least")}
         of_tasks = {"evidence": self._evidence, "kept": self._kept}
         whole = {"begun": self._begun, "generator": self._generator.get_state()}
         return {"rows": self._rows.state_dict(), **of_arms, **of_tasks, "whole": whole}
 
     def load_state_dict(self, state: State) -> None:
         self._rows.load_state_dict(state["rows"])
-        self._draws, self._start = state["draws"][0].clone(), state["start"][0].clone()
+        self._draws, self._start, self._total, self._least = (
+            state[name][0].clone() for name in ("draws", "start", "total", "least")
+        )
         self._evidence, self._kept = state["evidence"].clone(), state["kept"].clone()
         self._begun = state["whole"]["begun"].clone()
         self._generator.set_state(state["whole"]["generator"])
-        self._build()
+        self._priors = self._unknown.build(self._draws)
 
     @property
     def _log_weights(self) -> Tensor:
         """Of the draws, given all that every task has shown, `(arms, draws)`."""
         return (self._start + self._total).log_softmax(-1)
 
-    def _build(self) -> None:
-        self._priors = self._unknown.build(self._draws)
-        self._total = self._evidence.sum(0)
+    def _share(self, arm: int) -> float:
+        """How many of the draws count, as a share of them all."""
+        return float(1.0 / (2.0 * self._log_weights[arm]).exp().sum()) / self._start.shape[1]
 
     def _known(self, index: Any) -> tuple[Tensor, Tensor]:
         """Hyperparameters of some tasks `(n, arms, draws, h)`, and their log weights given what the tasks know."""
@@ -238,8 +244,11 @@ class OnlineRunning:
         self._draws[arm] = draws
         self._evidence[:, arm] = self._unknown.build(draws).log_evidence(rows[:, None]).double()
         # what running tasks have shown is kept apart, so that their next rows can replace it
-        self._start[arm] = log_weights - self._evidence[:, arm].sum(0)
-        self._build()
+        self._total[arm] = self._evidence[:, arm].sum(0)
+        self._start[arm] = log_weights - self._total[arm]
+        self._priors = self._unknown.build(self._draws)
+        # where no better draws were found, none are looked for at every row
+        self._least[arm] = min(LEAST_ESS, 0.5 * self._share(arm))
 
 
 def _has_rows(count: Tensor) -> Tensor:

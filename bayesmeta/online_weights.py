@@ -153,6 +153,7 @@ class OnlineWeights(_Weights):
             "loc": self._loc,
             "root": self._root,
             "since": torch.from_numpy(self._since),
+            "calls": self._calls,
         }
 
     def load_state_dict(self, state: State) -> None:
@@ -162,6 +163,7 @@ class OnlineWeights(_Weights):
         self._loc.copy_(state["loc"])
         self._root.copy_(state["root"])
         self._since[:] = state["since"].numpy()
+        self._calls = state["calls"]
 
     def _refresh(self, index: Any) -> None:
         loc, root = self._natural(self._prior[index].condition(self.statistics[index]))
@@ -254,6 +256,7 @@ class OnlineArmWeights(_Weights):
             "loc": loc,
             "cov": cov,
             "since": torch.from_numpy(self._since),
+            "calls": self._calls,
         }
 
     def load_state_dict(self, state: State) -> None:
@@ -263,6 +266,7 @@ class OnlineArmWeights(_Weights):
         self._loc.movedim(-1, 1).copy_(state["loc"])
         self._cov.movedim(-1, 1).copy_(state["cov"])
         self._since[:] = state["since"].numpy()
+        self._calls = state["calls"]
 
     def _refresh(self, index: Any) -> None:
         loc, cov = self._packed(self._prior[index].condition(self.statistics[index]))

@@ -21,6 +21,7 @@ from bayesmeta import (
 )
 from tests.families import F64, seed
 from tests.hierts_reference import ARMS, NOISE_VAR, SHARED_SD, TASK_SD, TASKS, D, drawn_run, played, reference
+from tests.states import same, snapshot
 
 
 def linear_belief(d: int = D) -> LinearHyperposterior:
@@ -211,6 +212,7 @@ def test_policies_go_on_after_a_load_as_they_would_have(kind: Any, belief: Any, 
         torch.testing.assert_close(choices[0].propensity, choices[1].propensity)
         policy.update(choices[0], rewards[t])
         again.update(choices[1], rewards[t])
+    assert same(snapshot(policy), snapshot(again))
     if not isinstance(belief, LinearHyperposterior):
         policy.add_arm("new")
         assert policy.choose().propensity.shape == (3,)

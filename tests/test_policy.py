@@ -1,6 +1,5 @@
 """A policy as people use it: names, numbers of choices, late rewards, arms that come and go, faults, files."""
 
-import copy
 import multiprocessing
 import os
 import signal
@@ -20,24 +19,11 @@ from bandits.saving import policy_state
 from bayesmeta import BetaBernoulli, CorrelatedArms, Data, DirichletCategorical, GammaPoisson, LinearGaussian
 from bayesmeta.random import randn
 from tests.families import F64, seed
+from tests.states import same, snapshot
 
 ONES = BetaBernoulli(F64 + 1.0, F64 + 1.0)
 LINEAR = LinearGaussian(torch.zeros(2), torch.eye(2), torch.tensor(0.5))
 FEATURES = {"a": [1.0, 0.0], "b": [0.0, 1.0]}
-
-
-def snapshot(policy: Policy) -> Any:
-    return copy.deepcopy(policy_state(policy).state_dict())
-
-
-def same(a: Any, b: Any) -> bool:
-    if isinstance(a, dict):
-        return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
-    if isinstance(a, Tensor):
-        return torch.equal(a, b)
-    if isinstance(a, bayesmeta.fields.TensorFields):
-        return same(a.state_dict(), b.state_dict())
-    return bool(a == b)
 
 
 def test_one_decision_after_another() -> None:
@@ -429,6 +415,25 @@ def test_a_restored_policy_goes_on_as_it_would_have(name: str, tmp_path: Path) -
     assert same(snapshot(other), snapshot(policy))
     assert play(other, 9, 9) == play(policy, 9, 9)
     assert same(snapshot(other), snapshot(policy))
+
+
+def test_a_restored_policy_renews_its_numbers_when_the_other_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To the last bit, also where numbers are computed anew from sums now and then."""
+    monkeypatch.setattr("bayesmeta.online_weights.REFRESH_AFTER", 10)
+    monkeypatch.setattr("bayesmeta.online_weights.CHECK_EVERY", 8)
+    for arms in (["a", "b"], FEATURES):
+        policy = bandits.ThompsonSampling(LINEAR, arms, seed=0, propensities=False)
+        context = torch.tensor([0.3, 1.1]) if isinstance(arms, list) else None
+        for i in range(13):
+            policy.update(policy.choose(context), float(i % 3))
+        policy.save(tmp_path / "policy")
+        again = Policy.load(tmp_path / "policy")
+        for i in range(100):
+            for one in (policy, again):
+                one.update(one.choose(context), float(i % 5))
+        assert same(snapshot(policy), snapshot(again))
 
 
 def test_files_that_hold_no_policy(tmp_path: Path) -> None:
