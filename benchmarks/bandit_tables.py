@@ -12,12 +12,12 @@ table does not know is not available.
   order.
 - `random`.
 
-A table is a NumPy archive with one matrix, NaN where unknown, or a Parquet of (task, arm, reward) whose most frequent
-arms are taken.
+A table is a NumPy archive with one matrix, or one named `ratings`, NaN where unknown, or a Parquet of (task, arm,
+reward) whose most frequent arms are taken.
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,7 @@ __all__ = ["BUDGETS", "METHODS", "TableBudget", "is_table", "read_table", "regre
 ROUNDS = 25
 MOST_ARMS = 150
 PAST_SHARE = 0.75
+NAMED = "ratings"
 
 Play = Callable[["World"], Tensor]
 Learn = Callable[[Data], CorrelatedArms]
@@ -73,9 +74,9 @@ class World:
 
 
 def is_table(path: Path) -> bool:
-    """Whether an archive holds one matrix, and nothing else."""
+    """Whether an archive holds one matrix and nothing else, or a matrix that is named so."""
     with np.load(path) as arrays:
-        return len(arrays.files) == 1 and arrays[arrays.files[0]].ndim == 2
+        return _matrix(arrays) is not None
 
 
 def read_table(path: Path) -> Tensor:
@@ -86,10 +87,10 @@ def read_table(path: Path) -> Tensor:
     """
     if path.suffix == ".npz":
         with np.load(path) as arrays:
-            matrices = [array for array in arrays.values() if array.ndim == 2]
-        if not matrices:
-            raise ValueError(f"{path} must hold a matrix of tasks and arms; it holds none")
-        return torch.from_numpy(matrices[0]).double()
+            matrix = _matrix(arrays)
+        if matrix is None:
+            raise ValueError(f"{path} must hold a matrix of tasks and arms, by the name of {NAMED} if there are others")
+        return torch.from_numpy(matrix).double()
     frame = pl.read_parquet(path)
     if len(frame.columns) < 3:
         raise ValueError(f"{path} must have columns for task, arm and reward; it has {frame.columns}")
@@ -97,6 +98,13 @@ def read_table(path: Path) -> Tensor:
     frequent = frame.group_by(arm).len().sort("len", arm, descending=[True, False]).head(MOST_ARMS)[arm]
     wide = frame.filter(pl.col(arm).is_in(frequent.implode())).pivot(arm, index=task, values=reward).sort(task)
     return torch.from_numpy(wide.drop(task).to_numpy()).double()
+
+
+def _matrix(arrays: Mapping[str, np.ndarray]) -> np.ndarray | None:
+    names = list(arrays)
+    name = NAMED if NAMED in names else names[0] if len(names) == 1 else None
+    matrix = None if name is None else arrays[name]
+    return matrix if matrix is not None and matrix.ndim == 2 and np.issubdtype(matrix.dtype, np.number) else None
 
 
 def regret_on_table(

@@ -36,6 +36,9 @@ def test_both_layouts_are_read(tmp_path: Path) -> None:
     assert bandit_tables.is_table(tmp_path / "matrix.npz")
     np.savez(tmp_path / "other.npz", rewards=rewards.numpy(), more=rewards.numpy())
     assert not bandit_tables.is_table(tmp_path / "other.npz")
+    np.savez(tmp_path / "named.npz", ids=np.arange(60), ratings=rewards.numpy())
+    assert bandit_tables.is_table(tmp_path / "named.npz")
+    torch.testing.assert_close(read_table(tmp_path / "named.npz"), rewards, equal_nan=True)
 
 
 def test_new_tasks_do_not_reach_the_past() -> None:
