@@ -22,8 +22,7 @@ import torch
 from torch import Generator, Tensor
 from torch.distributions import Distribution
 
-from bandits.wrapped import entries
-from bayesmeta.fields import TensorFields
+from bandits.wrapped import LearnedByTasks, entries
 from bayesmeta.hierarchy import Mixture, MixtureDistribution
 from bayesmeta.hyperposterior import LEAST_ESS, Hyperposterior, weighted_draws
 from bayesmeta.online import Index, RowStatistics, State, Task, distinct, statistics_from, statistics_state
@@ -43,7 +42,7 @@ def require_how(how: str) -> None:
 
 
 @dataclass(frozen=True, eq=False)
-class Running(TensorFields):
+class Running(LearnedByTasks):
     """The prior of tasks that run together, learned from past tasks and from each other.
 
     Args:
@@ -85,10 +84,6 @@ class Running(TensorFields):
         return cls(centre, past, hyperposterior.draws[chosen], even, how)
 
     @property
-    def batch_shape(self) -> torch.Size:
-        return torch.Size()
-
-    @property
     def event_shape(self) -> torch.Size:
         shape: torch.Size = self.centre.event_shape
         return shape
@@ -97,9 +92,6 @@ class Running(TensorFields):
     def num_arms(self) -> int | None:
         """Of a family that knows arms by number, else None."""
         return getattr(self.centre, "num_arms", None)
-
-    def expand(self, batch_shape: Sequence[int]) -> "Running":
-        raise ValueError("arms of tasks that run together learn their priors: they cannot be given one each")
 
     def online(self, batch_shape: Sequence[int]) -> "OnlineRunning":
         return OnlineRunning(self, batch_shape)
@@ -121,7 +113,7 @@ class OnlineRunning:
         self._evidence = torch.zeros(tasks, arms, self._start.shape[-1], dtype=torch.float64)
         num_kept = {"redraw": 0, "keep": 1, "marginal": NUM_KEPT}[prior.how]
         self._kept = torch.zeros(tasks, arms, num_kept, prior.draws.shape[-1], dtype=torch.float64)
-        self._begun = torch.zeros(tasks, dtype=torch.bool)
+        self._begun = torch.zeros(tasks, arms, dtype=torch.bool)
         self._generator = Generator().manual_seed(0)  # of draws that are renewed
         self._total = torch.zeros_like(self._start)
         # the share of draws that count, below which others are drawn
@@ -130,14 +122,15 @@ class OnlineRunning:
 
     def begin(self, tasks: Tensor, generator: Generator) -> None:
         """These tasks make their first decision: what they know from others is what is known now."""
-        new = tasks[~self._begun[tasks]]
-        if self._how == "redraw" or not len(new):
+        if self._how == "redraw" or bool(self._begun[tasks].all()):
             return
-        new = new.unique()
-        self._begun[new] = True
+        new = tasks.unique()
+        fresh = ~self._begun[new][..., None, None]  # arms that came later begin later
         log_weights = self._log_weights.expand(len(new), *self._log_weights.shape)
         which = categorical(self._kept.shape[2], log_weights, generator=generator)  # (kept, new, arms)
-        self._kept[new] = self._draws[torch.arange(len(self._draws)), which].movedim(0, 2)
+        drawn = self._draws[torch.arange(len(self._draws)), which].movedim(0, 2)
+        self._kept[new] = torch.where(fresh, drawn, self._kept[new])
+        self._begun[new] = True
 
     def add(self, index: Index, x: Tensor, y: Tensor) -> None:
         self._rows.add(index, x, y)
@@ -183,8 +176,8 @@ class OnlineRunning:
     def state_dict(self) -> State:
         # arms are the second axis, as of all states; the total too, as sums in another order end in other digits
         of_arms = {name: getattr(self, f"_{name}")[None] for name in ("draws", "start", "total", "least")}
-        of_tasks = {"evidence": self._evidence, "kept": self._kept}
-        whole = {"begun": self._begun, "generator": self._generator.get_state()}
+        of_tasks = {"evidence": self._evidence, "kept": self._kept, "begun": self._begun}
+        whole = {"generator": self._generator.get_state()}
         return {"rows": self._rows.state_dict(), **of_arms, **of_tasks, "whole": whole}
 
     def load_state_dict(self, state: State) -> None:
@@ -193,7 +186,7 @@ class OnlineRunning:
             state[name][0].clone() for name in ("draws", "start", "total", "least")
         )
         self._evidence, self._kept = state["evidence"].clone(), state["kept"].clone()
-        self._begun = state["whole"]["begun"].clone()
+        self._begun = state["begun"].clone()
         self._generator.set_state(state["whole"]["generator"])
         self._priors = self._unknown.build(self._draws)
 
@@ -216,7 +209,7 @@ class OnlineRunning:
         if bool(fresh.any()):  # a task that has not begun knows what all know
             which = categorical(kept.shape[2], self._log_weights, generator=Generator().manual_seed(0))
             now = self._draws[torch.arange(len(self._draws)), which].movedim(0, 1)
-            kept = torch.where(fresh[:, None, None, None], now, kept)
+            kept = torch.where(fresh[..., None, None], now, kept)
         log_weights = torch.zeros(kept.shape[:-1], dtype=torch.float64)
         if self._how == "marginal" and not self._rows.are_none:
             prior = self._like_batch(self._unknown.build(kept))

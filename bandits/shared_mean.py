@@ -22,8 +22,7 @@ from torch import Generator, Tensor
 from torch.distributions import Distribution, Normal
 
 from bandits.running import require_how
-from bandits.wrapped import entries, turns
-from bayesmeta.fields import TensorFields
+from bandits.wrapped import LearnedByTasks, entries, turns
 from bayesmeta.linalg import cholesky, symmetric
 from bayesmeta.linear import LinearGaussian
 from bayesmeta.online import Index, State, Task
@@ -33,7 +32,7 @@ __all__ = ["SharedMean"]
 
 
 @dataclass(frozen=True, eq=False)
-class SharedMean(TensorFields):
+class SharedMean(LearnedByTasks):
     """The prior of linear tasks whose mean is unknown, and what the tasks make of each other.
 
     Args:
@@ -50,15 +49,8 @@ class SharedMean(TensorFields):
         require_how(self.how)
 
     @property
-    def batch_shape(self) -> torch.Size:
-        return torch.Size()
-
-    @property
     def event_shape(self) -> torch.Size:
         return torch.Size()
-
-    def expand(self, batch_shape: Sequence[int]) -> "SharedMean":
-        raise ValueError("arms of tasks that run together learn their priors: they cannot be given one each")
 
     def online(self, batch_shape: Sequence[int]) -> "OnlineSharedMean":
         return OnlineSharedMean(self, batch_shape)
@@ -79,23 +71,23 @@ class OnlineSharedMean:
         precision = symmetric(torch.cholesky_inverse(cholesky(prior.cov.double(), "cov")))
         self._precision = precision.expand(*rest, d, d).clone()
         self._shift = (precision @ task.loc).expand(*rest, d).clone()
-        self._begun = torch.zeros(self.batch_shape[0], dtype=torch.bool)
+        self._begun = torch.zeros(self.batch_shape, dtype=torch.bool)
         self._own_loc, self._own_cov = torch.zeros_like(self._loc), torch.zeros_like(self._cov)
         self._renew()
 
     def begin(self, tasks: Tensor, generator: Generator) -> None:
         """These tasks make their first decision: what they know of the shared mean from others is what is known now."""
-        new = tasks[~self._begun[tasks]]
-        if self._how == "redraw" or not len(new):
+        if self._how == "redraw" or bool(self._begun[tasks].all()):
             return
-        new = new.unique()
-        self._begun[new] = True
-        loc = self._mean.expand(len(new), *self._mean.shape)
+        new = tasks.unique()
+        fresh = ~self._begun[new][..., None]  # arms that came later begin later
+        loc, cov = self._mean.expand_as(self._own_loc[new]), self._root @ self._root.mT
         if self._how == "keep":
             noise = randn((*loc.shape, 1), like=loc, generator=generator)
-            self._own_loc[new] = loc + (self._root @ noise)[..., 0]
-        else:
-            self._own_loc[new], self._own_cov[new] = loc, self._root @ self._root.mT
+            loc, cov = loc + (self._root @ noise)[..., 0], torch.zeros_like(cov)
+        self._own_loc[new] = torch.where(fresh, loc, self._own_loc[new])
+        self._own_cov[new] = torch.where(fresh[..., None], cov, self._own_cov[new])
+        self._begun[new] = True
 
     def add(self, index: Index, x: Tensor, y: Tensor) -> None:
         x, y = x.double(), y.double()
@@ -131,16 +123,14 @@ class OnlineSharedMean:
         return _arms(LinearGaussian(loc, precision, noise_var).to(self._like), index)
 
     def state_dict(self) -> State:
-        names = ("precision", "shift", "begun")
-        own = {"loc": self._loc, "cov": self._cov, "own_loc": self._own_loc, "own_cov": self._own_cov}
-        return {**own, "whole": {name: getattr(self, f"_{name}") for name in names}}
+        of_tasks = {name: getattr(self, f"_{name}") for name in ("loc", "cov", "own_loc", "own_cov", "begun")}
+        # arms are the second axis, as of all states
+        of_arms = {name: getattr(self, f"_{name}")[None] for name in ("precision", "shift")}
+        return {**of_tasks, **of_arms}
 
     def load_state_dict(self, state: State) -> None:
         for name, value in state.items():
-            if name != "whole":
-                setattr(self, f"_{name}", value.clone())
-        for name, value in state["whole"].items():
-            setattr(self, f"_{name}", value.clone())
+            setattr(self, f"_{name}", (value[0] if name in ("precision", "shift") else value).clone())
         self._renew()
 
     def _step(self, entry: Index, x: Tensor, y: Tensor) -> None:
@@ -183,7 +173,7 @@ class OnlineSharedMean:
         shared, shared_root = self._mean.expand_as(loc), self._root.expand_as(root)
         if self._how == "redraw":
             return loc, root, shared, shared_root
-        begun = self._begun[index].reshape(*self._begun[index].shape, *[1] * (loc.ndim - self._begun[index].ndim))
+        begun = self._begun[index][..., None]
         if self._how == "keep":
             own_root = torch.zeros_like(root)
         else:

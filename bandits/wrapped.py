@@ -10,8 +10,9 @@ from torch.distributions import Distribution
 from bayesmeta.fields import TensorFields
 from bayesmeta.online import Task
 
-__all__ = ["ByPosterior", "Wrapped", "entries", "turns"]
+__all__ = ["ByPosterior", "LearnedByTasks", "Wrapped", "entries", "turns"]
 
+L = TypeVar("L", bound="LearnedByTasks")
 W = TypeVar("W", bound="Wrapped")
 
 
@@ -45,6 +46,17 @@ class Wrapped(TensorFields):
     def around(self: W, prior: Any) -> W:
         """The same around another prior."""
         return self._replace(prior=prior)
+
+
+class LearnedByTasks(TensorFields):
+    """Mixin of priors that tasks learn from each other, and that so are the same for all of them and their arms."""
+
+    @property
+    def batch_shape(self) -> torch.Size:
+        return torch.Size()
+
+    def expand(self: L, batch_shape: Sequence[int]) -> L:
+        raise ValueError("arms of tasks that run together learn their priors: they cannot be given one each")
 
 
 class ByPosterior:

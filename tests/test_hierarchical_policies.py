@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import scipy.stats
 import torch
 from torch import Tensor
 
@@ -112,11 +113,14 @@ def test_a_task_that_keeps_a_draw_has_its_spread_about_it() -> None:
     assert (after.loc[1] - before[1]).norm() > 0.01
 
 
+def beta_draws(a: float, b: float, num: int, number: int) -> Tensor:
+    uniform = torch.rand(num, generator=seed(number)).numpy()
+    return torch.as_tensor(scipy.stats.beta.ppf(uniform, a, b))
+
+
 def past_coins(tasks: int = 20, rows: int = 30) -> Data:
-    chance = torch.distributions.Beta(torch.tensor(6.0), torch.tensor(14.0))
-    torch.manual_seed(3)
-    p = chance.sample((tasks,))
-    y = (torch.rand(tasks, rows) < p[:, None]).double()
+    p = beta_draws(6.0, 14.0, tasks, 3)
+    y = (torch.rand(tasks, rows, generator=seed(30)) < p[:, None]).double()
     return Data(torch.zeros(tasks, rows, 0).double(), y, torch.ones(tasks, rows, dtype=torch.bool))
 
 
@@ -134,7 +138,7 @@ def test_tasks_of_any_family_share_hyperparameters_exactly() -> None:
     state.add((task, arm), torch.zeros(60, 0).double(), y)
     for t in range(3):
         rows = y[task == t]
-        belief.update(t, Data.of(torch.zeros(len(rows), 0).double(), rows))
+        belief.update(t, Data.of(torch.zeros(len(rows), 0).double(), rows), generator=seed(12))
     new = belief.marginal(1000, generator=seed(6)).predict(torch.zeros(1, 0).double()).mean
     shown = state.posterior(3).predict(torch.zeros(1, 0).double()).mean[:, 0]
     assert float(shown[1]) == pytest.approx(float(new), abs=0.02)
@@ -146,17 +150,15 @@ def test_tasks_of_any_family_share_hyperparameters_exactly() -> None:
 
 def test_draws_are_renewed_where_few_count() -> None:
     state = running_together(coin_belief(), "redraw").online((200, 1))
-    chance = torch.distributions.Beta(torch.tensor(40.0), torch.tensor(10.0))
-    torch.manual_seed(7)
-    p = chance.sample((200,))
+    p, generator = beta_draws(40.0, 10.0, 200, 7), seed(70)
     draws = state._draws.clone()
     for _ in range(40):
-        y = (torch.rand(200) < p).double()
+        y = (torch.rand(200, generator=generator) < p).double()
         state.add((torch.arange(200), torch.zeros(200, dtype=torch.long)), torch.zeros(200, 0).double(), y)
     assert not torch.equal(draws, state._draws)
     weights = state._log_weights.exp()
     assert float(1 / weights.square().sum()) > 0.2 * weights.shape[-1]
-    both = torch.cat([past_coins().y.mean(1), torch.as_tensor(p)])
+    both = torch.cat([past_coins().y.mean(1), p])
     assert state._evidence.shape == (200, 1, weights.shape[-1])
     new = float((weights * state._priors.predict().mean[..., 0]).sum())
     assert new == pytest.approx(float(both.mean()), abs=0.05)
@@ -216,6 +218,30 @@ def test_policies_go_on_after_a_load_as_they_would_have(kind: Any, belief: Any, 
     if not isinstance(belief, LinearHyperposterior):
         policy.add_arm("new")
         assert policy.choose().propensity.shape == (3,)
+
+
+@pytest.mark.parametrize("kind", [bandits.HierTS, bandits.AdaTS, bandits.MetaTS])
+@pytest.mark.parametrize("is_linear", [True, False])
+def test_arms_come_and_go_while_tasks_run_together(kind: Any, is_linear: bool) -> None:
+    """Those that stay are as they were, and a new one begins with what is known then, also in tasks that have begun."""
+    policy = kind(linear_belief() if is_linear else coin_belief(200), ["a", "b", "c"], tasks=3, seed=0)
+    context = torch.ones(3, D).double() if is_linear else None
+    x = torch.ones(1, D).double() if is_linear else torch.zeros(1, 0).double()
+    for reward in ([1.0, 0.0, 1.0], [0.0, 0.0, 1.0]):
+        policy.update(policy.choose(context, propensities=False), reward)
+    before = policy.posterior(["a", "c"]).predict(x).mean
+    policy.remove_arm("b")
+    torch.testing.assert_close(policy.posterior().predict(x).mean, before)
+    policy.add_arm("d")
+    untouched = linear_belief().marginal() if is_linear else coin_belief(200).marginal(generator=seed(11))
+    policy.choose(context, propensities=False)
+    new = policy.posterior(["d"]).predict(x).mean
+    if kind is bandits.MetaTS:  # each task has drawn a prior of its own
+        assert len(new.flatten().unique()) > 1
+    else:
+        expected = untouched.predict(x).mean.flatten().expand(3)
+        torch.testing.assert_close(new.flatten(), expected, atol=0.02, rtol=0.0)
+    torch.testing.assert_close(policy.posterior(["a", "c"]).predict(x).mean, before)
 
 
 @pytest.mark.parametrize(
