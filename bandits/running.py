@@ -114,14 +114,16 @@ class OnlineRunning:
         num_kept = {"redraw": 0, "keep": 1, "marginal": NUM_KEPT}[prior.how]
         self._kept = torch.zeros(tasks, arms, num_kept, prior.draws.shape[-1], dtype=torch.float64)
         self._begun = torch.zeros(tasks, arms, dtype=torch.bool)
-        self._generator = Generator().manual_seed(0)  # of draws that are renewed
+        self._generator = Generator().manual_seed(
+            0
+        )  # of draws that are renewed, and for tasks that learn before they decide
         self._total = torch.zeros_like(self._start)
         # the share of draws that count, below which others are drawn
         self._least = torch.full((arms,), LEAST_ESS, dtype=torch.float64)
         self._priors = self._unknown.build(self._draws)
 
     def begin(self, tasks: Tensor, generator: Generator) -> None:
-        """These tasks make their first decision: what they know from others is what is known now."""
+        """These tasks decide, or learn, for the first time: what they know from others is what is known now."""
         if self._how == "redraw" or bool(self._begun[tasks].all()):
             return
         new = tasks.unique()
@@ -133,6 +135,8 @@ class OnlineRunning:
         self._begun[new] = True
 
     def add(self, index: Index, x: Tensor, y: Tensor) -> None:
+        self._rows.require(x, y)
+        self.begin(index[0], self._generator)
         self._rows.add(index, x, y)
         entry = distinct(index)
         task, arm = entry if len(entry) > 1 else (entry[0], torch.zeros_like(entry[0]))

@@ -73,10 +73,11 @@ class OnlineSharedMean:
         self._shift = (precision @ task.loc).expand(*rest, d).clone()
         self._begun = torch.zeros(self.batch_shape, dtype=torch.bool)
         self._own_loc, self._own_cov = torch.zeros_like(self._loc), torch.zeros_like(self._cov)
+        self._generator = Generator().manual_seed(0)  # for tasks that learn before they decide
         self._renew()
 
     def begin(self, tasks: Tensor, generator: Generator) -> None:
-        """These tasks make their first decision: what they know of the shared mean from others is what is known now."""
+        """These tasks decide, or learn, for the first time: what they know of the shared mean from others is what is known now."""
         if self._how == "redraw" or bool(self._begun[tasks].all()):
             return
         new = tasks.unique()
@@ -91,6 +92,7 @@ class OnlineSharedMean:
 
     def add(self, index: Index, x: Tensor, y: Tensor) -> None:
         x, y = x.double(), y.double()
+        self.begin(index[0], self._generator)
         for turn in turns(index[0]):
             self._step(tuple(part[turn] for part in index), x[turn], y[turn])
         self._renew()
@@ -126,10 +128,13 @@ class OnlineSharedMean:
         of_tasks = {name: getattr(self, f"_{name}") for name in ("loc", "cov", "own_loc", "own_cov", "begun")}
         # arms are the second axis, as of all states
         of_arms = {name: getattr(self, f"_{name}")[None] for name in ("precision", "shift")}
-        return {**of_tasks, **of_arms}
+        return {**of_tasks, **of_arms, "whole": {"generator": self._generator.get_state()}}
 
     def load_state_dict(self, state: State) -> None:
+        self._generator.set_state(state["whole"]["generator"])
         for name, value in state.items():
+            if name == "whole":
+                continue
             setattr(self, f"_{name}", (value[0] if name in ("precision", "shift") else value).clone())
         self._renew()
 

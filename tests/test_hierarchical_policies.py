@@ -244,6 +244,16 @@ def test_arms_come_and_go_while_tasks_run_together(kind: Any, is_linear: bool) -
     torch.testing.assert_close(policy.posterior(["a", "c"]).predict(x).mean, before)
 
 
+def test_a_task_that_learns_before_it_decides_counts_its_rows_once() -> None:
+    policy = bandits.AdaTS(linear_belief(), ["a"], tasks=2, seed=0, propensities=False)
+    generator = seed(12)
+    x, y = torch.randn(6, D, generator=generator).double(), torch.randn(6, generator=generator).double()
+    policy.learn(["a"] * 6, y, context=x, task=0)
+    policy.choose(torch.ones(2, D).double())
+    exact = linear_belief().marginal().condition(Data.of(x, y))
+    torch.testing.assert_close(policy.posterior(task=0).loc[0], exact.loc)
+
+
 @pytest.mark.parametrize(
     ("make", "error", "message"),
     [
