@@ -114,9 +114,8 @@ class OnlineRunning:
         num_kept = {"redraw": 0, "keep": 1, "marginal": NUM_KEPT}[prior.how]
         self._kept = torch.zeros(tasks, arms, num_kept, prior.draws.shape[-1], dtype=torch.float64)
         self._begun = torch.zeros(tasks, arms, dtype=torch.bool)
-        self._generator = Generator().manual_seed(
-            0
-        )  # of draws that are renewed, and for tasks that learn before they decide
+        # for draws that are renewed, and tasks that learn before they decide
+        self._generator = Generator().manual_seed(0)
         self._total = torch.zeros_like(self._start)
         # the share of draws that count, below which others are drawn
         self._least = torch.full((arms,), LEAST_ESS, dtype=torch.float64)

@@ -77,7 +77,7 @@ class OnlineSharedMean:
         self._renew()
 
     def begin(self, tasks: Tensor, generator: Generator) -> None:
-        """These tasks decide, or learn, for the first time: what they know of the shared mean from others is what is known now."""
+        """These tasks decide, or learn, for the first time: they know of the shared mean what is known now."""
         if self._how == "redraw" or bool(self._begun[tasks].all()):
             return
         new = tasks.unique()
@@ -132,10 +132,9 @@ class OnlineSharedMean:
 
     def load_state_dict(self, state: State) -> None:
         self._generator.set_state(state["whole"]["generator"])
-        for name, value in state.items():
-            if name == "whole":
-                continue
-            setattr(self, f"_{name}", (value[0] if name in ("precision", "shift") else value).clone())
+        for name in ("loc", "cov", "own_loc", "own_cov", "begun"):
+            setattr(self, f"_{name}", state[name].clone())
+        self._precision, self._shift = state["precision"][0].clone(), state["shift"][0].clone()
         self._renew()
 
     def _step(self, entry: Index, x: Tensor, y: Tensor) -> None:
