@@ -17,7 +17,7 @@ from torch import Generator, Tensor
 from torch.distributions import Distribution, Normal
 
 from bandits.prospects import Prospects
-from bayesmeta.online import Task
+from bayesmeta.online import NoMarginalError, Task
 
 __all__ = ["Propensities", "best_of_independent", "of_best", "with_axis"]
 
@@ -123,10 +123,16 @@ def with_axis(marginal: Distribution) -> Distribution:
 
 
 def _best_if_affordable(prospects: Prospects) -> Tensor | None:
-    """By quadrature, unless arms average over so many hypotheses each that it would take longer than draws."""
+    """By quadrature, unless arms average over so many hypotheses each that it would take longer than draws.
+
+    None too where the family can be drawn from, and no more.
+    """
     if isinstance(prospects.online, Alternatives):
         return _best_of_alternatives(prospects, prospects.online)
-    marginal = prospects.marginal()
+    try:
+        marginal = prospects.marginal()
+    except NoMarginalError:
+        return None
     if isinstance(marginal, Mixed) and _evaluations(marginal) * marginal.num_components > AFFORDABLE:
         return None
     return best_of_independent(marginal, prospects.available)

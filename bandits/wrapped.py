@@ -8,7 +8,7 @@ from torch import Generator, Tensor
 from torch.distributions import Distribution
 
 from bayesmeta.fields import TensorFields
-from bayesmeta.online import Task
+from bayesmeta.online import Task, marginal_of
 
 __all__ = ["ByPosterior", "LearnedByTasks", "Wrapped", "entries", "turns"]
 
@@ -67,8 +67,7 @@ class ByPosterior:
         return draws[0]
 
     def marginal(self, x: Tensor, task: Task = None) -> Distribution:
-        marginal: Distribution = self._at(x, task).marginal(x)
-        return marginal
+        return marginal_of(self._at(x, task), x)
 
     def _at(self, x: Tensor, task: Task) -> Any:
         """The posterior of each decision, of batch_shape `(n, *rest)`."""

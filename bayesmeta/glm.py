@@ -21,7 +21,7 @@ from typing import Any, ClassVar, TypeVar
 import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
-from torch.distributions import Bernoulli, Distribution, Poisson
+from torch.distributions import Bernoulli, Distribution, LogNormal, Poisson
 from torch.nn.functional import softplus
 
 from bayesmeta.correlations import LARGEST_TILT, TOGETHER, scale_tril
@@ -40,6 +40,7 @@ from bayesmeta.laplace import (
     positive_definite,
 )
 from bayesmeta.linalg import differentiated, log_det, symmetric
+from bayesmeta.marginals import LogitNormalMarginal
 from bayesmeta.quadrature import PoissonLogNormal, log_mean_sigmoid
 from bayesmeta.random import randn
 from bayesmeta.statistics import Statistics
@@ -303,6 +304,11 @@ class LogisticGaussian(_Regression):
         logits = log_mean_sigmoid(loc, scale) - log_mean_sigmoid(-loc, scale)
         return Bernoulli(logits=logits.to(self.loc))
 
+    def marginal(self, x: Float[Tensor, "*batch q d"]) -> LogitNormalMarginal:
+        """p(probability of a one) at each row: its logit is normal."""
+        loc, scale = self._predictor(x)
+        return LogitNormalMarginal(loc.to(self.loc), _some(scale).to(self.loc))
+
     def sample(self, num_draws: int, *, generator: Generator | None = None) -> "LogisticFunctions":
         """Draws of the probability of a one at x."""
         return LogisticFunctions(self.sample_params(num_draws, generator=generator))
@@ -332,6 +338,11 @@ class PoissonGaussian(_Regression):
         """p(y | x) at each row: Poisson with a log-normal rate, batch_shape `(*batch, q)`."""
         loc, scale = self._predictor(x)
         return PoissonLogNormal(loc.to(self.loc), scale.to(self.loc))
+
+    def marginal(self, x: Float[Tensor, "*batch q d"]) -> LogNormal:
+        """p(expected count) at each row: its logarithm is normal."""
+        loc, scale = self._predictor(x)
+        return LogNormal(loc.to(self.loc), _some(scale).to(self.loc))
 
     def sample(self, num_draws: int, *, generator: Generator | None = None) -> "PoissonFunctions":
         """Draws of the rate at x."""
@@ -382,6 +393,11 @@ class PoissonFunctions:
 
     def predict(self, x: Tensor) -> Distribution:
         return Poisson(self(x))
+
+
+def _some(scale: Tensor) -> Tensor:
+    """A row of zeros has no variance, and a normal must have some."""
+    return scale.clamp(min=torch.finfo(torch.float32).tiny)
 
 
 def _flat(prior: _Regression, data: Data) -> tuple[Rows, Tensor, Tensor]:

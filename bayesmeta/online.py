@@ -25,6 +25,7 @@ __all__ = [
     "Begins",
     "InPlace",
     "Index",
+    "NoMarginalError",
     "Online",
     "OnlineRows",
     "OnlineStatistics",
@@ -32,6 +33,7 @@ __all__ = [
     "State",
     "Task",
     "distinct",
+    "marginal_of",
     "online",
     "statistics_from",
     "statistics_state",
@@ -42,6 +44,10 @@ State = dict[str, Any]
 Index = tuple[Tensor, ...]
 
 FIRST_CAPACITY = 16  # rows
+
+
+class NoMarginalError(TypeError):
+    """The family has no `marginal`: it can be drawn from, and asked for nothing else."""
 
 
 @runtime_checkable
@@ -144,8 +150,7 @@ class OnlineStatistics:
         return draws[0]
 
     def marginal(self, x: Tensor, task: Task = None) -> Distribution:
-        marginal: Distribution = self._at(task, len(x)).marginal(x)
-        return marginal
+        return marginal_of(self._at(task, len(x)), x)
 
     def posterior(self, index: Any = ...) -> Any:
         return _copy(self._now[index])
@@ -275,8 +280,7 @@ class OnlineRows:
         return draws[0]
 
     def marginal(self, x: Tensor, task: Task = None) -> Distribution:
-        marginal: Distribution = self._at(x, task).marginal(x)
-        return marginal
+        return marginal_of(self._at(x, task), x)
 
     def posterior(self, index: Any = ...) -> Any:
         return self._conditioned(index, self._x.shape[-1]) if self._x.shape[-1] else self.prior
@@ -310,6 +314,20 @@ class OnlineRows:
             x, y = torch.zeros(*mask.shape, num_inputs), torch.zeros(mask.shape)
             return self.prior.condition(Data(x, y, mask))
         return self.prior.condition(Data(self._x[index][..., :most, :], self._y[index][..., :most], mask))
+
+
+def marginal_of(posterior: Any, x: Tensor) -> Distribution:
+    """p(f(x)) at each row.
+
+    Raises:
+        NoMarginalError: the family has none.
+    """
+    if not hasattr(posterior, "marginal"):
+        raise NoMarginalError(
+            f"{type(posterior).__name__} has no marginal(x), which this needs; Thompson sampling needs only draws"
+        )
+    marginal: Distribution = posterior.marginal(x)
+    return marginal
 
 
 def distinct(index: Index) -> Index:

@@ -3,6 +3,8 @@
 import itertools
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 import pytest
 import scipy.integrate
@@ -29,6 +31,7 @@ from bayesmeta import (
     NormalInverseGamma,
     NormalKnownVariance,
 )
+from bayesmeta.fields import TensorFields
 from bayesmeta.marginals import BetaMarginal, GammaMarginal, StudentMarginal
 from tests.families import F64, seed
 
@@ -133,6 +136,11 @@ POLICIES: dict[str, tuple[Callable[[], Policy], Tensor | None]] = {
     "thompson shared": (lambda: bandits.ThompsonSampling(LINEAR, FEATURES, seed=1), None),
     "thompson two shared": (lambda: bandits.ThompsonSampling(LINEAR, TWO, seed=1), None),
     "thompson correlated": (lambda: bandits.ThompsonSampling(CORRELATED, ["a", "b", "c"], seed=1), None),
+    "thompson logistic disjoint": (
+        lambda: bandits.ThompsonSampling(LOGISTIC, ["a", "b", "c"], seed=1),
+        torch.tensor([1.0, -0.5]),
+    ),
+    "epsilon greedy logistic": (lambda: bandits.EpsilonGreedy(LOGISTIC, FEATURES, seed=1), None),
     "thompson logistic": (lambda: bandits.ThompsonSampling(LOGISTIC, FEATURES, seed=1), None),
     "marginal": (lambda: bandits.MarginalThompson(CORRELATED, ["a", "b", "c"], seed=1), None),
     "top two": (lambda: bandits.TopTwoThompson(BERNOULLI, ["a", "b", "c"], share=0.6, seed=1), None),
@@ -265,3 +273,42 @@ def test_averages_over_many_hypotheses_are_drawn_and_agree_with_the_exact_ones()
     assert drawn.error is not None
     gap = (drawn.probability[0] - exact.probability[0]).abs()
     assert (gap < 5 * drawn.error[0] + 1e-12).all()
+
+
+@dataclass(frozen=True, eq=False)
+class OnlyDraws(TensorFields):
+    """A family of somebody else that can be conditioned, predicted and drawn from."""
+
+    inside: BetaBernoulli
+
+    batch_shape = event_shape = torch.Size()
+
+    def condition(self, data: Data) -> Any:
+        return Conditioned(self.inside.condition(data))
+
+    def predict(self, x: Tensor | None = None) -> Distribution:
+        return self.inside.predict(x)
+
+    def sample(self, num_draws: int, *, generator: torch.Generator | None = None) -> Any:
+        return self.inside.sample(num_draws, generator=generator)
+
+
+@dataclass(frozen=True, eq=False)
+class Conditioned:
+    inside: BetaBernoulli
+
+    def sample(self, num_draws: int, *, generator: torch.Generator | None = None) -> Any:
+        return self.inside.sample(num_draws, generator=generator)
+
+
+def test_a_family_without_marginals_has_propensities_that_are_drawn() -> None:
+    drawn, exact = (
+        bandits.ThompsonSampling(prior, ["a", "b", "c"], seed=1) for prior in (OnlyDraws(BERNOULLI), BERNOULLI)
+    )
+    for policy in (drawn, exact):
+        policy.learn(["a", "b", "b"], [1.0, 0.0, 1.0])
+    ours, truth = drawn.probabilities(), exact.probabilities()
+    assert ours.error is not None
+    assert ((ours.probability - truth.probability).abs() < 5 * ours.error + 1e-12).all()
+    with pytest.raises(TypeError, match="has no marginal"):
+        bandits.BayesUCB(OnlyDraws(BERNOULLI), ["a", "b"]).choose()
