@@ -74,7 +74,13 @@ class DiagonalWeights(TensorFields):
         return Normal(marginal.mean, (marginal.variance + self.noise_var[..., None]).sqrt())
 
     def marginal(self, x: Tensor) -> Normal:
-        """p(x'w) at each row, noise-free."""
+        """p(x'w) at each row, noise-free.
+
+        Raises:
+            ValueError: x has not a column for each cluster.
+        """
+        if x.shape[-1] != self.loc.shape[-1]:
+            raise ValueError(f"x must have a column for each of {self.loc.shape[-1]} clusters; got {x.shape[-1]}")
         var = (x.square() / self.precision[..., None, :]).sum(-1)
         return Normal((x * self.loc[..., None, :]).sum(-1), var.clamp(min=torch.finfo(var.dtype).tiny).sqrt())
 

@@ -4,6 +4,7 @@ A subclass says how it chooses from what the posterior says of the arms (`Prospe
 Everything else is here: which arms there are, which choices wait for their reward, the posterior in place, the log.
 """
 
+import contextlib
 import dataclasses
 import math
 from collections.abc import Hashable, Sequence
@@ -19,7 +20,7 @@ from bandits.choices import Choice, Choices, ids_of, rewards_of
 from bandits.pending import Pending
 from bandits.propensity import Propensities
 from bandits.prospects import Prospects
-from bayesmeta.online import Begins, Online, Task, online
+from bayesmeta.online import Begins, NoMarginalError, Online, Task, online
 
 __all__ = ["Policy"]
 
@@ -70,6 +71,7 @@ class Policy:
         self._generator.manual_seed(seed)
         self._log_generator.manual_seed(seed + 1)  # a log's Monte Carlo does not change what is chosen
         self._pending = Pending(max_pending)
+        self._width: int | None = None  # of the rows of arms, from the first decision on
         self._keys = list(range(len(self._arms.names)))  # of arms, never used again
         self._next_key = len(self._keys)
         self._pulls = np.zeros((self._num_tasks, len(self._keys)), np.int64)
@@ -361,12 +363,25 @@ class Policy:
         """Inputs of all arms at n decisions, as wide as those before."""
         x = self._arms.rows(context, n)
         x = x.to(self._dtype) if x.is_floating_point() else x
-        if self._pending._x is not None and x.shape[-1] != self._pending._x.shape[-1]:
+        width = x.shape[-1] if self._width is None else self._width
+        if x.shape[-1] != width:
             raise ValueError(
-                f"contexts must be as wide as those before; rows of arms now have {x.shape[-1]} columns, and had "
-                f"{self._pending._x.shape[-1]}"
+                f"contexts must be as wide as those before: rows of arms have {x.shape[-1]} columns, and had {width}"
             )
+        if self._width is None:
+            self._require_fitting(x[:1])
+            self._width = width
         return x
+
+    def _require_fitting(self, x: Tensor) -> None:
+        """Ask the state about one decision, to find out before anything depends on it whether it takes such rows."""
+        try:
+            with contextlib.suppress(NoMarginalError):
+                self._state.marginal(x, 0)
+        except Exception as error:  # families differ in what they raise
+            columns = f"rows of arms have {x.shape[-1]} columns, which the prior does not take"
+            hint = "Give a context" if not x.shape[-1] else "Contexts must be as wide as those that it was learned from"
+            raise ValueError(f"{columns}: {error}. {hint}") from error
 
     def _record(
         self, prospects: Prospects, index: Task, is_one: bool, arm: Tensor, propensities: Propensities | None

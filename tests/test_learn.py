@@ -58,7 +58,7 @@ def _mean(policy: Any, context: Any) -> torch.Tensor:
         ((["a", "b"], [1.0]), {}, "each decision has one reward; got 2 arms and 1 rewards"),
         ((["a", "b"], [1.0, float("nan")]), {}, "rewards must be finite"),
         ((["a", "b"], [1.0, 0.5]), {}, "y must be 0 or 1"),
-        ((["a"], [1.0]), {"context": [[1.0, 2.0]]}, "This family has no inputs"),
+        ((["a"], [1.0]), {"context": [[1.0, 2.0]]}, "which the prior does not take: this family has no inputs"),
         ((["a", "b"], [1.0, 0.0]), {"task": [0]}, "each decision needs its"),
         ((["a"], [1.0]), {"task": 7}, "task 7 does not exist"),
     ],

@@ -16,13 +16,23 @@ import bandits
 import bayesmeta
 from bandits.policy import Policy
 from bandits.saving import policy_state
-from bayesmeta import BetaBernoulli, CorrelatedArms, Data, DirichletCategorical, GammaPoisson, LinearGaussian
+from bayesmeta import (
+    BetaBernoulli,
+    CorrelatedArms,
+    Data,
+    DirichletCategorical,
+    GammaPoisson,
+    LinearGaussian,
+    LinearHyperposterior,
+    LinearNormalInverseGamma,
+)
 from bayesmeta.random import randn
 from tests.families import F64, seed
 from tests.states import same, snapshot
 
 ONES = BetaBernoulli(F64 + 1.0, F64 + 1.0)
 LINEAR = LinearGaussian(torch.zeros(2), torch.eye(2), torch.tensor(0.5))
+NOISY = LinearNormalInverseGamma(LINEAR.loc, LINEAR.precision, torch.tensor(2.0), torch.tensor(1.0))
 FEATURES = {"a": [1.0, 0.0], "b": [0.0, 1.0]}
 
 
@@ -301,7 +311,11 @@ def test_memory_of_choices_without_reward_grows_to_its_limit() -> None:
         ({"available": torch.tensor([True])}, ValueError, r"a mask must have shape \(2,\) or \(1, 2\)"),
         ({"context": [float("nan"), 0.0]}, ValueError, "contexts must be finite"),
         ({"context": torch.zeros(1, 2, 2)}, ValueError, r"a context must have shape \(c,\)"),
-        ({"context": [1.0]}, ValueError, "contexts must be as wide as those before; rows of arms now have 1 columns"),
+        (
+            {"context": [1.0]},
+            ValueError,
+            "contexts must be as wide as those before: rows of arms have 1 columns, and had 2",
+        ),
         ({"task": 7}, IndexError, "task 7 does not exist: there are 1"),
         ({"context": [[1.0, 2.0]], "num": 3}, ValueError, "num says 3 decisions; got contexts for 1"),
     ],
@@ -312,6 +326,32 @@ def test_bad_decisions(options: dict[str, Any], error: type[Exception], message:
     before = snapshot(policy)
     with pytest.raises(error, match=message):
         policy.choose(**{"context": [1.0, 2.0], **options})
+    assert same(snapshot(policy), before)
+
+
+@pytest.mark.parametrize(
+    ("build", "context"),
+    [
+        (lambda: bandits.ThompsonSampling(LINEAR, ["a", "b"]), [1.0, 2.0, 3.0]),
+        (lambda: bandits.ThompsonSampling(LINEAR, ["a", "b"]), [1.0]),
+        (lambda: bandits.ThompsonSampling(LINEAR, ["a", "b"]), None),
+        (lambda: bandits.ThompsonSampling(LINEAR, FEATURES), [1.0]),
+        (lambda: bandits.ThompsonSampling(ONES, ["a", "b"]), [1.0]),
+        (lambda: bandits.ThompsonSampling(bandits.Forgetting(LINEAR, 0.9), ["a", "b"]), [1.0]),
+        (lambda: bandits.ThompsonSampling(bandits.Hypotheses.of([LINEAR, LINEAR]), ["a", "b"]), [1.0]),
+        (lambda: bandits.HierTS(LinearHyperposterior(LINEAR, torch.eye(2)), ["a", "b"]), [1.0]),
+        (lambda: bandits.DiagLinUCB(["a", "b"], 2), [1.0]),
+        (lambda: bandits.BayesUCB(NOISY, ["a", "b"]), [1.0]),
+    ],
+)
+def test_a_first_context_that_does_not_fit_the_prior_is_refused(build: Any, context: Any) -> None:
+    policy = build()
+    before = snapshot(policy)
+    with pytest.raises(ValueError, match=r"rows of arms have \d columns, which the prior does not take"):
+        policy.choose(context)
+    if context is not None:
+        with pytest.raises(ValueError, match="which the prior does not take"):
+            policy.learn(["a"], [1.0], context=[context])
     assert same(snapshot(policy), before)
 
 
