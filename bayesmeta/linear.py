@@ -225,6 +225,8 @@ class LinearGaussian(TensorFields):
 
     def _root(self, x: Tensor) -> Tensor:
         """R `(*batch, q, d)` with R R' = x precision^-1 x'."""
+        if x.shape[-1] != self.loc.shape[-1]:
+            raise ValueError(f"x must have {self.loc.shape[-1]} columns; got {x.shape[-1]}")
         return torch.linalg.solve_triangular(cholesky(self.precision, "precision"), x.mT, upper=False).mT
 
 

@@ -139,6 +139,8 @@ class OnlineWeights(_Weights):
 
     def joint(self, x: Tensor, task: Task = None) -> tuple[Tensor, Tensor]:
         """Mean `(n, q)` and a root `(n, q, d)` of the covariance of f at the q rows of each decision."""
+        if not self._by_number and x.shape[-1] != self._loc.shape[-1]:
+            raise ValueError(f"x must have {self._loc.shape[-1]} columns; got {x.shape[-1]}")
         index = ... if task is None else task
         loc, root = self._loc[index], self._root[index]
         if not self._by_number:
@@ -280,6 +282,8 @@ class OnlineArmWeights(_Weights):
 
     def _moments(self, x: Tensor, task: Task) -> tuple[Tensor, Tensor]:
         """Mean and variance of each arm's f, `(n, arms)`."""
+        if x.shape[-1] != self._loc.shape[1]:
+            raise ValueError(f"x must have {self._loc.shape[1]} columns; got {x.shape[-1]}")
         if x.shape[-2] != 1:
             raise ValueError(f"arms with weights of their own are asked about one row; got {x.shape[-2]}")
         if isinstance(task, int) and x.shape[0] == x.shape[1] == 1 and self._arrays is not None:
