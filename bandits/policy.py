@@ -290,7 +290,7 @@ class Policy:
 
         policy = load(path)
         if not isinstance(policy, cls):
-            raise ValueError(f"{path} holds a {type(policy).__name__}; got asked for a {cls.__name__}")
+            raise ValueError(f"{path} holds a {type(policy).__name__}, not a {cls.__name__}")
         return policy
 
     def _decide(self, prospects: Prospects, wanted: bool) -> tuple[Tensor, Propensities | None]:

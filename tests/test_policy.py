@@ -484,7 +484,7 @@ def test_files_that_hold_no_policy(tmp_path: Path) -> None:
         Policy.load(tmp_path / "prior")
     policy, _ = ready()
     policy.save(tmp_path / "policy")
-    with pytest.raises(ValueError, match="holds a ThompsonSampling; got asked for a UCB1"):
+    with pytest.raises(ValueError, match="holds a ThompsonSampling, not a UCB1"):
         bandits.UCB1.load(tmp_path / "policy")
     raw = (tmp_path / "policy").read_bytes()
     for damaged in (raw[:-9], raw[: len(raw) // 2], raw[:300] + b"xxxx" + raw[304:], b""):
