@@ -8,6 +8,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "BetaBernoulli",
+    "Columns",
     "CorrelatedArms",
     "Data",
     "DeepKernel",
@@ -45,6 +46,7 @@ __all__ = [
 
 if TYPE_CHECKING:
     from bayesmeta.categorical import DirichletCategorical, one_hot
+    from bayesmeta.columns import Columns
     from bayesmeta.conjugate import BetaBernoulli
     from bayesmeta.correlated_arms import CorrelatedArms, arm_statistics
     from bayesmeta.data import Data
@@ -76,6 +78,7 @@ else:
         __name__,
         {
             "BetaBernoulli": "conjugate",
+            "Columns": "columns",
             "CorrelatedArms": "correlated_arms",
             "Data": "data",
             "DeepKernel": "deep_kernel",
