@@ -25,6 +25,7 @@ __all__ = ["Frame", "PlacementWarning"]
 
 CONSTANT = 1e-12  # a column whose standard deviation is less of its mean is a constant
 COLLINEAR = {torch.float64: 1e-13, torch.float32: 1e-9}  # least eigenvalue of a correlation that rounding leaves
+ROUNDING = 1e-15  # of a mean: a spread that is less is none
 FAR = 10.0  # standard deviations from zero
 LOST = 1e-3  # of the digits: what a dtype may lose before that is worth a warning
 
@@ -61,36 +62,24 @@ class Frame:
             fixed: columns of x whose weights all tasks share.
             dtype: of the rows, which says what counts as rounding.
         """
-        pooled = stats.pooled()
-        d = stats.num_inputs
+        pooled, d = stats.pooled(), stats.num_inputs
         mean, var = pooled.mean, (pooled.scatter / pooled.count.clamp(min=1.0)).diagonal().clamp(min=0.0)
-        size = (var + mean.square()).sqrt()
+        sd, size = var.sqrt(), (var + mean.square()).sqrt()
         size = size.where(size > 0, 1.0)  # a column of zeros says nothing of its scale
-        sd = var.sqrt()
         still = sd <= CONSTANT * mean.abs()
-        varying = [i for i in range(d) if i not in fixed]
-        movable = list(range(d))
-        found = _constant(pooled, varying, still, dtype)
+        movable: Sequence[int] = range(d)
+        found = _constant(pooled, [i for i in range(d) if i not in fixed], still, dtype)
         if found is None and fixed:
-            movable = list(fixed)
-            found = _constant(pooled, movable, still, dtype)
+            movable = fixed
+            found = _constant(pooled, fixed, still, dtype)
         if found is None:
-            y_still = sd[d:] <= torch.finfo(torch.float64).eps * size[d:]
-            return cls(
-                mean.new_zeros(d),
-                size[:d],
-                mean.new_zeros(d),
-                None,
-                mean.new_zeros(len(mean) - d),
-                size[d:].where(~y_still, size[d:]),
-            )
+            none = torch.zeros_like(mean)
+            return cls(none[:d], size[:d], none[:d], None, none[d:], size[d:])
         constant, pivot = found
-        centred = torch.zeros(d, dtype=torch.bool, device=mean.device)
-        centred[movable] = True
-        centred &= ~still[:d]
+        centred = torch.tensor([i in movable for i in range(d)], device=mean.device) & ~still[:d]
         centre = mean[:d].where(centred, 0.0)
         centre[pivot] = mean[pivot]
-        y_scale = sd[d:].where(sd[d:] > 4.0 * torch.finfo(torch.float64).eps * mean[d:].abs(), size[d:])
+        y_scale = sd[d:].where(sd[d:] > ROUNDING * mean[d:].abs(), size[d:])
         return cls(centre, sd[:d].where(centred, size[:d]), constant, pivot, mean[d:], y_scale)
 
     @property
@@ -110,6 +99,11 @@ class Frame:
             matrix[:, self.pivot] = -self.scale * self.constant / self.constant[self.pivot]
             matrix[self.pivot] = self.centre
         return matrix
+
+    @property
+    def log_volume(self) -> Tensor:
+        """Log of the absolute determinant of `to_weights`."""
+        return torch.linalg.slogdet(self.to_weights).logabsdet
 
     @property
     def tilt(self) -> Tensor:
