@@ -24,6 +24,7 @@ from torch.distributions import Distribution, Normal
 
 from bayesmeta.correlations import LARGEST_TILT, TOGETHER, pack_scales, scale_tril
 from bayesmeta.data import Data
+from bayesmeta.doors import Draws
 from bayesmeta.fields import LearnedFrom, TensorFields
 from bayesmeta.hyperparameters import Hyperparameter, Hyperparameters, most_probable
 from bayesmeta.kernels import over_tasks
@@ -231,7 +232,7 @@ class LinearGaussian(TensorFields):
 
 
 @dataclass(frozen=True, eq=False)
-class LinearFunctions:
+class LinearFunctions(Draws):
     """Draws of x -> x'w: weights `(draws, *batch, d)`, noise_var `(*batch,)`."""
 
     weights: Float[Tensor, "draws *batch d"]

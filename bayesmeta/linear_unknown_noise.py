@@ -21,6 +21,7 @@ from torch.distributions import Normal, StudentT
 
 from bayesmeta.correlations import LARGEST_TILT, TOGETHER, scale_tril
 from bayesmeta.data import Data
+from bayesmeta.doors import Draws
 from bayesmeta.fields import LearnedFrom, TensorFields
 from bayesmeta.hyperparameters import Hyperparameter, Hyperparameters, most_probable
 from bayesmeta.linalg import cholesky, log_det, solve, symmetric
@@ -213,7 +214,7 @@ class LinearNormalInverseGamma(TensorFields):
 
 
 @dataclass(frozen=True, eq=False)
-class NoisyLinearFunctions:
+class NoisyLinearFunctions(Draws):
     """Draws of x -> x'w: weights `(draws, *batch, d)`, and their noise_var `(draws, *batch)`."""
 
     weights: Float[Tensor, "draws *batch d"]

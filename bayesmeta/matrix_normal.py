@@ -24,6 +24,7 @@ from torch.distributions import MultivariateNormal
 
 from bayesmeta.correlations import LARGEST_TILT, TOGETHER, scale_tril
 from bayesmeta.data import Data
+from bayesmeta.doors import Draws
 from bayesmeta.fields import LearnedFrom, TensorFields
 from bayesmeta.hyperparameters import Hyperparameter, Hyperparameters, most_probable
 from bayesmeta.linalg import cholesky, log_det, pack_tril, symmetric, unpack_tril
@@ -259,7 +260,7 @@ class MatrixNormalInverseWishart(TensorFields):
 
 
 @dataclass(frozen=True, eq=False)
-class NoisyLinearMaps:
+class NoisyLinearMaps(Draws):
     """Draws of x -> W'x: weights `(draws, *batch, d, m)`, and the factor of their noise `(draws, *batch, m, m)`."""
 
     weights: Float[Tensor, "draws *batch d m"]
