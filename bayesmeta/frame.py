@@ -11,7 +11,6 @@ Weights that all tasks share stand for a constant of their own: where only they 
 vary are left where they are, because there a shift is another model.
 """
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -20,18 +19,15 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from bayesmeta.statistics import Statistics
+from bayesmeta.warning_kinds import PlacementWarning, warn
 
-__all__ = ["Frame", "PlacementWarning"]
+__all__ = ["Frame"]
 
 CONSTANT = 1e-12  # a column whose standard deviation is less of its mean is a constant
 COLLINEAR = {torch.float64: 1e-13, torch.float32: 1e-9}  # least eigenvalue of a correlation that rounding leaves
 ROUNDING = 1e-15  # of a mean: a spread that is less is none
 FAR = 10.0  # standard deviations from zero
 LOST = 1e-3  # of the digits: what a dtype may lose before that is worth a warning
-
-
-class PlacementWarning(UserWarning):
-    """Rows lie far from zero, and the answer depends on it: by the model, or by the digits of its dtype."""
 
 
 @dataclass(frozen=True)
@@ -143,10 +139,11 @@ class Frame:
             sd = (pooled.scatter.diagonal() / pooled.count.clamp(min=1.0)).clamp(min=0.0).sqrt()
             far = (pooled.mean.abs() > FAR * sd) & (pooled.mean != 0)
             if bool(far.any()):
-                _warn(
+                warn(
                     f"{_name(int(far.nonzero()[0]), stats.num_inputs)} lies {FAR:g} standard deviations or more from "
                     "zero, and no combination of the columns of x is constant: weights and predictions depend on where "
-                    "zero is. Add a column of ones to x, or centre the columns"
+                    "zero is. Add a column of ones to x, or centre the columns",
+                    PlacementWarning,
                 )
             return
         eps = torch.finfo(dtype).eps
@@ -156,14 +153,11 @@ class Frame:
         lost = torch.cat([eps * ratio[:d].square(), eps * ratio[d:]])
         if bool((lost > LOST).any()):
             worst = int(lost.argmax())
-            _warn(
+            warn(
                 f"{_name(worst, d)} lies {float(ratio[worst]):.3g} standard deviations from zero, too far for the "
-                f"digits of {str(dtype).removeprefix('torch.')}: predictions may be off. Use float64, or centre it"
+                f"digits of {str(dtype).removeprefix('torch.')}: predictions may be off. Use float64, or centre it",
+                PlacementWarning,
             )
-
-
-def _warn(text: str) -> None:
-    warnings.warn(text, PlacementWarning, stacklevel=5)
 
 
 def _name(column: int, num_inputs: int) -> str:

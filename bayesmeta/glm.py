@@ -26,6 +26,7 @@ from torch.nn.functional import softplus
 
 from bayesmeta.correlations import LARGEST_TILT, TOGETHER, scale_tril
 from bayesmeta.data import Data, describe_rows
+from bayesmeta.doors import Draws
 from bayesmeta.fields import LearnedFrom, TensorFields
 from bayesmeta.hyperparameters import Hyperparameter, Hyperparameters, most_probable
 from bayesmeta.laplace import (
@@ -365,7 +366,7 @@ class PoissonExposureGaussian(PoissonGaussian):
 
 
 @dataclass(frozen=True, eq=False)
-class LogisticFunctions:
+class LogisticFunctions(Draws):
     """Draws of x -> probability of a one: weights `(draws, *batch, d)`."""
 
     weights: Float[Tensor, "draws *batch d"]
@@ -381,7 +382,7 @@ class LogisticFunctions:
 
 
 @dataclass(frozen=True, eq=False)
-class PoissonFunctions:
+class PoissonFunctions(Draws):
     """Draws of x -> rate: weights `(draws, *batch, d)`; a further column of x is an offset."""
 
     weights: Float[Tensor, "draws *batch d"]

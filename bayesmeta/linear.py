@@ -24,6 +24,7 @@ from torch.distributions import Distribution, Normal
 
 from bayesmeta.columns import Columns, Reading, columns_of, read, require_columns_fit
 from bayesmeta.data import Data
+from bayesmeta.doors import Draws
 from bayesmeta.fields import LearnedFrom, TensorFields
 from bayesmeta.frame import Frame
 from bayesmeta.hyperparameters import Hyperparameter, Hyperparameters, most_probable
@@ -390,7 +391,7 @@ class VarianceComponents(TensorFields):
 
 
 @dataclass(frozen=True, eq=False)
-class LinearFunctions:
+class LinearFunctions(Draws):
     """Draws of x -> x'w: weights `(draws, *batch, d)`, noise_var `(*batch,)`; `columns` as those of the prior."""
 
     weights: Float[Tensor, "draws *batch d"]

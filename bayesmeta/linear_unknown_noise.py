@@ -23,6 +23,7 @@ from torch.distributions import Normal, StudentT
 
 from bayesmeta.columns import Columns, Reading, columns_of, read, require_columns_fit
 from bayesmeta.data import Data
+from bayesmeta.doors import Draws
 from bayesmeta.fields import LearnedFrom, TensorFields
 from bayesmeta.frame import Frame
 from bayesmeta.hyperparameters import Hyperparameter, Hyperparameters, most_probable
@@ -271,7 +272,7 @@ class LinearNormalInverseGamma(TensorFields):
 
 
 @dataclass(frozen=True, eq=False)
-class NoisyLinearFunctions:
+class NoisyLinearFunctions(Draws):
     """Draws of x -> x'w: weights `(draws, *batch, d)`, their noise_var `(draws, *batch)`; `columns` as the prior's."""
 
     weights: Float[Tensor, "draws *batch d"]

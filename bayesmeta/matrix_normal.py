@@ -23,6 +23,7 @@ from torch import Generator, Tensor
 from torch.distributions import MultivariateNormal
 
 from bayesmeta.data import Data
+from bayesmeta.doors import Draws
 from bayesmeta.fields import LearnedFrom, TensorFields
 from bayesmeta.frame import Frame
 from bayesmeta.hyperparameters import Hyperparameter, Hyperparameters, most_probable
@@ -265,7 +266,7 @@ class MatrixNormalInverseWishart(TensorFields):
 
 
 @dataclass(frozen=True, eq=False)
-class NoisyLinearMaps:
+class NoisyLinearMaps(Draws):
     """Draws of x -> W'x: weights `(draws, *batch, d, m)`, and the factor of their noise `(draws, *batch, m, m)`."""
 
     weights: Float[Tensor, "draws *batch d m"]

@@ -8,8 +8,8 @@ import scipy.stats
 import torch
 
 from bayesmeta import Data, LimitWarning, LinearNormalInverseGamma, NormalInverseGamma, Statistics
-from bayesmeta.frame import PlacementWarning
 from bayesmeta.random import randn
+from bayesmeta.warning_kinds import PlacementWarning
 from tests.families import F64, _spd, seed
 
 LOC = torch.tensor([0.5, -1.0], dtype=torch.float64)

@@ -17,9 +17,9 @@ from bayesmeta import (
     NormalInverseWishart,
     Statistics,
 )
-from bayesmeta.frame import PlacementWarning
 from bayesmeta.linalg import pack_tril, unpack_tril
 from bayesmeta.random import randn
+from bayesmeta.warning_kinds import PlacementWarning
 from tests.families import F64, _spd, seed
 
 D, M = 2, 3
