@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 STEP = 7919  # a prime, and larger than any seed of a test: no two shifts share a seed
-CAPABILITIES = ("default", "avx2")  # what ATen may use instead of the best that the processor has
 OUT, CAPABILITY = "SHIFTS_OUT", "ATEN_CPU_CAPABILITY"  # in the environment of the pytest that is started
 NOTHING_FAILED, SOME_FAILED, NONE_LEFT = 0, 1, 5  # exit codes of pytest
 
@@ -29,12 +28,20 @@ def main() -> int:
     parser.add_argument("paths", nargs="*", help="files of tests, by default all")
     parser.add_argument("--shifts", type=int, default=20, help=f"how many, multiples of {STEP} from --first on")
     parser.add_argument("--first", type=int, default=0, help="which multiple comes first")
+    parser.add_argument(
+        "--capabilities",
+        nargs="*",
+        default=["default", "avx2"],
+        help="what ATen may use instead of the best that the processor has, once each under shift 0",
+    )
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--out", type=Path, default=Path("build/shifts.jsonl"))
     options = parser.parse_args()
     options.out.parent.mkdir(parents=True, exist_ok=True)
     runs = [(STEP * (options.first + number), "") for number in range(options.shifts)]
-    codes = [_run(options, shift, capability) for shift, capability in runs + [(0, name) for name in CAPABILITIES]]
+    codes = [
+        _run(options, shift, capability) for shift, capability in runs + [(0, name) for name in options.capabilities]
+    ]
     failing = _print_table(options.out)
     return 2 if any(code not in (NOTHING_FAILED, SOME_FAILED, NONE_LEFT) for code in codes) else int(failing)
 
