@@ -6,7 +6,7 @@ asks for one more, or in another range, or has one set elsewhere (`enqueue_trial
 searched again, given what is set. So ranges, choices and conditions may change from trial to trial.
 """
 
-import os
+import secrets
 import threading
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
@@ -258,4 +258,4 @@ class PointSampler(BaseSampler):
 
 
 def _random_seed() -> int:
-    return int.from_bytes(os.urandom(7))
+    return secrets.randbits(56)

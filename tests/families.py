@@ -13,12 +13,11 @@ from bayesmeta.deep_kernel import ReluNetwork
 from bayesmeta.learned_features import TanhFeatures
 from bayesmeta.random import rand, randn
 from bo.shared_configurations import PastValues, SharedConfigurations
+from tests.seeds import seed
+
+__all__ = ["F64", "FAMILIES", "Family", "OverArms", "seed"]
 
 F64 = torch.zeros((), dtype=torch.float64)
-
-
-def seed(number: int) -> Generator:
-    return torch.Generator().manual_seed(number)
 
 
 @dataclass(frozen=True)

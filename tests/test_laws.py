@@ -53,7 +53,7 @@ def same_predictions(a: object, b: object, x: Tensor, rtol: float) -> None:
 
 @every_family
 @given(first=st.integers(0, 5), second=st.integers(0, 5), number=st.integers(0, 10**6))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_two_updates_equal_one(family: Family, first: int, second: int, number: int) -> None:
     a, b, x = family.rows(first, number), family.rows(second, number + 1), family.draw_x(4, seed(number + 2))
     same_predictions(family.prior.condition(a).condition(b), family.prior.condition(a + b), x, family.rtol * 100)

@@ -174,7 +174,7 @@ def test_a_batch_of_priors_meets_one_task_or_many() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @given(log_x=st.floats(-15, 15), log_y=st.floats(-15, 15), same=st.booleans())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_answers_are_finite(dtype: torch.dtype, log_x: float, log_y: float, same: bool) -> None:
     """Squares of rows must fit into the dtype of the prior; nothing else is asked of their scale."""
     x, y = (X[:1].expand(6, D), Y[:1].expand(6, M)) if same else (X, Y)
