@@ -225,10 +225,7 @@ class Maps:
         """t and dt/ds at scores `(tasks or 1, d, k)`."""
         index = torch.searchsorted(self.s, score.contiguous()).clamp(1, len(self.s) - 1) - 1
         index = index.expand(*self.t.shape[:2], -1)
-        low, high = (
-            (v.gather(-1, index) for v in (self.t, self.slope)),
-            (v.gather(-1, index + 1) for v in (self.t, self.slope)),
-        )
+        low, high = (v.gather(-1, index) for v in (self.t, self.slope)), (v.gather(-1, index + 1) for v in (self.t, self.slope))
         (left, slope_left), (right, slope_right) = low, high
         start, width = self.s[index], self.s[index + 1] - self.s[index]
         raw = (score - start) / width
