@@ -29,7 +29,7 @@ from bayesmeta.fields import LearnedFrom, TensorFields
 from bayesmeta.frame import Frame
 from bayesmeta.hyperparameters import Hyperparameter, Hyperparameters, most_probable
 from bayesmeta.kernels import over_tasks
-from bayesmeta.linalg import cholesky, log_det, positive, symmetric
+from bayesmeta.linalg import cholesky, log_det, rounded, symmetric
 from bayesmeta.linear_em import expectation_maximisation
 from bayesmeta.linear_evidence import Natural, Restricted, log_evidence, update, whitened_log_evidence
 from bayesmeta.random import randn
@@ -107,8 +107,8 @@ class LinearGaussian(TensorFields):
         y_var = frame.y_scale[0].square()
         noise = torch.ones_like(y_var) if noise_var is not None else y_var * rows.mean_weight
         loc = frame.leave(torch.zeros(d, 1).to(y_var))[:, 0]
-        prior = cls(loc, positive(weak_precision(frame) / y_var), noise, columns=columns)
-        return prior.to(tasks.y if isinstance(tasks, Data) else loc)
+        precision = rounded(weak_precision(frame) / y_var, dtype)
+        return cls(loc.to(dtype), precision, noise.to(dtype), columns=columns)
 
     @property
     def batch_shape(self) -> torch.Size:
@@ -346,13 +346,14 @@ class _Unknown:
         return self._prior(*self.natural(vector))
 
     def _prior(self, loc: Tensor, root: Tensor, noise: Tensor) -> LinearGaussian:
-        square = self.unit.square()
+        square, dtype = self.unit.square(), self.prior.loc.dtype
+        known = self.prior.noise_var.expand(noise.shape)
         return LinearGaussian(
-            self.space.frame.leave(loc[..., None])[..., 0],
-            self.space.precision(root) / square,
-            noise * square,
+            self.space.frame.leave(loc[..., None])[..., 0].to(dtype),
+            rounded(self.space.precision(root) / square, dtype),
+            known if self.knows_noise else (noise * square).to(dtype),
             columns=self.prior.columns,
-        ).to(self.prior.loc)
+        )
 
     def by_em(self) -> tuple[Tensor | None, bool]:
         """The vector of greatest evidence, and whether EM reached it; it cannot move weights that tasks share."""
