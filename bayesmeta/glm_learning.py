@@ -14,9 +14,10 @@ from torch import Tensor
 
 from bayesmeta.correlations import LARGEST_TILT, TOGETHER, scale_tril
 from bayesmeta.data import Data
+from bayesmeta.glm_evidence import log_evidence
 from bayesmeta.hyperparameters import Hyperparameter, Hyperparameters
-from bayesmeta.laplace import Rows, differentiable, factor, fit_mode, log_evidence
-from bayesmeta.linalg import differentiated, symmetric
+from bayesmeta.laplace import Rows, factor
+from bayesmeta.linalg import symmetric
 from bayesmeta.predictor import rows_of
 from bayesmeta.validation import require_enough_tasks
 
@@ -55,10 +56,7 @@ def hyperparameters(prior: Any, tasks: Data) -> Hyperparameters:
         rows = Rows(x_varying, base.y, offset, base.trials)
         loc = vector[varying].expand(len(base.y), k)
         precision = symmetric(torch.cholesky_inverse(cov_root(vector))).expand(len(base.y), k, k)
-        shift = fit_mode(likelihood, rows, loc.detach(), precision.detach())
-        if differentiated(vector):
-            shift = differentiable(likelihood, rows, loc, precision, shift)
-        return log_evidence(likelihood, rows, loc, precision, shift)[0]
+        return log_evidence(likelihood, rows, loc, precision)
 
     def evidence(vector: Tensor) -> Tensor:
         # draws one by one: each needs its own modes of all tasks, and the rows are not copied for it
