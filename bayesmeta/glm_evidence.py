@@ -15,6 +15,7 @@ Accurate approximations for posterior moments and marginal densities (1986).
 """
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -66,29 +67,43 @@ def _at_points(
     distance = (shift * (precision.detach() @ shift[..., None])[..., 0]).sum(-1)
     top = at_mode - 0.5 * distance + torch.linalg.slogdet(posterior.axes).logabsdet
     log_density = volume - drop
-    if differentiated(loc, precision, rows.offset):
-        log_density = log_density + _without_value(posterior, points, weights, loc, precision, rows.offset)
-    return top + log_density.logsumexp(-1)
-
-
-def _without_value(
-    posterior: Around, points: Tensor, weights: Tensor, loc: Tensor, precision: Tensor, offset: Tensor
-) -> Tensor:
-    """Zeros `(tasks, k)` that have the derivatives of the log densities at the points.
-
-    What depends on the prior is linear in its natural parameters, with the weights and their products as factors.
-    """
+    if differentiated(rows.offset):
+        log_density = log_density + _by_offset(posterior, points, rows.offset)
     moved, change = loc - loc.detach(), precision - precision.detach()
-    products = (weights[..., :, None] * weights[..., None, :]).flatten(2)
     pull = (precision @ moved[..., None])[..., 0]
-    total = (weights @ pull[..., None])[..., 0] - 0.5 * (products @ change.flatten(1)[..., None])[..., 0]
-    total = total - 0.5 * (moved * pull).sum(-1)[:, None]
-    if differentiated(offset):
-        more = offset - offset.detach()
-        eta = posterior.eta[:, None] + points @ posterior.moves
-        rise = posterior.likelihood.partition(eta + more[:, None]) - posterior.likelihood.partition(eta)
-        total = total + (more * posterior.rows.y).sum(-1)[:, None] - (rise @ posterior.rows.trials[..., None])[..., 0]
-    return total
+    total: Tensor = _LogSum.apply(log_density, weights, pull, change)
+    return top + total - 0.5 * (moved * pull).sum(-1)
+
+
+def _by_offset(posterior: Around, points: Tensor, offset: Tensor) -> Tensor:
+    """Zeros `(tasks, k)` that have the derivatives of the log likelihood at the points by the offset."""
+    more = offset - offset.detach()
+    eta = posterior.eta[:, None] + points @ posterior.moves
+    rise = posterior.likelihood.partition(eta + more[:, None]) - posterior.likelihood.partition(eta)
+    return (more * posterior.rows.y).sum(-1)[:, None] - (rise @ posterior.rows.trials[..., None])[..., 0]
+
+
+class _LogSum(torch.autograd.Function):
+    """log of the sum of exp(log_density + w'pull - w'change w / 2) over points w, where pull and change are zero.
+
+    By those the first derivatives are moments, which take less time than what depends on them point by point.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, log_density: Tensor, weights: Tensor, pull: Tensor, change: Tensor) -> Tensor:
+        ctx.save_for_backward(log_density, weights, pull, change)
+        return log_density.logsumexp(-1)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, Tensor, Tensor]:
+        log_density, weights, pull, change = ctx.saved_tensors
+        if torch.is_grad_enabled():  # derivatives of these are asked for
+            linear = (weights @ pull[..., None])[..., 0]
+            log_density = log_density + linear - 0.5 * ((weights @ change) * weights).sum(-1)
+        share = log_density.softmax(-1) * gradient[:, None]
+        of_pull = (share[:, None] @ weights)[:, 0]
+        of_change = -0.5 * (weights.mT * share[:, None]) @ weights
+        return share, None, of_pull, of_change
 
 
 def _second_order(likelihood: Likelihood, rows: Rows, weights: Tensor, hessian: Tensor) -> Tensor:

@@ -24,6 +24,7 @@ from bayesmeta.validation import require_enough_tasks
 __all__ = ["hyperparameters"]
 
 LARGEST_RATIO = 1e4  # of the standard deviation of a weight to that of the prior where the search starts
+TOLERANCE = 1e-11  # of the search: points of the quadrature move with the hyperparameters, derivatives leave that out
 KNOWN = 1e-8  # standard deviation of a weight that all tasks share, in its unit: no row can tell it from zero
 SAME_WEIGHT = (
     "tasks do not differ in this weight by more than chance and are taken to share it, or, at the upper limit, "
@@ -79,7 +80,7 @@ def hyperparameters(prior: Any, tasks: Data) -> Hyperparameters:
         *(Hyperparameter(f"log_scale[{i}]", 0.0, 2.0, largest, SAME_WEIGHT) for i in varying),
         *(Hyperparameter(f"below_diagonal[{i}]", 0.0, 1.0, LARGEST_TILT, TOGETHER) for i in range(k * (k - 1) // 2)),
     ]
-    return Hyperparameters(entries, evidence, build, float(tasks.count.sum()))
+    return Hyperparameters(entries, evidence, build, float(tasks.count.sum()), tolerance=TOLERANCE)
 
 
 def _unit(precision: Tensor, rows: Rows, varying: list[int], fixed: list[int], scale: float) -> Tensor:

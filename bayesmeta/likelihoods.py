@@ -19,6 +19,7 @@ __all__ = ["LOGISTIC", "POISSON", "Likelihood", "sums_of_axes"]
 
 ROWS_AT_ONCE = 12  # probabilities that are multiplied before a logarithm is taken
 LARGEST_IN_SUMS = 18.0  # a log rate above which rates differ by less than their rounding
+LARGEST_EXPONENT = 700.0  # whose exponential is still a number
 LARGEST_LOG_RATE = 40.0  # no count comes near; above, the rate goes on as a parabola, which Newton's method can leave
 
 
@@ -29,7 +30,7 @@ class Likelihood:
     Args:
         partition: A, of eta.
         rise: A(eta + move) - A(eta), and the slope of A there, given eta and move: with digits that differences lose.
-        rises: sums over rows of trials times the rise, less y times the move, where moves are sums of one value from each
+        rises: sums over rows of trials times the rise, less y times the move, where moves are sums of one value of each
             axis: of `(tasks, d, k, n)` moves `(tasks, k^d)`, the last axis fastest; None where that would overflow.
         slope: first derivative of log p by eta, given eta, y and trials.
         curvature: second derivative of A, above zero.
@@ -53,12 +54,9 @@ class Likelihood:
 
 
 def _logistic_rise(eta: Tensor, move: Tensor) -> tuple[Tensor, Tensor]:
-    # odds, either way round, so that neither overflows
-    turned = torch.where(move > 0, -move, move).exp()
-    one, zero = eta.sigmoid(), (-eta).sigmoid()
-    up, down = torch.where(move > 0, one, one * turned), torch.where(move > 0, zero * turned, zero)
-    total = (up + down).clamp(min=torch.finfo(eta.dtype).tiny)
-    return total.log() + move.clamp(min=0.0), up / total
+    odds = eta.sigmoid() * move.clamp(max=LARGEST_EXPONENT).exp()
+    total = ((-eta).sigmoid() + odds).clamp(min=torch.finfo(eta.dtype).tiny)
+    return total.log(), odds / total
 
 
 def sums_of_axes(values: Tensor) -> Tensor:

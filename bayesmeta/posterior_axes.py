@@ -28,7 +28,7 @@ from bayesmeta.likelihoods import Likelihood, sums_of_axes
 __all__ = ["Around", "around", "half_rule", "knots", "product_rule"]
 
 MAX_STEPS = 60  # of Newton's method for the knots
-CONVERGED = 1e-7  # relative change in a step after which the next, quadratically smaller, is rounding
+CONVERGED = 1e-4  # relative change in a step: the one after it would be its square
 
 
 @dataclass(frozen=True)

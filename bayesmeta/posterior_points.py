@@ -35,7 +35,8 @@ STAGES = (1024, 4096)  # quasi-random points, of which each have the moments tha
 CHUNK = 4_000_000  # numbers of the largest tensor, so that it stays near the processor
 MARGIN = 1.1  # above the greatest ratio of densities that was seen at a point
 MAX_ROUNDS = 200
-SORTED = 2048  # points by which quantiles are found
+SORTED = 1024  # points by which quantiles are found
+MILD = 0.4  # skewness and excess up to which quantiles follow from four moments, to .006 standard deviations
 FINE = 1.0 / 16.0  # step of the trapezoidal rule
 
 
@@ -198,8 +199,8 @@ def _student_draws(mean: Tensor, root: Tensor, num: int, generator: Generator | 
 def quantiles(posterior: Around, points: Tensor, log_weights: Tensor, inputs: Tensor, scores: Tensor) -> Tensor:
     """Of the predictors of inputs `(tasks, q, d)`, less those at the mode, at normal scores: `(tasks, q, scores)`.
 
-    Of one weight they follow from its density; of more, from quasi-random points, and mean and variance are then made
-    those of the points that are given, which are more exact.
+    Of one weight they follow from its density; of more, from four moments, or where that is not enough from quasi-random
+    points, which then are given mean and variance of the points.
     """
     slopes = inputs @ posterior.axes
     if inputs.shape[-1] == 1:
@@ -207,18 +208,48 @@ def quantiles(posterior: Around, points: Tensor, log_weights: Tensor, inputs: Te
         # scores lie about zero: turned round, quantiles are those of the other sign
         return torch.where(slopes > 0, slopes * of_weight, slopes * of_weight.flip(-1))
     mean, cov = _moments(points, log_weights)
-    many, log_many = points, log_weights
-    if points.shape[1] < STAGES[-1]:
-        many, log_many = _student(posterior, mean, cov, SORTED)
-    eta = slopes @ many.mT
+    eta = slopes @ (points - mean[:, None]).mT
+    centre, var = (slopes @ mean[..., None])[..., 0], ((slopes @ cov) * slopes).sum(-1)
+    share = log_weights.softmax(-1)[:, None]
+    found, mild = _cornish_fisher(eta, share, var, scores)
+    found = centre[..., None] + found
+    task, row = (~mild).nonzero().unbind(-1)
+    if len(task):
+        hard = task.unique()
+        many, log_many = points[hard], log_weights[hard]
+        if points.shape[1] < STAGES[-1]:
+            many, log_many = _student(posterior[hard], mean[hard], cov[hard], SORTED)
+        place = torch.searchsorted(hard, task)
+        at = (many[place] @ slopes[task, row, :, None])[..., 0]
+        exact = _by_sorting(at, log_many.softmax(-1)[place], scores)
+        found[task, row] = _with_moments(exact, scores, centre[task, row], var[task, row])
+    return found
+
+
+def _cornish_fisher(eta: Tensor, share: Tensor, var: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
+    """Quantiles of centred predictors `(tasks, q, k)` by their first four moments, and where those are enough.
+
+    Source: Abramowitz and Stegun, Handbook of mathematical functions (1964), 26.2.49.
+    """
+    sd = var.clamp(min=1e-300).sqrt()
+    third = (share * eta**3).sum(-1) / sd**3
+    fourth = (share * eta**4).sum(-1) / var.clamp(min=1e-300) ** 2 - 3.0
+    z, skew, excess = scores.to(eta), third[..., None], fourth[..., None]
+    stretched = z + (z**2 - 1.0) * skew / 6.0 + (z**3 - 3.0 * z) * excess / 24.0
+    stretched = stretched - (2.0 * z**3 - 5.0 * z) * skew.square() / 36.0
+    mild = (third.abs() < MILD) & (fourth.abs() < MILD) & (stretched.diff(dim=-1) > 0.0).all(-1)
+    return sd[..., None] * stretched, mild | (var <= 0.0)
+
+
+def _by_sorting(eta: Tensor, share: Tensor, scores: Tensor) -> Tensor:
+    """Quantiles `(rows, scores)` of weighted points `(rows, k)`."""
     eta, order = eta.sort(-1)
-    share = log_many.softmax(-1)[:, None].expand_as(eta).gather(-1, order)
-    below = (share.cumsum(-1) - 0.5 * share).clamp(1e-300, 1.0)
+    share = share.gather(-1, order)
+    below = share.cumsum(-1) - 0.5 * share
     level = torch.special.ndtr(scores).to(eta).expand(*eta.shape[:-1], -1).contiguous()
     at = torch.searchsorted(below, level).clamp(1, eta.shape[-1] - 1)
     (left, right), (low, high) = ((v.gather(-1, at - 1), v.gather(-1, at)) for v in (below, eta))
-    found = low + (high - low) * ((level - left) / (right - left).clamp(min=1e-300)).clamp(0.0, 1.0)
-    return _with_moments(found, scores, (slopes @ mean[..., None])[..., 0], ((slopes @ cov) * slopes).sum(-1))
+    return low + (high - low) * ((level - left) / (right - left).clamp(min=1e-300)).clamp(0.0, 1.0)
 
 
 def _with_moments(found: Tensor, scores: Tensor, mean: Tensor, var: Tensor) -> Tensor:
