@@ -28,7 +28,7 @@ from bayesmeta.columns import Columns, columns_of
 from bayesmeta.data import Data, describe_rows
 from bayesmeta.fields import LearnedFrom, TensorFields
 from bayesmeta.glm_functions import LogisticFunctions, PoissonFunctions
-from bayesmeta.glm_learning import hyperparameters
+from bayesmeta.glm_learning import hyperparameters, weak_prior
 from bayesmeta.glm_predictions import CountPrediction, EvidenceError, PredictionError, Predictor
 from bayesmeta.glm_tasks import Tasks
 from bayesmeta.hyperparameters import Hyperparameters, most_probable
@@ -38,7 +38,7 @@ from bayesmeta.linalg import log_det, symmetric
 from bayesmeta.marginals import LogitNormalMarginal
 from bayesmeta.posterior_axes import Around
 from bayesmeta.posterior_points import draws, importance_draws
-from bayesmeta.predictor import split
+from bayesmeta.predictor import rows_of, split
 from bayesmeta.predictor_marginals import ProbabilityMarginal, RateMarginal
 from bayesmeta.quadrature import BinomialLogitNormal, PoissonLogNormal, log_mean_sigmoid
 from bayesmeta.random import randn
@@ -99,11 +99,8 @@ class _Regression(TensorFields):
         d = tasks.x.shape[-1] - cls.num_offsets if columns is None else len(columns.inputs)
         vague = cls(torch.zeros(d).double(), torch.eye(d).double(), columns=columns)
         pooled = Data(tasks.x.reshape(-1, tasks.x.shape[-1]), tasks.y.reshape(-1), tasks.mask.reshape(-1))
-        x = split(pooled.x[pooled.mask].double(), vague.roles)[0]
-        moments = x.square().sum(0) / max(len(x), 1)
-        precision = torch.diag_embed(moments.where(moments > 0, 1.0) / cls.initial_scale**2)
-        vague = vague._replace(precision=precision)
-        return vague._replace(loc=vague.condition(pooled).loc).to(tasks.y)
+        loc, precision = weak_prior(rows_of(vague._require(pooled), vague.roles), vague, tasks.x.dtype)
+        return vague._replace(loc=loc, precision=precision).to(tasks.y)
 
     @property
     def batch_shape(self) -> torch.Size:

@@ -199,8 +199,8 @@ def _student_draws(mean: Tensor, root: Tensor, num: int, generator: Generator | 
 def quantiles(posterior: Around, points: Tensor, log_weights: Tensor, inputs: Tensor, scores: Tensor) -> Tensor:
     """Of the predictors of inputs `(tasks, q, d)`, less those at the mode, at normal scores: `(tasks, q, scores)`.
 
-    Of one weight they follow from its density; of more, from four moments, or where that is not enough from quasi-random
-    points, which then are given mean and variance of the points.
+    Of one weight they follow from its density; of more, from four moments, or where those are not enough from
+    quasi-random points, which are then given mean and variance of the points.
     """
     slopes = inputs @ posterior.axes
     if inputs.shape[-1] == 1:
