@@ -14,6 +14,7 @@ from torch import Generator, Tensor
 
 from bandits.arms import Arms, Separate, arms_of
 from bayesmeta.data import Data
+from bayesmeta.describe import Described, listed, plural
 from bayesmeta.linear import LinearGaussian
 from bayesmeta.random import rand, randn, seeded
 
@@ -23,7 +24,7 @@ Contexts = Callable[[int, Generator], Tensor]
 
 
 @dataclass(frozen=True, eq=False)
-class Scene:
+class Scene(Described):
     """One round of all tasks.
 
     Args:
@@ -56,7 +57,7 @@ class Environment(Protocol):
         ...
 
 
-class FromPrior:
+class FromPrior(Described):
     """Tasks drawn from a prior, whose model is so the true one.
 
     Args: prior: any posterior, without a batch, or with one entry for each arm where arms have a posterior each. arms:
@@ -76,6 +77,9 @@ class FromPrior:
             self._like.new_zeros(*batch, 0, d), self._like.new_zeros(*batch, 0), torch.ones(*batch, 0).bool()
         )
         self._functions = prior.condition(nothing).sample(1, generator=_stream(seed, -1))
+
+    def _title(self) -> str:
+        return _tasks_and_arms(self)
 
     def scene(self, t: int) -> Scene:
         context, x = self._rows(t)
@@ -100,7 +104,7 @@ def linear_contextual(
     return FromPrior(prior, range(arms), tasks, seed=seed, contexts=inputs)
 
 
-class Wheel:
+class Wheel(Described):
     """The wheel: five arms, contexts in the unit disc, and a great reward that few contexts offer.
 
     The first arm always pays 1.2. The others pay 1, but one of them, which depends on the quadrant, pays 50 where the
@@ -123,6 +127,9 @@ class Wheel:
         self.num_tasks, self.delta, self._noise_sd, self._seed = tasks, delta, noise_sd, seed
         self.arms = Separate(tuple(range(self.num_arms)))
 
+    def _title(self) -> str:
+        return _tasks_and_arms(self)
+
     def scene(self, t: int) -> Scene:
         generator = _stream(self._seed, t)
         like = torch.empty(0)
@@ -138,7 +145,7 @@ class Wheel:
         return Scene(means, means + self._noise_sd * noise, context)
 
 
-class TableReplay:
+class TableReplay(Described):
     """Tasks whose rewards are all in a table, such as ratings of users.
 
     Args:
@@ -162,6 +169,9 @@ class TableReplay:
         if len(self.arms.names) != table.shape[1]:
             raise ValueError(f"names must name {table.shape[1]} arms; got {len(self.arms.names)}")
 
+    def _title(self) -> str:
+        return _tasks_and_arms(self)
+
     def scene(self, t: int) -> Scene:
         return Scene(self._table, self._table, None, self._known)
 
@@ -176,3 +186,8 @@ def _normal_contexts(width: int) -> Contexts:
         return randn((tasks, width), like=torch.empty(0), generator=generator)
 
     return draw
+
+
+def _tasks_and_arms(environment: Environment) -> str:
+    names = environment.arms.names
+    return f"of {plural(environment.num_tasks, 'task')} with {plural(len(names), 'arm')}: {listed(names)}"

@@ -20,6 +20,7 @@ from bandits.choices import Choice, Choices, ids_of, rewards_of
 from bandits.pending import Pending
 from bandits.propensity import Propensities
 from bandits.prospects import Prospects
+from bayesmeta.describe import Described, listed, plural
 from bayesmeta.online import Begins, NoMarginalError, Online, Task, online
 
 __all__ = ["Policy"]
@@ -27,7 +28,7 @@ __all__ = ["Policy"]
 P = TypeVar("P", bound="Policy")
 
 
-class Policy:
+class Policy(Described):
     """Chooses among arms, and learns from the rewards.
 
     Args:
@@ -88,6 +89,17 @@ class Policy:
     @property
     def num_tasks(self) -> int:
         return self._num_tasks
+
+    def _title(self) -> str:
+        return f"for {plural(self._num_tasks, 'task')} over {plural(len(self.arms), 'arm')}: {listed(self.arms)}"
+
+    def _parts(self) -> dict[str, Any]:
+        return {
+            "prior": self.prior,
+            **self._settings(),
+            "rewards": f"{int(self._pulls.sum())} so far, {self.num_pending} choices wait for theirs",
+            "pulls": self.pulls,
+        }
 
     @property
     def pulls(self) -> Tensor:

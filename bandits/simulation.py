@@ -11,6 +11,7 @@ from torch import Tensor
 
 from bandits.environments import Environment, Scene
 from bandits.policy import Policy
+from bayesmeta.describe import Described
 
 __all__ = ["Run", "compare", "simulate"]
 
@@ -18,7 +19,7 @@ SLOW = 20_000  # decisions, from where there is a progress bar
 
 
 @dataclass(frozen=True, eq=False)
-class Run:
+class Run(Described):
     """What happened, `(tasks, rounds)` each.
 
     Args:

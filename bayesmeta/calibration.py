@@ -11,6 +11,7 @@ import torch
 from torch import Generator, Tensor
 
 from bayesmeta.data import Data
+from bayesmeta.describe import Described
 from bayesmeta.protocol import Functions, Posterior
 from bayesmeta.random import seeded
 
@@ -63,7 +64,7 @@ def sbc_ranks(
 
 
 @dataclass(frozen=True, eq=False)
-class EcdfCheck:
+class EcdfCheck(Described):
     """Empirical distributions of ranks or other values, and the band that uniform ones leave seldom.
 
     Args:

@@ -9,6 +9,7 @@ from rich.progress import track
 from torch import Generator, Tensor
 
 from bayesmeta.data import Data
+from bayesmeta.describe import Described
 from bayesmeta.hyperparameters import Hierarchical
 from bayesmeta.hyperposterior import Hyperposterior
 from bayesmeta.predictive_checks import TaskMean, filled
@@ -39,7 +40,7 @@ class Comparison:
 
 
 @dataclass(frozen=True, eq=False)
-class LeftOut:
+class LeftOut(Described):
     """What the hyperposterior given all other tasks makes of each task.
 
     Args:

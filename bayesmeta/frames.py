@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from bayesmeta.data import Data
+from bayesmeta.describe import Described
 from bayesmeta.statistics import Statistics
 
 __all__ = ["TaskStatistics", "TaskTable", "read_frame", "read_tasks", "require_varying_target", "stream_statistics"]
@@ -30,7 +31,7 @@ BATCH_ROWS = 3 * 2**17
 
 
 @dataclass(frozen=True, eq=False)
-class TaskTable:
+class TaskTable(Described):
     """Rows of tasks, with the names that a batch index stands for.
 
     Args:
@@ -45,7 +46,7 @@ class TaskTable:
 
 
 @dataclass(frozen=True, eq=False)
-class TaskStatistics:
+class TaskStatistics(Described):
     """Statistics of tasks, with the names that a batch index stands for; `+` pools the rows of two shards of a table.
 
     Args:

@@ -19,6 +19,7 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 
 from bayesmeta.data import Data
+from bayesmeta.describe import Described, plural
 from bayesmeta.linalg import cholesky, solve, symmetric
 from bayesmeta.linear import LinearGaussian
 from bayesmeta.random import randn
@@ -28,7 +29,7 @@ from bayesmeta.validation import require_positive_definite
 __all__ = ["LinearHyperposterior"]
 
 
-class LinearHyperposterior:
+class LinearHyperposterior(Described):
     """The shared mean of linear tasks, whose spread between tasks and noise are known.
 
     It changes as tasks run; what `sample` and `marginal` return does not.
@@ -74,6 +75,12 @@ class LinearHyperposterior:
         self._precision = self._precision + new[0] - old[0]
         self._shift = self._shift + new[1] - old[1]
         self._terms[task] = new
+
+    def _title(self) -> str:
+        return f"of {plural(len(self._shift), 'weight')}, {plural(len(self._terms), 'task')} so far"
+
+    def _parts(self) -> dict[str, Tensor]:
+        return {"loc": self.loc, "sd": self.cov.diagonal().sqrt(), "noise_var": self._task_prior.noise_var}
 
     @property
     def task_prior(self) -> LinearGaussian:

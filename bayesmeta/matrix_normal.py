@@ -37,6 +37,7 @@ from bayesmeta.validation import (
     require_finite,
     require_positive,
     require_positive_definite,
+    require_vectors,
 )
 
 __all__ = ["MatrixNormalInverseWishart", "NoisyLinearMaps"]
@@ -84,6 +85,7 @@ class MatrixNormalInverseWishart(TensorFields):
     @classmethod
     def initial(cls, tasks: Data | Statistics) -> "MatrixNormalInverseWishart":
         """A weak prior on the scale of `tasks`: noise of half of all variance, weights that could explain it all."""
+        require_vectors(tasks)
         stats = Statistics.of(tasks).pooled()
         d = stats.num_inputs
         square = (stats.raw_second / stats.count.clamp(min=1.0)).diagonal()

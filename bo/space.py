@@ -34,6 +34,7 @@ from optuna.distributions import (
 from optuna.trial import TrialState
 from torch import Generator, Tensor
 
+from bayesmeta.describe import listed, plural
 from bayesmeta.fields import TensorFields
 from bo.conditions import Conditions, learn_conditions, require_conditions
 from bo.scalars import Scalars
@@ -75,6 +76,24 @@ class SearchSpace(TensorFields):
         require_conditions(self.conditions, self.distributions)
         object.__setattr__(self, "distributions", dict(self.distributions))
         object.__setattr__(self, "conditions", dict(self.conditions))
+
+    def _title(self) -> str:
+        return f"of {plural(len(self.distributions), 'parameter')}: {listed(self.names)}"
+
+    def _parts(self) -> dict[str, Any]:
+        return {name: self._in_words(name) for name in self.distributions}
+
+    def _in_words(self, name: str) -> str:
+        distribution: Any = self.distributions[name]
+        if isinstance(distribution, CategoricalDistribution):
+            text = f"one of {listed(distribution.choices)}"
+        else:
+            kind = "whole, " if isinstance(distribution, IntDistribution) else ""
+            text = f"{kind}{distribution.low:.4g} to {distribution.high:.4g}{', log scale' if distribution.log else ''}"
+        if name in self.conditions:
+            category, choices = self.conditions[name]
+            text += f", where {category} is {' or '.join(map(str, choices))}"
+        return text
 
     @classmethod
     def from_studies(cls, studies: Iterable["Study"]) -> "SearchSpace":
