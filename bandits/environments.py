@@ -15,6 +15,7 @@ from torch import Generator, Tensor
 from bandits.arms import Arms, Separate, arms_of
 from bayesmeta.data import Data
 from bayesmeta.describe import Described, listed, plural
+from bayesmeta.doors import counted
 from bayesmeta.linear import LinearGaussian
 from bayesmeta.random import rand, randn, seeded
 
@@ -65,6 +66,7 @@ class FromPrior(Described):
     random numbers, or their width, for standard normal ones; None where arms need none.
     """
 
+    @counted(tasks=1)
     def __init__(
         self, prior: Any, arms: Any, tasks: int, *, seed: int = 0, contexts: Contexts | int | None = None
     ) -> None:
@@ -95,6 +97,7 @@ class FromPrior(Described):
         return context, x.expand(-1, len(self.arms.names), 1, -1) if self.arms.separate else x
 
 
+@counted(tasks=1, arms=1, inputs=1)
 def linear_contextual(
     tasks: int, arms: int, inputs: int, *, noise_sd: float = 0.5, spread: float = 1.0, seed: int = 0
 ) -> FromPrior:
@@ -121,6 +124,7 @@ class Wheel(Described):
 
     num_arms, context_width = 5, 2
 
+    @counted(tasks=1)
     def __init__(self, tasks: int, delta: float, *, noise_sd: float = 0.01, seed: int = 0) -> None:
         if not 0.0 <= delta <= 1.0:
             raise ValueError(f"delta must be from 0 to 1; got {delta}")

@@ -21,6 +21,7 @@ from bandits.pending import Pending
 from bandits.propensity import Propensities
 from bandits.prospects import Prospects
 from bayesmeta.describe import Described, listed, plural
+from bayesmeta.doors import counted, require_count
 from bayesmeta.online import Begins, NoMarginalError, Online, Task, online
 
 __all__ = ["Policy"]
@@ -44,6 +45,7 @@ class Policy(Described):
         ValueError: the prior does not fit the arms.
     """
 
+    @counted(tasks=1)
     def __init__(
         self,
         prior: Any,
@@ -58,8 +60,6 @@ class Policy(Described):
             raise ValueError(
                 f"a reward is one number; this prior is of vectors, event_shape {tuple(prior.event_shape)}"
             )
-        if tasks is not None and tasks < 1:
-            raise ValueError(f"tasks must be at least 1; got {tasks}")
         self.prior, self.propensities, self._dtype = prior, propensities, _dtype_of(prior)
         self._arms = arms_of(arms, prior)
         self._is_single = tasks is None
@@ -349,7 +349,7 @@ class Policy(Described):
             return rows, None, self._num_tasks, False
         index: Task
         if task is None or isinstance(task, int):
-            index, n = task or 0, len(rows) if rows is not None else num or 1
+            index, n = task or 0, len(rows) if rows is not None else 1 if num is None else require_count("num", num)
         else:
             index = torch.as_tensor(task, dtype=torch.long)
             if index.ndim != 1 or (rows is not None and len(rows) != len(index)):

@@ -12,6 +12,7 @@ from torch import Tensor
 from bandits.environments import Environment, Scene
 from bandits.policy import Policy
 from bayesmeta.describe import Described
+from bayesmeta.doors import counted
 
 __all__ = ["Run", "compare", "simulate"]
 
@@ -44,6 +45,7 @@ class Run(Described):
         return self.regret.sum(-1)
 
 
+@counted(rounds=1, delay=0)
 def simulate(
     policy: Policy,
     environment: Environment,

@@ -10,6 +10,7 @@ from torch import Generator, Tensor
 
 from bayesmeta.data import Data
 from bayesmeta.describe import Described
+from bayesmeta.doors import counted
 from bayesmeta.hyperparameters import Hierarchical
 from bayesmeta.hyperposterior import Hyperposterior
 from bayesmeta.predictive_checks import TaskMean, filled
@@ -79,6 +80,7 @@ def leave_one_task_out(prior: Any, tasks: Data, *, progress: bool = True) -> Ten
     return torch.cat(out)
 
 
+@counted(num_draws=2)
 def psis_leave_one_task_out(
     prior: Any,
     tasks: Data,

@@ -26,7 +26,7 @@ from torch.nn.functional import softplus
 
 from bayesmeta.correlations import LARGEST_TILT, TOGETHER, scale_tril
 from bayesmeta.data import Data, describe_rows
-from bayesmeta.doors import Draws
+from bayesmeta.doors import Draws, counted
 from bayesmeta.fields import LearnedFrom, TensorFields
 from bayesmeta.hyperparameters import Hyperparameter, Hyperparameters, most_probable
 from bayesmeta.laplace import (
@@ -162,6 +162,7 @@ class _Regression(TensorFields):
         evidence = _log_evidence(prior, every)
         return (evidence if self.data is None else evidence - _log_evidence(prior, self.data)).to(self.loc)
 
+    @counted(num_draws=2)
     def log_evidence_error(
         self, data: Data, *, num_draws: int = 1000, generator: Generator | None = None
     ) -> EvidenceError:

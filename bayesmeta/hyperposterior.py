@@ -19,6 +19,7 @@ from torch import Generator, Tensor
 
 from bayesmeta.data import Data
 from bayesmeta.describe import Described, plural
+from bayesmeta.doors import counted
 from bayesmeta.fields import LearnedFrom
 from bayesmeta.gradients import with_gradients
 from bayesmeta.hierarchy import Mixture
@@ -65,6 +66,7 @@ class Hyperposterior(Described):
         self._renew(draws, log_weights)
 
     @classmethod
+    @counted(num_draws=2)
     @with_gradients
     def fit(
         cls, prior: Hierarchical, tasks: Data | Statistics, *, num_draws: int = 1000, generator: Generator | None = None
@@ -144,10 +146,12 @@ class Hyperposterior(Described):
         """log p(rows of each past task) at each draw of hyperparameters, `(draws, tasks)`."""
         return _in_chunks(self.unknown.log_evidence, self.draws)
 
+    @counted(num_draws=1)
     def sample(self, num_draws: int, *, generator: Generator | None = None) -> Any:
         """Priors of batch_shape `(num_draws,)`, drawn by weight."""
         return self.unknown.build(self.draws[_systematic(self.log_weights, num_draws, generator)])
 
+    @counted(num_components=1)
     def marginal(self, num_components: int = 100, *, generator: Generator | None = None) -> Mixture:
         """The prior with its hyperparameters integrated out: an equal mixture of `num_components` drawn priors.
 

@@ -20,6 +20,7 @@ from torch import Generator, Tensor
 
 from bayesmeta.data import Data
 from bayesmeta.describe import Described, plural
+from bayesmeta.doors import counted
 from bayesmeta.linalg import cholesky, solve, symmetric
 from bayesmeta.linear import LinearGaussian
 from bayesmeta.random import randn
@@ -97,6 +98,7 @@ class LinearHyperposterior(Described):
         """Covariance of the belief in the shared mean, `(d, d)`."""
         return torch.cholesky_inverse(cholesky(self._precision, "precision")).to(self._dtype)
 
+    @counted(num_draws=1)
     def sample(self, num_draws: int, *, generator: Generator | None = None) -> LinearGaussian:
         """Priors of tasks with drawn shared means, batch_shape `(num_draws,)`; MetaTS and HierTS condition one."""
         noise = randn((num_draws, len(self._shift), 1), like=self._shift, generator=generator)

@@ -268,6 +268,13 @@ class Statistics(Described):
 
         return stream_statistics(paths, task=task, target=target, inputs=inputs).statistics
 
+    @classmethod
+    def from_frame(cls, source: Any, *, task: str, target: str, inputs: Sequence[str] | None = None) -> "Statistics":
+        """Per-task statistics of a table, however much longer one task is: see `bayesmeta.frames.reduce_tasks`."""
+        from bayesmeta.frames import reduce_tasks
+
+        return reduce_tasks(source, task=task, target=target, inputs=inputs).statistics
+
     def _second(self) -> Tensor:
         if self.second is None:
             raise ValueError("this family needs second moments; got statistics of order 1. Use Statistics.of(data)")

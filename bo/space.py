@@ -19,7 +19,6 @@ from dataclasses import dataclass, field
 from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any
 
-import narwhals as nw
 import numpy as np
 import torch
 from jaxtyping import Float
@@ -35,6 +34,7 @@ from optuna.trial import TrialState
 from torch import Generator, Tensor
 
 from bayesmeta.describe import listed, plural
+from bayesmeta.doors import require_count
 from bayesmeta.fields import TensorFields
 from bo.conditions import Conditions, learn_conditions, require_conditions
 from bo.scalars import Scalars
@@ -126,13 +126,16 @@ class SearchSpace(TensorFields):
         is there with some choices of a category and missing with all others is conditional.
 
         Args:
-            frame: any dataframe that narwhals knows, one row per configuration.
+            frame: any dataframe that narwhals knows, or the path of a file, one row per configuration.
             columns: the parameters; entries may be missing.
 
         Raises:
+            TypeError: `frame` is no table, or a column has no string for a name.
             ValueError: a column is named twice, not in the table, constant, empty, infinite or of another type.
         """
-        table = nw.from_native(frame, eager_only=True)
+        from bayesmeta.frames import read_frame
+
+        table = read_frame(frame)
         for name in columns:
             if list(columns).count(name) > 1:
                 raise ValueError(f"every parameter must be one column; {name!r} is named more than once")
@@ -246,6 +249,7 @@ class SearchSpace(TensorFields):
 
     def sobol(self, n: int, *, generator: Generator | None = None) -> Float[Tensor, "n d"]:
         """Valid scrambled Sobol points, one dimension per parameter; float64."""
+        n = require_count("n", n)
         seed = int(torch.randint(2**31, (), generator=generator))
         engine = torch.quasirandom.SobolEngine(len(self.distributions), scramble=True, seed=seed)
         return self.quantile(engine.draw(n, dtype=torch.float64))
