@@ -125,7 +125,8 @@ def require_spread(stats: Statistics) -> None:
         raise ValueError(
             f"y must vary to be learned from; column {column} is {pooled.mean[column].item():g} in every row. Drop it"
         )
-    relative = within / (width[:, None] * width[None, :]).sqrt()
+    spread = width.sqrt()  # one at a time: a product of variances leaves float64 where y is in units of 1e80
+    relative = within / spread[:, None] / spread
     least = torch.linalg.eigvalsh(relative).min().item()
     if least < ROUNDING:
         raise ValueError(
