@@ -7,6 +7,7 @@ policies that are compared on one environment differ by what they choose, and by
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -71,7 +72,7 @@ class FromPrior(Described):
         self, prior: Any, arms: Any, tasks: int, *, seed: int = 0, contexts: Contexts | int | None = None
     ) -> None:
         self.arms, self.num_tasks, self._seed = arms_of(arms, prior), tasks, seed
-        self._contexts = _normal_contexts(contexts) if isinstance(contexts, int) else contexts
+        self._contexts = partial(_normal_contexts, contexts) if isinstance(contexts, int) else contexts
         self._like = prior.predict(self._rows(0)[1][:1].flatten(0, -3)).mean
         batch = (tasks, len(self.arms.names)) if self.arms.separate else (tasks,)
         d = self._rows(0)[1].shape[-1]
@@ -185,11 +186,8 @@ def _stream(seed: int, number: int) -> Generator:
     return Generator().manual_seed((seed + 1) * 1_000_003 + number)
 
 
-def _normal_contexts(width: int) -> Contexts:
-    def draw(tasks: int, generator: Generator) -> Tensor:
-        return randn((tasks, width), like=torch.empty(0), generator=generator)
-
-    return draw
+def _normal_contexts(width: int, tasks: int, generator: Generator) -> Tensor:
+    return randn((tasks, width), like=torch.empty(0), generator=generator)
 
 
 def _tasks_and_arms(environment: Environment) -> str:

@@ -22,6 +22,7 @@ from bandits.propensity import Propensities
 from bandits.prospects import Prospects
 from bayesmeta.describe import Described, listed, plural
 from bayesmeta.doors import counted, require_count
+from bayesmeta.gradients import ordinary, outside_inference
 from bayesmeta.online import Begins, NoMarginalError, Online, Task, online
 
 __all__ = ["Policy"]
@@ -46,6 +47,7 @@ class Policy(Described):
     """
 
     @counted(tasks=1)
+    @outside_inference
     def __init__(
         self,
         prior: Any,
@@ -60,6 +62,7 @@ class Policy(Described):
             raise ValueError(
                 f"a reward is one number; this prior is of vectors, event_shape {tuple(prior.event_shape)}"
             )
+        prior = ordinary(prior)  # what was made under inference_mode could not be changed in place
         self.prior, self.propensities, self._dtype = prior, propensities, _dtype_of(prior)
         self._arms = arms_of(arms, prior)
         self._is_single = tasks is None
@@ -111,6 +114,7 @@ class Policy(Described):
         """Choices that wait for their reward."""
         return self._pending.num_open
 
+    @outside_inference
     def choose(
         self,
         context: Any = None,
@@ -142,6 +146,7 @@ class Policy(Described):
         wanted = self.propensities if propensities is None else propensities
         return self._record(prospects, index, is_one, *self._decide(prospects, wanted))
 
+    @outside_inference
     def probabilities(
         self, context: Any = None, *, task: Any = None, num: int | None = None, available: Any = None
     ) -> Propensities:
@@ -150,6 +155,7 @@ class Policy(Described):
         prospects = self._prospects(context, index, n, self._mask(available, n))
         return self._probabilities(prospects, self._log_generator)
 
+    @outside_inference
     def expected_rewards(
         self, context: Any = None, *, task: Any = None, num: int | None = None, available: Any = None
     ) -> Tensor:
@@ -157,11 +163,13 @@ class Policy(Described):
         context, index, n, _ = self._decisions(context, task, num)
         return self._prospects(context, index, n, self._mask(available, n)).mean()
 
+    @outside_inference
     def scores(self, context: Any = None, *, task: Any = None, num: int | None = None, available: Any = None) -> Tensor:
         """What the policy compares at decisions such as `choose` takes, `(n, arms)`: draws, upper bounds or means."""
         context, index, n, _ = self._decisions(context, task, num)
         return self._scores(self._prospects(context, index, n, self._mask(available, n)))
 
+    @outside_inference
     def update(self, choice: Any, reward: Any) -> None:
         """Learn from rewards, which may come late, in any order, or never.
 
@@ -186,6 +194,7 @@ class Policy(Described):
         self._pending.end(places)
         np.add.at(self._pulls, (task, arm), 1)
 
+    @outside_inference
     def learn(self, arms: Sequence[Hashable], rewards: Any, *, context: Any = None, task: Any = None) -> None:
         """Learn from decisions that were made elsewhere, such as those of a log.
 
@@ -215,6 +224,7 @@ class Policy(Described):
         self._learn((of_task, position), x, values.to(self._dtype))
         np.add.at(self._pulls, (of_task.numpy(), position.numpy()), 1)
 
+    @outside_inference
     def add_arm(self, name: Hashable, *, features: Any = None, prior: Any = None) -> None:
         """A new arm: what the posterior says of its features, or where arms have a posterior each, the prior.
 
@@ -240,6 +250,7 @@ class Policy(Described):
         self._next_key += 1
         self._pulls = np.pad(self._pulls, ((0, 0), (0, 1)))
 
+    @outside_inference
     def remove_arm(self, name: Hashable) -> None:
         """Take an arm away; choices of it that wait for their reward are forgotten.
 
@@ -257,6 +268,7 @@ class Policy(Described):
         self._pending.forget_arm(self._keys.pop(position))
         self._pulls = self._pulls[:, keep]
 
+    @outside_inference
     def copy_arm(self, name: Hashable, like: Hashable) -> None:
         """Let an arm with a posterior of its own start from what another has shown.
 
@@ -268,6 +280,7 @@ class Policy(Described):
             raise ValueError("all arms share one posterior here: an arm is known by its features")
         self._rearrange([source if i == to else i for i in range(len(self._keys))], None, removed=True)
 
+    @outside_inference
     def posterior(self, arms: Sequence[Hashable] | None = None, *, task: int | None = None) -> Any:
         """What is known now, as a frozen posterior that later rewards do not change.
 

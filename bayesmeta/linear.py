@@ -216,7 +216,7 @@ class LinearGaussian(TensorFields):
         from bayesmeta.online_weights import OnlineArmWeights, OnlineWeights
 
         if len(batch_shape) == 1:
-            return OnlineWeights(self, batch_shape, lambda posterior: (posterior.loc, posterior._root_of_covariance()))
+            return OnlineWeights(self, batch_shape, _mean_and_root)
         return OnlineArmWeights(self, batch_shape)
 
     def statistics(self, data: Data | Statistics) -> Statistics:
@@ -263,6 +263,10 @@ def _sum_of_squares(rows: Tensor, mask: Tensor) -> Tensor:
 
 
 Natural = tuple[Tensor, Tensor, Tensor]
+
+
+def _mean_and_root(posterior: LinearGaussian) -> tuple[Tensor, Tensor]:
+    return posterior.loc, posterior._root_of_covariance()
 
 
 def _update(prior: Natural, stats: Statistics) -> tuple[Tensor, Tensor]:
