@@ -230,10 +230,7 @@ class CorrelatedArms(TensorFields):
         """The posterior of tasks, to be updated in place."""
         from bayesmeta.online_weights import OnlineWeights
 
-        def natural(posterior: "CorrelatedArms") -> tuple[Tensor, Tensor]:
-            return posterior.loc, posterior.scale_tril
-
-        return OnlineWeights(self, batch_shape, natural, by_number=True)
+        return OnlineWeights(self, batch_shape, _mean_and_root, by_number=True)
 
     def statistics(self, data: Data | Statistics) -> Statistics:
         """All that this family knows of the rows of `data`; statistics pass through."""
@@ -246,6 +243,10 @@ class CorrelatedArms(TensorFields):
         arm, k = arm.expand(*batch, -1), self.num_arms
         root = self.scale_tril.expand(*batch, k, k).gather(-2, arm[..., None].expand(*arm.shape, k))
         return self.loc.expand(*batch, k).gather(-1, arm), root
+
+
+def _mean_and_root(posterior: CorrelatedArms) -> tuple[Tensor, Tensor]:
+    return posterior.loc, posterior.scale_tril
 
 
 @dataclass(frozen=True, eq=False)

@@ -242,6 +242,8 @@ def as_floats(name: str, value: Any, *, like: Tensor | None = None, dtype: torch
         TypeError: `value` is nothing that holds real numbers.
         ValueError: `value` is on another device than `like`.
     """
+    if isinstance(value, Tensor) and dtype is None and value.is_floating_point() and _is_like(value, like):
+        return value
     if not isinstance(value, Tensor):
         tensor = _of_array(name, value)
         # numbers that have no place of their own go where they are needed
@@ -254,6 +256,10 @@ def as_floats(name: str, value: Any, *, like: Tensor | None = None, dtype: torch
         )
     wanted = dtype or (like.dtype if like is not None else value.dtype if value.is_floating_point() else torch.float64)
     return value.to(wanted)
+
+
+def _is_like(value: Tensor, like: Tensor | None) -> bool:
+    return like is None or (value.dtype == like.dtype and value.device == like.device)
 
 
 def _of_array(name: str, value: Any) -> Tensor:

@@ -16,7 +16,7 @@ import inspect
 import operator
 from collections.abc import Callable
 from functools import cache, wraps
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
@@ -24,7 +24,7 @@ from torch import Tensor
 from bayesmeta.describe import Described
 from bayesmeta.gradients import gradients, ordinary
 
-__all__ = ["Draws", "first_tensor", "guard", "require_count"]
+__all__ = ["Draws", "counted", "first_tensor", "guard", "require_count"]
 
 LEARNING = ("fit", "hyperparameters")
 ROWS = ("condition", "log_evidence", "statistics", "initial", *LEARNING)
@@ -33,6 +33,8 @@ COUNTS = ("sample", "sample_params")
 HOW = "Make it by Data.of(x, y), by Data.pad([(x, y), ...]) for tasks of any lengths, or by Data.from_frame(table, ...)"
 
 Method = Callable[..., Any]
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 class Draws(Described):
@@ -83,6 +85,25 @@ def require_count(name: str, value: Any, least: int = 1) -> int:
     if number < least:
         raise ValueError(f"{name} must be at least {least}; got {number}")
     return number
+
+
+def counted(**least: int) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Decorator of a function whose parameters of these names are whole numbers, no less than said, or None."""
+
+    def decorate(function: Callable[P, R]) -> Callable[P, R]:
+        signature = inspect.signature(function)
+
+        @wraps(function)
+        def call(*args: P.args, **kwargs: P.kwargs) -> R:
+            given = signature.bind(*args, **kwargs)
+            for name, smallest in least.items():
+                if given.arguments.get(name) is not None:
+                    given.arguments[name] = require_count(name, given.arguments[name], smallest)
+            return function(*given.args, **given.kwargs)
+
+        return call
+
+    return decorate
 
 
 def _at_rows(method: Method, name: str) -> Method:

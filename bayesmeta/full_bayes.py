@@ -17,6 +17,7 @@ import torch
 from torch import Generator, Tensor
 
 from bayesmeta.data import Data
+from bayesmeta.doors import counted
 from bayesmeta.gradients import with_gradients
 from bayesmeta.hyperparameters import Hierarchical, Hyperparameters, most_probable
 from bayesmeta.hyperposterior import laplace
@@ -28,7 +29,10 @@ if TYPE_CHECKING:
 
 __all__ = ["sample_posterior"]
 
+MIN_DRAWS = 4  # of a chain: with fewer Pyro's diagnostics, which say where it diverged, are not defined
 
+
+@counted(num_draws=MIN_DRAWS, num_warmup=1, num_chains=1)
 @with_gradients
 def sample_posterior(
     prior: Hierarchical,

@@ -26,6 +26,7 @@ from torch.distributions import Bernoulli, Distribution, LogNormal
 
 from bayesmeta.columns import Columns, columns_of
 from bayesmeta.data import Data, describe_rows
+from bayesmeta.doors import counted
 from bayesmeta.fields import LearnedFrom, TensorFields
 from bayesmeta.glm_functions import LogisticFunctions, PoissonFunctions
 from bayesmeta.glm_learning import hyperparameters, weak_prior
@@ -141,6 +142,7 @@ class _Regression(TensorFields):
         evidence = _log_evidence(prior, every)
         return (evidence if self.data is None else evidence - _log_evidence(prior, self.data)).to(self.loc)
 
+    @counted(num_draws=2)
     def log_evidence_error(
         self, data: Data, *, num_draws: int = 1000, generator: Generator | None = None
     ) -> EvidenceError:

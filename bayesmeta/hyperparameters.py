@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from bayesmeta.data import Data
+from bayesmeta.describe import Described, listed, plural
 from bayesmeta.fields import LearnedFrom
 from bayesmeta.gradients import with_gradients
 from bayesmeta.optimise import VALUE_TOLERANCE, maximise
@@ -51,7 +52,7 @@ class Hyperparameter:
 
 
 @dataclass(frozen=True, eq=False)
-class Hyperparameters:
+class Hyperparameters(Described):
     """The unknown hyperparameters of a family, given tasks.
 
     Args:
@@ -102,6 +103,12 @@ class Hyperparameters:
             lambda vector: build(vector).to(like),
             float(tasks.count.sum()),
         )
+
+    def _title(self) -> str:
+        return f"of {plural(round(self.num_rows), 'row')}, {len(self.entries)} in all: {listed(self.names)}"
+
+    def _parts(self) -> dict[str, Any]:
+        return {entry.name: f"{entry.start:.4g}, sd {entry.scale:.4g} of the hyperprior" for entry in self.entries}
 
     @property
     def names(self) -> list[str]:

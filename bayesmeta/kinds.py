@@ -18,6 +18,7 @@ import torch
 from torch import Generator, Tensor
 
 from bayesmeta.data import Data
+from bayesmeta.describe import Described, plural
 from bayesmeta.fields import LearnedFrom
 from bayesmeta.gradients import with_gradients
 from bayesmeta.hierarchy import Mixture
@@ -34,7 +35,7 @@ NUM_STEPS = 3  # of EM per start: it finds the hill, and the best start is climb
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Kinds:
+class Kinds(Described):
     """What `fit_kinds` learned.
 
     Args:
@@ -48,6 +49,17 @@ class Kinds:
     responsibilities: Tensor
     log_evidence: dict[int, float]
     learned_from: LearnedFrom
+
+    def _title(self) -> str:
+        return f"of tasks: {self.num_kinds}"
+
+    def _parts(self) -> dict[str, Any]:
+        return {
+            "shares": self.prior.weights,
+            "prior": self.prior,
+            "log_evidence": ", ".join(f"{num}: {value:.1f}" for num, value in self.log_evidence.items()),
+            "learned from": f"{plural(self.learned_from.tasks, 'task')}, {plural(self.learned_from.rows, 'row')}",
+        }
 
     @property
     def num_kinds(self) -> int:

@@ -19,6 +19,8 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 
 from bayesmeta.data import Data
+from bayesmeta.describe import Described, plural
+from bayesmeta.doors import counted
 from bayesmeta.linalg import cholesky, solve, symmetric
 from bayesmeta.linear import LinearGaussian
 from bayesmeta.linear_evidence import gradient
@@ -30,7 +32,7 @@ from bayesmeta.weighted_rows import WeightedRows
 __all__ = ["LinearHyperposterior"]
 
 
-class LinearHyperposterior:
+class LinearHyperposterior(Described):
     """The shared mean of linear tasks, whose spread between tasks and noise are known.
 
     It changes as tasks run; what `sample` and `marginal` return does not.
@@ -76,6 +78,12 @@ class LinearHyperposterior:
         self._shift = self._shift + new[1] - old[1]
         self._terms[task] = new
 
+    def _title(self) -> str:
+        return f"of {plural(len(self._shift), 'weight')}, {plural(len(self._terms), 'task')} so far"
+
+    def _parts(self) -> dict[str, Tensor]:
+        return {"loc": self.loc, "sd": self.cov.diagonal().sqrt(), "noise_var": self._task_prior.noise_var}
+
     @property
     def task_prior(self) -> LinearGaussian:
         """Of a task whose shared mean is the expected one: `precision` is about the shared mean."""
@@ -92,6 +100,7 @@ class LinearHyperposterior:
         """Covariance of the belief in the shared mean, `(d, d)`."""
         return torch.cholesky_inverse(cholesky(self._precision, "precision")).to(self._dtype)
 
+    @counted(num_draws=1)
     def sample(self, num_draws: int, *, generator: Generator | None = None) -> LinearGaussian:
         """Priors of tasks with drawn shared means, batch_shape `(num_draws,)`; MetaTS and HierTS condition one."""
         noise = randn((num_draws, len(self._shift), 1), like=self._shift, generator=generator)

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from bayesmeta.data import Data
+from bayesmeta.describe import listed
 from bayesmeta.fields import LearnedFrom, TensorFields
 from bayesmeta.gp import GaussianProcess
 from bayesmeta.gradients import with_gradients
@@ -68,6 +69,13 @@ class TuningPrior(TensorFields):
 
     def __post_init__(self) -> None:
         require_direction(self.direction)
+
+    def _title(self) -> str:
+        return f"to {self.direction}{super()._title()}"
+
+    def _parts(self) -> dict[str, Any]:
+        parts = {name: part for name, part in super()._parts().items() if name not in ("direction", "task_names")}
+        return parts if self.task_names is None else {**parts, "past tasks": listed(self.task_names)}
 
     @classmethod
     @with_gradients

@@ -3,19 +3,25 @@
 import copy
 import pickle
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from optuna.distributions import FloatDistribution
 from torch import Tensor
 
+import bandits
 import bayesmeta as bm
 from bayesmeta import Data, Statistics, deep_kernel_training
+from bayesmeta.calibration import sbc_ranks
 from bayesmeta.doors import require_count
 from bayesmeta.gradients import gradients, ordinary, with_gradients
 from bayesmeta.hyperparameters import Hierarchical
+from bayesmeta.predictive_checks import crps
 from bayesmeta.protocol import Additive, Density, Evidence, Joint, Learnable, Marginal, Posterior
+from bo import SearchSpace
 from tests.families import FAMILIES, Family, seed
 from tests.test_laws import close, every_family, having, moments
 
@@ -230,6 +236,58 @@ def test_numbers_of_draws(family: Family) -> None:
             with pytest.raises(TypeError, match="num_draws must be a whole number; got"):
                 sample(number)
         sample(num_draws=np.int64(2), generator=seed(0))
+
+
+@cache
+def _hyperposterior() -> bm.Hyperposterior:
+    family = FAMILIES["beta_bernoulli"]
+    return bm.Hyperposterior.fit(family.prior, family.tasks([5, 6]), num_draws=20, generator=seed(0))
+
+
+def _asked_for(number: Any) -> dict[str, Callable[[], Any]]:
+    tasks = FAMILIES["beta_bernoulli"].tasks([5, 6])
+    beta, linear = FAMILIES["beta_bernoulli"].prior, FAMILIES["linear_gaussian"].prior
+    logistic = FAMILIES["logistic_gaussian"]
+    posterior = _hyperposterior()
+    shared = bm.LinearHyperposterior(linear, torch.eye(3, dtype=torch.float64))
+    policy = bandits.ThompsonSampling(beta, ["a", "b"], seed=0)
+    unit = SearchSpace({"x": FloatDistribution(0.0, 1.0)})
+    every = FAMILIES["correlated_arms"].tasks([3])
+    return {
+        "NUTS": lambda: bm.sample_posterior(beta, tasks, num_draws=number, progress=False),
+        "warm-up": lambda: bm.sample_posterior(beta, tasks, num_warmup=number, progress=False),
+        "chains": lambda: bm.sample_posterior(beta, tasks, num_chains=number, progress=False),
+        "fit": lambda: bm.Hyperposterior.fit(beta, tasks, num_draws=number),
+        "priors": lambda: posterior.sample(number),
+        "components": lambda: posterior.marginal(number),
+        "shared": lambda: shared.sample(number),
+        "error": lambda: logistic.prior.log_evidence_error(logistic.rows(3), num_draws=number),
+        "crps": lambda: crps(beta, tasks, num_draws=number),
+        "ranks": lambda: sbc_ranks(beta, torch.zeros(3, 0), num_tasks=2, num_draws=number),
+        "rounds": lambda: bandits.simulate(policy, bandits.FromPrior(beta, ["a", "b"], 1), number, progress=False),
+        "choices": lambda: policy.choose(num=number),
+        "tasks": lambda: bandits.ThompsonSampling(beta, ["a", "b"], tasks=number),
+        "environment": lambda: bandits.FromPrior(beta, ["a", "b"], number),
+        "wheel": lambda: bandits.Wheel(number, 0.5),
+        "arms": lambda: bandits.arms_as_tasks(every, number),
+        "points": lambda: unit.sobol(number),
+    }
+
+
+@pytest.mark.parametrize("name", _asked_for(1))
+def test_numbers_of_anything(name: str) -> None:
+    for number in (0, -1):
+        with pytest.raises(ValueError, match=f" must be at least [124]; got {number}"):
+            _asked_for(number)[name]()
+    # of some the tests' own check of types comes first
+    with pytest.raises(TypeError, match=r"whole number; got 2\.5|^Type-check error"):
+        _asked_for(2.5)[name]()
+
+
+def test_a_few_draws_of_one_chain() -> None:
+    family = FAMILIES["beta_bernoulli"]
+    options = {"num_draws": 4, "num_warmup": 1, "num_chains": 1, "progress": False, "generator": seed(0)}
+    assert bm.sample_posterior(family.prior, family.tasks([5, 6]), **options).posterior.sizes["draw"] == 4
 
 
 def test_counts() -> None:
