@@ -1,0 +1,207 @@
+r"""Fixed effects and what varies between groups, as a learned regression has them, with standard errors.
+
+Groups have rows $y = X w + e$ with $w \sim N(\beta, \Sigma)$, zero rows of $\Sigma$ for weights that all share.
+Marginally $V = X \Sigma X^\top + \sigma^2 D^{-1}$, D being weights of rows, and the fixed effects are those of
+generalised least squares, with covariance $C = (\sum X^\top V^{-1} X)^{-1}$. A prior that was learned with its mean
+integrated out has the covariance $\Sigma + C$; both are told apart again here.
+
+Source: Harville, Maximum likelihood approaches to variance component estimation, JASA 72 (1977).
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bayesmeta.columns import Columns
+from bayesmeta.data import Data
+from bayesmeta.linalg import cholesky, log_det, symmetric
+
+__all__ = ["Effects", "effects_of"]
+
+MAX_STEPS = 500  # of telling apart; each divides what is left by about the number of groups
+STEP = 1e-3  # of second differences, in standard errors
+KNOWN = 1e-8  # standard deviation of a weight that is known, in its standard errors
+
+
+@dataclass(frozen=True)
+class Effects:
+    """What a mixed model says of its weights.
+
+    Args:
+        loc: fixed effects `(d,)`.
+        loc_cov: their covariance `(d, d)`, variances being taken as known.
+        cov: covariance of weights between groups `(d, d)`; zero rows for those that groups share.
+        varying: weights that vary.
+        log_likelihood: of all rows, restricted where the fixed effects were integrated out.
+    """
+
+    loc: Tensor
+    loc_cov: Tensor
+    cov: Tensor
+    varying: tuple[int, ...]
+    log_likelihood: float
+
+    @property
+    def scale(self) -> Tensor:
+        """Standard deviation between groups of each weight that varies."""
+        return self.cov.diagonal()[list(self.varying)].clamp(min=0.0).sqrt()
+
+    @property
+    def correlations(self) -> Tensor:
+        """Of the weights that vary, zero where one does not."""
+        at, scale = torch.tensor(self.varying), self.scale
+        outer = scale[:, None] * scale
+        found = (self.cov[at[:, None], at] / outer.where(outer > 0, 1.0)).where(outer > 0, 0.0)
+        return found.clamp(-1.0, 1.0).fill_diagonal_(1.0)
+
+    def given_mean(self, prior: Any) -> Any:
+        """The prior of a group among those learned from: the fixed effects as estimated, not integrated out.
+
+        A prior with the covariance of the fixed effects would count the group's own rows twice.
+        """
+        floor = KNOWN * self.loc_cov.diagonal().sqrt()
+        at = torch.tensor(self.varying)
+        precision = torch.diag_embed(floor.square().reciprocal())
+        inside = self.cov[at[:, None], at] + torch.diag_embed(floor[at].square())
+        precision[at[:, None], at] = torch.cholesky_inverse(cholesky(inside, "covariance of weights"))
+        return type(prior)(self.loc, symmetric(precision), prior.noise_var.double(), columns=prior.columns).to(
+            prior.loc
+        )
+
+
+def effects_of(prior: Any, tasks: Data, columns: Columns, *, restricted: bool) -> Effects:
+    """Effects of a learned linear, logistic or Poisson regression, from the rows it was learned from.
+
+    Args:
+        prior: as `fit` returned it.
+        tasks: the rows of all groups.
+        columns: roles of the columns of x.
+        restricted: whether the prior carries the covariance of its mean.
+    """
+    varying, loc = columns.varying, prior.loc.double()
+    at = torch.tensor(varying)
+    whole = torch.cholesky_inverse(cholesky(prior.precision.double(), "precision"))[at[:, None], at]
+    if not hasattr(prior, "noise_var"):
+        likelihood = float(prior.log_evidence(tasks).sum())
+        return Effects(loc, _loc_cov(prior, tasks), _inside(whole, at, len(loc)), varying, likelihood)
+    rows = _Rows.of(tasks, columns, prior.noise_var.double())
+    cov = _inside(whole, at, len(loc))
+    if restricted:
+        cov = _between(whole, at, rows)
+    information, likelihood = rows.information(cov), rows.log_likelihood(cov, loc)
+    factor = cholesky(information, "information about the fixed effects")
+    if restricted:
+        likelihood += 0.5 * (len(loc) * math.log(2.0 * math.pi) - log_det(factor) - 2.0 * rows.log_volume)
+    return Effects(loc, rows.of_weights(torch.cholesky_inverse(factor)), cov, varying, float(likelihood))
+
+
+def _inside(block: Tensor, at: Tensor, size: int) -> Tensor:
+    found = torch.zeros(size, size, dtype=torch.float64)
+    found[at[:, None], at] = symmetric(block)
+    return found
+
+
+def _between(whole: Tensor, at: Tensor, rows: "_Rows") -> Tensor:
+    """Covariance S between groups with S + C(S) = whole, C being the covariance of the fixed effects."""
+    size = rows.basis.shape[-1]
+    cov, tolerance = whole, 1e-13 * whole.diagonal().max()
+    for _ in range(MAX_STEPS):
+        factor = cholesky(rows.information(_inside(cov, at, size)), "information about the fixed effects")
+        of_mean = rows.of_weights(torch.cholesky_inverse(factor))[at[:, None], at]
+        values, vectors = torch.linalg.eigh(symmetric(whole - of_mean))
+        new = vectors @ torch.diag_embed(values.clamp(min=0.0)) @ vectors.mT
+        moved, cov = (new - cov).abs().max(), new
+        if moved <= tolerance:
+            break
+    return _inside(cov, at, size)
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """Rows of groups in an orthonormal basis of all rows' inputs, in which columns far from zero lose no digits.
+
+    Args:
+        basis: R `(d, d)`: inputs are `x` R, and weights of `x` are R w.
+        x: `(tasks, n, d)`, rows scaled to noise of variance one; zero where there is no row.
+        y: `(tasks, n)`, likewise, less the offset.
+        log_scale: summed logarithms of the noise's standard deviations, and of 2 pi per row.
+    """
+
+    basis: Tensor
+    x: Tensor
+    y: Tensor
+    log_scale: Tensor
+
+    @classmethod
+    def of(cls, tasks: Data, columns: Columns, noise_var: Tensor) -> "_Rows":
+        read, mask = columns.read(tasks.x.double()), tasks.mask
+        scale = (noise_var if read.weight is None else noise_var / read.weight).expand(mask.shape).sqrt()
+        y = tasks.y.double() if read.offset is None else tasks.y.double() - read.offset
+        x = torch.where(mask[..., None], read.x, 0.0)
+        q, basis = torch.linalg.qr(x.flatten(0, 1))
+        total = (scale.log() + 0.5 * math.log(2.0 * math.pi))[mask].sum()
+        x = q.reshape(x.shape) / torch.where(mask, scale, 1.0)[..., None]
+        return cls(basis, x, torch.where(mask, y / scale, 0.0), total)
+
+    @property
+    def log_volume(self) -> Tensor:
+        """Log of |det R|: of a volume of weights in this basis per volume of those of the inputs."""
+        return self.basis.diagonal().abs().log().sum()
+
+    def of_weights(self, cov: Tensor) -> Tensor:
+        """Covariance of the inputs' weights from that of the basis'."""
+        half = torch.linalg.solve_triangular(self.basis, cholesky(cov, "covariance"), upper=True)
+        return half @ half.mT
+
+    def _half(self, cov: Tensor) -> tuple[Tensor, Tensor]:
+        """L^-1 F'X' `(tasks, d, n)` and L, with V = I + X F F'X' and L L' = I + F'X'X F."""
+        values, vectors = torch.linalg.eigh(self.basis @ cov @ self.basis.mT)
+        spread = self.x @ (vectors * values.clamp(min=0.0).sqrt())
+        factor = cholesky(torch.eye(len(cov)).to(cov) + spread.mT @ spread, "marginal covariance")
+        return torch.linalg.solve_triangular(factor, spread.mT, upper=False), factor
+
+    def information(self, cov: Tensor) -> Tensor:
+        """Sum of X'V^-1 X, in this basis."""
+        half, _ = self._half(cov)
+        seen = half @ self.x
+        return symmetric((self.x.mT @ self.x - seen.mT @ seen).sum(0))
+
+    def log_likelihood(self, cov: Tensor, loc: Tensor) -> Tensor:
+        """Of all rows, for these fixed effects."""
+        half, factor = self._half(cov)
+        rest = self.y - (self.x @ (self.basis @ loc)[:, None])[..., 0]
+        squares = rest.square().sum() - (half @ rest[..., None]).square().sum()
+        return -0.5 * (squares + log_det(factor).sum()) - self.log_scale
+
+
+def _loc_cov(prior: Any, tasks: Data) -> Tensor:
+    """Inverse of the curvature of the log evidence in loc, by second differences."""
+    loc = prior.loc.double()
+    d = len(loc)
+    unit = _rough_errors(prior, tasks)
+
+    def evidence(step: Tensor) -> float:
+        return float(prior._replace(loc=(loc + unit * step).to(prior.loc)).log_evidence(tasks).double().sum())
+
+    step = STEP if prior.loc.dtype == torch.float64 else 0.1
+    eye, centre = step * torch.eye(d, dtype=torch.float64), evidence(torch.zeros(d, dtype=torch.float64))
+    up, down = ([evidence(sign * each) for each in eye] for sign in (1.0, -1.0))
+    curvature = torch.zeros(d, d, dtype=torch.float64)
+    for i in range(d):
+        curvature[i, i] = 2.0 * centre - up[i] - down[i]
+        for j in range(i):
+            both = evidence(eye[i] + eye[j]) + evidence(-eye[i] - eye[j])
+            curvature[i, j] = curvature[j, i] = -0.5 * (both - up[i] - down[i] - up[j] - down[j] + 2.0 * centre)
+    found = torch.cholesky_inverse(cholesky(curvature / step**2, "curvature of the log evidence in the fixed effects"))
+    return unit[:, None] * found * unit
+
+
+def _rough_errors(prior: Any, tasks: Data) -> Tensor:
+    """Scale of the standard errors, by the posterior of all rows as one task under a nearly flat prior."""
+    pooled = Data(tasks.x.flatten(0, -2), tasks.y.flatten(), tasks.mask.flatten())
+    flat = prior._replace(precision=1e-8 * torch.diag_embed(prior.precision.diagonal()), prior=None, data=None)
+    precision = flat.condition(pooled).precision.double()
+    return precision.diagonal().rsqrt()
