@@ -15,39 +15,32 @@ Source: Gelman et al., Bayesian Data Analysis, 3rd ed. (2013), chapters 4 and 16
 
 import math
 from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar
 
 import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
-from torch.distributions import Bernoulli, Distribution, LogNormal, Poisson
-from torch.nn.functional import softplus
+from torch.distributions import Bernoulli, LogNormal
 
-from bayesmeta.correlations import LARGEST_TILT, TOGETHER, scale_tril
+from bayesmeta.columns import Columns, columns_of
 from bayesmeta.data import Data, describe_rows
 from bayesmeta.fields import LearnedFrom, TensorFields
-from bayesmeta.hyperparameters import Hyperparameter, Hyperparameters, most_probable
-from bayesmeta.laplace import (
-    EvidenceError,
-    Likelihood,
-    Rows,
-    differentiable,
-    factor,
-    fit_mode,
-    importance_error,
-    log_evidence,
-    positive_definite,
-)
-from bayesmeta.linalg import differentiated, log_det, symmetric
+from bayesmeta.glm_functions import LogisticFunctions, PoissonFunctions
+from bayesmeta.glm_learning import hyperparameters
+from bayesmeta.hyperparameters import Hyperparameters, most_probable
+from bayesmeta.laplace import EvidenceError, Rows, factor, fit_mode, importance_error, log_evidence, positive_definite
+from bayesmeta.likelihoods import LOGISTIC, POISSON, Likelihood
+from bayesmeta.linalg import log_det
 from bayesmeta.marginals import LogitNormalMarginal
-from bayesmeta.quadrature import PoissonLogNormal, log_mean_sigmoid
+from bayesmeta.predictor import rows_of, split
+from bayesmeta.quadrature import BinomialLogitNormal, PoissonLogNormal, log_mean_sigmoid
 from bayesmeta.random import randn
 from bayesmeta.statistics import Statistics
 from bayesmeta.validation import (
     require_binary,
     require_columns,
-    require_enough_tasks,
     require_finite,
     require_positive_definite,
 )
@@ -55,48 +48,8 @@ from bayesmeta.validation import (
 __all__ = ["LogisticFunctions", "LogisticGaussian", "PoissonFunctions", "PoissonGaussian"]
 
 LARGEST_COUNT = 2.0**53  # above, numbers are not whole to the last digit
-LARGEST_RATIO = 1e4  # of the standard deviation of a weight to that of the prior where the search starts
-LARGEST_LOG_RATE = 40.0  # no count comes near; above, the rate goes on as a parabola, which Newton's method can leave
-SAME_WEIGHT = (
-    "tasks do not differ in this weight by more than chance and are taken to share it, or, at the upper limit, "
-    "differ more than any rows could show"
-)
 
 G = TypeVar("G", bound="_Regression")
-
-
-def _logistic_slope(eta: Tensor, y: Tensor) -> Tensor:
-    sign = 2.0 * y - 1.0
-    return sign * (-sign * eta).sigmoid()  # y - sigmoid(eta), with all digits where they agree
-
-
-def _poisson_log_prob(eta: Tensor, y: Tensor) -> Tensor:
-    low = eta.clamp(max=LARGEST_LOG_RATE)
-    beyond = eta - low
-    return y * eta - low.exp() * (1.0 + beyond + 0.5 * beyond.square()) - torch.lgamma(y + 1.0)
-
-
-def _poisson_slope(eta: Tensor, y: Tensor) -> Tensor:
-    low = eta.clamp(max=LARGEST_LOG_RATE)
-    return y - low.exp() * (1.0 + (eta - low))
-
-
-def _poisson_curvature(eta: Tensor) -> Tensor:
-    return eta.clamp(max=LARGEST_LOG_RATE).exp()
-
-
-LOGISTIC = Likelihood(
-    log_prob=lambda eta, y: y * eta - softplus(eta, threshold=40.0),
-    slope=_logistic_slope,
-    curvature=lambda eta: eta.sigmoid() * (-eta).sigmoid(),
-    guess=lambda y: (4.0 * y - 2.0, torch.full_like(y, 0.25)),
-)
-POISSON = Likelihood(
-    log_prob=_poisson_log_prob,
-    slope=_poisson_slope,
-    curvature=_poisson_curvature,
-    guess=lambda y: ((y + 0.5).log(), y + 0.5),
-)
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,24 +61,43 @@ class _Regression(TensorFields):
     prior: Any = None
     data: Data | None = None
     learned_from: LearnedFrom | None = None
+    columns: Columns | None = None
 
     likelihood: ClassVar[Likelihood]
     initial_scale: ClassVar[float]  # of the predictor, from each weight alone
+    known_roles: ClassVar[tuple[str, ...]]
     num_offsets: ClassVar[int] = 0
 
     def __post_init__(self) -> None:
         require_finite("loc", self.loc)
         require_positive_definite("precision", self.precision, self.loc.shape[-1])
+        if self.columns is None:
+            return
+        self.columns.require_only(type(self).__name__, *self.known_roles)
+        if len(self.columns.inputs) != self.loc.shape[-1]:
+            raise ValueError(
+                f"loc must have one weight for each of the {len(self.columns.inputs)} inputs among the columns of x; "
+                f"got {self.loc.shape[-1]}"
+            )
+
+    @property
+    def roles(self) -> Columns:
+        """What each column of x is."""
+        d, more = self.loc.shape[-1], self.num_offsets
+        return self.columns or Columns(d + more, offset=d if more else None)
 
     @classmethod
-    def initial(cls: type[G], tasks: Data) -> G:
+    def _initial(cls: type[G], tasks: Data, columns: Columns | None) -> G:
         """A weak prior on the scale of x, about the weights that fit the rows of all `tasks` together."""
-        d = tasks.x.shape[-1] - cls.num_offsets
+        if columns is not None and columns.num != tasks.x.shape[-1]:
+            raise ValueError(f"x must have {columns.num} columns; got {tasks.x.shape[-1]}")
+        d = tasks.x.shape[-1] - cls.num_offsets if columns is None else len(columns.inputs)
+        vague = cls(torch.zeros(d).double(), torch.eye(d).double(), columns=columns)
         pooled = Data(tasks.x.reshape(-1, tasks.x.shape[-1]), tasks.y.reshape(-1), tasks.mask.reshape(-1))
-        x = pooled.x[pooled.mask][:, :d].double()
+        x = split(pooled.x[pooled.mask].double(), vague.roles)[0]
         moments = x.square().sum(0) / max(len(x), 1)
         precision = torch.diag_embed(moments.where(moments > 0, 1.0) / cls.initial_scale**2)
-        vague = cls(torch.zeros_like(moments), precision)
+        vague = vague._replace(precision=precision)
         return vague._replace(loc=vague.condition(pooled).loc).to(tasks.y)
 
     @property
@@ -213,48 +185,8 @@ class _Regression(TensorFields):
         return fitted._replace(learned_from=LearnedFrom.counts(tasks.count))
 
     def hyperparameters(self, tasks: Data) -> Hyperparameters:
-        """In units where `self` has mean zero and covariance I: loc, log standard deviations, and what ties weights.
-
-        Scales apart from correlations: each weight's scale has the same hyperprior, whatever the order of columns. The
-        evidence is Laplace's, with derivatives of any order up to three.
-        """
-        tasks = self._require(tasks)
-        require_enough_tasks(tasks.count, self.batch_shape)
-        d, likelihood = self.loc.shape[-1], self.likelihood
-        rows = Rows.of(tasks, num_weights=d)
-        centre, root = self.loc.double(), factor(self.precision.double())  # weights are centre + root^-T v
-        unit = torch.linalg.solve_triangular(root.mT, torch.eye(d).to(root), upper=True)
-        # rows in those units, once
-        base = Rows(unit.mT @ rows.x, rows.y, rows.offset + rows.times(centre.expand(len(rows.y), d)), rows.real)
-
-        def natural(vector: Tensor) -> tuple[Tensor, Tensor]:
-            tril = scale_tril(vector[..., d : 2 * d], vector[..., 2 * d :])
-            return vector[..., :d], symmetric(torch.cholesky_inverse(tril))
-
-        def evidence_of(vector: Tensor) -> Tensor:
-            loc, precision = (v.expand(len(base.y), *v.shape) for v in natural(vector))
-            shift = fit_mode(likelihood, base, loc.detach(), precision.detach())
-            if differentiated(vector):
-                shift = differentiable(likelihood, base, loc, precision, shift)
-            return log_evidence(likelihood, base, loc, precision, shift)[0]
-
-        def evidence(vector: Tensor) -> Tensor:
-            # draws one by one: each needs its own modes of all tasks, and the rows are not copied for it
-            each = [evidence_of(v) for v in vector.reshape(-1, vector.shape[-1]).unbind()]
-            return torch.stack(each).reshape(*vector.shape[:-1], len(base.y))
-
-        def build(vector: Tensor) -> _Regression:
-            loc, precision = natural(vector)
-            loc, precision = centre + loc @ unit.mT, symmetric(root @ precision @ root.mT)
-            return type(self)(loc, precision).to(self.loc)
-
-        largest, pairs = math.log(LARGEST_RATIO), d * (d - 1) // 2
-        entries = [
-            *(Hyperparameter(f"loc[{i}]", 0.0, 2.0) for i in range(d)),
-            *(Hyperparameter(f"log_scale[{i}]", 0.0, 2.0, largest, SAME_WEIGHT) for i in range(d)),
-            *(Hyperparameter(f"below_diagonal[{i}]", 0.0, 1.0, LARGEST_TILT, TOGETHER) for i in range(pairs)),
-        ]
-        return Hyperparameters(entries, evidence, build, float(tasks.count.sum()))
+        """What is unknown of the prior, given `tasks`: see `bayesmeta.glm_learning`."""
+        return hyperparameters(self, self._require(tasks))
 
     @abstractmethod
     def _require_values(self, data: Data) -> None:
@@ -263,7 +195,7 @@ class _Regression(TensorFields):
     def _require(self, data: Data | Statistics) -> Data:
         if isinstance(data, Statistics):
             raise ValueError(f"{type(self).__name__} needs the rows themselves; got their Statistics. Give Data")
-        require_columns(data, num_inputs=self.loc.shape[-1] + self.num_offsets, event_shape=())
+        require_columns(data, num_inputs=self.roles.num, event_shape=())
         self._require_values(data)
         return data
 
@@ -275,8 +207,7 @@ class _Regression(TensorFields):
 
     def _predictor(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of the predictor at each row, float64."""
-        d = self.loc.shape[-1]
-        inputs, offset = x[..., :d].double(), x[..., d:].sum(-1).double()
+        inputs, offset, _ = split(x.double(), self.roles)
         rounding = torch.finfo(self.precision.dtype).eps
         root = torch.linalg.solve_triangular(factor(self.precision.double(), rounding), inputs.mT, upper=False)
         mean = (inputs @ self.loc.double()[..., None])[..., 0] + offset
@@ -293,14 +224,38 @@ class LogisticGaussian(_Regression):
         prior: for a posterior, what it was before all rows; `condition` sets it.
         data: for a posterior, all rows it has seen.
         learned_from: what `fit` learned this prior from, None for one written by hand.
+        columns: roles of the columns of x, None where each is an input whose weight varies between tasks.
     """
 
     likelihood = LOGISTIC
     initial_scale = 2.0
+    known_roles = ("offset", "trials")
 
-    def predict(self, x: Float[Tensor, "*batch q d"]) -> Bernoulli:
-        """p(y | x) at each row, to an absolute error of 1e-13: a Bernoulli with batch_shape `(*batch, q)`."""
+    @classmethod
+    def initial(
+        cls, tasks: Data, *, shared: Sequence[int] = (), offset: int | None = None, trials: int | None = None
+    ) -> "LogisticGaussian":
+        """A weak prior on the scale of x, about the weights that fit the rows of all `tasks` together.
+
+        Args:
+            shared: columns of x whose weight is the same in all tasks: fixed effects.
+            offset: column that is added to the log odds as it is.
+            trials: column with the number of trials of which y counts the successes; without it y is 0 or 1.
+
+        Raises:
+            ValueError: a column does not exist or has two roles, or y is not a count of successes.
+        """
+        return cls._initial(tasks, columns_of(tasks.x.shape[-1], shared, offset=offset, trials=trials))
+
+    def predict(self, x: Float[Tensor, "*batch q d"]) -> Bernoulli | BinomialLogitNormal:
+        """p(y | x) at each row, to an absolute error of 1e-13: a Bernoulli with batch_shape `(*batch, q)`.
+
+        Of a count of successes, where x has a column of trials.
+        """
         loc, scale = self._predictor(x)
+        if self.roles.trials is not None:
+            trials = split(x, self.roles)[2].to(self.loc)
+            return BinomialLogitNormal(trials, loc.to(self.loc), scale.to(self.loc))
         logits = log_mean_sigmoid(loc, scale) - log_mean_sigmoid(-loc, scale)
         return Bernoulli(logits=logits.to(self.loc))
 
@@ -311,10 +266,13 @@ class LogisticGaussian(_Regression):
 
     def sample(self, num_draws: int, *, generator: Generator | None = None) -> "LogisticFunctions":
         """Draws of the probability of a one at x."""
-        return LogisticFunctions(self.sample_params(num_draws, generator=generator))
+        return LogisticFunctions(self.sample_params(num_draws, generator=generator), self.roles)
 
     def _require_values(self, data: Data) -> None:
-        require_binary(data)
+        if self.roles.trials is None:
+            require_binary(data)
+        else:
+            _require_successes(data, split(data.x, self.roles)[2])
 
 
 @dataclass(frozen=True, eq=False)
@@ -329,10 +287,25 @@ class PoissonGaussian(_Regression):
         prior: for a posterior, what it was before all rows; `condition` sets it.
         data: for a posterior, all rows it has seen.
         learned_from: what `fit` learned this prior from, None for one written by hand.
+        columns: roles of the columns of x, None where each is an input whose weight varies between tasks.
     """
 
     likelihood = POISSON
     initial_scale = 1.0
+    known_roles = ("offset",)
+
+    @classmethod
+    def initial(cls, tasks: Data, *, shared: Sequence[int] = (), offset: int | None = None) -> "PoissonGaussian":
+        """A weak prior on the scale of x, about the weights that fit the rows of all `tasks` together.
+
+        Args:
+            shared: columns of x whose weight is the same in all tasks: fixed effects.
+            offset: column that is added to the log rate as it is, such as the logarithm of an exposure.
+
+        Raises:
+            ValueError: a column does not exist or has two roles, or y is not a count.
+        """
+        return cls._initial(tasks, columns_of(tasks.x.shape[-1], shared, offset=offset))
 
     def predict(self, x: Float[Tensor, "*batch q d"]) -> PoissonLogNormal:
         """p(y | x) at each row: Poisson with a log-normal rate, batch_shape `(*batch, q)`."""
@@ -346,7 +319,7 @@ class PoissonGaussian(_Regression):
 
     def sample(self, num_draws: int, *, generator: Generator | None = None) -> "PoissonFunctions":
         """Draws of the rate at x."""
-        return PoissonFunctions(self.sample_params(num_draws, generator=generator))
+        return PoissonFunctions(self.sample_params(num_draws, generator=generator), self.roles)
 
     def _require_values(self, data: Data) -> None:
         bad = ~((data.y >= 0) & (data.y == data.y.floor()) & (data.y <= LARGEST_COUNT)) & data.mask
@@ -363,36 +336,31 @@ class PoissonExposureGaussian(PoissonGaussian):
 
     num_offsets = 1
 
-
-@dataclass(frozen=True, eq=False)
-class LogisticFunctions:
-    """Draws of x -> probability of a one: weights `(draws, *batch, d)`."""
-
-    weights: Float[Tensor, "draws *batch d"]
-
-    def __call__(self, x: Tensor) -> Tensor:
-        return self._logits(x).sigmoid()
-
-    def predict(self, x: Tensor) -> Distribution:
-        return Bernoulli(logits=self._logits(x))
-
-    def _logits(self, x: Tensor) -> Tensor:
-        return (x @ self.weights[..., None])[..., 0]
+    @classmethod
+    def initial(
+        cls, tasks: Data, *, shared: Sequence[int] = (), offset: int | None = None
+    ) -> "PoissonExposureGaussian":
+        """As of `PoissonGaussian`; the offset is the last column unless another one is named."""
+        num = tasks.x.shape[-1]
+        if not len(shared) and offset is None:
+            return cls._initial(tasks, None)
+        return cls._initial(tasks, columns_of(num, shared, offset=num - 1 if offset is None else offset))
 
 
-@dataclass(frozen=True, eq=False)
-class PoissonFunctions:
-    """Draws of x -> rate: weights `(draws, *batch, d)`; a further column of x is an offset."""
-
-    weights: Float[Tensor, "draws *batch d"]
-
-    def __call__(self, x: Tensor) -> Tensor:
-        d = self.weights.shape[-1]
-        eta = (x[..., :d] @ self.weights[..., None])[..., 0] + x[..., d:].sum(-1)
-        return eta.exp().clamp(max=torch.finfo(eta.dtype).max)
-
-    def predict(self, x: Tensor) -> Distribution:
-        return Poisson(self(x))
+def _require_successes(data: Data, trials: Tensor) -> None:
+    """Trials are whole numbers from zero on, and y from zero to the trials."""
+    bad = ~((trials >= 0) & (trials == trials.floor()) & (trials <= LARGEST_COUNT)) & data.mask
+    if bool(bad.any()):
+        raise ValueError(
+            "the column of trials must hold whole numbers from 0 to 2^53 where mask is true; "
+            f"{describe_rows(bad)} with value {trials[bad][0].item():g}"
+        )
+    bad = ~((data.y >= 0) & (data.y == data.y.floor()) & (data.y <= trials)) & data.mask
+    if bool(bad.any()):
+        raise ValueError(
+            "y must be a whole number from 0 to the row's trials, a count of successes, where mask is true; "
+            f"{describe_rows(bad)} with value {data.y[bad][0].item():g} of {trials[bad][0].item():g} trials"
+        )
 
 
 def _some(scale: Tensor) -> Tensor:
@@ -403,9 +371,10 @@ def _some(scale: Tensor) -> Tensor:
 def _flat(prior: _Regression, data: Data) -> tuple[Rows, Tensor, Tensor]:
     """Rows, loc and precision with all tasks on one axis, float64."""
     batch, d = torch.broadcast_shapes(prior.batch_shape, data.batch_shape), prior.loc.shape[-1]
+    every = data if data.batch_shape == batch else data.expand(batch)
     loc = prior.loc.double().expand(*batch, d).reshape(-1, d)
     precision = prior.precision.double().expand(*batch, d, d).reshape(-1, d, d)
-    return Rows.of(data if data.batch_shape == batch else data.expand(batch), num_weights=d), loc, precision
+    return rows_of(every, prior.roles), loc, precision
 
 
 def _log_evidence(prior: _Regression, data: Data) -> Tensor:

@@ -14,20 +14,18 @@ models using Monte Carlo integration (1989).
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float64
 from torch import Generator, Tensor
 
-from bayesmeta.data import Data
+from bayesmeta.likelihoods import Likelihood
 from bayesmeta.linalg import cholesky, log_det, solve, symmetric, unravel
 from bayesmeta.random import gamma, randn
 
 __all__ = [
     "EvidenceError",
-    "Likelihood",
     "Rows",
     "differentiable",
     "factor",
@@ -50,25 +48,8 @@ CHUNK = 10_000_000  # entries of the largest tensor that weighing draws may make
 
 
 @dataclass(frozen=True)
-class Likelihood:
-    """log p(y | eta), concave in eta, elementwise.
-
-    Args:
-        log_prob: of y given eta.
-        slope: first derivative by eta, given eta and y.
-        curvature: minus the second derivative, above zero, given eta.
-        guess: eta and a curvature from y alone, where Newton's method starts.
-    """
-
-    log_prob: Callable[[Tensor, Tensor], Tensor]
-    slope: Callable[[Tensor, Tensor], Tensor]
-    curvature: Callable[[Tensor], Tensor]
-    guess: Callable[[Tensor], tuple[Tensor, Tensor]]
-
-
-@dataclass(frozen=True)
 class Rows:
-    """Rows of T tasks on one axis, float64; `real` is 1.0 where the row is real, and all else is 0.0 elsewhere.
+    """Rows of T tasks on one axis, float64; a row that is not real is zero, and so are its trials: it says nothing.
 
     Inputs are transposed, because sums over the last axis are the fast ones.
     """
@@ -76,19 +57,10 @@ class Rows:
     x: Float64[Tensor, "tasks d n"]
     y: Float64[Tensor, "tasks n"]
     offset: Float64[Tensor, "tasks n"]
-    real: Float64[Tensor, "tasks n"]
-
-    @classmethod
-    def of(cls, data: Data, *, num_weights: int) -> "Rows":
-        """The tasks of `data` on one axis; columns of x after the first `num_weights` add up to the offset."""
-        tasks, n = data.batch_shape.numel(), data.mask.shape[-1]
-        mask = data.mask.reshape(tasks, n)
-        x = data.x.reshape(tasks, n, data.x.shape[-1]).mT.double().masked_fill(~mask[:, None], 0.0)
-        y = data.y.reshape(tasks, n).double().masked_fill(~mask, 0.0)
-        return cls(x[:, :num_weights].contiguous(), y, x[:, num_weights:].sum(1), mask.double())
+    trials: Float64[Tensor, "tasks n"]
 
     def __getitem__(self, index: Tensor) -> "Rows":
-        return Rows(self.x[index], self.y[index], self.offset[index], self.real[index])
+        return Rows(self.x[index], self.y[index], self.offset[index], self.trials[index])
 
     def times(self, weights: Tensor) -> Tensor:
         """x'w `(tasks, n)`."""
@@ -143,15 +115,14 @@ def fit_mode(likelihood: Likelihood, rows: Rows, loc: Tensor, precision: Tensor)
         ValueError: a task has not converged; the message names it.
     """
     base = rows.times(loc) + rows.offset
-    eta, weight = likelihood.guess(rows.y)
-    weight = weight * rows.real
-    shift = _newton_step(rows.x, weight, weight * (eta - base), precision)
+    weight, weighted = likelihood.guess(rows.y, rows.trials)
+    shift = _newton_step(rows.x, weight, weighted - weight * base, precision)
 
     found, before = torch.empty_like(loc), torch.full_like(loc[:, 0], math.inf)
     left = torch.arange(len(loc), device=loc.device)
     for steps in range(MAX_STEPS):
         eta = base + rows.times(shift)
-        slope = likelihood.slope(eta, rows.y) * rows.real
+        slope = likelihood.slope(eta, rows.y, rows.trials)
         pull = (precision @ shift[..., None])[..., 0]
         gradient = (rows.x @ slope[..., None])[..., 0] - pull
         hessian = _hessian(likelihood, rows, eta, precision)
@@ -161,7 +132,7 @@ def fit_mode(likelihood: Likelihood, rows: Rows, loc: Tensor, precision: Tensor)
         small = SMALL if steps < PATIENCE else ROUGH
         done = (decrement <= CONVERGED) | ((decrement <= small) & (decrement > 0.25 * before))
 
-        remaining = (likelihood.slope(eta + move, rows.y) * rows.real * move).sum(-1)
+        remaining = (likelihood.slope(eta + move, rows.y, rows.trials) * move).sum(-1)
         remaining = remaining - (step * (precision @ (shift + step)[..., None])[..., 0]).sum(-1)
         length = torch.ones_like(decrement)
         hard = (~done & ~(remaining.abs() <= GOOD_SLOPE * decrement)).nonzero()[:, 0]
@@ -195,7 +166,7 @@ def log_evidence(
     """
     eta = rows.times(loc + shift) + rows.offset
     hessian = _hessian(likelihood, rows, eta, precision)
-    fit = (likelihood.log_prob(eta, rows.y) * rows.real).sum(-1)
+    fit = likelihood.log_prob(eta, rows.y, rows.trials).sum(-1)
     distance = (shift * (precision @ shift[..., None])[..., 0]).sum(-1)
     volume = log_det(factor(hessian)) - log_det(factor(precision))
     return fit - 0.5 * (distance + volume), hessian
@@ -209,7 +180,7 @@ def differentiable(likelihood: Likelihood, rows: Rows, loc: Tensor, precision: T
     base = rows.times(loc) + rows.offset
     for _ in range(2):
         eta = base + rows.times(shift)
-        slope = likelihood.slope(eta, rows.y) * rows.real
+        slope = likelihood.slope(eta, rows.y, rows.trials)
         gradient = (rows.x @ slope[..., None])[..., 0] - (precision @ shift[..., None])[..., 0]
         shift = shift + solve(factor(_hessian(likelihood, rows, eta, precision)), gradient)
     return shift
@@ -243,7 +214,7 @@ def importance_error(
         # tasks first, so that each is one matrix product
         offsets = shift[:, None] + torch.linalg.solve_triangular(chol.mT, noise.permute(1, 2, 0), upper=True).mT
         eta = base[:, None] + offsets @ rows.x
-        fit = (likelihood.log_prob(eta, rows.y[:, None]) * rows.real[:, None]).sum(-1)
+        fit = likelihood.log_prob(eta, rows.y[:, None], rows.trials[:, None]).sum(-1)
         distance = ((offsets @ precision) * offsets).sum(-1)
         log_ratios.append((prior_constant[:, None] + fit - 0.5 * distance).mT - log_proposal)
     log_ratio = torch.cat(log_ratios) - evidence
@@ -257,13 +228,13 @@ def _sizes(total: int, largest: int) -> list[int]:
 
 
 def _hessian(likelihood: Likelihood, rows: Rows, eta: Tensor, precision: Tensor) -> Tensor:
-    weight = likelihood.curvature(eta) * rows.real
+    weight = likelihood.curvature(eta) * rows.trials
     return symmetric(precision + (rows.x * weight[:, None]) @ rows.x.mT)
 
 
 def _factor_by_rows(likelihood: Likelihood, rows: Rows, eta: Tensor, precision: Tensor) -> Tensor:
     """The factor of `_hessian` up to signs, by QR of its rows: rows 1e8 times as informed as the prior leave it in."""
-    weight = likelihood.curvature(eta) * rows.real
+    weight = likelihood.curvature(eta) * rows.trials
     stacked = torch.cat([rows.x * weight.sqrt()[:, None], factor(precision)], -1)
     return torch.linalg.qr(stacked.mT, mode="r").R.mT
 
@@ -282,8 +253,9 @@ def _best_length(
 
     def slope(length: Tensor) -> Tensor:
         """`(tasks, lengths)`."""
-        of_rows = likelihood.slope(eta[:, None] + length[..., None] * move[:, None], rows.y[:, None])
-        return (of_rows * (rows.real * move)[:, None]).sum(-1) - start[:, None] - length * bend[:, None]
+        at = eta[:, None] + length[..., None] * move[:, None]
+        of_rows = likelihood.slope(at, rows.y[:, None], rows.trials[:, None])
+        return (of_rows * move[:, None]).sum(-1) - start[:, None] - length * bend[:, None]
 
     tried = STEPS.to(eta.device)
     first_fall = (slope(tried.expand(len(eta), -1)) > 0).sum(-1)
