@@ -22,7 +22,7 @@ from bayesmeta.linalg import cholesky, log_det, symmetric
 __all__ = ["Effects", "effects_of"]
 
 MAX_STEPS = 500  # of telling apart; each divides what is left by about the number of groups
-STEP = 1e-3  # of second differences, in standard errors
+FLAT = 1e-6  # of a factor of the curvature, its least entry to its largest: no more is known of a direction
 KNOWN = 1e-8  # standard deviation of a weight that is known, in its standard errors
 
 
@@ -32,7 +32,7 @@ class Effects:
 
     Args:
         loc: fixed effects `(d,)`.
-        loc_cov: their covariance `(d, d)`, variances being taken as known.
+        loc_cov: their covariance `(d, d)`.
         cov: covariance of weights between groups `(d, d)`; zero rows for those that groups share.
         varying: weights that vary.
         log_likelihood: of all rows, restricted where the fixed effects were integrated out.
@@ -85,8 +85,8 @@ def effects_of(prior: Any, tasks: Data, columns: Columns, *, restricted: bool) -
     at = torch.tensor(varying)
     whole = torch.cholesky_inverse(cholesky(prior.precision.double(), "precision"))[at[:, None], at]
     if not hasattr(prior, "noise_var"):
-        likelihood = float(prior.log_evidence(tasks).sum())
-        return Effects(loc, _loc_cov(prior, tasks), _inside(whole, at, len(loc)), varying, likelihood)
+        evidence = float(prior.log_evidence(tasks).sum())
+        return Effects(loc, _loc_cov(prior, tasks), _inside(whole, at, len(loc)), varying, evidence)
     rows = _Rows.of(tasks, columns, prior.noise_var.double())
     cov = _inside(whole, at, len(loc))
     if restricted:
@@ -178,30 +178,19 @@ class _Rows:
 
 
 def _loc_cov(prior: Any, tasks: Data) -> Tensor:
-    """Inverse of the curvature of the log evidence in loc, by second differences."""
-    loc = prior.loc.double()
-    d = len(loc)
-    unit = _rough_errors(prior, tasks)
+    """Covariance of loc, from the curvature of the log evidence in all hyperparameters.
 
-    def evidence(step: Tensor) -> float:
-        return float(prior._replace(loc=(loc + unit * step).to(prior.loc)).log_evidence(tasks).double().sum())
-
-    step = STEP if prior.loc.dtype == torch.float64 else 0.1
-    eye, centre = step * torch.eye(d, dtype=torch.float64), evidence(torch.zeros(d, dtype=torch.float64))
-    up, down = ([evidence(sign * each) for each in eye] for sign in (1.0, -1.0))
-    curvature = torch.zeros(d, d, dtype=torch.float64)
-    for i in range(d):
-        curvature[i, i] = 2.0 * centre - up[i] - down[i]
-        for j in range(i):
-            both = evidence(eye[i] + eye[j]) + evidence(-eye[i] - eye[j])
-            curvature[i, j] = curvature[j, i] = -0.5 * (both - up[i] - down[i] - up[j] - down[j] + 2.0 * centre)
-    found = torch.cholesky_inverse(cholesky(curvature / step**2, "curvature of the log evidence in the fixed effects"))
-    return unit[:, None] * found * unit
-
-
-def _rough_errors(prior: Any, tasks: Data) -> Tensor:
-    """Scale of the standard errors, by the posterior of all rows as one task under a nearly flat prior."""
-    pooled = Data(tasks.x.flatten(0, -2), tasks.y.flatten(), tasks.mask.flatten())
-    flat = prior._replace(precision=1e-8 * torch.diag_embed(prior.precision.diagonal()), prior=None, data=None)
-    precision = flat.condition(pooled).precision.double()
-    return precision.diagonal().rsqrt()
+    Where it has no inverse, as where a variance ended at zero, the variances are taken as known.
+    """
+    unknown = prior.hyperparameters(tasks)
+    d, here = prior.loc.shape[-1], torch.zeros(len(unknown.entries), dtype=torch.float64)
+    curvature = -torch.autograd.functional.hessian(lambda vector: unknown.log_evidence(vector).sum(), here)
+    found = torch.linalg.cholesky_ex(curvature)
+    diagonal = found.L.diagonal()
+    if int(found.info) or diagonal.min() < FLAT * diagonal.max():
+        found = torch.linalg.cholesky_ex(curvature[:d, :d], check_errors=True)
+    cov = torch.cholesky_inverse(found.L)[:d, :d]
+    # entries of loc in the units of x: it is linear in those of the vector
+    steps = torch.eye(d, len(here), dtype=torch.float64)
+    unit = torch.stack([unknown.build(step).loc - unknown.build(-step).loc for step in steps], -1).double() / 2.0
+    return symmetric(unit @ cov @ unit.mT)

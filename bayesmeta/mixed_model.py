@@ -337,7 +337,7 @@ class FittedMixedModel:
 
     @property
     def standard_errors(self) -> dict[str, float]:
-        """Of `fixed_effects`, the variances being taken as known."""
+        """Of `fixed_effects`: for numbers with the variances as estimated, else with what is unknown of these."""
         to_fixed = self.model.reader.design.to_fixed
         cov = to_fixed @ self.effects.loc_cov.numpy() @ to_fixed.T
         return self._of_formula(np.sqrt(cov.diagonal().clip(min=0.0)))
@@ -371,8 +371,8 @@ class FittedMixedModel:
         """
         groups = self.model.groups
         if group not in groups:
-            close = difflib.get_close_matches(str(group), [str(each) for each in groups], 1)
-            hint = f"Did you mean {close[0]!r}? " if close else ""
+            close = difflib.get_close_matches(str(group), names := [str(each) for each in groups], 1)
+            hint = f"Did you mean {groups[names.index(close[0])]!r}? " if close else ""
             name = self.model.reader.formula.group
             raise ValueError(f"group {group!r} is not among the {len(groups)} of {name}. {hint}A new group has .prior")
         return self.tasks[groups.index(group)]
@@ -403,15 +403,19 @@ class FittedMixedModel:
             "",
             f"Varying between {reader.formula.group}",
         ]
-        spreads = [[name, f"{value:.4g}"] for name, value in self.standard_deviations.items()]
+        spreads = [[name, _digits(value)] for name, value in self.standard_deviations.items()]
         for i, row in enumerate(spreads):
             row += [f"{value:.2f}" for value in self.correlations[i, :i].tolist()]
-        residual = [] if self.residual is None else [["residual", f"{self.residual:.4g}"]]
+        residual = [] if self.residual is None else [["residual", _digits(self.residual)]]
         lines += _aligned([["", "std. dev.", *(["corr."] if len(spreads) > 1 else [])], *spreads, *residual])
         errors = self.standard_errors
         fixed = [[name, f"{value:.4f}", f"{errors[name]:.4f}"] for name, value in self.fixed_effects.items()]
         lines += ["", "Fixed effects", *_aligned([["", "estimate", "std. error"], *fixed])]
         return "\n".join(lines)
+
+
+def _digits(value: float) -> str:
+    return f"{value:#.5g}".rstrip(".")
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
