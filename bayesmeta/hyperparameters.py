@@ -191,17 +191,26 @@ def fit_by_mode(prior: Any, tasks: Data | Statistics, *, hyperprior_weight: floa
     return fitted._replace(learned_from=LearnedFrom.counts(tasks.count))
 
 
-@torch.no_grad()
 def _at_limits(unknown: Hyperparameters, objective: Callable[[Tensor], Tensor], best: Tensor) -> Tensor:
     """Move entries to the limits that they approach: the search stops on the way, where nothing is gained any more."""
-    value = objective(best)
-    for i, entry in enumerate(unknown.entries):
-        if math.isinf(entry.limit) or abs(best[i]) < 0.5 * entry.limit:
-            continue
-        moved = best.clone()
-        moved[i] = entry.limit if best[i] > 0 else -entry.limit
-        if objective(moved) >= value - FLAT:
-            best, value = moved, objective(moved)
-            text = f"{entry.name} ended at its limit, {float(moved[i]):.3g}: {entry.at_limit}"
-            warnings.warn(text, LimitWarning, stacklevel=5)  # where the user calls fit
-    return best
+    with torch.no_grad():
+        value, moved = objective(best), torch.zeros(len(best), dtype=torch.bool, device=best.device)
+        for i, entry in enumerate(unknown.entries):
+            if math.isinf(entry.limit) or abs(best[i]) < 0.5 * entry.limit:
+                continue
+            there = best.clone()
+            there[i] = entry.limit if best[i] > 0 else -entry.limit
+            if objective(there) >= value - FLAT:
+                moved[i] |= bool(there[i] != best[i])
+                best, value = there, objective(there)
+                text = f"{entry.name} ended at its limit, {float(there[i]):.3g}: {entry.at_limit}"
+                warnings.warn(text, LimitWarning, stacklevel=4)  # where the user calls fit
+    return _others(objective, best, moved, unknown.limit) if bool(moved.any()) else best
+
+
+def _others(objective: Callable[[Tensor], Tensor], best: Tensor, held: Tensor, limit: Tensor) -> Tensor:
+    """The best vector with some entries held where they are."""
+    if bool(held.all()):
+        return best
+    found = maximise(lambda rest: objective(best.masked_scatter(~held, rest)), best[~held], limit=limit[~held])
+    return best.masked_scatter(~held, found)

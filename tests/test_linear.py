@@ -11,7 +11,7 @@ import torch
 from bayesmeta import Data, LinearGaussian, Statistics
 from bayesmeta.hyperparameters import LimitWarning
 from bayesmeta.linalg import pack_tril, unpack_tril
-from bayesmeta.linear import LARGEST_SWEEP, _inverses
+from bayesmeta.linear_em import LARGEST_SWEEP, inverses
 from bayesmeta.random import rand, randn
 from bayesmeta.validation import require_positive_definite
 from tests.families import F64, seed
@@ -168,7 +168,7 @@ def test_fit_refuses_tasks_that_say_too_little() -> None:
 def test_inverses_of_all_tasks_at_once(d: int) -> None:
     root = randn((20, d, d), like=F64, generator=seed(0))
     matrix = root @ root.mT + 1e-3 * torch.eye(d, dtype=torch.float64)
-    inverse = _inverses(matrix.permute(1, 2, 0).clone()).permute(2, 0, 1)
+    inverse = inverses(matrix.permute(1, 2, 0).clone()).permute(2, 0, 1)
     torch.testing.assert_close(inverse, torch.linalg.inv(matrix), rtol=1e-8, atol=1e-8)
 
 
