@@ -84,13 +84,16 @@ class Table:
         return [label_of(value) for value in values]
 
     def levels(self, name: str) -> tuple[str, ...]:
-        """The categories that occur: in the order of a categorical column, else ascending."""
+        """The categories that occur: in the order of pandas' categories or of an Enum, else ascending."""
         series, present = self.series(name), set(self.labels(name))
-        if series.dtype in (nw.Categorical, nw.Enum):
-            return tuple(label for v in series.cat.get_categories().to_list() if (label := label_of(v)) in present)
         if self.holds_numbers(name):
             return tuple(dict.fromkeys(label_of(value) for value in sorted(set(series.to_list()))))
-        return tuple(sorted(present))
+        ordered = getattr(series.dtype, "categories", None)
+        if ordered is None:
+            ordered = getattr(getattr(series.to_native(), "cat", None), "categories", None)
+        if ordered is None:
+            return tuple(sorted(present))
+        return tuple(label for label in map(label_of, ordered) if label in present)
 
     def evaluate(self, expression: Expression, what: str) -> np.ndarray:
         """An expression at every row.
@@ -195,9 +198,9 @@ def _aliased(columns: Mapping[str, Column], levels: Mapping[str, tuple[str, ...]
         if alias not in levels:
             found[alias] = table.numbers(column.name)
             continue
-        labels = table.labels(column.name)
-        new = [i for i, label in enumerate(labels) if label not in set(levels[alias])]
-        if new:
+        labels, known = table.labels(column.name), set(levels[alias])
+        if not known.issuperset(labels):
+            new = [i for i, label in enumerate(labels) if label not in known]
             raise ValueError(
                 f"column {column.name!r} must hold categories that the first table has, {', '.join(levels[alias])}; "
                 f"row {new[0]} holds {labels[new[0]]!r}, of which nothing is known"
@@ -223,7 +226,7 @@ def _spec(terms: str, formula: Formula) -> Any:
     parser = DefaultFormulaParser(feature_flags=DefaultFormulaParser.FeatureFlags.NONE)
 
     def build() -> Any:
-        return formulaic.ModelSpec.from_spec(formulaic.Formula(terms, _parser=parser))
+        return formulaic.ModelSpec.from_spec(formulaic.Formula(terms, _parser=parser), na_action="ignore")
 
     return _explained(build, formula)
 
