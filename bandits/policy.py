@@ -7,6 +7,7 @@ Everything else is here: which arms there are, which choices wait for their rewa
 import contextlib
 import dataclasses
 import math
+import secrets
 from collections.abc import Hashable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -67,7 +68,7 @@ class Policy:
         self._begins = self._state if isinstance(self._state, Begins) else None
         self._generator, self._log_generator = Generator(), Generator()
         if seed is None:
-            seed = self._generator.seed() % 2**62
+            seed = secrets.randbits(62)
         self._generator.manual_seed(seed)
         self._log_generator.manual_seed(seed + 1)  # a log's Monte Carlo does not change what is chosen
         self._pending = Pending(max_pending)

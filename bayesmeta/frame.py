@@ -11,7 +11,6 @@ Weights that all tasks share stand for a constant of their own: where only they 
 vary are left where they are, because there a shift is another model.
 """
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -20,17 +19,15 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from bayesmeta.statistics import Statistics
+from bayesmeta.warning_kinds import PlacementWarning, warn
 
-__all__ = ["Frame", "PlacementWarning"]
+__all__ = ["Frame"]
 
 CONSTANT = 1e-12  # a column whose standard deviation is less of its mean is a constant
 COLLINEAR = {torch.float64: 1e-13, torch.float32: 1e-9}  # least eigenvalue of a correlation that rounding leaves
+ROUNDING = 1e-15  # of a mean: a spread that is less is none
 FAR = 10.0  # standard deviations from zero
 LOST = 1e-3  # of the digits: what a dtype may lose before that is worth a warning
-
-
-class PlacementWarning(UserWarning):
-    """Rows lie far from zero, and the answer depends on it: by the model, or by the digits of its dtype."""
 
 
 @dataclass(frozen=True)
@@ -61,36 +58,24 @@ class Frame:
             fixed: columns of x whose weights all tasks share.
             dtype: of the rows, which says what counts as rounding.
         """
-        pooled = stats.pooled()
-        d = stats.num_inputs
+        pooled, d = stats.pooled(), stats.num_inputs
         mean, var = pooled.mean, (pooled.scatter / pooled.count.clamp(min=1.0)).diagonal().clamp(min=0.0)
-        size = (var + mean.square()).sqrt()
+        sd, size = var.sqrt(), (var + mean.square()).sqrt()
         size = size.where(size > 0, 1.0)  # a column of zeros says nothing of its scale
-        sd = var.sqrt()
         still = sd <= CONSTANT * mean.abs()
-        varying = [i for i in range(d) if i not in fixed]
-        movable = list(range(d))
-        found = _constant(pooled, varying, still, dtype)
+        movable: Sequence[int] = range(d)
+        found = _constant(pooled, [i for i in range(d) if i not in fixed], still, dtype)
         if found is None and fixed:
-            movable = list(fixed)
-            found = _constant(pooled, movable, still, dtype)
+            movable = fixed
+            found = _constant(pooled, fixed, still, dtype)
         if found is None:
-            y_still = sd[d:] <= torch.finfo(torch.float64).eps * size[d:]
-            return cls(
-                mean.new_zeros(d),
-                size[:d],
-                mean.new_zeros(d),
-                None,
-                mean.new_zeros(len(mean) - d),
-                size[d:].where(~y_still, size[d:]),
-            )
+            none = torch.zeros_like(mean)
+            return cls(none[:d], size[:d], none[:d], None, none[d:], size[d:])
         constant, pivot = found
-        centred = torch.zeros(d, dtype=torch.bool, device=mean.device)
-        centred[movable] = True
-        centred &= ~still[:d]
+        centred = torch.tensor([i in movable for i in range(d)], device=mean.device) & ~still[:d]
         centre = mean[:d].where(centred, 0.0)
         centre[pivot] = mean[pivot]
-        y_scale = sd[d:].where(sd[d:] > 4.0 * torch.finfo(torch.float64).eps * mean[d:].abs(), size[d:])
+        y_scale = sd[d:].where(sd[d:] > ROUNDING * mean[d:].abs(), size[d:])
         return cls(centre, sd[:d].where(centred, size[:d]), constant, pivot, mean[d:], y_scale)
 
     @property
@@ -110,6 +95,11 @@ class Frame:
             matrix[:, self.pivot] = -self.scale * self.constant / self.constant[self.pivot]
             matrix[self.pivot] = self.centre
         return matrix
+
+    @property
+    def log_volume(self) -> Tensor:
+        """Log of the absolute determinant of `to_weights`."""
+        return torch.linalg.slogdet(self.to_weights).logabsdet
 
     @property
     def tilt(self) -> Tensor:
@@ -149,10 +139,11 @@ class Frame:
             sd = (pooled.scatter.diagonal() / pooled.count.clamp(min=1.0)).clamp(min=0.0).sqrt()
             far = (pooled.mean.abs() > FAR * sd) & (pooled.mean != 0)
             if bool(far.any()):
-                _warn(
+                warn(
                     f"{_name(int(far.nonzero()[0]), stats.num_inputs)} lies {FAR:g} standard deviations or more from "
                     "zero, and no combination of the columns of x is constant: weights and predictions depend on where "
-                    "zero is. Add a column of ones to x, or centre the columns"
+                    "zero is. Add a column of ones to x, or centre the columns",
+                    PlacementWarning,
                 )
             return
         eps = torch.finfo(dtype).eps
@@ -162,14 +153,11 @@ class Frame:
         lost = torch.cat([eps * ratio[:d].square(), eps * ratio[d:]])
         if bool((lost > LOST).any()):
             worst = int(lost.argmax())
-            _warn(
+            warn(
                 f"{_name(worst, d)} lies {float(ratio[worst]):.3g} standard deviations from zero, too far for the "
-                f"digits of {str(dtype).removeprefix('torch.')}: predictions may be off. Use float64, or centre it"
+                f"digits of {str(dtype).removeprefix('torch.')}: predictions may be off. Use float64, or centre it",
+                PlacementWarning,
             )
-
-
-def _warn(text: str) -> None:
-    warnings.warn(text, PlacementWarning, stacklevel=5)
 
 
 def _name(column: int, num_inputs: int) -> str:

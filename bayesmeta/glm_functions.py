@@ -8,13 +8,14 @@ from torch import Tensor
 from torch.distributions import Bernoulli, Binomial, Distribution, Poisson
 
 from bayesmeta.columns import Columns
+from bayesmeta.doors import Draws
 from bayesmeta.predictor import predictor, split
 
 __all__ = ["LogisticFunctions", "PoissonFunctions"]
 
 
 @dataclass(frozen=True, eq=False)
-class LogisticFunctions:
+class LogisticFunctions(Draws):
     """Draws of x -> probability of a one: weights `(draws, *batch, d)`, and the roles of the columns of x."""
 
     weights: Float[Tensor, "draws *batch d"]
@@ -31,7 +32,7 @@ class LogisticFunctions:
 
 
 @dataclass(frozen=True, eq=False)
-class PoissonFunctions:
+class PoissonFunctions(Draws):
     """Draws of x -> rate: weights `(draws, *batch, d)`, and the roles of the columns of x."""
 
     weights: Float[Tensor, "draws *batch d"]

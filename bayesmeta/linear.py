@@ -24,11 +24,12 @@ from torch.distributions import Distribution, Normal
 
 from bayesmeta.columns import Columns, Reading, columns_of, read, require_columns_fit
 from bayesmeta.data import Data
+from bayesmeta.doors import Draws
 from bayesmeta.fields import LearnedFrom, TensorFields
 from bayesmeta.frame import Frame
 from bayesmeta.hyperparameters import Hyperparameter, Hyperparameters, most_probable
 from bayesmeta.kernels import over_tasks
-from bayesmeta.linalg import cholesky, log_det, positive, symmetric
+from bayesmeta.linalg import cholesky, log_det, rounded, symmetric
 from bayesmeta.linear_em import expectation_maximisation
 from bayesmeta.linear_evidence import Natural, Restricted, log_evidence, update, whitened_log_evidence
 from bayesmeta.random import randn
@@ -45,7 +46,7 @@ from bayesmeta.weighted_rows import WeightedRows, pooled, regression_statistics
 if TYPE_CHECKING:
     from bayesmeta.online import Online
 
-__all__ = ["LinearFunctions", "LinearGaussian"]
+__all__ = ["LinearFunctions", "LinearGaussian", "VarianceComponents"]
 
 ROLES = ("offset", "weight", "noise_var")
 NO_NOISE = "the weights explain every row, or nothing explains any"
@@ -106,8 +107,8 @@ class LinearGaussian(TensorFields):
         y_var = frame.y_scale[0].square()
         noise = torch.ones_like(y_var) if noise_var is not None else y_var * rows.mean_weight
         loc = frame.leave(torch.zeros(d, 1).to(y_var))[:, 0]
-        prior = cls(loc, positive(weak_precision(frame) / y_var), noise, columns=columns)
-        return prior.to(tasks.y if isinstance(tasks, Data) else loc)
+        precision = rounded(weak_precision(frame) / y_var, dtype)
+        return cls(loc.to(dtype), precision, noise.to(dtype), columns=columns)
 
     @property
     def batch_shape(self) -> torch.Size:
@@ -190,18 +191,15 @@ class LinearGaussian(TensorFields):
             LimitWarning: a hyperparameter ended at the limit of its search.
             PlacementWarning: rows lie so far from zero that the answer depends on it.
         """
-        stats = self.statistics(tasks)
-        require_enough_tasks(stats.count, self.batch_shape)
-        unknown = self._unknown(stats)
-        if restricted:
-            hyperparameters, start = unknown.restricted(), None
-        else:
-            hyperparameters = unknown.hyperparameters()
-            start, converged = (None, False) if hyperprior_weight else unknown.by_em()
-            if converged and start is not None:
-                return unknown.learned(unknown.build(start))
-        best = most_probable(hyperparameters, hyperprior_weight=hyperprior_weight, start=start)
-        return unknown.learned(hyperparameters.build(best))
+        unknown = self._unknown(tasks)
+        return unknown.learned(*unknown.most_probable(hyperprior_weight, restricted))
+
+    def variance_components(
+        self, tasks: Data | Statistics, *, hyperprior_weight: float = 0.0, restricted: bool = True
+    ) -> "VarianceComponents":
+        """What `fit` with the same arguments learns, as tables of mixed models show it: REML unless told otherwise."""
+        unknown = self._unknown(tasks)
+        return unknown.components(*unknown.most_probable(hyperprior_weight, restricted))
 
     def hyperparameters(self, tasks: Data | Statistics) -> Hyperparameters:
         """Loc, log standard deviations and what correlates weights, and the log of noise_var over that of `self`.
@@ -209,11 +207,11 @@ class LinearGaussian(TensorFields):
         Weights are those of centred and scaled columns (`bayesmeta.frame`), in units where they have mean zero and
         covariance I under `self`. So `loc[i]` of the constant is the level of y at the mean of the other columns.
         """
+        return self._unknown(tasks).hyperparameters()
+
+    def _unknown(self, tasks: Data | Statistics) -> "_Unknown":
         stats = self.statistics(tasks)
         require_enough_tasks(stats.count, self.batch_shape)
-        return self._unknown(stats).hyperparameters()
-
-    def _unknown(self, stats: Statistics) -> "_Unknown":
         rows = WeightedRows.of(stats, self.loc.shape[-1])
         space = WeightSpace.of(rows.stats, self.loc[:, None], self.precision, self.columns)
         return _Unknown(self, space, replace(rows, stats=space.frame.rows(rows.stats)))
@@ -298,19 +296,47 @@ class _Unknown:
 
     def restricted(self) -> Hyperparameters:
         """Variances alone: what is unknown of loc is integrated out of the evidence, and kept in what is built."""
-        jacobian = self.rows.count.sum() * self.unit.log()
+        rows, (d, unit) = self.rows, (self.space.loc.shape[0], self.unit)
+        # the flat prior is over weights of x, in units of y
+        constant = d * unit.log() + self.space.frame.log_volume - rows.count.sum() * unit.log()
 
         def total(vector: Tensor) -> Tensor:
-            return Restricted(*self._spread(vector), self.rows).log_evidence - jacobian
+            return Restricted(*self._spread(vector), rows).log_evidence + constant
 
         def build(vector: Tensor) -> LinearGaussian:
             root, noise = self._spread(vector)
-            found = Restricted(root, noise, self.rows)
+            found = Restricted(root, noise, rows)
             whole = cholesky(symmetric(root @ root.mT + found.cov), "covariance of weights")
             return self._prior(found.loc, whole, noise)
 
-        num_rows = float(self.rows.count.sum())
-        return Hyperparameters(self._spread_entries(), total, build, num_rows, total_log_evidence=total)
+        return Hyperparameters(self._spread_entries(), total, build, float(rows.count.sum()), total_log_evidence=total)
+
+    def most_probable(self, hyperprior_weight: float, restricted: bool) -> tuple[Hyperparameters, Tensor]:
+        """The hyperparameters that are searched, and their best vector."""
+        if restricted:
+            unknown = self.restricted()
+            return unknown, most_probable(unknown, hyperprior_weight=hyperprior_weight)
+        unknown = self.hyperparameters()
+        start, converged = (None, False) if hyperprior_weight else self.by_em()
+        if start is None or not converged:
+            start = most_probable(unknown, hyperprior_weight=hyperprior_weight, start=start)
+        return unknown, start
+
+    def components(self, unknown: Hyperparameters, vector: Tensor) -> "VarianceComponents":
+        d = self.space.loc.shape[0]
+        restricted = len(vector) < len(self.hyperparameters().entries)
+        root, noise = self._spread(vector if restricted else vector[d:])
+        found = Restricted(root, noise, self.rows)
+        loc = found.loc if restricted else self.natural(vector)[0]
+        outside = self.space.frame.to_weights * self.unit
+        return VarianceComponents(
+            loc=self.space.frame.leave(loc[:, None])[:, 0],
+            loc_cov=symmetric(outside @ found.cov @ outside.mT),
+            between_cov=symmetric(outside @ root @ root.mT @ outside.mT),
+            noise_var=noise * self.unit.square(),
+            log_evidence=unknown.log_density(vector, hyperprior_weight=0.0),
+            restricted=restricted,
+        )
 
     def _spread_entries(self) -> list[Hyperparameter]:
         noise = Hyperparameter("log_noise_var", 0.0, 2.0, 2.0 * LARGEST_LOG, NO_NOISE)
@@ -320,13 +346,14 @@ class _Unknown:
         return self._prior(*self.natural(vector))
 
     def _prior(self, loc: Tensor, root: Tensor, noise: Tensor) -> LinearGaussian:
-        square = self.unit.square()
+        square, dtype = self.unit.square(), self.prior.loc.dtype
+        known = self.prior.noise_var.expand(noise.shape)
         return LinearGaussian(
-            self.space.frame.leave(loc[..., None])[..., 0],
-            self.space.precision(root) / square,
-            noise * square,
+            self.space.frame.leave(loc[..., None])[..., 0].to(dtype),
+            rounded(self.space.precision(root) / square, dtype),
+            known if self.knows_noise else (noise * square).to(dtype),
             columns=self.prior.columns,
-        ).to(self.prior.loc)
+        )
 
     def by_em(self) -> tuple[Tensor | None, bool]:
         """The vector of greatest evidence, and whether EM reached it; it cannot move weights that tasks share."""
@@ -338,12 +365,34 @@ class _Unknown:
         ratio = [] if self.knows_noise else [(noise / self.noise_var).log()[None]]
         return torch.cat([shift, self.space.scales(root), *ratio]), converged
 
-    def learned(self, prior: LinearGaussian) -> LinearGaussian:
-        return replace(prior, learned_from=LearnedFrom.counts(self.rows.count))
+    def learned(self, unknown: Hyperparameters, vector: Tensor) -> LinearGaussian:
+        return replace(unknown.build(vector), learned_from=LearnedFrom.counts(self.rows.count))
 
 
 @dataclass(frozen=True, eq=False)
-class LinearFunctions:
+class VarianceComponents(TensorFields):
+    """What past tasks say of the weights and their noise, as mixed models report it; float64.
+
+    Args:
+        loc: mean of the weights, `(d,)`: fixed effects.
+        loc_cov: its covariance, the variances being as they are here; the square roots of its diagonal are the standard
+            errors of fixed effects.
+        between_cov: covariance of the weights between tasks, zero for those that tasks share: random effects.
+        noise_var: of a row of weight one.
+        log_evidence: of all tasks: the log likelihood, or the restricted one.
+        restricted: which of both.
+    """
+
+    loc: Float[Tensor, "d"]
+    loc_cov: Float[Tensor, "d d"]
+    between_cov: Float[Tensor, "d d"]
+    noise_var: Float[Tensor, ""]
+    log_evidence: Float[Tensor, ""]
+    restricted: bool
+
+
+@dataclass(frozen=True, eq=False)
+class LinearFunctions(Draws):
     """Draws of x -> x'w: weights `(draws, *batch, d)`, noise_var `(*batch,)`; `columns` as those of the prior."""
 
     weights: Float[Tensor, "draws *batch d"]

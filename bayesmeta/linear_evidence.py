@@ -11,7 +11,7 @@ import math
 import torch
 from torch import Tensor
 
-from bayesmeta.linalg import cholesky, log_det, positive, solve, symmetric
+from bayesmeta.linalg import cholesky, log_det, solve, symmetric
 from bayesmeta.statistics import Statistics
 from bayesmeta.weighted_rows import WeightedRows
 
@@ -19,13 +19,16 @@ __all__ = [
     "Natural",
     "Restricted",
     "gradient",
-    "inverse_of",
     "log_evidence",
+    "seen",
     "sum_of_squares",
     "update",
     "whitened",
     "whitened_log_evidence",
 ]
+
+LARGE = 1e4  # of the spread of y: squares of what weights make of the rows, before digits are lost in them
+UNSEEN = 1e-14  # an eigenvalue of the correlation of columns that is zero but for rounding
 
 Natural = tuple[Tensor, Tensor, Tensor]  # loc, precision, noise_var
 
@@ -43,9 +46,30 @@ def gradient(loc: Tensor, stats: Statistics) -> tuple[Tensor, Tensor]:
 def sum_of_squares(stats: Statistics, weights: Tensor) -> Tensor:
     """Sum of (y - x'w)^2, `(*batch,)`."""
     d, scatter, mean = weights.shape[-1], stats.scatter, stats.mean
-    contrast = torch.cat([-weights.double(), torch.ones_like(weights[..., :1]).double()], -1)
+    weights = weights.double()
+    level = mean[..., d] - (mean[..., :d] * weights).sum(-1)
+    contrast = torch.cat([-seen(weights[..., None], scatter)[..., 0], torch.ones_like(weights[..., :1])], -1)
     centred = ((scatter @ contrast[..., None])[..., 0] * contrast).sum(-1)
-    return centred + stats.count * (mean[..., d] - (mean[..., :d] * weights).sum(-1)).square()
+    return centred + stats.count * level.square()
+
+
+def seen(weights: Tensor, scatter: Tensor) -> Tensor:
+    """Weights `(*batch, d, m)` less what no centred row shows, where they are so large that it would drown the rest.
+
+    Columns that make a constant together carry the level of y: 1e8 on each of three categories moves no centred row,
+    and yet its square times the rounding of the scatter `(*batch, d + m, d + m)` is of order one.
+    """
+    d, diagonal = weights.shape[-2], scatter.diagonal(dim1=-2, dim2=-1)
+    largest = (weights.square() * diagonal[..., :d, None]).amax(-2)
+    if not bool((largest > LARGE * diagonal[..., d:]).any()):
+        return weights
+    total = scatter[..., :d, :d].reshape(-1, d, d).sum(0)
+    scale = total.diagonal().sqrt()
+    scale = scale.where(scale > 0, 1.0)
+    values, vectors = torch.linalg.eigh(total / (scale[:, None] * scale))
+    null = vectors[:, values <= UNSEEN * d]
+    scaled = scale[:, None] * weights
+    return (scaled - null @ (null.mT @ scaled)) / scale[:, None]
 
 
 def update(prior: Natural, stats: Statistics) -> tuple[Tensor, Tensor]:
@@ -130,9 +154,3 @@ class Restricted:
     def cov(self) -> Tensor:
         """Covariance of `loc`, `(*draws, d, d)`."""
         return torch.cholesky_inverse(self._precision)
-
-
-def inverse_of(root: Tensor, from_weights: Tensor) -> Tensor:
-    """Precision `(*batch, d, d)` of weights of x from a lower factor of the covariance of those of z."""
-    half = torch.linalg.solve_triangular(root, from_weights.expand_as(root), upper=False)
-    return positive(symmetric(half.mT @ half))

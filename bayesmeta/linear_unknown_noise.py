@@ -23,10 +23,11 @@ from torch.distributions import Normal, StudentT
 
 from bayesmeta.columns import Columns, Reading, columns_of, read, require_columns_fit
 from bayesmeta.data import Data
+from bayesmeta.doors import Draws
 from bayesmeta.fields import LearnedFrom, TensorFields
 from bayesmeta.frame import Frame
 from bayesmeta.hyperparameters import Hyperparameter, Hyperparameters, most_probable
-from bayesmeta.linalg import cholesky, log_det, positive, solve, symmetric
+from bayesmeta.linalg import cholesky, log_det, rounded, solve, symmetric
 from bayesmeta.linear_evidence import gradient, sum_of_squares, whitened
 from bayesmeta.marginals import StudentMarginal
 from bayesmeta.random import log_gamma, randn
@@ -112,9 +113,8 @@ class LinearNormalInverseGamma(TensorFields):
         noise_var = 0.5 * frame.y_scale[0].square() * rows.mean_weight
         loc = frame.leave(torch.zeros(d, 1).to(noise_var))[:, 0]
         two = torch.full_like(noise_var, 2.0)
-        precision = positive(0.5 * rows.mean_weight * weak_precision(frame))
-        prior = cls(loc, precision, two, two * noise_var, columns=columns)
-        return prior.to(tasks.y if isinstance(tasks, Data) else loc)
+        precision = rounded(0.5 * rows.mean_weight * weak_precision(frame), dtype)
+        return cls(loc.to(dtype), precision, two.to(dtype), (two * noise_var).to(dtype), columns=columns)
 
     @property
     def batch_shape(self) -> torch.Size:
@@ -230,10 +230,10 @@ class LinearNormalInverseGamma(TensorFields):
 
         def build(vector: Tensor) -> "LinearNormalInverseGamma":
             loc, root, concentration, rate = natural(vector)
-            loc = space.frame.leave(loc[..., None])[..., 0]
-            rate = rate * y_scale.square()
-            prior = LinearNormalInverseGamma(loc, space.precision(root), concentration, rate, columns=self.columns)
-            return prior.to(self.loc)
+            loc, rate = space.frame.leave(loc[..., None])[..., 0], rate * y_scale.square()
+            precision, numbers = rounded(space.precision(root), self.loc.dtype), (loc, concentration, rate)
+            loc, concentration, rate = (value.to(self.loc) for value in numbers)
+            return LinearNormalInverseGamma(loc, precision, concentration, rate, columns=self.columns)
 
         entries = [
             *(Hyperparameter(f"loc[{i}]", 0.0, 2.0) for i in range(d)),
@@ -271,7 +271,7 @@ class LinearNormalInverseGamma(TensorFields):
 
 
 @dataclass(frozen=True, eq=False)
-class NoisyLinearFunctions:
+class NoisyLinearFunctions(Draws):
     """Draws of x -> x'w: weights `(draws, *batch, d)`, their noise_var `(draws, *batch)`; `columns` as the prior's."""
 
     weights: Float[Tensor, "draws *batch d"]

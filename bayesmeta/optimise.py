@@ -8,6 +8,8 @@ import torch
 from scipy.optimize import minimize
 from torch import Tensor
 
+from bayesmeta.gradients import with_gradients
+
 __all__ = ["maximise"]
 
 MAX_STEPS = 1000
@@ -20,6 +22,7 @@ LENGTHS = (1.0, 0.1, 1e-3)
 VALUE_TOLERANCE = 1e-15  # relative, between two steps: what float64 can still tell apart
 
 
+@with_gradients
 def maximise(
     objective: Callable[[Tensor], Tensor], start: Tensor, *, limit: Tensor, tolerance: float = VALUE_TOLERANCE
 ) -> Tensor:

@@ -55,8 +55,10 @@ def pooled(tasks: Data | Statistics, columns: Columns | None) -> Statistics:
     """Statistics of all rows as those of one task."""
     if isinstance(tasks, Statistics):
         return tasks.pooled()
+    if columns is not None and not columns.all_inputs:
+        return row_statistics(tasks, columns).pooled()
     y = tasks.y.reshape(-1, *tasks.event_shape)
-    return row_statistics(Data(tasks.x.reshape(-1, tasks.x.shape[-1]), y, tasks.mask.reshape(-1)), columns)
+    return Statistics.of(Data(tasks.x.reshape(-1, tasks.x.shape[-1]), y, tasks.mask.reshape(-1)))
 
 
 def row_statistics(data: Data, columns: Columns | None) -> Statistics:

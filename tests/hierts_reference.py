@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from tests.seeds import shifted
+
 D, ARMS, ROUNDS, TASKS, TOGETHER = 4, 10, 200, 10, 5
 SHARED_SD, TASK_SD, NOISE_VAR = 1.0, 0.1, 0.5
 
@@ -39,7 +41,7 @@ def reference(features: np.ndarray, theta: np.ndarray, noise: np.ndarray, rng: n
 
 
 def drawn_run(number: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    rng = np.random.default_rng(number)
+    rng = np.random.default_rng(shifted(number))
     features = rng.uniform(-0.5, 0.5, (ARMS, D))
     theta = rng.normal(0.0, SHARED_SD, D) + rng.normal(0.0, TASK_SD, (TASKS, D))
     return features, theta, rng.normal(0.0, math.sqrt(NOISE_VAR), (TASKS, ROUNDS))

@@ -10,6 +10,7 @@ import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
 from bo import TuningPrior
+from tests.seeds import shifted
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
@@ -53,7 +54,7 @@ def studies(storage: str | None = None, direction: str = "minimize", num: int = 
             storage=storage,
             study_name=f"past {task}",
             direction=direction,
-            sampler=optuna.samplers.RandomSampler(seed=task),
+            sampler=optuna.samplers.RandomSampler(seed=shifted(task)),
         )
         study.optimize(objective(task, sign), n_trials=NUM_TRIALS)
         past.append(study)
@@ -67,7 +68,7 @@ def table(past: list[optuna.Study]) -> dict[str, list[Any]]:
 
 
 def random_params(number: int) -> dict[str, Any]:
-    rng = random.Random(number)
+    rng = random.Random(shifted(number))
     rate, kind = 10 ** rng.uniform(-4, 0), rng.choice(("linear", "tree", "forest"))
     return {"rate": rate, "drop": rng.uniform(0, 1), "depth": rng.randint(1, 12), "kind": kind}
 

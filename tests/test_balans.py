@@ -17,6 +17,7 @@ from alns.stop import MaxIterations  # noqa: E402 - only where it is installed
 from balans.solver import DestroyOperators  # noqa: E402
 
 from bandits.balans import Balans, PolicySelector, default_policy  # noqa: E402
+from tests.seeds import shifted  # noqa: E402
 
 ITERATIONS = 12
 OPERATORS = [
@@ -30,7 +31,7 @@ OPERATORS = [
 
 def program(path: Path, *, binary: bool) -> str:
     """A knapsack of several dimensions: of things that are taken or not, or of whole numbers of them."""
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(shifted(0))
     model = pyscipopt.Model()
     model.hideOutput()
     value, weight = rng.integers(10, 60, 30), rng.integers(5, 40, (4, 30))
@@ -44,7 +45,7 @@ def program(path: Path, *, binary: bool) -> str:
 
 
 def search(**options: Any) -> Balans:
-    return Balans(destroy_ops=OPERATORS, stop=MaxIterations(ITERATIONS), seed=7, mip_solver="scip", **options)
+    return Balans(destroy_ops=OPERATORS, stop=MaxIterations(ITERATIONS), seed=shifted(7), mip_solver="scip", **options)
 
 
 @pytest.mark.parametrize(
@@ -79,7 +80,7 @@ def test_a_learned_prior_prefers_the_operators_that_it_knows_to_work(tmp_path: P
     def policy(arms: Any) -> bandits.Policy:
         loc = torch.tensor([8.0 if arm == good else 1.0 for arm in arms]).double()
         each = [value.expand(len(arms)) for value in (one, spread, spread)]
-        return bandits.ThompsonSampling(NormalInverseGamma(loc, *each), arms, seed=0)
+        return bandits.ThompsonSampling(NormalInverseGamma(loc, *each), arms, seed=shifted(0))
 
     balans = search(policy=policy)
     balans.solve(program(tmp_path / "program.mps", binary=True))

@@ -12,6 +12,7 @@ from bandits.bayes_optimal import greedy, thompson, ucb1
 from bandits.propensity import best_of_independent
 from bayesmeta import BetaBernoulli
 from bayesmeta.marginals import BetaMarginal
+from tests.seeds import shifted
 
 
 def test_fifty_rounds_of_two_coins() -> None:
@@ -65,11 +66,11 @@ def test_the_probability_that_one_coin_is_better() -> None:
 def test_the_librarys_policies_gain_what_the_exact_values_say() -> None:
     ones = BetaBernoulli(torch.tensor(1.0), torch.tensor(1.0))
     tasks, rounds = 6000, 20
-    environment = bandits.FromPrior(ones, range(2), tasks, seed=0)
+    environment = bandits.FromPrior(ones, range(2), tasks, seed=shifted(0))
     policies = {
-        "thompson": bandits.ThompsonSampling(ones, range(2), tasks=tasks, seed=1, propensities=False),
-        "ucb1": bandits.UCB1(range(2), tasks=tasks, seed=1, propensities=False),
-        "greedy": bandits.EpsilonGreedy(ones, range(2), epsilon=0.0, tasks=tasks, seed=1, propensities=False),
+        "thompson": bandits.ThompsonSampling(ones, range(2), tasks=tasks, seed=shifted(1), propensities=False),
+        "ucb1": bandits.UCB1(range(2), tasks=tasks, seed=shifted(1), propensities=False),
+        "greedy": bandits.EpsilonGreedy(ones, range(2), epsilon=0.0, tasks=tasks, seed=shifted(1), propensities=False),
     }
     for name, chooser in (("thompson", thompson), ("ucb1", ucb1), ("greedy", greedy)):
         total = bandits.simulate(policies[name], environment, rounds).rewards.sum(-1)

@@ -160,7 +160,7 @@ def test_lgamma_ratio_of_many_is_that_of_each() -> None:
 
 
 @given(st.floats(-60, 60), st.floats(0, 1e15))
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 def test_lgamma_ratio_is_finite_with_its_gradient(log_a: float, n: float) -> None:
     a = (F64 + math.exp(log_a)).requires_grad_()
     value = lgamma_ratio(a, F64 + n)
@@ -170,7 +170,7 @@ def test_lgamma_ratio_is_finite_with_its_gradient(log_a: float, n: float) -> Non
 
 
 @given(st.sampled_from([torch.float32, torch.float64]), st.lists(st.floats(-60, 60), min_size=3, max_size=3))
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 def test_extremes_are_finite(dtype: torch.dtype, logs: list[float]) -> None:
     prior = DirichletCategorical(torch.tensor(logs, dtype=dtype).exp())
     assert prior.log_evidence(ROWS.to(dtype)).isfinite()

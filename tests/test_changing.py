@@ -13,6 +13,7 @@ from bandits.wrapped import turns
 from bayesmeta import BetaBernoulli, CorrelatedArms, Data, LinearGaussian, NormalInverseGamma, online
 from bayesmeta.statistics import Statistics
 from tests.families import F64, seed
+from tests.seeds import shifted
 
 ONES = BetaBernoulli(F64 + 2.0, F64 + 1.0)
 LINEAR = LinearGaussian(torch.zeros(2, dtype=F64.dtype), torch.eye(2, dtype=F64.dtype), F64 + 0.5)
@@ -165,7 +166,7 @@ CHANGING = {
 
 def regret(prior: Any, rounds: int = 600, tasks: int = 60) -> Tensor:
     """Of Thompson sampling on two arms that change places every 200 rounds, per task."""
-    policy = bandits.ThompsonSampling(prior, ["a", "b"], tasks=tasks, seed=0, propensities=False)
+    policy = bandits.ThompsonSampling(prior, ["a", "b"], tasks=tasks, seed=shifted(0), propensities=False)
     generator, total = seed(7), torch.zeros(tasks)
     for t in range(rounds):
         good = (t // 200) % 2
@@ -187,7 +188,7 @@ def test_policies_that_expect_change_regret_less_where_there_is_some() -> None:
 
 @pytest.mark.parametrize("name", CHANGING)
 def test_changing_policies_are_saved_and_have_arms_that_come_and_go(name: str, tmp_path: Any) -> None:
-    policy = bandits.ThompsonSampling(CHANGING[name](ONES), ["a", "b", "c"], tasks=2, seed=0)
+    policy = bandits.ThompsonSampling(CHANGING[name](ONES), ["a", "b", "c"], tasks=2, seed=shifted(0))
     generator = seed(8)
     for _ in range(20):
         policy.update(policy.choose(available=["a", "c"]), (torch.rand(2, generator=generator) < 0.5).double())
@@ -225,7 +226,7 @@ def test_bad_settings(make: Any, message: str) -> None:
 
 @pytest.mark.parametrize("name", CHANGING)
 def test_bad_rows_change_nothing(name: str) -> None:
-    policy = bandits.ThompsonSampling(CHANGING[name](ONES), ["a", "b"], seed=0)
+    policy = bandits.ThompsonSampling(CHANGING[name](ONES), ["a", "b"], seed=shifted(0))
     policy.update(policy.choose(), 1.0)
     before = policy.posterior().marginal(torch.zeros(1, 0).double()).mean
     choices = policy.choose(num=2)

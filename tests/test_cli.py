@@ -23,6 +23,7 @@ import bayesmeta as bm
 from bayesmeta import cli, io
 from bo import SearchSpace, TuningPrior
 from tests.past import NUM_TASKS, NUM_TRIALS, SPACE, learned, studies, table
+from tests.seeds import seed
 from tests.test_io import rewrite, same
 
 COLUMNS = ("--task", "task", "--target", "loss", "--direction", "minimize")
@@ -135,7 +136,7 @@ def test_show_knows_priors_in_the_units_of_the_objective(run: Run, tmp_path: Pat
 
 
 def test_show_knows_other_families(run: Run, tmp_path: Path) -> None:
-    x, noise = torch.randn(2, 4, 6, 2, generator=torch.Generator().manual_seed(0))
+    x, noise = torch.randn(2, 4, 6, 2, generator=seed(0))
     tasks = bm.Data.of(x, x[..., 0] + noise.sum(-1))
     bm.save(bm.LinearGaussian.initial(tasks).fit(tasks), tmp_path / "prior")
     status, out, err = run("show", "prior")

@@ -103,7 +103,7 @@ def all_valid(x: torch.Tensor) -> None:
     torch.testing.assert_close(NET.to_unit(configurations), x, rtol=0, atol=1e-9)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(0, 10**6))
 def test_whatever_is_drawn_keeps_to_them(number: int) -> None:
     generator = seed(number)

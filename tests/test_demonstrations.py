@@ -11,6 +11,7 @@ import bandits
 from bandits.demonstrations import elliptical_slice
 from bayesmeta import Data, LinearGaussian
 from tests.families import F64, seed
+from tests.seeds import shifted
 
 EYE = torch.eye(4).double()
 
@@ -78,7 +79,7 @@ def regrets(prior_of: Any, beta: float, *, tasks: int = 14, rounds: int = 40) ->
         noise = NOISE_SD * torch.randn(rounds, generator=generator).double()
         prior = prior_of(features, chosen, rewards, generator)
         arms = bandits.Joined(tuple(range(ARMS)), features)
-        policy = bandits.ThompsonSampling(prior, arms, seed=task, propensities=False)
+        policy = bandits.ThompsonSampling(prior, arms, seed=shifted(task), propensities=False)
         for t in range(rounds):
             choice = policy.choose()
             total[task] += float(mean.max() - mean[choice.arm])

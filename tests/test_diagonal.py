@@ -10,10 +10,11 @@ import bandits
 import bayesmeta
 from bayesmeta import Data, LinearGaussian
 from tests.families import F64, seed
+from tests.seeds import shifted
 
 
 def test_the_score_is_that_of_the_paper() -> None:
-    policy = bandits.DiagLinUCB(["a", "b"], 2, width=1.5, precision=2.0, seed=0)
+    policy = bandits.DiagLinUCB(["a", "b"], 2, width=1.5, precision=2.0, seed=shifted(0))
     rows = [([1.0, 0.5], 1.0), ([0.2, 0.8], 0.0), ([1.0, 0.0], 3.0)]
     d, b = [2.0, 2.0], [0.0, 0.0]
     for w, r in rows:
@@ -49,7 +50,7 @@ def test_machines_add_what_others_have_learned_in_any_order(tmp_path: Any) -> No
     rewards = torch.rand(40, generator=generator)
 
     def machine() -> bandits.DiagLinUCB:
-        return bandits.DiagLinUCB(["a", "b", "c"], 2, tasks=2, seed=0)
+        return bandits.DiagLinUCB(["a", "b", "c"], 2, tasks=2, seed=shifted(0))
 
     def show(policy: Any, rows: range) -> None:
         for i in rows:
@@ -85,7 +86,7 @@ def test_increments_that_do_not_fit_change_nothing() -> None:
 
 
 def test_it_is_saved_and_its_arms_come_and_go(tmp_path: Any) -> None:
-    policy = bandits.DiagLinUCB(["a", "b"], 2, width=0.7, seed=0)
+    policy = bandits.DiagLinUCB(["a", "b"], 2, width=0.7, seed=shifted(0))
     policy.update(policy.choose([1.0, 0.5]), 1.0)
     policy.save(tmp_path / "policy")
     again = bandits.DiagLinUCB.load(tmp_path / "policy")

@@ -13,6 +13,7 @@ import bandits
 from bandits.evaluation import FewSamplesWarning
 from bayesmeta import BetaBernoulli, LinearGaussian
 from tests.families import F64, seed
+from tests.seeds import shifted
 
 REPLICATIONS, ROWS, ARMS = 400, 250, 4
 WEIGHTS = torch.tensor([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.5], [0.3, 0.3]]).double()
@@ -99,8 +100,8 @@ def test_a_log_of_thompson_sampling_tells_what_another_policy_would_have_gained(
     """Exact propensities of a policy that learns are as good as those of one that does not."""
     values = []
     for number in range(40):
-        environment = bandits.FromPrior(BetaBernoulli(F64 + 2, F64 + 2), range(3), 1, seed=number)
-        policy = bandits.ThompsonSampling(BetaBernoulli(F64 + 1, F64 + 1), range(3), seed=number)
+        environment = bandits.FromPrior(BetaBernoulli(F64 + 2, F64 + 2), range(3), 1, seed=shifted(number))
+        policy = bandits.ThompsonSampling(BetaBernoulli(F64 + 1, F64 + 1), range(3), seed=shifted(number))
         writer = bandits.LogWriter(policy.arms)
         for t in range(60):
             choice = policy.choose()
@@ -119,7 +120,7 @@ def test_a_log_of_thompson_sampling_tells_what_another_policy_would_have_gained(
 def test_a_fitted_model_is_of_the_other_decisions() -> None:
     log, target, _ = world(1, rows=2000)
     prior = LinearGaussian(torch.zeros(2).double(), torch.eye(2).double(), F64 + 1.0)
-    predicted = bandits.fitted_rewards(log, prior, folds=4)
+    predicted = bandits.fitted_rewards(log, prior, folds=4, seed=shifted(0))
     assert log.context is not None
     means = log.context @ WEIGHTS.mT
     assert (predicted - means).abs().mean() < 0.15
@@ -127,7 +128,7 @@ def test_a_fitted_model_is_of_the_other_decisions() -> None:
     # a decision's own reward does not reach its prediction
     changed = bandits.Log(log.arm, log.reward.clone(), log.propensity, log.names, log.context)
     changed.reward[7] += 1000.0
-    again = bandits.fitted_rewards(changed, prior, folds=4)
+    again = bandits.fitted_rewards(changed, prior, folds=4, seed=shifted(0))
     torch.testing.assert_close(again[7], predicted[7])
     assert not torch.equal(again, predicted)
 
@@ -143,9 +144,11 @@ def test_replay_is_as_if_the_policy_had_run() -> None:
             arm = torch.multinomial(chances, 300, replacement=True, generator=generator)
             reward = (torch.rand(300, generator=generator) < p[arm]).double()
             log = bandits.Log(arm, reward, chances[arm], (0, 1, 2))
-            policy = bandits.ThompsonSampling(BetaBernoulli(F64 + 1, F64 + 1), range(3), seed=number)
-            values[name].append(float(bandits.replay(policy, log, seed=number).rewards[:40].mean()))
-        policy = bandits.ThompsonSampling(BetaBernoulli(F64 + 1, F64 + 1), range(3), seed=number, propensities=False)
+            policy = bandits.ThompsonSampling(BetaBernoulli(F64 + 1, F64 + 1), range(3), seed=shifted(number))
+            values[name].append(float(bandits.replay(policy, log, seed=shifted(number)).rewards[:40].mean()))
+        policy = bandits.ThompsonSampling(
+            BetaBernoulli(F64 + 1, F64 + 1), range(3), seed=shifted(number), propensities=False
+        )
         generator, total = seed(2000 + number), 0.0
         for _ in range(40):
             choice = policy.choose()
@@ -162,7 +165,7 @@ def test_replay_is_as_if_the_policy_had_run() -> None:
 def test_probabilities_of_a_policy_follow_the_names_of_the_log() -> None:
     log, _, _ = world(2, rows=30)
     prior = LinearGaussian(torch.zeros(2).double(), torch.eye(2).double(), F64 + 1.0)
-    policy = bandits.ThompsonSampling(prior, [3, 1, 0, 2], seed=0)
+    policy = bandits.ThompsonSampling(prior, [3, 1, 0, 2], seed=shifted(0))
     policy.learn([3] * 20, torch.full((20,), 5.0), context=torch.ones(20, 2))
     ours = bandits.policy_probabilities(policy, log)
     assert log.context is not None
@@ -178,7 +181,10 @@ def test_probabilities_of_a_policy_follow_the_names_of_the_log() -> None:
         (lambda log, target: bandits.ips(log, 2 * target), "must be at least 0 and add to one; those of decision 0"),
         (lambda log, target: bandits.snips(log, target, cluster=torch.zeros(3)), "cluster must have a number for each"),
         (lambda log, target: bandits.doubly_robust(log, target, target[:3]), r"predicted must have shape \(250, 4\)"),
-        (lambda log, target: bandits.fitted_rewards(log, None, folds=1), "folds must be at least 2; got 1"),
+        (
+            lambda log, target: bandits.fitted_rewards(log, None, folds=1, seed=shifted(0)),
+            "folds must be at least 2; got 1",
+        ),
         (lambda log, target: bandits.ips(log, target).interval(95.0), "level must be between 0 and 1; got 95.0"),
         (lambda log, target: bandits.replay(bandits.UniformlyRandom(range(4), tasks=2), log), "policy for one task"),
     ],

@@ -84,7 +84,7 @@ def answers(prior: object, data: Data) -> None:
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-@settings(max_examples=10, deadline=None, derandomize=True)
+@settings(max_examples=10)
 @given(case=extremes())
 def test_answers_are_finite(name: str, case: dict[str, object]) -> None:
     data = rows(name, FAMILIES[name], case)
@@ -96,7 +96,7 @@ def test_answers_are_finite(name: str, case: dict[str, object]) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name, f in FAMILIES.items() if isinstance(f.prior, Learnable)])
-@settings(max_examples=4, deadline=None, derandomize=True)
+@settings(max_examples=4)
 @given(case=extremes())
 def test_learned_priors_are_finite(name: str, case: dict[str, object]) -> None:
     data = rows(name, FAMILIES[name], case)

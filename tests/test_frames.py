@@ -15,13 +15,14 @@ from hypothesis import strategies as st
 
 from bayesmeta import Data, Statistics, frames
 from bayesmeta.frames import TaskStatistics, read_tasks, require_varying_target, stream_statistics
+from tests.seeds import shifted
 
 NAMES = {"task": "task", "target": "y"}
 
 
 def table(num_rows: int = 200, num_tasks: int = 7, number: int = 0, offset: float = 0.0) -> pl.DataFrame:
     """Rows in no order; far from zero, and elsewhere for each task, by `offset`."""
-    rng = np.random.default_rng(number)
+    rng = np.random.default_rng(shifted(number))
     task = rng.integers(0, num_tasks, num_rows)
     far = offset * (1.0 + task)
     return pl.DataFrame(
@@ -136,7 +137,7 @@ def test_a_stream_far_from_zero_keeps_the_scatter(tmp_path: Path, batch_rows: in
     rows=st.integers(1, 9),
     dtype=st.sampled_from([pl.Int64, pl.String]),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_tasks_are_numbered_by_any_key(keys: list[int], rows: int, dtype: Any) -> None:
     labels = pl.Series("task", keys, dtype=pl.Int64).cast(dtype)
     numbering, first = frames._Numbering(labels.dtype), []
@@ -151,7 +152,7 @@ def test_tasks_are_numbered_by_any_key(keys: list[int], rows: int, dtype: Any) -
 
 
 @given(cut=st.integers(1, 199))
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 def test_shards_add_up_to_the_whole(tmp_path_factory: pytest.TempPathFactory, cut: int) -> None:
     folder, frame = tmp_path_factory.mktemp("shards"), table(offset=1e6)
     for name, part in (("1", frame[:cut]), ("2", frame[cut:]), ("whole", frame)):

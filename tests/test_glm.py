@@ -379,7 +379,7 @@ def test_counts_far_from_what_was_expected_have_a_mode(count: float, loc: float,
     start=st.integers(0, 100),
 )
 @example(size=4, strength=-5, far=134.0, n=1, dtype=torch.float64, start=0)  # steps of rounding alone, without end
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_answers_are_finite(
     prior: Any, size: int, strength: int, far: float, n: int, dtype: torch.dtype, start: int
 ) -> None:

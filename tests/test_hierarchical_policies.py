@@ -22,6 +22,7 @@ from bayesmeta import (
 )
 from tests.families import F64, seed
 from tests.hierts_reference import ARMS, NOISE_VAR, SHARED_SD, TASK_SD, TASKS, D, drawn_run, played, reference
+from tests.seeds import shifted
 from tests.states import same, snapshot
 
 
@@ -43,7 +44,9 @@ def test_hierarchical_thompson_sampling_regrets_what_the_reference_does() -> Non
         )
         ours.append(played(policy, features, theta, noise).sum())
         vague.append(played(bandits.ThompsonSampling(flat, joined, **options), features, theta, noise).sum())
-        differences.append(ours[-1] - reference(features, theta, noise, np.random.default_rng(1000 + number)).sum())
+        differences.append(
+            ours[-1] - reference(features, theta, noise, np.random.default_rng(shifted(1000 + number))).sum()
+        )
     error = np.std(differences, ddof=1) / math.sqrt(len(differences))
     assert abs(np.mean(differences)) < 3 * error
     assert np.mean(ours) < 0.5 * np.mean(vague)
@@ -169,7 +172,7 @@ def test_tasks_that_come_one_after_another_learn_from_those_before(kind: Any) ->
     """Two arms, of which the second is the better in all tasks: later tasks know."""
     early, late = 0.0, 0.0
     for number in range(3):
-        policy = kind(coin_belief(400), ["a", "b"], tasks=30, seed=number, propensities=False)
+        policy = kind(coin_belief(400), ["a", "b"], tasks=30, seed=shifted(number), propensities=False)
         generator = seed(number)
         for task in range(30):
             for _ in range(40):
@@ -187,7 +190,7 @@ def test_arms_by_number_run_together_too() -> None:
     x = torch.arange(3.0).double()[:, None].expand(12, 3, 1)
     data = Data(x, past, torch.ones(12, 3, dtype=torch.bool))
     belief = Hyperposterior.fit(CorrelatedArms.initial(data), data, num_draws=300, generator=generator)
-    policy = bandits.HierTS(belief, range(3), tasks=4, seed=0)
+    policy = bandits.HierTS(belief, range(3), tasks=4, seed=shifted(0))
     for _ in range(10):
         choices = policy.choose()
         policy.update(choices, choices.arm.double())
@@ -200,7 +203,7 @@ def test_policies_go_on_after_a_load_as_they_would_have(kind: Any, belief: Any, 
     arms: Any = ["a", "b", "c"]
     if isinstance(belief, LinearHyperposterior):
         arms = bandits.Joined(("a", "b", "c"), torch.randn(3, D, generator=seed(9)).double())
-    policy = kind(belief, arms, tasks=3, seed=0)
+    policy = kind(belief, arms, tasks=3, seed=shifted(0))
     rewards = (torch.rand(8, 3, generator=seed(10)) < 0.5).double()
     for t in range(4):
         policy.update(policy.choose(), rewards[t])
@@ -224,7 +227,7 @@ def test_policies_go_on_after_a_load_as_they_would_have(kind: Any, belief: Any, 
 @pytest.mark.parametrize("is_linear", [True, False])
 def test_arms_come_and_go_while_tasks_run_together(kind: Any, is_linear: bool) -> None:
     """Those that stay are as they were, and a new one begins with what is known then, also in tasks that have begun."""
-    policy = kind(linear_belief() if is_linear else coin_belief(200), ["a", "b", "c"], tasks=3, seed=0)
+    policy = kind(linear_belief() if is_linear else coin_belief(200), ["a", "b", "c"], tasks=3, seed=shifted(0))
     context = torch.ones(3, D).double() if is_linear else None
     x = torch.ones(1, D).double() if is_linear else torch.zeros(1, 0).double()
     for reward in ([1.0, 0.0, 1.0], [0.0, 0.0, 1.0]):
@@ -245,7 +248,7 @@ def test_arms_come_and_go_while_tasks_run_together(kind: Any, is_linear: bool) -
 
 
 def test_a_task_that_learns_before_it_decides_counts_its_rows_once() -> None:
-    policy = bandits.AdaTS(linear_belief(), ["a"], tasks=2, seed=0, propensities=False)
+    policy = bandits.AdaTS(linear_belief(), ["a"], tasks=2, seed=shifted(0), propensities=False)
     generator = seed(12)
     x, y = torch.randn(6, D, generator=generator).double(), torch.randn(6, generator=generator).double()
     policy.learn(["a"] * 6, y, context=x, task=0)
@@ -267,7 +270,7 @@ def test_bad_beliefs(make: Any, error: type[Exception], message: str) -> None:
 
 
 def test_bad_rows_change_nothing() -> None:
-    policy = bandits.HierTS(coin_belief(200), ["a", "b"], tasks=2, seed=0)
+    policy = bandits.HierTS(coin_belief(200), ["a", "b"], tasks=2, seed=shifted(0))
     policy.update(policy.choose(), [1.0, 0.0])
     before: Tensor = policy.posterior().log_weights.clone()
     with pytest.raises(ValueError, match="y must be 0 or 1"):

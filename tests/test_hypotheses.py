@@ -11,6 +11,7 @@ import bandits
 from bayesmeta import BetaBernoulli, CorrelatedArms, Data, LinearGaussian, fit_kinds
 from bayesmeta.statistics import Statistics
 from tests.families import F64, seed
+from tests.seeds import shifted
 
 LOW, HIGH = BetaBernoulli(F64 + 2.0, F64 + 8.0), BetaBernoulli(F64 + 8.0, F64 + 2.0)
 NONE = torch.zeros(1, 0).double()
@@ -23,7 +24,9 @@ def evidence(prior: BetaBernoulli, y: list[float]) -> float:
 
 
 def test_rewards_of_one_arm_say_which_hypothesis_holds_for_the_others() -> None:
-    policy = bandits.ThompsonSampling(bandits.Hypotheses.of([LOW, HIGH], [0.3, 0.7]), ["a", "b"], tasks=2, seed=0)
+    policy = bandits.ThompsonSampling(
+        bandits.Hypotheses.of([LOW, HIGH], [0.3, 0.7]), ["a", "b"], tasks=2, seed=shifted(0)
+    )
     for y in (0.0, 0.0, 1.0):
         policy.update(policy.choose(task=1, available=["a"]), y)
     weights = policy.posterior().weights
@@ -46,7 +49,7 @@ def test_draws_are_of_one_hypothesis_for_all_arms() -> None:
 
 def test_priors_can_differ_between_arms() -> None:
     by_arm = BetaBernoulli(torch.tensor([1.0, 9.0]).double(), torch.tensor([9.0, 1.0]).double())
-    policy = bandits.ThompsonSampling(bandits.Hypotheses.of([by_arm, LOW]), ["a", "b"], tasks=3, seed=0)
+    policy = bandits.ThompsonSampling(bandits.Hypotheses.of([by_arm, LOW]), ["a", "b"], tasks=3, seed=shifted(0))
     torch.testing.assert_close(
         policy.posterior().predict(NONE).mean[..., 0], torch.tensor([[0.15, 0.55]]).double().expand(3, 2)
     )
@@ -68,7 +71,7 @@ def test_arms_that_share_weights_have_hypotheses_too() -> None:
 
 def regret(prior: Any, tables: Tensor, rounds: int) -> Tensor:
     tasks, arms = tables.shape
-    policy = bandits.ThompsonSampling(prior, range(arms), tasks=tasks, seed=0, propensities=False)
+    policy = bandits.ThompsonSampling(prior, range(arms), tasks=tasks, seed=shifted(0), propensities=False)
     generator, total = seed(3), torch.zeros(tasks).double()
     for _ in range(rounds):
         choices = policy.choose()
@@ -135,7 +138,7 @@ def test_a_task_is_of_one_kind() -> None:
     tasks = Data(torch.zeros(60, 12, 0).double(), y, torch.ones(60, 12, dtype=torch.bool))
     kinds = fit_kinds(BetaBernoulli.initial(tasks), tasks, max_kinds=2, generator=generator)
     assert kinds.num_kinds == 2
-    policy = bandits.ThompsonSampling(bandits.Hypotheses.of_mixture(kinds.prior), ["a", "b", "c"], seed=0)
+    policy = bandits.ThompsonSampling(bandits.Hypotheses.of_mixture(kinds.prior), ["a", "b", "c"], seed=shifted(0))
     before = policy.posterior(["c"]).predict(NONE).mean
     for _ in range(4):
         policy.update(policy.choose(available=["a", "b"]), 1.0)

@@ -121,7 +121,7 @@ contents = st.recursive(
 
 
 @given(content=contents)
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 def test_every_kind_of_field_comes_back(everything: None, tmp_path: Path, content: Any) -> None:
     # NaN has many bit patterns in a tensor and equals none: compare those by place
     prior = Everything(
@@ -218,7 +218,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @given(where=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_a_flipped_bit_is_an_error_or_changes_nothing(saved: Path, where: float, bit: int) -> None:
     raw = bytearray(saved.read_bytes())
     raw[int(where * len(raw))] ^= 1 << bit

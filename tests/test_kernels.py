@@ -148,14 +148,15 @@ def test_unrolled_moments_are_those_in_cache() -> None:
 FUSED = """
 import torch, warnings
 from bayesmeta import Data, NormalInverseWishart, compiled, fused
+from tests.seeds import seed
 warnings.simplefilter("error", RuntimeWarning)
 torch.set_num_threads(1)
 
 def same(a, b, tolerance):
     torch.testing.assert_close(a, b, rtol=tolerance, atol=tolerance)
 
-y = torch.randn(17_000, 4, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) + 10.0
-mask = torch.rand(17_000, 4, generator=torch.Generator().manual_seed(1)) < 0.7
+y = torch.randn(17_000, 4, 3, dtype=torch.float64, generator=seed(0)) + 10.0
+mask = torch.rand(17_000, 4, generator=seed(1)) < 0.7
 for dtype, tolerance in ((torch.float64, 1e-10), (torch.float32, 1e-4)):
     full = Data.of(None, y.to(dtype), event_dim=1)
     ragged = Data(full.x, full.y, mask)
@@ -184,8 +185,9 @@ else:
 UNFUSED = """
 import torch, warnings
 from bayesmeta import Data, NormalInverseWishart, compiled
+from tests.seeds import seed
 torch.set_num_threads(1)
-data = Data.of(None, torch.randn(17_000, 4, 2, dtype=torch.float64), event_dim=1)
+data = Data.of(None, torch.randn(17_000, 4, 2, dtype=torch.float64, generator=seed(0)), event_dim=1)
 prior = NormalInverseWishart.initial(data[:50])
 with warnings.catch_warnings(record=True) as caught, compiled():
     warnings.simplefilter("always")

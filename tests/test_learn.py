@@ -8,6 +8,7 @@ import torch
 import bandits
 from bayesmeta import BetaBernoulli, CorrelatedArms, LinearGaussian
 from tests.families import F64, seed
+from tests.seeds import shifted
 
 LINEAR = LinearGaussian(torch.zeros(2).double(), torch.eye(2).double(), F64 + 0.5)
 FEATURES = bandits.Joined(("a", "b", "c"), torch.eye(3)[:, :2].double())
@@ -25,7 +26,7 @@ ARMS = ["a", "b", "c"]
 )
 def test_learning_is_updating_what_was_chosen(prior: Any, arms: Any, width: int) -> None:
     generator = seed(0)
-    learned, updated = (bandits.ThompsonSampling(prior, arms, tasks=2, seed=0) for _ in range(2))
+    learned, updated = (bandits.ThompsonSampling(prior, arms, tasks=2, seed=shifted(0)) for _ in range(2))
     chosen = [ARMS[i] for i in torch.randint(3, (30,), generator=generator).tolist()]
     task = torch.randint(2, (30,), generator=generator)
     rewards = (torch.rand(30, generator=generator) < 0.5).double()
@@ -64,7 +65,7 @@ def _mean(policy: Any, context: Any) -> torch.Tensor:
     ],
 )
 def test_bad_decisions_change_nothing(arguments: Any, options: Any, message: str) -> None:
-    policy = bandits.ThompsonSampling(BetaBernoulli(F64 + 1, F64 + 1), ARMS, tasks=2, seed=0)
+    policy = bandits.ThompsonSampling(BetaBernoulli(F64 + 1, F64 + 1), ARMS, tasks=2, seed=shifted(0))
     before = policy.posterior().predict().mean.clone()
     with pytest.raises((ValueError, IndexError), match=message):
         policy.learn(*arguments, **({"task": [0] * len(arguments[0])} | options))

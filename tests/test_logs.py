@@ -10,6 +10,7 @@ import torch
 import bandits
 from bayesmeta import BetaBernoulli, LinearGaussian
 from tests.families import F64, seed
+from tests.seeds import shifted
 
 
 def a_log(n: int = 20, **changes: Any) -> bandits.Log:
@@ -62,7 +63,7 @@ def test_tables_of_the_open_bandit_dataset_are_read(tmp_path: Path) -> None:
 
 def test_a_writer_gathers_late_rewards() -> None:
     prior = LinearGaussian(torch.zeros(2).double(), torch.eye(2).double(), F64 + 1)
-    policy = bandits.ThompsonSampling(prior, ["a", "b"], seed=0)
+    policy = bandits.ThompsonSampling(prior, ["a", "b"], seed=shifted(0))
     writer = bandits.LogWriter(policy.arms)
     contexts = torch.randn(6, 2, generator=seed(1)).double()
     choices = [policy.choose(row) for row in contexts]
@@ -88,7 +89,7 @@ def test_a_writer_gathers_late_rewards() -> None:
 
 
 def test_a_writer_remembers_the_latest_decisions() -> None:
-    policy = bandits.UniformlyRandom(["a", "b"], seed=0)
+    policy = bandits.UniformlyRandom(["a", "b"], seed=shifted(0))
     writer = bandits.LogWriter(policy.arms, max_pending=3)
     writer.record(policy.choose(num=5))
     assert writer.num_pending == 3
@@ -101,7 +102,7 @@ def test_a_writer_remembers_the_latest_decisions() -> None:
 
 
 def test_a_writer_needs_propensities_and_known_arms() -> None:
-    policy = bandits.ThompsonSampling(BetaBernoulli(F64 + 1, F64 + 1), ["a", "b"], seed=0, propensities=False)
+    policy = bandits.ThompsonSampling(BetaBernoulli(F64 + 1, F64 + 1), ["a", "b"], seed=shifted(0), propensities=False)
     with pytest.raises(ValueError, match="choices must carry their propensities"):
         bandits.LogWriter(policy.arms).record(policy.choose())
     with pytest.raises(ValueError, match="there is no arm"):

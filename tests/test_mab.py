@@ -11,9 +11,10 @@ import torch
 import bandits
 from bandits.mab import MAB, LearningPolicy
 from bayesmeta import BetaBernoulli, LinearGaussian
+from tests.seeds import shifted
 
 ARMS = ["a", "b", "c"]
-RNG = np.random.default_rng(0)
+RNG = np.random.default_rng(shifted(0))
 DECISIONS = RNG.choice(ARMS, 60)
 REWARDS = RNG.integers(0, 2, 60)
 CONTEXTS = RNG.normal(size=(60, 3))
@@ -23,8 +24,8 @@ NEW = RNG.normal(size=(5, 3))
 def pair(name: str, **settings: Any) -> tuple[Any, Any]:
     """Ours and theirs, after the same two fits."""
     mabwiser = pytest.importorskip("mabwiser.mab")
-    ours = MAB(ARMS, getattr(LearningPolicy, name)(**settings))
-    theirs = mabwiser.MAB(ARMS, getattr(mabwiser.LearningPolicy, name)(**settings))
+    ours = MAB(ARMS, getattr(LearningPolicy, name)(**settings), seed=shifted(0))
+    theirs = mabwiser.MAB(ARMS, getattr(mabwiser.LearningPolicy, name)(**settings), seed=shifted(0))
     contexts = (CONTEXTS[:40], CONTEXTS[40:]) if name.startswith("Lin") else (None, None)
     for mab in (ours, theirs):
         mab.fit(DECISIONS[:40], REWARDS[:40], contexts[0])
@@ -65,14 +66,15 @@ def test_what_is_drawn_has_the_same_law(name: str, settings: dict[str, Any]) -> 
 
 
 def test_a_binarizer_decides_what_a_success_is() -> None:
-    mab = MAB(ARMS, LearningPolicy.ThompsonSampling(lambda arm, reward: reward > (3 if arm == "a" else 0)))
+    policy = LearningPolicy.ThompsonSampling(lambda arm, reward: reward > (3 if arm == "a" else 0))
+    mab = MAB(ARMS, policy, seed=shifted(0))
     mab.fit(["a", "a", "b"], [2, 5, 1])
     posterior = mab.policy.posterior()
     assert posterior.successes[0].tolist() == [2.0, 2.0, 1.0] or posterior.successes.tolist() == [2.0, 2.0, 1.0]
 
 
 def test_fit_forgets_and_partial_fit_does_not() -> None:
-    mab = MAB(ARMS, LearningPolicy.EpsilonGreedy(0.0))
+    mab = MAB(ARMS, LearningPolicy.EpsilonGreedy(0.0), seed=shifted(0))
     mab.fit(["a", "b"], [1, 0])
     mab.partial_fit(["a"], [0])
     assert mab.predict_expectations()["a"] == pytest.approx(0.5)
@@ -82,7 +84,7 @@ def test_fit_forgets_and_partial_fit_does_not() -> None:
 
 
 def test_arms_come_and_go() -> None:
-    mab = MAB(["a", "b"], LearningPolicy.LinUCB())
+    mab = MAB(["a", "b"], LearningPolicy.LinUCB(), seed=shifted(0))
     mab.add_arm("c")
     mab.fit(pd.Series(["a", "b", "a"]), pd.Series([1.0, 0.0, 1.0]), pd.DataFrame(CONTEXTS[:3]))
     mab.add_arm("d")
@@ -95,8 +97,8 @@ def test_arms_come_and_go() -> None:
 def test_a_warm_start_is_that_of_mabwiser() -> None:
     mabwiser = pytest.importorskip("mabwiser.mab")
     features = {"a": [1.0, 0.0], "b": [0.0, 1.0], "c": [0.1, 1.0], "d": [-1.0, -0.2]}
-    ours = MAB(list(features), LearningPolicy.LinGreedy(0.0))
-    theirs = mabwiser.MAB(list(features), mabwiser.LearningPolicy.LinGreedy(0.0))
+    ours = MAB(list(features), LearningPolicy.LinGreedy(0.0), seed=shifted(0))
+    theirs = mabwiser.MAB(list(features), mabwiser.LearningPolicy.LinGreedy(0.0), seed=shifted(0))
     for mab in (ours, theirs):
         mab.fit(["a", "b", "a", "b"], [1.0, 2.0, 0.5, 3.0], CONTEXTS[:4])
         mab.warm_start(features, 0.5)
@@ -107,10 +109,10 @@ def test_a_warm_start_is_that_of_mabwiser() -> None:
 
 def test_a_learned_prior_takes_the_place_of_a_learning_policy() -> None:
     prior = BetaBernoulli(torch.tensor([1.0, 9.0]).double(), torch.tensor([9.0, 1.0]).double())
-    mab = MAB(["bad", "good"], lambda arms, seed: bandits.ThompsonSampling(prior, arms, seed=seed))
+    mab = MAB(["bad", "good"], lambda arms, seed: bandits.ThompsonSampling(prior, arms, seed=seed), seed=shifted(0))
     assert [mab.predict() for _ in range(10)].count("good") >= 9
     linear = LinearGaussian(torch.zeros(3).double(), torch.eye(3).double(), torch.tensor(1.0).double())
-    mab = MAB(ARMS, lambda arms, seed: bandits.BayesUCB(linear, arms, seed=seed))
+    mab = MAB(ARMS, lambda arms, seed: bandits.BayesUCB(linear, arms, seed=seed), seed=shifted(0))
     mab.fit(DECISIONS, REWARDS, CONTEXTS)
     assert len(mab.predict(NEW)) == 5
 

@@ -21,6 +21,7 @@ from bayesmeta.random import randn, seeded
 from bo import Surrogate, expected_improvement
 from bo.mixture_posterior import MixturePosterior, joint_of_each, marginal_of_each
 from tests.families import FAMILIES, seed
+from tests.seeds import shifted
 from tests.surrogates import points, rows, some_hypotheses
 
 WEIGHTS = torch.tensor([0.6, 0.3, 0.1], dtype=torch.float64)
@@ -75,7 +76,7 @@ def test_shapes_of_draws() -> None:
     base = randn((5, 2), like=MEAN, generator=seed(0))
     expected = MEAN[0] + base @ torch.linalg.cholesky(COV[0]).mT
     close(alone.rsample_from_base_samples(torch.Size([5]), base)[..., 0], expected, 1e-8)  # there is some jitter
-    sampler = get_sampler(posterior, torch.Size([8]), seed=0)
+    sampler = get_sampler(posterior, torch.Size([8]), seed=shifted(0))
     assert isinstance(sampler, SobolQMCNormalSampler)
     assert sampler(posterior).shape == (8, 2, 1)
 
@@ -84,7 +85,7 @@ def test_each_of_many_batches_chooses_by_its_own_weights() -> None:
     """As after fantasies, each of which leaves hypotheses with other weights."""
     weights = torch.tensor([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0], [0.5, 0.5, 0.0]]).double()
     each = MultivariateNormal(MEAN.expand(3, 3, 2), 1e-12 * COV.expand(3, 3, 2, 2))
-    draws = SobolQMCNormalSampler(torch.Size([64]), seed=0)(MixturePosterior(weights.log(), each))[..., 0]
+    draws = SobolQMCNormalSampler(torch.Size([64]), seed=shifted(0))(MixturePosterior(weights.log(), each))[..., 0]
     close(draws[:, 0], MEAN[0].expand(64, 2), 1e-4)
     close(draws[:, 1], MEAN[2].expand(64, 2), 1e-4)
     first = (draws[:, 2] - MEAN[0]).abs().amax(-1) < 1e-4
@@ -120,7 +121,7 @@ def test_draws_keep_what_moments_lose() -> None:
     posterior = some_hypotheses().condition(rows(6, num_inputs=2))
     x, best = points(40, 1, num_inputs=2), 1.3
     seen = Surrogate(posterior).posterior(x)
-    draws = SobolQMCNormalSampler(torch.Size([2**14]), seed=0)(seen)
+    draws = SobolQMCNormalSampler(torch.Size([2**14]), seed=shifted(0))(seen)
     by_draws = (draws - best).clamp(min=0.0).mean(0)[:, 0, 0]
     exact = expected_improvement(posterior.marginal(x[:, 0]), best)
     of_normal = expected_improvement(Normal(seen.mean[:, 0, 0], seen.variance[:, 0, 0].sqrt()), best)
@@ -135,7 +136,7 @@ def test_units_do_not_matter_where_points_coincide(scale: float) -> None:
     data, x = rows(6), points(3).repeat(2, 1)
     prior = bm.GaussianProcess(torch.full((3,), 0.5).double(), torch.tensor(1.0).double(), torch.tensor(1e-4).double())
     scaled = replace(prior, scale=torch.tensor(scale).double()).condition(Data.of(data.x, scale * data.y))
-    sampler = SobolQMCNormalSampler(torch.Size([16]), seed=0)
+    sampler = SobolQMCNormalSampler(torch.Size([16]), seed=shifted(0))
     expected, draws = sampler(Surrogate(prior.condition(data)).posterior(x)), sampler(Surrogate(scaled).posterior(x))
     close(draws / scale, expected, 1e-5)
     close(draws[:, :3] / scale, draws[:, 3:] / scale, 1e-4)
@@ -144,7 +145,7 @@ def test_units_do_not_matter_where_points_coincide(scale: float) -> None:
 def test_a_neighbour_with_a_singular_covariance_changes_nothing() -> None:
     singular = 1e4 * torch.ones(2, 2).double()
     both = MultivariateNormal(MEAN[:2, None], to_linear_operator(torch.stack([COV[0], singular])[:, None]))
-    sampler = SobolQMCNormalSampler(torch.Size([16]), seed=0)
+    sampler = SobolQMCNormalSampler(torch.Size([16]), seed=shifted(0))
     together = sampler(MixturePosterior(torch.zeros(1), both))
     alone = sampler(MixturePosterior(torch.zeros(1), MultivariateNormal(MEAN[:1, None], COV[:1, None])))
     assert torch.equal(together[:, :1], alone)

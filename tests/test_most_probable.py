@@ -8,8 +8,9 @@ import scipy.stats
 from bayesmeta.past_functions import matern52 as torch_matern52
 from bo import most_probable as module
 from bo.most_probable import Correlation, matern52, most_probable, rbf
+from tests.seeds import shifted
 
-RNG = np.random.default_rng(0)
+RNG = np.random.default_rng(shifted(0))
 X = RNG.uniform(size=(12, 3))
 Y = np.sin(5.0 * X[:, 0]) + X[:, 1] + 0.1 * RNG.normal(size=12)
 Y = (Y - Y.mean()) / Y.std()

@@ -16,6 +16,7 @@ from bo.past_regrets import PastRegrets
 from bo.turns import suggest
 from tests import past
 from tests.families import seed
+from tests.seeds import shifted
 
 X = torch.rand(30, 3, generator=seed(0), dtype=torch.float64)
 Y = torch.randn(5, 30, generator=seed(1), dtype=torch.float64)
@@ -162,7 +163,7 @@ def grid_prior() -> TuningPrior:
 def test_a_study_begins_with_configurations_that_the_past_shares(tmp_path: Path) -> None:
     bm.save(grid_prior(), tmp_path / "prior")
     prior = bm.load(tmp_path / "prior")
-    study = optuna.create_study(sampler=MetaSampler(prior, seed=0))
+    study = optuna.create_study(sampler=MetaSampler(prior, seed=shifted(0)))
     study.optimize(past.objective(0), n_trials=5)
     chosen = prior.space.to_unit(trial.params for trial in study.trials)
     rows = -torch.tensor([trial.value for trial in study.trials]).double()

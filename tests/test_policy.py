@@ -28,6 +28,7 @@ from bayesmeta import (
 )
 from bayesmeta.random import randn
 from tests.families import F64, seed
+from tests.seeds import shifted
 from tests.states import same, snapshot
 
 ONES = BetaBernoulli(F64 + 1.0, F64 + 1.0)
@@ -37,7 +38,7 @@ FEATURES = {"a": [1.0, 0.0], "b": [0.0, 1.0]}
 
 
 def test_one_decision_after_another() -> None:
-    policy = bandits.ThompsonSampling(ONES, ["red", "blue"], seed=0)
+    policy = bandits.ThompsonSampling(ONES, ["red", "blue"], seed=shifted(0))
     for _ in range(200):
         choice = policy.choose()
         policy.update(choice, float(choice.arm == "blue"))
@@ -48,12 +49,12 @@ def test_one_decision_after_another() -> None:
 
 def test_names_may_be_anything_hashable() -> None:
     names = [3, ("a", 1), None, frozenset({1})]
-    policy = bandits.UniformlyRandom(names, seed=0)
+    policy = bandits.UniformlyRandom(names, seed=shifted(0))
     assert {policy.choose().arm for _ in range(100)} == set(names)
 
 
 def test_rewards_come_late_in_any_order_and_some_never() -> None:
-    policy = bandits.ThompsonSampling(ONES, ["a", "b"], seed=0)
+    policy = bandits.ThompsonSampling(ONES, ["a", "b"], seed=shifted(0))
     choices = [policy.choose() for _ in range(10)]
     rewarded = [choices[i] for i in (7, 2, 9, 0)]
     for choice in rewarded[:2]:
@@ -70,8 +71,8 @@ def test_rewards_come_late_in_any_order_and_some_never() -> None:
 @pytest.mark.parametrize("arms", [["a", "b"], FEATURES], ids=["separate", "shared"])
 def test_batched_tasks_are_a_loop_over_tasks(arms: Any) -> None:
     tasks, rounds = 4, 6
-    together = bandits.ThompsonSampling(LINEAR, arms, tasks=tasks, seed=0, propensities=False)
-    alone = [bandits.ThompsonSampling(LINEAR, arms, seed=0, propensities=False) for _ in range(tasks)]
+    together = bandits.ThompsonSampling(LINEAR, arms, tasks=tasks, seed=shifted(0), propensities=False)
+    alone = [bandits.ThompsonSampling(LINEAR, arms, seed=shifted(0), propensities=False) for _ in range(tasks)]
     separate = isinstance(arms, list)
     for i in range(rounds):
         context = randn((tasks, 2), like=torch.zeros(()), generator=seed(i)) if separate else None
@@ -88,7 +89,7 @@ def test_batched_tasks_are_a_loop_over_tasks(arms: Any) -> None:
 
 
 def test_some_tasks_decide_more_often_than_others() -> None:
-    policy = bandits.ThompsonSampling(ONES, ["a", "b"], tasks=5, seed=0)
+    policy = bandits.ThompsonSampling(ONES, ["a", "b"], tasks=5, seed=shifted(0))
     choices = policy.choose(task=[3, 3, 0])
     assert choices.task.tolist() == [3, 3, 0]
     policy.update(choices, [1.0, 1.0, 0.0])
@@ -98,7 +99,7 @@ def test_some_tasks_decide_more_often_than_others() -> None:
 
 
 def test_a_choice_of_many_is_a_choice() -> None:
-    policy = bandits.ThompsonSampling(ONES, ["a", "b"], seed=0)
+    policy = bandits.ThompsonSampling(ONES, ["a", "b"], seed=shifted(0))
     choices = policy.choose(num=5)
     assert len(choices) == 5
     assert [c.id for c in choices] == [0, 1, 2, 3, 4]
@@ -110,7 +111,7 @@ def test_a_choice_of_many_is_a_choice() -> None:
 
 
 def test_only_available_arms_are_chosen() -> None:
-    policy = bandits.ThompsonSampling(ONES, ["a", "b", "c"], seed=0)
+    policy = bandits.ThompsonSampling(ONES, ["a", "b", "c"], seed=shifted(0))
     assert {policy.choose(available=["a", "c"]).arm for _ in range(60)} == {"a", "c"}
     mask = torch.tensor([[True, False, False], [False, False, True]])
     assert policy.choose(num=2, available=mask).arms == ["a", "c"]
@@ -120,7 +121,7 @@ def test_only_available_arms_are_chosen() -> None:
 @pytest.mark.parametrize("prior", [ONES, LINEAR, GammaPoisson(F64 + 1, F64 + 1)])
 def test_arms_come_and_go(prior: Any) -> None:
     context = torch.ones(2) if prior is LINEAR else None
-    policy = bandits.ThompsonSampling(prior, ["a", "b"], seed=0)
+    policy = bandits.ThompsonSampling(prior, ["a", "b"], seed=shifted(0))
     for _ in range(20):
         policy.update(policy.choose(context), 1.0)
     before = policy.posterior(["b"])
@@ -154,7 +155,7 @@ def _pulls_of_a(total: int, posterior_of_b: Any, prior: Any) -> int:
 
 
 def test_a_new_arm_starts_from_a_prior_of_its_own() -> None:
-    policy = bandits.ThompsonSampling(ONES, ["a", "b"], seed=0)
+    policy = bandits.ThompsonSampling(ONES, ["a", "b"], seed=shifted(0))
     policy.update(policy.choose(available=["a"]), 1.0)
     policy.add_arm("c", prior=BetaBernoulli(F64 + 90.0, F64 + 10.0))
     torch.testing.assert_close(policy.posterior(["c"]).marginal().mean.squeeze(), F64 + 0.9)
@@ -164,7 +165,7 @@ def test_a_new_arm_starts_from_a_prior_of_its_own() -> None:
 
 
 def test_a_new_arm_starts_from_what_its_features_say() -> None:
-    policy = bandits.ThompsonSampling(LINEAR, FEATURES, seed=0)
+    policy = bandits.ThompsonSampling(LINEAR, FEATURES, seed=shifted(0))
     for _ in range(100):
         choice = policy.choose()
         policy.update(choice, 2.0 if choice.arm == "b" else 0.0)
@@ -177,7 +178,7 @@ def test_a_new_arm_starts_from_what_its_features_say() -> None:
 
 def test_arms_of_a_prior_over_all_of_them_come_and_go_by_number() -> None:
     prior = CorrelatedArms(torch.tensor([0.0, 1.0, 5.0]), torch.eye(3), torch.tensor(1.0))
-    policy = bandits.ThompsonSampling(prior, bandits.Numbered(("a", "b"), (0, 1)), seed=0)
+    policy = bandits.ThompsonSampling(prior, bandits.Numbered(("a", "b"), (0, 1)), seed=shifted(0))
     policy.update(policy.choose(), 1.0)
     policy.add_arm("best", features=2)
     assert policy.choose().arm == "best"
@@ -188,7 +189,7 @@ def test_arms_of_a_prior_over_all_of_them_come_and_go_by_number() -> None:
 
 def test_hybrid_arms_share_some_weights() -> None:
     prior = LinearGaussian(torch.zeros(2 * 2 + 2 * 2), torch.eye(8), torch.tensor(0.1))
-    policy = bandits.LinUCB(prior, bandits.Hybrid(("a", "b"), torch.eye(2)), seed=0)
+    policy = bandits.LinUCB(prior, bandits.Hybrid(("a", "b"), torch.eye(2)), seed=shifted(0))
     x = policy._arms.rows(torch.tensor([[2.0, 3.0]]), 1)
     assert x.tolist() == [[[2.0, 0.0, 3.0, 0.0, 2.0, 3.0, 0.0, 0.0], [0.0, 2.0, 0.0, 3.0, 0.0, 0.0, 2.0, 3.0]]]
     policy.update(policy.choose([1.0, 0.5]), 1.0)
@@ -198,7 +199,7 @@ def test_hybrid_arms_share_some_weights() -> None:
 
 def test_the_same_seed_makes_the_same_choices_with_and_without_propensities() -> None:
     def run(propensities: bool) -> list[Any]:
-        policy = bandits.ThompsonSampling(LINEAR, FEATURES, seed=5, propensities=propensities)
+        policy = bandits.ThompsonSampling(LINEAR, FEATURES, seed=shifted(5), propensities=propensities)
         chosen = []
         for i in range(20):
             choice = policy.choose()
@@ -213,7 +214,7 @@ def test_the_same_seed_makes_the_same_choices_with_and_without_propensities() ->
 
 
 def ready(**options: Any) -> tuple[Policy, Any]:
-    policy = bandits.ThompsonSampling(ONES, ["a", "b"], seed=0, **options)
+    policy = bandits.ThompsonSampling(ONES, ["a", "b"], seed=shifted(0), **options)
     policy.update(policy.choose(), 1.0)
     return policy, policy.choose()
 
@@ -237,7 +238,7 @@ def test_bad_rewards(reward: Any, message: str) -> None:
 
 
 def test_negative_counts() -> None:
-    policy = bandits.ThompsonSampling(GammaPoisson(F64 + 1, F64 + 1), ["a", "b"], seed=0)
+    policy = bandits.ThompsonSampling(GammaPoisson(F64 + 1, F64 + 1), ["a", "b"], seed=shifted(0))
     choice = policy.choose()
     before = snapshot(policy)
     with pytest.raises(ValueError, match="counts y must be whole numbers, zero or more"):
@@ -281,7 +282,7 @@ def test_a_choice_that_is_none() -> None:
 
 
 def test_only_the_latest_choices_are_remembered() -> None:
-    policy = bandits.ThompsonSampling(ONES, ["a", "b"], seed=0, max_pending=3)
+    policy = bandits.ThompsonSampling(ONES, ["a", "b"], seed=shifted(0), max_pending=3)
     choices = [policy.choose() for _ in range(5)]
     with pytest.raises(
         ValueError, match=r"choice 1 is too old: only the latest 3 are remembered\. Try a larger max_pending"
@@ -291,7 +292,7 @@ def test_only_the_latest_choices_are_remembered() -> None:
 
 
 def test_memory_of_choices_without_reward_grows_to_its_limit() -> None:
-    policy = bandits.UniformlyRandom(["a", "b"], seed=0, max_pending=5000)
+    policy = bandits.UniformlyRandom(["a", "b"], seed=shifted(0), max_pending=5000)
     first = policy.choose()
     for _ in range(4):
         policy.choose(num=1000)
@@ -321,7 +322,7 @@ def test_memory_of_choices_without_reward_grows_to_its_limit() -> None:
     ],
 )
 def test_bad_decisions(options: dict[str, Any], error: type[Exception], message: str) -> None:
-    policy = bandits.ThompsonSampling(LINEAR, ["a", "b"], seed=0)
+    policy = bandits.ThompsonSampling(LINEAR, ["a", "b"], seed=shifted(0))
     policy.update(policy.choose([1.0, 2.0]), 1.0)
     before = snapshot(policy)
     with pytest.raises(error, match=message):
@@ -419,15 +420,15 @@ def test_bad_arms_change_nothing() -> None:
 # files
 
 BUILDERS: dict[str, Any] = {
-    "thompson": lambda: bandits.ThompsonSampling(ONES, ["a", "b", ("c", 1)], seed=3),
-    "contextual": lambda: bandits.ThompsonSampling(LINEAR, ["a", "b"], tasks=3, seed=3),
-    "shared": lambda: bandits.MarginalThompson(LINEAR, FEATURES, seed=3),
-    "top two": lambda: bandits.TopTwoThompson(ONES, ["a", "b"], share=0.7, seed=3),
-    "bayes ucb": lambda: bandits.BayesUCB(ONES, ["a", "b"], horizon=50, power=1.0, seed=3),
-    "linucb": lambda: bandits.LinUCB(LINEAR, ["a", "b"], width=2.0, seed=3),
-    "epsilon greedy": lambda: bandits.EpsilonGreedy(ONES, ["a", "b"], epsilon=0.5, seed=3),
-    "ucb1": lambda: bandits.UCB1(["a", "b"], seed=3),
-    "random": lambda: bandits.UniformlyRandom(["a", "b"], seed=3),
+    "thompson": lambda: bandits.ThompsonSampling(ONES, ["a", "b", ("c", 1)], seed=shifted(3)),
+    "contextual": lambda: bandits.ThompsonSampling(LINEAR, ["a", "b"], tasks=3, seed=shifted(3)),
+    "shared": lambda: bandits.MarginalThompson(LINEAR, FEATURES, seed=shifted(3)),
+    "top two": lambda: bandits.TopTwoThompson(ONES, ["a", "b"], share=0.7, seed=shifted(3)),
+    "bayes ucb": lambda: bandits.BayesUCB(ONES, ["a", "b"], horizon=50, power=1.0, seed=shifted(3)),
+    "linucb": lambda: bandits.LinUCB(LINEAR, ["a", "b"], width=2.0, seed=shifted(3)),
+    "epsilon greedy": lambda: bandits.EpsilonGreedy(ONES, ["a", "b"], epsilon=0.5, seed=shifted(3)),
+    "ucb1": lambda: bandits.UCB1(["a", "b"], seed=shifted(3)),
+    "random": lambda: bandits.UniformlyRandom(["a", "b"], seed=shifted(3)),
 }
 
 
@@ -464,7 +465,7 @@ def test_a_restored_policy_renews_its_numbers_when_the_other_does(
     monkeypatch.setattr("bayesmeta.online_weights.REFRESH_AFTER", 10)
     monkeypatch.setattr("bayesmeta.online_weights.CHECK_EVERY", 8)
     for arms in (["a", "b"], FEATURES):
-        policy = bandits.ThompsonSampling(LINEAR, arms, seed=0, propensities=False)
+        policy = bandits.ThompsonSampling(LINEAR, arms, seed=shifted(0), propensities=False)
         context = torch.tensor([0.3, 1.1]) if isinstance(arms, list) else None
         for i in range(13):
             policy.update(policy.choose(context), float(i % 3))
@@ -501,7 +502,7 @@ def test_a_policy_whose_names_no_file_can_hold(tmp_path: Path) -> None:
 
 
 def _save_for_ever(path: str) -> None:
-    policy = bandits.ThompsonSampling(ONES, ["a", "b"], seed=0)
+    policy = bandits.ThompsonSampling(ONES, ["a", "b"], seed=shifted(0))
     while True:
         policy.update(policy.choose(num=500, propensities=False), torch.ones(500))
         policy.save(path)
@@ -530,7 +531,7 @@ def test_a_reader_never_sees_half_a_file_and_a_kill_leaves_a_whole_one(tmp_path:
 
 def test_a_million_rewards_take_no_more_memory() -> None:
     """Nothing that is kept grows with rewards: the state has the same size, and is that of a refit."""
-    policy = bandits.ThompsonSampling(LINEAR, ["a", "b"], seed=0, propensities=False)
+    policy = bandits.ThompsonSampling(LINEAR, ["a", "b"], seed=shifted(0), propensities=False)
     x = randn((20_000, 2), like=torch.zeros(()), generator=seed(1))
     sizes = []
     rows: dict[Any, list[int]] = {"a": [], "b": []}
@@ -560,7 +561,7 @@ def _tensors(value: Any) -> list[Tensor]:
 @pytest.mark.slow
 def test_an_update_takes_as_long_among_many_tasks_and_arms_as_among_few() -> None:
     def seconds(tasks: int, arms: int) -> float:
-        policy = bandits.ThompsonSampling(LINEAR, range(arms), tasks=tasks, seed=0, propensities=False)
+        policy = bandits.ThompsonSampling(LINEAR, range(arms), tasks=tasks, seed=shifted(0), propensities=False)
         context, times = torch.ones(2), []
         for _ in range(300):
             choice = policy.choose(context, task=0)

@@ -17,7 +17,9 @@ from bayesmeta import (
     LogisticGaussian,
     NormalInverseGamma,
 )
+from tests.seeds import seed, shifted
 
+SEED = shifted(1)
 ONE = torch.tensor(1.0)
 COIN = BetaBernoulli(ONE, ONE)
 LINEAR = LinearGaussian(torch.zeros(3), torch.eye(3), ONE)
@@ -25,34 +27,34 @@ OTHER = LinearGaussian(torch.ones(3), torch.eye(3), ONE)
 ARMS = ["a", "b", "c"]
 # each with the width of its contexts
 POLICIES: dict[str, tuple[Callable[[], Policy], int]] = {
-    "coins": (lambda: bandits.ThompsonSampling(COIN, ARMS, tasks=3, seed=1), 0),
-    "linear": (lambda: bandits.ThompsonSampling(LINEAR, ARMS, tasks=3, seed=1), 3),
-    "top two": (lambda: bandits.TopTwoThompson(LINEAR, ARMS, tasks=3, seed=1), 3),
+    "coins": (lambda: bandits.ThompsonSampling(COIN, ARMS, tasks=3, seed=SEED), 0),
+    "linear": (lambda: bandits.ThompsonSampling(LINEAR, ARMS, tasks=3, seed=SEED), 3),
+    "top two": (lambda: bandits.TopTwoThompson(LINEAR, ARMS, tasks=3, seed=SEED), 3),
     "bayes ucb": (
-        lambda: bandits.BayesUCB(NormalInverseGamma(0 * ONE, ONE, 2 * ONE, ONE), ARMS, tasks=3, seed=1),
+        lambda: bandits.BayesUCB(NormalInverseGamma(0 * ONE, ONE, 2 * ONE, ONE), ARMS, tasks=3, seed=SEED),
         0,
     ),
-    "forgetting": (lambda: bandits.ThompsonSampling(bandits.Forgetting(LINEAR, 0.9), ARMS, tasks=3, seed=1), 3),
-    "window": (lambda: bandits.ThompsonSampling(bandits.SlidingWindow(LINEAR, 5), ARMS, tasks=3, seed=1), 3),
-    "change points": (lambda: bandits.ThompsonSampling(bandits.ChangePoints(LINEAR, 4), ARMS, tasks=3, seed=1), 3),
+    "forgetting": (lambda: bandits.ThompsonSampling(bandits.Forgetting(LINEAR, 0.9), ARMS, tasks=3, seed=SEED), 3),
+    "window": (lambda: bandits.ThompsonSampling(bandits.SlidingWindow(LINEAR, 5), ARMS, tasks=3, seed=SEED), 3),
+    "change points": (lambda: bandits.ThompsonSampling(bandits.ChangePoints(LINEAR, 4), ARMS, tasks=3, seed=SEED), 3),
     "hypotheses": (
-        lambda: bandits.ThompsonSampling(bandits.Hypotheses.of([LINEAR, OTHER]), ARMS, tasks=3, seed=1),
+        lambda: bandits.ThompsonSampling(bandits.Hypotheses.of([LINEAR, OTHER]), ARMS, tasks=3, seed=SEED),
         3,
     ),
     "linucb": (
         lambda: bandits.LinUCB(
-            LinearNormalInverseGamma(LINEAR.loc, LINEAR.precision, 2 * ONE, ONE), ARMS, tasks=3, seed=1
+            LinearNormalInverseGamma(LINEAR.loc, LINEAR.precision, 2 * ONE, ONE), ARMS, tasks=3, seed=SEED
         ),
         3,
     ),
-    "ucb1": (lambda: bandits.UCB1(ARMS, tasks=3, seed=1), 0),
-    "diagonal": (lambda: bandits.DiagLinUCB(ARMS, 3, tasks=3, seed=1), 3),
+    "ucb1": (lambda: bandits.UCB1(ARMS, tasks=3, seed=SEED), 0),
+    "diagonal": (lambda: bandits.DiagLinUCB(ARMS, 3, tasks=3, seed=SEED), 3),
     "hierarchical": (
-        lambda: bandits.HierTS(LinearHyperposterior(LINEAR, torch.eye(3)), ARMS, tasks=3, seed=1),
+        lambda: bandits.HierTS(LinearHyperposterior(LINEAR, torch.eye(3)), ARMS, tasks=3, seed=SEED),
         3,
     ),
     "logistic": (
-        lambda: bandits.EpsilonGreedy(LogisticGaussian(LINEAR.loc, LINEAR.precision), ARMS, tasks=3, seed=1),
+        lambda: bandits.EpsilonGreedy(LogisticGaussian(LINEAR.loc, LINEAR.precision), ARMS, tasks=3, seed=SEED),
         3,
     ),
 }
@@ -61,8 +63,8 @@ POLICIES: dict[str, tuple[Callable[[], Policy], int]] = {
 @pytest.mark.parametrize("name", POLICIES)
 def test_any_order_of_operations(name: str, tmp_path: Path) -> None:
     build, width = POLICIES[name]
-    policy, chance = build(), random.Random(name)
-    generator, waiting, rewards = torch.Generator().manual_seed(0), [], 0
+    policy, chance = build(), random.Random(f"{name} {SEED}")
+    generator, waiting, rewards = seed(0), [], 0
     for step in range(80):
         context = torch.randn(3, width, generator=generator) if width else None
         operation = chance.random()

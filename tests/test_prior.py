@@ -11,6 +11,7 @@ import bayesmeta as bm
 from bayesmeta.fields import LearnedFrom
 from bo import SearchSpace, TuningPrior
 from tests.past import NUM_TASKS, NUM_TRIALS, OPTIMUM, SPACE, learned, objective, studies, table
+from tests.seeds import seed
 from tests.test_io import same
 
 COLUMNS = {"task": "task", "target": "loss", "direction": "minimize"}
@@ -51,7 +52,7 @@ def test_more_is_better_in_scores_whatever_the_direction() -> None:
     for direction in ("minimize", "maximize"):
         mean = learned(direction).functions.marginal(torch.stack([best, bad])).mean
         assert mean[0] > mean[1] + 0.2
-    x = SearchSpace(SPACE).sobol(16, generator=torch.Generator().manual_seed(0))
+    x = SearchSpace(SPACE).sobol(16, generator=seed(0))
     up, down = (learned(direction).functions.marginal(x).mean for direction in ("maximize", "minimize"))
     torch.testing.assert_close(up, down)
 

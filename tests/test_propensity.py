@@ -34,7 +34,9 @@ from bayesmeta import (
 from bayesmeta.fields import TensorFields
 from bayesmeta.marginals import BetaMarginal, GammaMarginal, StudentMarginal
 from tests.families import F64, seed
+from tests.seeds import shifted
 
+SEED = shifted(1)
 A = torch.tensor([[1.0, 5.0, 300.0, 0.5]], dtype=torch.float64)[..., None]
 B = torch.tensor([[2.0, 4.0, 290.0, 0.5]], dtype=torch.float64)[..., None]
 NARROW = torch.tensor([[0.3, 0.01, 4.0, 0.05]], dtype=torch.float64)[..., None]
@@ -114,62 +116,70 @@ LOGISTIC = LogisticGaussian(LINEAR.loc, LINEAR.precision)
 FEATURES = {"a": [1.0, 0.2], "b": [0.3, 1.0], "c": [0.5, 0.5]}
 TWO = {"a": [1.0, 0.2], "b": [0.3, 1.0]}
 POLICIES: dict[str, tuple[Callable[[], Policy], Tensor | None]] = {
-    "thompson": (lambda: bandits.ThompsonSampling(BERNOULLI, ["a", "b", "c"], seed=1), None),
+    "thompson": (lambda: bandits.ThompsonSampling(BERNOULLI, ["a", "b", "c"], seed=SEED), None),
     "thompson counts": (
-        lambda: bandits.ThompsonSampling(GammaPoisson(F64 + 2, F64 + 1), ["a", "b", "c"], seed=1),
+        lambda: bandits.ThompsonSampling(GammaPoisson(F64 + 2, F64 + 1), ["a", "b", "c"], seed=SEED),
         None,
     ),
-    "thompson times": (lambda: bandits.ThompsonSampling(GammaExponential(F64 + 3, F64 + 1), ["a", "b"], seed=1), None),
+    "thompson times": (
+        lambda: bandits.ThompsonSampling(GammaExponential(F64 + 3, F64 + 1), ["a", "b"], seed=SEED),
+        None,
+    ),
     "thompson normal": (
-        lambda: bandits.ThompsonSampling(NormalInverseGamma(F64, F64 + 1, F64 + 2, F64 + 1), ["a", "b", "c"], seed=1),
+        lambda: bandits.ThompsonSampling(
+            NormalInverseGamma(F64, F64 + 1, F64 + 2, F64 + 1), ["a", "b", "c"], seed=SEED
+        ),
         None,
     ),
     "thompson known variance": (
-        lambda: bandits.ThompsonSampling(NormalKnownVariance(F64, F64 + 1, F64 + 2), ["a", "b", "c"], seed=1),
+        lambda: bandits.ThompsonSampling(NormalKnownVariance(F64, F64 + 1, F64 + 2), ["a", "b", "c"], seed=SEED),
         None,
     ),
-    "thompson disjoint": (lambda: bandits.ThompsonSampling(LINEAR, ["a", "b", "c"], seed=1), torch.tensor([1.0, -0.5])),
+    "thompson disjoint": (
+        lambda: bandits.ThompsonSampling(LINEAR, ["a", "b", "c"], seed=SEED),
+        torch.tensor([1.0, -0.5]),
+    ),
     "thompson noise unknown": (
-        lambda: bandits.ThompsonSampling(NOISY, ["a", "b", "c"], seed=1),
+        lambda: bandits.ThompsonSampling(NOISY, ["a", "b", "c"], seed=SEED),
         torch.tensor([1.0, -0.5]),
     ),
-    "thompson shared": (lambda: bandits.ThompsonSampling(LINEAR, FEATURES, seed=1), None),
-    "thompson two shared": (lambda: bandits.ThompsonSampling(LINEAR, TWO, seed=1), None),
-    "thompson correlated": (lambda: bandits.ThompsonSampling(CORRELATED, ["a", "b", "c"], seed=1), None),
+    "thompson shared": (lambda: bandits.ThompsonSampling(LINEAR, FEATURES, seed=SEED), None),
+    "thompson two shared": (lambda: bandits.ThompsonSampling(LINEAR, TWO, seed=SEED), None),
+    "thompson correlated": (lambda: bandits.ThompsonSampling(CORRELATED, ["a", "b", "c"], seed=SEED), None),
     "thompson logistic disjoint": (
-        lambda: bandits.ThompsonSampling(LOGISTIC, ["a", "b", "c"], seed=1),
+        lambda: bandits.ThompsonSampling(LOGISTIC, ["a", "b", "c"], seed=SEED),
         torch.tensor([1.0, -0.5]),
     ),
-    "epsilon greedy logistic": (lambda: bandits.EpsilonGreedy(LOGISTIC, FEATURES, seed=1), None),
-    "thompson logistic": (lambda: bandits.ThompsonSampling(LOGISTIC, FEATURES, seed=1), None),
-    "marginal": (lambda: bandits.MarginalThompson(CORRELATED, ["a", "b", "c"], seed=1), None),
-    "top two": (lambda: bandits.TopTwoThompson(BERNOULLI, ["a", "b", "c"], share=0.6, seed=1), None),
-    "top two correlated": (lambda: bandits.TopTwoThompson(CORRELATED, ["a", "b", "c"], seed=1), None),
-    "bayes ucb": (lambda: bandits.BayesUCB(BERNOULLI, ["a", "b", "c"], seed=1), None),
-    "epsilon greedy": (lambda: bandits.EpsilonGreedy(BERNOULLI, ["a", "b", "c"], epsilon=0.3, seed=1), None),
-    "linucb": (lambda: bandits.LinUCB(LINEAR, ["a", "b", "c"], seed=1), torch.tensor([1.0, -0.5])),
-    "ucb1": (lambda: bandits.UCB1(["a", "b", "c"], seed=1), None),
-    "random": (lambda: bandits.UniformlyRandom(["a", "b", "c"], seed=1), None),
-    "diagonal": (lambda: bandits.DiagLinUCB(["a", "b", "c"], 2, seed=1), torch.tensor([1.0, 0.5])),
+    "epsilon greedy logistic": (lambda: bandits.EpsilonGreedy(LOGISTIC, FEATURES, seed=SEED), None),
+    "thompson logistic": (lambda: bandits.ThompsonSampling(LOGISTIC, FEATURES, seed=SEED), None),
+    "marginal": (lambda: bandits.MarginalThompson(CORRELATED, ["a", "b", "c"], seed=SEED), None),
+    "top two": (lambda: bandits.TopTwoThompson(BERNOULLI, ["a", "b", "c"], share=0.6, seed=SEED), None),
+    "top two correlated": (lambda: bandits.TopTwoThompson(CORRELATED, ["a", "b", "c"], seed=SEED), None),
+    "bayes ucb": (lambda: bandits.BayesUCB(BERNOULLI, ["a", "b", "c"], seed=SEED), None),
+    "epsilon greedy": (lambda: bandits.EpsilonGreedy(BERNOULLI, ["a", "b", "c"], epsilon=0.3, seed=SEED), None),
+    "linucb": (lambda: bandits.LinUCB(LINEAR, ["a", "b", "c"], seed=SEED), torch.tensor([1.0, -0.5])),
+    "ucb1": (lambda: bandits.UCB1(["a", "b", "c"], seed=SEED), None),
+    "random": (lambda: bandits.UniformlyRandom(["a", "b", "c"], seed=SEED), None),
+    "diagonal": (lambda: bandits.DiagLinUCB(["a", "b", "c"], 2, seed=SEED), torch.tensor([1.0, 0.5])),
     "hypotheses": (
         lambda: bandits.ThompsonSampling(
-            bandits.Hypotheses.of([BERNOULLI, BetaBernoulli(F64 + 8.0, F64 + 1.0)]), ["a", "b", "c"], seed=1
+            bandits.Hypotheses.of([BERNOULLI, BetaBernoulli(F64 + 8.0, F64 + 1.0)]), ["a", "b", "c"], seed=SEED
         ),
         None,
     ),
     "forgetting": (
-        lambda: bandits.ThompsonSampling(bandits.Forgetting(BERNOULLI, 0.8), ["a", "b", "c"], seed=1),
+        lambda: bandits.ThompsonSampling(bandits.Forgetting(BERNOULLI, 0.8), ["a", "b", "c"], seed=SEED),
         None,
     ),
-    "window": (lambda: bandits.ThompsonSampling(bandits.SlidingWindow(BERNOULLI, 3), ["a", "b"], seed=1), None),
+    "window": (lambda: bandits.ThompsonSampling(bandits.SlidingWindow(BERNOULLI, 3), ["a", "b"], seed=SEED), None),
     "change points": (
-        lambda: bandits.ThompsonSampling(bandits.ChangePoints(BERNOULLI, 4), ["a", "b", "c"], seed=1),
+        lambda: bandits.ThompsonSampling(bandits.ChangePoints(BERNOULLI, 4), ["a", "b", "c"], seed=SEED),
         None,
     ),
-    "hierarchical shared": (lambda: bandits.HierTS(_linear_belief(), FEATURES, seed=1), None),
-    "hierarchical": (lambda: bandits.HierTS(_coins(), ["a", "b"], seed=1), None),
-    "adaptive": (lambda: bandits.AdaTS(_coins(), ["a", "b"], seed=1), None),
-    "meta": (lambda: bandits.MetaTS(_coins(), ["a", "b", "c"], seed=1), None),
+    "hierarchical shared": (lambda: bandits.HierTS(_linear_belief(), FEATURES, seed=SEED), None),
+    "hierarchical": (lambda: bandits.HierTS(_coins(), ["a", "b"], seed=SEED), None),
+    "adaptive": (lambda: bandits.AdaTS(_coins(), ["a", "b"], seed=SEED), None),
+    "meta": (lambda: bandits.MetaTS(_coins(), ["a", "b", "c"], seed=SEED), None),
     "demonstrations": (
         lambda: bandits.ThompsonSampling(
             bandits.informed_prior(
@@ -180,7 +190,7 @@ POLICIES: dict[str, tuple[Callable[[], Policy], Tensor | None]] = {
                 generator=seed(0),
             ),
             FEATURES,
-            seed=1,
+            seed=SEED,
         ),
         None,
     ),
@@ -239,8 +249,8 @@ def test_a_choice_carries_the_propensity_of_its_arm(name: str) -> None:
 
 
 def test_marginal_draws_are_another_policy_where_arms_are_correlated() -> None:
-    joint = bandits.ThompsonSampling(CORRELATED, ["a", "b", "c"], seed=1).probabilities()
-    alone = bandits.MarginalThompson(CORRELATED, ["a", "b", "c"], seed=1).probabilities()
+    joint = bandits.ThompsonSampling(CORRELATED, ["a", "b", "c"], seed=SEED).probabilities()
+    alone = bandits.MarginalThompson(CORRELATED, ["a", "b", "c"], seed=SEED).probabilities()
     assert (joint.probability - alone.probability).abs().max() > 0.02
 
 
@@ -248,7 +258,7 @@ def test_processes_over_context_and_arm_choose_by_joint_draws() -> None:
     policy = bandits.ThompsonSampling(
         GaussianProcess(torch.tensor([0.5, 0.5], dtype=torch.float64), F64 + 1.0, F64 + 0.3),
         {"a": [0.0], "b": [1.0]},
-        seed=1,
+        seed=SEED,
     )
     for _ in range(3):
         choice = policy.choose([0.2])
@@ -264,7 +274,7 @@ def test_processes_over_context_and_arm_choose_by_joint_draws() -> None:
 
 
 def test_averages_over_many_hypotheses_are_drawn_and_agree_with_the_exact_ones() -> None:
-    few, many = (bandits.HierTS(_coins(), ["a", "b", "c"], tasks=tasks, seed=1) for tasks in (1, 40))
+    few, many = (bandits.HierTS(_coins(), ["a", "b", "c"], tasks=tasks, seed=SEED) for tasks in (1, 40))
     for policy in (few, many):
         for reward in (1.0, 0.0, 1.0):
             policy.learn(["b"], [reward], task=0)
@@ -303,7 +313,7 @@ class Conditioned:
 
 def test_a_family_without_marginals_has_propensities_that_are_drawn() -> None:
     drawn, exact = (
-        bandits.ThompsonSampling(prior, ["a", "b", "c"], seed=1) for prior in (OnlyDraws(BERNOULLI), BERNOULLI)
+        bandits.ThompsonSampling(prior, ["a", "b", "c"], seed=SEED) for prior in (OnlyDraws(BERNOULLI), BERNOULLI)
     )
     for policy in (drawn, exact):
         policy.learn(["a", "b", "b"], [1.0, 0.0, 1.0])

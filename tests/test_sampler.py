@@ -16,6 +16,7 @@ import bayesmeta as bm
 from bayesmeta import GaussianProcess
 from bo import MetaSampler, SearchSpace, TuningPrior
 from tests.past import OPTIMUM, SPACE, learned, loss, objective, random_params, studies
+from tests.seeds import shifted
 
 
 def new_study(sampler: optuna.samplers.BaseSampler, direction: str = "minimize") -> optuna.Study:
@@ -33,8 +34,8 @@ def suggestions(sampler: MetaSampler, num: int) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("direction", ["minimize", "maximize"])
 def test_the_first_suggestion_is_near_the_optimum_that_past_tasks_share(direction: str) -> None:
-    first = [suggestions(MetaSampler(learned(direction), seed=number), 1)[0] for number in range(3)]
-    assert suggestions(MetaSampler(learned(direction), seed=0), 1)[0] == first[0]
+    first = [suggestions(MetaSampler(learned(direction), seed=shifted(number)), 1)[0] for number in range(3)]
+    assert suggestions(MetaSampler(learned(direction), seed=shifted(0)), 1)[0] == first[0]
     by_chance = sorted(loss(random_params(number)) for number in range(200))
     for params in first:
         assert params["kind"] == "tree"
@@ -43,28 +44,28 @@ def test_the_first_suggestion_is_near_the_optimum_that_past_tasks_share(directio
 
 
 def test_few_trials_come_closer() -> None:
-    values = [loss(p) for p in suggestions(MetaSampler(learned(), seed=0), 10)]
+    values = [loss(p) for p in suggestions(MetaSampler(learned(), seed=shifted(0)), 10)]
     assert min(values) < 0.02
 
 
 def test_equal_seeds_give_equal_studies_and_others_differ() -> None:
-    a, b, c = (suggestions(MetaSampler(learned(), seed=number), 4) for number in (1, 1, 2))
+    a, b, c = (suggestions(MetaSampler(learned(), seed=shifted(number)), 4) for number in (1, 1, 2))
     assert a == b
     assert a != c
 
 
 def test_a_study_that_is_resumed_goes_on_as_it_would_have() -> None:
-    whole = new_study(MetaSampler(learned(), seed=0))
+    whole = new_study(MetaSampler(learned(), seed=shifted(0)))
     whole.optimize(objective(1), n_trials=6)
-    parts = new_study(MetaSampler(learned(), seed=0))
+    parts = new_study(MetaSampler(learned(), seed=shifted(0)))
     for _ in range(3):
-        parts.sampler = MetaSampler(learned(), seed=0)
+        parts.sampler = MetaSampler(learned(), seed=shifted(0))
         parts.optimize(objective(1), n_trials=2)
     assert [t.params for t in parts.trials] == [t.params for t in whole.trials]
 
 
 def test_workers_that_reseed_differ() -> None:
-    original = MetaSampler(learned(), seed=0)
+    original = MetaSampler(learned(), seed=shifted(0))
     other = copy.deepcopy(original)
     other.reseed_rng()
     assert suggestions(original, 4) != suggestions(other, 4)
@@ -73,11 +74,13 @@ def test_workers_that_reseed_differ() -> None:
 def test_a_loaded_prior_suggests_exactly_as_the_saved_one(tmp_path: Path) -> None:
     bm.save(learned(), tmp_path / "prior.safetensors")
     loaded = bm.load(tmp_path / "prior.safetensors")
-    assert suggestions(MetaSampler(loaded, seed=0), 5) == suggestions(MetaSampler(learned(), seed=0), 5)
+    assert suggestions(MetaSampler(loaded, seed=shifted(0)), 5) == suggestions(
+        MetaSampler(learned(), seed=shifted(0)), 5
+    )
 
 
 def test_from_studies() -> None:
-    sampler = MetaSampler.from_studies(studies(num=3), seed=0)
+    sampler = MetaSampler.from_studies(studies(num=3), seed=shifted(0))
     assert sampler.prior.learned_from == bm.fields.LearnedFrom(3, 90)
     study = new_study(sampler)
     study.optimize(objective(1), n_trials=3)
@@ -109,20 +112,20 @@ def test_failed_and_pruned_trials_are_not_rows() -> None:
             raise ArithmeticError
         return value if trial.number != 3 else math.nan
 
-    study = new_study(MetaSampler(learned(), seed=0))
+    study = new_study(MetaSampler(learned(), seed=shifted(0)))
     study.optimize(run, n_trials=6, catch=(ArithmeticError,))
     assert [t.state.name for t in study.trials] == ["COMPLETE", "PRUNED", "FAIL", "FAIL", "COMPLETE", "COMPLETE"]
 
 
 def test_infinite_values_are_rows_like_others() -> None:
-    study = new_study(MetaSampler(learned(), seed=0))
+    study = new_study(MetaSampler(learned(), seed=shifted(0)))
     study.tell(study.ask(SPACE), math.inf)
     study.tell(study.ask(SPACE), 1.0)
     assert "rate" in study.ask(SPACE).params
 
 
 def test_enqueued_trials_are_run_as_given() -> None:
-    study = new_study(MetaSampler(learned(), seed=0))
+    study = new_study(MetaSampler(learned(), seed=shifted(0)))
     study.enqueue_trial({**OPTIMUM, "kind": "linear"})
     study.enqueue_trial({"kind": "forest"})
     study.optimize(objective(1), n_trials=3)
@@ -131,7 +134,7 @@ def test_enqueued_trials_are_run_as_given() -> None:
 
 
 def test_trials_in_parallel_differ() -> None:
-    study = new_study(MetaSampler(learned(), seed=0))
+    study = new_study(MetaSampler(learned(), seed=shifted(0)))
     trials = [study.ask(SPACE) for _ in range(4)]
     assert len({tuple(t.params.values()) for t in trials}) == 4
     study.optimize(objective(1), n_trials=6, n_jobs=2)
@@ -147,7 +150,7 @@ def test_nothing_is_repeated_until_the_space_is_exhausted() -> None:
     prior = TuningPrior(
         space, "minimize", GaussianProcess(torch.ones(width), torch.ones(()), 0.01 * torch.ones(())), scores=False
     )
-    study = new_study(MetaSampler(prior, seed=0))
+    study = new_study(MetaSampler(prior, seed=shifted(0)))
     for number in range(12):
         trial = study.ask(TINY)
         study.tell(trial, trial.params["depth"] + number / 100)
@@ -161,7 +164,7 @@ def test_a_posterior_in_the_units_of_the_objective(direction: str) -> None:
     """`scores=False`: the GP sees the values as they are, in the study's own direction."""
     space = SearchSpace({"a": FloatDistribution(0.0, 1.0)})
     process = GaussianProcess(torch.full((1,), 0.3), torch.ones(()), torch.full((), 1e-4))
-    study = new_study(MetaSampler(TuningPrior(space, direction, process, scores=False), seed=0), direction)
+    study = new_study(MetaSampler(TuningPrior(space, direction, process, scores=False), seed=shifted(0)), direction)
     sign = 1.0 if direction == "minimize" else -1.0
     study.optimize(lambda trial: sign * (trial.suggest_float("a", 0.0, 1.0) - 0.7) ** 2, n_trials=10)
     assert abs(study.best_params["a"] - 0.7) < 0.03
@@ -170,7 +173,7 @@ def test_a_posterior_in_the_units_of_the_objective(direction: str) -> None:
 def test_a_suggestion_is_quick() -> None:
     """At 25 rows and 6 columns; about 0.04 CPU-seconds where it was measured, so this notices disasters only."""
     assert learned().space.num_columns == 6
-    study = new_study(MetaSampler(learned(), seed=0))
+    study = new_study(MetaSampler(learned(), seed=shifted(0)))
     for number in range(25):
         params = random_params(number)
         study.add_trial(optuna.trial.create_trial(params=params, distributions=SPACE, value=loss(params)))

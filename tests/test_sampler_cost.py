@@ -15,11 +15,12 @@ from bo.point_sampler import Proposal
 from bo.scalars import Scalars
 from bo.view import View
 from tests.past import SPACE, learned, loss, random_params
+from tests.seeds import shifted
 
 
 def long_study(num: int) -> optuna.Study:
     """With finished trials, and one suggestion made."""
-    study = optuna.create_study(sampler=MetaSampler(learned(), seed=0))
+    study = optuna.create_study(sampler=MetaSampler(learned(), seed=shifted(0)))
     extend(study, num)
     one_more(study)
     return study

@@ -19,6 +19,7 @@ from torch.distributions import Normal
 from bayesmeta import Data, GaussianProcess
 from bo import MetaSampler, SearchSpace, TuningPrior
 from tests.past import SPACE, learned, loss, objective, random_params, studies, table
+from tests.seeds import shifted
 
 Objective = Callable[[optuna.Trial], float]
 
@@ -67,7 +68,7 @@ class Undefined(Failing):
 
 
 def sampler_of(functions: Any) -> MetaSampler:
-    return MetaSampler(TuningPrior(SearchSpace(SPACE), "minimize", functions), seed=0)
+    return MetaSampler(TuningPrior(SearchSpace(SPACE), "minimize", functions), seed=shifted(0))
 
 
 @pytest.mark.parametrize(
@@ -114,13 +115,15 @@ def test_nan_and_infinite_objectives() -> None:
 
     for direction in ("minimize", "maximize"):
         values = iter([math.nan, math.inf, 1.0, -math.inf, math.nan, math.inf, 2.0, 3.0])
-        study = run(MetaSampler(learned(direction), seed=0), evaluate, num=8)
+        study = run(MetaSampler(learned(direction), seed=shifted(0)), evaluate, num=8)
         assert states(study) == ["FAIL", "COMPLETE", "COMPLETE", "COMPLETE", "FAIL", *["COMPLETE"] * 3]
 
 
 def test_objectives_that_are_all_the_same_or_all_infinite() -> None:
     for value in (1.0, math.inf):
-        study = run(MetaSampler(learned(), seed=0), lambda trial, value=value: 0 * objective(1)(trial) + value, num=7)
+        study = run(
+            MetaSampler(learned(), seed=shifted(0)), lambda trial, value=value: 0 * objective(1)(trial) + value, num=7
+        )
         assert len({tuple(t.params.values()) for t in study.trials}) == 7
 
 
@@ -140,14 +143,14 @@ def crash() -> float:
 def test_a_place_where_trials_fail_is_left(ending: Callable[[], float]) -> None:
     """All around what the past found best; whatever is left is worse, and must be tried nevertheless."""
     evaluate = failing_where(lambda params: loss(params) < 0.2, ending)
-    study = run(MetaSampler(learned(), seed=0), evaluate, num=20, catch=(MemoryError,))
+    study = run(MetaSampler(learned(), seed=shifted(0)), evaluate, num=20, catch=(MemoryError,))
     num_completed = states(study).count("COMPLETE")
     assert num_completed >= 8
     assert study.best_value < sorted(objective(1)(optuna.trial.FixedTrial(random_params(n))) for n in range(100))[30]
 
 
 def test_a_study_where_nothing_works_goes_on_looking() -> None:
-    study = run(MetaSampler(learned(), seed=0), lambda trial: 0 * objective(1)(trial) + math.nan, num=12)
+    study = run(MetaSampler(learned(), seed=shifted(0)), lambda trial: 0 * objective(1)(trial) + math.nan, num=12)
     assert states(study) == ["FAIL"] * 12
     tried = learned().space.to_unit([t.params for t in study.trials])
     assert torch.pdist(tried[3:]).mean() > 0.8
@@ -163,7 +166,7 @@ def test_pruned_trials(pruner: optuna.pruners.BasePruner) -> None:
                 raise optuna.TrialPruned
         return value
 
-    study = optuna.create_study(sampler=MetaSampler(learned(), seed=0), pruner=pruner)
+    study = optuna.create_study(sampler=MetaSampler(learned(), seed=shifted(0)), pruner=pruner)
     study.optimize(evaluate, n_trials=15)
     assert set(states(study)) == {"COMPLETE", "PRUNED"}
     assert torch.pdist(learned().space.to_unit([t.params for t in study.trials])).min() > 1e-6
@@ -180,7 +183,7 @@ def test_pruned_trials(pruner: optuna.pruners.BasePruner) -> None:
 def test_a_prior_of_a_single_value_has_nothing_to_suggest(only: BaseDistribution) -> None:
     known = SearchSpace({"only": only})
     process = GaussianProcess(torch.ones(1), torch.ones(()), torch.ones(()))
-    study = optuna.create_study(sampler=MetaSampler(TuningPrior(known, "minimize", process), seed=0))
+    study = optuna.create_study(sampler=MetaSampler(TuningPrior(known, "minimize", process), seed=shifted(0)))
     trials = [study.ask({"only": only}) for _ in range(3)]
     assert len({trial.params["only"] for trial in trials}) == 1
     with pytest.warns(UserWarning, match="says nothing of 'other'"):
@@ -190,7 +193,9 @@ def test_a_prior_of_a_single_value_has_nothing_to_suggest(only: BaseDistribution
 def test_single_values_beside_others() -> None:
     space = {**SPACE, "fixed": FloatDistribution(0.1, 0.1), "one": CategoricalDistribution(("a",))}
     process = GaussianProcess(torch.ones(8).double(), torch.ones(()).double(), torch.full((), 0.1).double())
-    study = optuna.create_study(sampler=MetaSampler(TuningPrior(SearchSpace(space), "minimize", process), seed=0))
+    study = optuna.create_study(
+        sampler=MetaSampler(TuningPrior(SearchSpace(space), "minimize", process), seed=shifted(0))
+    )
     for _ in range(4):
         trial = study.ask(space)
         study.tell(trial, loss(trial.params))
@@ -212,9 +217,9 @@ def test_studies_come_from_a_storage_or_its_url(tmp_path: Path) -> None:
         copy_to(storage, past)
         optuna.create_study(storage=storage, study_name="without trials")
     listed = [optuna.load_study(study_name=study.study_name, storage=memory) for study in past]
-    expected = run(MetaSampler.from_studies(iter(listed), seed=0), num=3)
+    expected = run(MetaSampler.from_studies(iter(listed), seed=shifted(0)), num=3)
     for source in (url, memory, optuna.storages.RDBStorage(url)):
-        again = run(MetaSampler.from_studies(source, seed=0), num=3)
+        again = run(MetaSampler.from_studies(source, seed=shifted(0)), num=3)
         assert [t.params for t in again.trials] == [t.params for t in expected.trials]
 
 
@@ -227,7 +232,7 @@ def copy_to(storage: str | optuna.storages.BaseStorage, past: list[optuna.Study]
 def test_a_table_is_a_source() -> None:
     frame = pl.DataFrame(table(studies(num=3)))
     columns = {"task": "task", "target": "loss", "direction": "minimize"}
-    sampler = MetaSampler.from_table(frame, **columns, space=SearchSpace(SPACE), seed=0)
+    sampler = MetaSampler.from_table(frame, **columns, space=SearchSpace(SPACE), seed=shifted(0))
     assert states(run(sampler, num=2)) == ["COMPLETE"] * 2
 
 
@@ -262,7 +267,7 @@ def test_a_locked_database_is_named(tmp_path: Path) -> None:
 
 def test_parameters_that_are_set_elsewhere_are_taken_into_account() -> None:
     """The rest is the best given what is set, whichever is asked for first."""
-    study = optuna.create_study(sampler=MetaSampler(learned(), seed=0))
+    study = optuna.create_study(sampler=MetaSampler(learned(), seed=shifted(0)))
     study.enqueue_trial({"kind": "linear"})
     first = study.ask(SPACE)
     assert first.params["kind"] == "linear"
@@ -277,15 +282,15 @@ def test_parameters_that_are_set_elsewhere_are_taken_into_account() -> None:
 
 
 def test_a_study_goes_on_where_another_sampler_left_it() -> None:
-    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=shifted(0)))
     study.optimize(objective(1), n_trials=10)
-    study.sampler = MetaSampler(learned(), seed=0)
+    study.sampler = MetaSampler(learned(), seed=shifted(0))
     study.optimize(objective(1), n_trials=5)
     assert study.best_trial.number >= 10
 
 
 def test_a_trial_that_is_retried_is_run_as_it_was() -> None:
-    study = optuna.create_study(sampler=MetaSampler(learned(), seed=0))
+    study = optuna.create_study(sampler=MetaSampler(learned(), seed=shifted(0)))
     study.tell(study.ask(SPACE), state=TrialState.FAIL)
     study.enqueue_trial(study.trials[0].params)
     study.optimize(objective(1), n_trials=2)

@@ -12,6 +12,7 @@ import bo.question
 import bo.search
 from bayesmeta import Data
 from bo import MetaSampler, SearchSpace, TuningPrior
+from tests.seeds import shifted
 
 pytestmark = [
     pytest.mark.slow,
@@ -46,7 +47,9 @@ class TestOptunasCases(
 ):
     @pytest.fixture(params=SPACES)
     def sampler(self, request: pytest.FixtureRequest) -> Callable[[], MetaSampler]:
-        return lambda: MetaSampler(TuningPrior(SearchSpace(SPACES[request.param]), "minimize", Level()), seed=0)
+        return lambda: MetaSampler(
+            TuningPrior(SearchSpace(SPACES[request.param]), "minimize", Level()), seed=shifted(0)
+        )
 
     @pytest.fixture(autouse=True)
     def _few_candidates(self, monkeypatch: pytest.MonkeyPatch) -> None:

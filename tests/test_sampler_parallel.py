@@ -20,6 +20,7 @@ from bo.acquisition import believing
 from bo.turns import suggest
 from tests.families import seed
 from tests.past import OPTIMUM, SPACE, learned, loss, objective, random_params
+from tests.seeds import shifted
 
 KNOWN = learned().space
 
@@ -71,7 +72,7 @@ def test_less_is_promised_next_to_what_is_pending(num_rows: int) -> None:
 
 @pytest.mark.parametrize("num_finished", [0, 4])
 def test_trials_asked_for_at_once_are_apart_and_sensible(num_finished: int) -> None:
-    study = study_of(MetaSampler(learned(), seed=0))
+    study = study_of(MetaSampler(learned(), seed=shifted(0)))
     for number in range(num_finished):
         params = random_params(number)
         study.add_trial(optuna.trial.create_trial(params=params, distributions=SPACE, value=loss(params)))
@@ -82,7 +83,7 @@ def test_trials_asked_for_at_once_are_apart_and_sensible(num_finished: int) -> N
 
 
 def test_what_a_trial_will_be_given_is_believed_before_it_asks() -> None:
-    study = study_of(MetaSampler(learned(), seed=0))
+    study = study_of(MetaSampler(learned(), seed=shifted(0)))
     first, second = study.ask(), study.ask()
     first.suggest_categorical("kind", ["linear", "tree", "forest"])
     second.suggest_categorical("kind", ["linear", "tree", "forest"])
@@ -92,7 +93,7 @@ def test_what_a_trial_will_be_given_is_believed_before_it_asks() -> None:
 
 
 def test_threads_do_not_repeat_each_other() -> None:
-    study = study_of(MetaSampler(learned(), seed=0))
+    study = study_of(MetaSampler(learned(), seed=shifted(0)))
     study.optimize(objective(1), n_trials=12, n_jobs=4)
     assert [t.state for t in study.trials] == [TrialState.COMPLETE] * 12
     assert distances([t.params for t in study.trials]).min() > 1e-6
@@ -108,12 +109,12 @@ def test_one_sampler_serves_studies_in_turn_as_if_alone() -> None:
                 study.tell(trial, value)
         return [[t.params for t in study.trials] for study in studies]
 
-    shared = MetaSampler(learned(), seed=0)
-    assert run([shared, shared]) == run([MetaSampler(learned(), seed=0) for _ in range(2)])
+    shared = MetaSampler(learned(), seed=shifted(0))
+    assert run([shared, shared]) == run([MetaSampler(learned(), seed=shifted(0)) for _ in range(2)])
 
 
 def test_a_sampler_is_copied_to_a_process_with_its_seed() -> None:
-    sampler = MetaSampler(learned(), seed=0)
+    sampler = MetaSampler(learned(), seed=shifted(0))
     study = study_of(sampler)
     study.optimize(objective(1), n_trials=3)
     study.sampler = pickle.loads(pickle.dumps(sampler))
@@ -138,7 +139,7 @@ def url(tmp_path: Path) -> str:
 def test_workers_of_one_database_see_what_the_other_runs(url: str) -> None:
     """Both with the same seed, which is what a script that is started twice has."""
     workers = [
-        study_of(MetaSampler(learned(), seed=0), storage=url, study_name="shared", load_if_exists=True)
+        study_of(MetaSampler(learned(), seed=shifted(0)), storage=url, study_name="shared", load_if_exists=True)
         for _ in range(2)
     ]
     trials = [workers[number % 2].ask(SPACE) for number in range(4)]
@@ -165,7 +166,7 @@ def test_a_killed_worker_leaves_a_trial_that_is_believed_for_ever(url: str, tmp_
     import bayesmeta
 
     bayesmeta.save(learned(), tmp_path / "prior.safetensors")
-    study = study_of(MetaSampler(learned(), seed=0), storage=url, study_name="shared")
+    study = study_of(MetaSampler(learned(), seed=shifted(0)), storage=url, study_name="shared")
     study.tell(study.ask(SPACE), 1.0)
     ended = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", WORKER, url, str(tmp_path / "prior.safetensors")],
@@ -183,7 +184,7 @@ def test_a_killed_worker_leaves_a_trial_that_is_believed_for_ever(url: str, tmp_
 def test_stale_trials_of_a_small_space_are_not_taken_again() -> None:
     space = SearchSpace({"depth": SPACE["depth"]})
     process = GaussianProcess(torch.ones(1).double(), torch.ones(()).double(), torch.full((), 0.01).double())
-    study = study_of(MetaSampler(TuningPrior(space, "minimize", process, scores=False), seed=0))
+    study = study_of(MetaSampler(TuningPrior(space, "minimize", process, scores=False), seed=shifted(0)))
     for _ in range(3):
         study.ask(dict(space.distributions))
     for _ in range(9):

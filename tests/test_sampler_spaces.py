@@ -15,6 +15,7 @@ from optuna.trial import TrialState
 
 from bo import MetaSampler, SearchSpace, TuningPrior
 from tests.past import SPACE, learned, loss, objective
+from tests.seeds import shifted
 from tests.test_sampler_optuna import Level
 from tests.test_space import kinds
 
@@ -23,7 +24,7 @@ Space = dict[str, BaseDistribution]
 
 def run(space: Space, num: int, value: Callable[[dict[str, Any]], float] = lambda params: 0.0) -> list[dict[str, Any]]:
     """What is suggested, in one study of another space."""
-    study = optuna.create_study(sampler=MetaSampler(learned(), seed=0))
+    study = optuna.create_study(sampler=MetaSampler(learned(), seed=shifted(0)))
     for _ in range(num):
         trial = study.ask(space)
         study.tell(trial, value(trial.params))
@@ -83,7 +84,7 @@ def test_nothing_is_repeated_in_a_narrower_range() -> None:
 
 @pytest.mark.filterwarnings("ignore:study .* is not like the past:UserWarning")
 def test_ranges_may_change_from_trial_to_trial() -> None:
-    study = optuna.create_study(sampler=MetaSampler(learned(), seed=0))
+    study = optuna.create_study(sampler=MetaSampler(learned(), seed=shifted(0)))
     for number in range(6):
         rate, depth = FloatDistribution(1e-4, 0.01 * (number + 1), log=True), IntDistribution(number, number + 4)
         trial = study.ask({**SPACE, "rate": rate, "depth": depth})
@@ -123,7 +124,7 @@ def test_a_new_parameter_is_learned_while_the_study_runs() -> None:
 @pytest.mark.filterwarnings("ignore:study .* is not like the past:UserWarning")
 def test_new_parameters_may_be_left_to_any_sampler() -> None:
     grid = optuna.samplers.GridSampler({"new": [1.0, 2.0, 3.0]})
-    study = optuna.create_study(sampler=MetaSampler(learned(), independent_sampler=grid, seed=0))
+    study = optuna.create_study(sampler=MetaSampler(learned(), independent_sampler=grid, seed=shifted(0)))
     study.optimize(lambda trial: objective(1)(trial) + trial.suggest_float("new", 0.0, 9.0), n_trials=3)
     assert {t.params["new"] for t in study.trials} == {1.0, 2.0, 3.0}
 
@@ -138,7 +139,7 @@ def test_a_parameter_that_is_not_asked_for_is_no_obstacle() -> None:
 @pytest.mark.filterwarnings("ignore:study .* is not like the past:UserWarning")
 def test_a_study_without_anything_in_common_is_left_to_the_other_sampler() -> None:
     space: Space = {"a": FloatDistribution(0.0, 1.0), "kind": FloatDistribution(0.0, 1.0)}
-    alone = optuna.samplers.TPESampler(seed=0, multivariate=False)
+    alone = optuna.samplers.TPESampler(seed=shifted(0), multivariate=False)
     study = optuna.create_study(sampler=copy.deepcopy(alone))
     for _ in range(12):
         trial = study.ask(space)
@@ -150,14 +151,14 @@ def test_a_study_without_anything_in_common_is_left_to_the_other_sampler() -> No
 
 
 @pytest.mark.filterwarnings("ignore:study .* is not like the past:UserWarning")
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(data=st.data())
 def test_whatever_a_study_asks_for_it_gets(data: st.DataObject) -> None:
     """Any past, any study, parameters that differ from trial to trial, and trials that end in any way or do not."""
     distribution = st.one_of(*kinds.values())
     names = ("a", "b", "c")
     known = SearchSpace({name: data.draw(distribution) for name in names})
-    study = optuna.create_study(sampler=MetaSampler(TuningPrior(known, "minimize", Level()), seed=0))
+    study = optuna.create_study(sampler=MetaSampler(TuningPrior(known, "minimize", Level()), seed=shifted(0)))
     asked = {name: data.draw(distribution) for name in (*names, "d")}
     for value in (1.0, None, math.inf, 0.0, 2.0):
         trial = study.ask({name: asked[name] for name in data.draw(st.permutations(list(asked)))[:3]})
@@ -190,7 +191,7 @@ def test_one_warning_names_what_differs() -> None:
 
 
 def test_each_study_is_told_of_once() -> None:
-    sampler = MetaSampler(learned(), seed=0)
+    sampler = MetaSampler(learned(), seed=shifted(0))
     for _ in range(2):
         study = optuna.create_study(sampler=sampler)
         with pytest.warns(UserWarning, match="also had 'drop', 'depth', 'kind'"):
@@ -200,7 +201,7 @@ def test_each_study_is_told_of_once() -> None:
 
 @pytest.mark.parametrize("state", [TrialState.FAIL, TrialState.PRUNED])
 def test_a_trial_that_ended_early_is_not_what_a_study_asks_for(state: TrialState) -> None:
-    study = optuna.create_study(sampler=MetaSampler(learned(), seed=0))
+    study = optuna.create_study(sampler=MetaSampler(learned(), seed=shifted(0)))
     study.tell(study.ask({"rate": SPACE["rate"]}), state=state)
     study.tell(study.ask(SPACE), 0.0)
 
@@ -222,7 +223,7 @@ def conditional(trial: optuna.Trial, shift: float = 0.0) -> float:
 def kernels() -> TuningPrior:
     past = []
     for task in range(4):
-        study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=task))
+        study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=shifted(task)))
         study.optimize(lambda trial, shift=0.1 * task: conditional(trial, shift), n_trials=30)
         past.append(study)
     return TuningPrior.from_studies(past)
@@ -230,7 +231,7 @@ def kernels() -> TuningPrior:
 
 def test_conditions_are_learned_and_kept_to(kernels: TuningPrior) -> None:
     assert kernels.space.conditions == {"degree": ("kernel", ("poly",)), "gamma": ("kernel", ("rbf",))}
-    study = optuna.create_study(sampler=MetaSampler(kernels, seed=0))
+    study = optuna.create_study(sampler=MetaSampler(kernels, seed=shifted(0)))
     study.optimize(conditional, n_trials=8)
     assert study.trials[0].value < 1  # by chance one time in thirteen
     assert study.best_value < 0.1
@@ -238,7 +239,7 @@ def test_conditions_are_learned_and_kept_to(kernels: TuningPrior) -> None:
 
 def test_a_study_without_the_conditions_gets_all_that_it_asks_for(kernels: TuningPrior) -> None:
     space = {**kernels.space.distributions, "kernel": CategoricalDistribution(("poly", "rbf", "linear"))}
-    study = optuna.create_study(sampler=MetaSampler(kernels, seed=0))
+    study = optuna.create_study(sampler=MetaSampler(kernels, seed=shifted(0)))
     with pytest.warns(UserWarning, match="of 'kernel' the past had other values"):
         study.tell(study.ask(dict(reversed(space.items()))), 1.0)
     for _ in range(2):

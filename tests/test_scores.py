@@ -1,7 +1,7 @@
 """Normal scores against scipy, and what must not change them."""
 
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -16,14 +16,12 @@ def scores(y: list[float]) -> torch.Tensor:
     return normal_scores(target, torch.ones(len(y), dtype=torch.bool))
 
 
-@settings(deadline=None)
 @given(values)
 def test_they_are_quantiles_of_mean_ranks(y: list[float]) -> None:
     expected = stats.norm.ppf((stats.rankdata(y) - 0.5) / len(y))
     torch.testing.assert_close(scores(y), torch.from_numpy(expected), rtol=1e-10, atol=1e-12)
 
 
-@settings(deadline=None)
 @given(values)
 def test_order_is_all_that_matters(y: list[float]) -> None:
     whole = [round(v) for v in y]  # so that cubes keep every tie

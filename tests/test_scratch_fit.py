@@ -8,10 +8,11 @@ from botorch.optim.closures import get_loss_closure_with_grads
 from gpytorch.mlls import ExactMarginalLogLikelihood
 
 from bo.scratch_fit import fit_single_task_gp
+from tests.seeds import seed
 
 
-def model(n: int, d: int, seed: int) -> SingleTaskGP:
-    generator = torch.Generator().manual_seed(seed)
+def model(n: int, d: int, number: int) -> SingleTaskGP:
+    generator = seed(number)
     x = torch.rand(n, d, generator=generator, dtype=torch.float64)
     y = (6.0 * x[:, 0]).sin() + x[:, 1] ** 2 + 0.1 * torch.randn(n, generator=generator, dtype=torch.float64)
     return SingleTaskGP(x, ((y - y.mean()) / y.std())[:, None], outcome_transform=None)

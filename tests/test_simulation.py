@@ -10,21 +10,23 @@ import bandits
 from bandits.environments import Environment
 from bayesmeta import BetaBernoulli, CorrelatedArms, GammaPoisson, LinearGaussian
 from tests.families import F64, seed
+from tests.seeds import shifted
 
 COINS = BetaBernoulli(torch.tensor([2.0, 5.0, 1.0]).double(), torch.tensor([3.0, 1.0, 1.0]).double())
 CORRELATED = CorrelatedArms(torch.tensor([0.0, 1.0]), torch.tensor([[1.0, 0.0], [0.5, 0.5]]), torch.tensor(0.1))
 LINEAR = LinearGaussian(torch.zeros(2), torch.eye(2), torch.tensor(0.25))
+WHEEL = bandits.Wheel(3, 0.5, seed=shifted(0))
 JOINED = bandits.Joined(("a", "b", "c"), torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]]))
 
 
 def environments() -> dict[str, Environment]:
     return {
-        "coins": bandits.FromPrior(COINS, ["a", "b", "c"], 5),
-        "correlated": bandits.FromPrior(CORRELATED, range(2), 5),
-        "features": bandits.FromPrior(LINEAR, JOINED, 5),
-        "disjoint": bandits.linear_contextual(5, 4, 3),
-        "counts": bandits.FromPrior(GammaPoisson(F64 + 2, F64 + 1), range(3), 5),
-        "wheel": bandits.Wheel(5, 0.5),
+        "coins": bandits.FromPrior(COINS, ["a", "b", "c"], 5, seed=shifted(0)),
+        "correlated": bandits.FromPrior(CORRELATED, range(2), 5, seed=shifted(0)),
+        "features": bandits.FromPrior(LINEAR, JOINED, 5, seed=shifted(0)),
+        "disjoint": bandits.linear_contextual(5, 4, 3, seed=shifted(0)),
+        "counts": bandits.FromPrior(GammaPoisson(F64 + 2, F64 + 1), range(3), 5, seed=shifted(0)),
+        "wheel": bandits.Wheel(5, 0.5, seed=shifted(0)),
         "table": bandits.TableReplay(torch.tensor([[1.0, 2.0, math.nan]] * 5)),
     }
 
@@ -43,7 +45,7 @@ def test_a_round_is_the_same_whenever_it_is_asked_for(name: str) -> None:
 
 
 def test_tasks_from_a_prior_are_draws_of_it() -> None:
-    environment = bandits.FromPrior(COINS, ["a", "b", "c"], 4000, seed=1)
+    environment = bandits.FromPrior(COINS, ["a", "b", "c"], 4000, seed=shifted(1))
     means = environment.scene(0).means
     exact = COINS.marginal()
     for moment, variance in ((means, exact.variance), ((means - exact.mean[:, 0]).square(), None)):
@@ -54,14 +56,14 @@ def test_tasks_from_a_prior_are_draws_of_it() -> None:
 
 
 def test_arms_of_a_correlated_prior_vary_together() -> None:
-    means = bandits.FromPrior(CORRELATED, range(2), 5000, seed=2).scene(0).means
+    means = bandits.FromPrior(CORRELATED, range(2), 5000, seed=shifted(2)).scene(0).means
     covariance = torch.cov(means.T)
     exact = CORRELATED.scale_tril @ CORRELATED.scale_tril.mT
     assert ((covariance - exact).abs() < 0.1).all()
 
 
 def test_the_wheel_offers_its_great_reward_where_it_should() -> None:
-    scene = bandits.Wheel(20_000, 0.8, seed=3).scene(0)
+    scene = bandits.Wheel(20_000, 0.8, seed=shifted(3)).scene(0)
     assert scene.context is not None
     radius = scene.context.norm(dim=-1)
     great = (scene.means == 50.0).any(-1)
@@ -76,7 +78,7 @@ def test_the_wheel_offers_its_great_reward_where_it_should() -> None:
 def test_regret_is_of_the_best_available_arm() -> None:
     table = torch.tensor([[1.0, 5.0, 3.0], [2.0, math.nan, 0.0]])
     environment = bandits.TableReplay(table)
-    policy = bandits.UniformlyRandom(range(3), tasks=2, seed=0)
+    policy = bandits.UniformlyRandom(range(3), tasks=2, seed=shifted(0))
     run = bandits.simulate(policy, environment, 40)
     best = torch.tensor([5.0, 2.0])
     torch.testing.assert_close(run.regret, best[:, None] - run.rewards)
@@ -88,7 +90,7 @@ def test_where_no_arm_is_shown_twice_the_best_order_has_no_regret() -> None:
     table = torch.tensor([[1.0, 5.0, 3.0, 2.0], [2.0, 7.0, 0.0, 4.0]])
     environment = bandits.TableReplay(table)
     prior = CorrelatedArms(torch.zeros(4), torch.eye(4), torch.tensor(1.0))
-    policy = bandits.ThompsonSampling(prior, range(4), tasks=2, seed=0)
+    policy = bandits.ThompsonSampling(prior, range(4), tasks=2, seed=shifted(0))
     run = bandits.simulate(policy, environment, 3, repeats=False)
     for task in range(2):
         assert len(run.arms[task].unique()) == 3
@@ -99,19 +101,19 @@ def test_where_no_arm_is_shown_twice_the_best_order_has_no_regret() -> None:
 
 
 def test_late_rewards_are_learned_from_late() -> None:
-    environment = bandits.FromPrior(COINS, ["a", "b", "c"], 6)
-    policy = bandits.ThompsonSampling(COINS, ["a", "b", "c"], tasks=6, seed=0)
+    environment = bandits.FromPrior(COINS, ["a", "b", "c"], 6, seed=shifted(0))
+    policy = bandits.ThompsonSampling(COINS, ["a", "b", "c"], tasks=6, seed=shifted(0))
     bandits.simulate(policy, environment, 10, delay=4)
     assert policy.num_pending == 4 * 6
     assert int(policy.pulls.sum()) == 6 * 6
 
 
 def test_policies_are_compared_on_the_same_luck_and_the_right_prior_is_better() -> None:
-    environment = bandits.FromPrior(COINS, ["a", "b", "c"], 400, seed=4)
+    environment = bandits.FromPrior(COINS, ["a", "b", "c"], 400, seed=shifted(4))
     ones = BetaBernoulli(torch.tensor(1.0), torch.tensor(1.0))
 
     def thompson(prior: Any) -> Any:
-        return lambda e: bandits.ThompsonSampling(prior, e.arms, tasks=e.num_tasks, seed=0, propensities=False)
+        return lambda e: bandits.ThompsonSampling(prior, e.arms, tasks=e.num_tasks, seed=shifted(0), propensities=False)
 
     runs = bandits.compare({"right": thompson(COINS), "vague": thompson(ones)}, environment, 60)
     saved = runs["vague"].total - runs["right"].total
@@ -141,9 +143,9 @@ def test_regret_is_plotted_with_its_interval() -> None:
         (lambda: bandits.TableReplay(torch.zeros(3)), r"a table must have shape \(tasks, arms\); got \(3,\)"),
         (lambda: bandits.TableReplay(torch.tensor([[1.0], [math.nan]])), "task 1 has no reward in the table"),
         (lambda: bandits.TableReplay(torch.zeros(2, 3), names=["a"]), "names must name 3 arms; got 1"),
-        (lambda: bandits.Wheel(3, 1.5), "delta must be from 0 to 1; got 1.5"),
+        (lambda: bandits.Wheel(3, 1.5, seed=shifted(0)), "delta must be from 0 to 1; got 1.5"),
         (
-            lambda: bandits.simulate(bandits.UniformlyRandom(range(4), tasks=3), bandits.Wheel(3, 0.5), 2),
+            lambda: bandits.simulate(bandits.UniformlyRandom(range(4), tasks=3), WHEEL, 2),
             "the policy must have 3 tasks and 5 arms; it has 3 and 4",
         ),
     ],

@@ -81,7 +81,7 @@ def a_value(dist: Any, u: float) -> Any:
 
 
 @pytest.mark.parametrize("kind", kinds)
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(data=st.data(), u=st.floats(0, 1, exclude_max=True))
 def test_a_valid_value_comes_back(kind: str, data: Any, u: float) -> None:
     dist = data.draw(kinds[kind])
@@ -100,7 +100,7 @@ def test_a_valid_value_comes_back(kind: str, data: Any, u: float) -> None:
         assert type(back) is type(value)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(space=spaces, number=st.integers(0, 10**6))
 def test_whatever_is_drawn_is_valid(space: SearchSpace, number: int) -> None:
     generator = seed(number)
@@ -115,7 +115,7 @@ def test_whatever_is_drawn_is_valid(space: SearchSpace, number: int) -> None:
     all_valid(space, space.snap(anywhere))
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(space=spaces)
 def test_a_space_is_saved_as_json(space: SearchSpace) -> None:
     again = SearchSpace.from_state(space.state_dict())

@@ -56,7 +56,7 @@ def test_moments_are_those_of_the_rows(offset: float) -> None:
 
 
 @given(a=lengths, b=lengths, number=st.integers(0, 10**6), offset=offsets, order=st.sampled_from([1, 2]))
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 def test_statistics_add(a: list[int], b: list[int], number: int, offset: float, order: int) -> None:
     first, second = tasks(a, number, offset), tasks(b, number + 1, offset)
     both = Statistics.of(first, order=order) + Statistics.of(second, order=order)
@@ -65,7 +65,7 @@ def test_statistics_add(a: list[int], b: list[int], number: int, offset: float, 
 
 
 @given(a=lengths, offset=offsets, far=st.floats(-1e3, 1e3))
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 def test_another_origin_is_the_same_statistics(a: list[int], offset: float, far: float) -> None:
     stats = Statistics.of(tasks(a, 1, offset))
     moved = stats.about(stats.origin + far)
@@ -74,7 +74,7 @@ def test_another_origin_is_the_same_statistics(a: list[int], offset: float, far:
 
 
 @given(a=lengths, number=st.integers(0, 10**6))
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 def test_pooling_equals_one_task_with_all_rows(a: list[int], number: int) -> None:
     data = tasks(a, number)
     pooled = Data(data.x.reshape(-1, 2), data.y.reshape(-1), data.mask.reshape(-1))
@@ -92,7 +92,7 @@ def test_pooling_names_a_missing_axis() -> None:
     offset=offsets,
     order=st.sampled_from([1, 2]),
 )
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 def test_adding_in_place_equals_a_batch(steps: list[tuple[list[int], int]], offset: float, order: int) -> None:
     stats = Statistics.zeros((4,), 2, 1, order=order)
     memory = stats.count.data_ptr(), stats.origin.data_ptr(), stats.first.data_ptr()

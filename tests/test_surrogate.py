@@ -23,6 +23,7 @@ from bayesmeta import Data
 from bayesmeta.random import seeded
 from bo.surrogate import Surrogate
 from tests.families import FAMILIES, seed
+from tests.seeds import shifted
 from tests.surrogates import (
     LINEAR,
     NOISE_VAR,
@@ -41,7 +42,7 @@ def close(a: Tensor, b: Tensor, tolerance: float = 1e-8) -> None:
 
 
 def sobol(num_draws: int) -> SobolQMCNormalSampler:
-    return SobolQMCNormalSampler(torch.Size([num_draws]), seed=0)
+    return SobolQMCNormalSampler(torch.Size([num_draws]), seed=shifted(0))
 
 
 @pytest.fixture(params=[(LINEAR, linear_kernel), (PROCESS, matern_kernel)], ids=["linear", "gaussian process"])

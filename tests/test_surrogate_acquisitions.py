@@ -34,6 +34,7 @@ from bayesmeta import Data
 from bayesmeta.random import rand, seeded
 from bo import MixtureLogExpectedImprovement, Surrogate, expected_improvement
 from tests.families import F64, seed
+from tests.seeds import shifted
 from tests.surrogates import LINEAR, PRIORS, PROCESS, botorchs_own, linear_kernel, matern_kernel, points, rows
 
 BOUNDS = torch.tensor([[0.0, 0.0], [1.0, 1.0]]).double()
@@ -46,7 +47,7 @@ def close(a: Tensor, b: Tensor, tolerance: float = 1e-6) -> None:
 
 
 def sampler(num_draws: int = 64) -> SobolQMCNormalSampler:
-    return SobolQMCNormalSampler(torch.Size([num_draws]), seed=0)
+    return SobolQMCNormalSampler(torch.Size([num_draws]), seed=shifted(0))
 
 
 # of any model of the inputs that it is shown, with what it needs to be the same twice: (model, rows, candidates)

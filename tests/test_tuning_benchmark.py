@@ -25,9 +25,11 @@ from benchmarks.tuning_summary import Curves, average_ranks, gather, hurts, summ
 from bo import SearchSpace, TuningPrior
 from bo.replay import Method, Pool
 from tests.families import seed
+from tests.seeds import shifted
 
 TASKS = ("a", "b", "c", "d")
 NUM_ROWS = 30
+SEEDS = [shifted(0), shifted(1)]
 LAYOUTS = ("own rows", "shared", "arrays")
 
 
@@ -146,7 +148,7 @@ def test_given_rows_are_the_same_in_every_process() -> None:
 
 def jobs_of(source: Source, methods: Sequence[str], *, given: bool, num_judged: int = 1) -> list[Job]:
     """Four trials of two seeds."""
-    jobs, _ = make_jobs(Plan(source, given, 4), "toy", methods, [0, 1], num_judged, {})
+    jobs, _ = make_jobs(Plan(source, given, 4), "toy", methods, SEEDS, num_judged, {})
     return jobs
 
 
@@ -199,10 +201,10 @@ def test_values_that_were_not_chosen_are_not_used(
     pool, past = pools["a"], [pools[name] for name in TASKS[1:]]
     for given in ([], [3, 17, 8, 25, 20]):
         method = LEARNED[name](past, pool.space) if name in LEARNED else BASELINES[name]
-        chosen = method(pool, given, 7, 0)
+        chosen = method(pool, given, 7, shifted(0))
         hidden = torch.full_like(pool.y, torch.nan)
         hidden[given + chosen] = pool.y[given + chosen]
-        assert method(replace(pool, y=hidden), given, 7, 0) == chosen
+        assert method(replace(pool, y=hidden), given, 7, shifted(0)) == chosen
         assert len(set(given + chosen)) == len(given) + 7
 
 
@@ -233,7 +235,7 @@ def test_runs_are_counted_and_judged(tmp_path: Path) -> None:
     source = write(tmp_path, "arrays")
     pool = load(source, "toy")["a"]
     by_method = {run.key: run for job in jobs_of(source, ["random", "mean_rank"], given=True) for run in play(job)}
-    assert list(by_method) == [("toy", "a", method, s) for method in ("random", "mean_rank") for s in (0, 1)]
+    assert list(by_method) == [("toy", "a", method, s) for method in ("random", "mean_rank") for s in SEEDS]
     for (_, task, _, s), run in by_method.items():
         rows = given_rows("toy", task, s, NUM_ROWS)
         assert not set(rows) & set(run.chosen)
@@ -242,18 +244,18 @@ def test_runs_are_counted_and_judged(tmp_path: Path) -> None:
         worst, top = float(pool.y.min()), float(pool.y.max())
         assert run.regret == pytest.approx([(top - value) / (top - worst) for value in best], abs=1e-12)
     cold = [run for job in jobs_of(source, ["random", "mean_rank"], given=False) for run in play(job)]
-    assert [run.seed for run in cold] == [0, 1, None]
+    assert [run.seed for run in cold] == [*SEEDS, None]
     assert all(len(run.regret) == 4 for run in cold)
 
 
 def test_a_small_pool_ends_its_runs(tmp_path: Path) -> None:
     source = write(tmp_path, "arrays")
     plan = Plan(source, True, 99)
-    jobs, keys = make_jobs(plan, "toy", ["random"], [0], 1, {})
+    jobs, keys = make_jobs(plan, "toy", ["random"], SEEDS[:1], 1, {})
     (run,) = [run for job in jobs for run in play(job)]
     assert len(run.chosen) == NUM_ROWS - NUM_GIVEN
-    assert make_jobs(plan, "toy", ["random"], [0], 1, {run.key: run})[0] == []
-    curves = gather({run.key: run}, keys, [0], given=True, trials=99)
+    assert make_jobs(plan, "toy", ["random"], SEEDS[:1], 1, {run.key: run})[0] == []
+    curves = gather({run.key: run}, keys, SEEDS[:1], given=True, trials=99)
     assert curves.regret.shape == (1, 1, 1, 100)
     assert float(curves.at(99)) == 0.0
 
@@ -262,10 +264,10 @@ def test_pools_of_no_more_than_the_given_rows_and_spaces_of_one_task(tmp_path: P
     np.savez(tmp_path / "tiny.npz", X=np.arange(4.0)[:, None], Y=np.array([[1.0, 2.0, 3.0, 4.0], [4.0, 3.0, 2.0, 1.0]]))
     np.savez(tmp_path / "lone.npz", X=np.arange(4.0)[:, None], Y=np.array([[1.0, 2.0, 3.0, 4.0], [1.0] * 4]))
     plan = Plan(Source(tmp_path), True, 3)
-    jobs, _ = make_jobs(plan, "tiny", ["random", "gp", "mean_rank"], [0], 9, {})
+    jobs, _ = make_jobs(plan, "tiny", ["random", "gp", "mean_rank"], SEEDS[:1], 9, {})
     assert {(len(run.chosen), *run.regret) for job in jobs for run in play(job)} == {(0, 0.0)}
     with pytest.raises(ValueError, match="lone needs two tasks or more whose target varies, one to judge on; got 1"):
-        make_jobs(plan, "lone", ["random"], [0], 9, {})
+        make_jobs(plan, "lone", ["random"], SEEDS[:1], 9, {})
 
 
 def test_a_method_that_repeats_itself_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -293,7 +295,7 @@ def test_finished_runs_are_kept_through_a_kill(tmp_path: Path) -> None:
     file.write_text(file.read_text()[:-9])
     again = Journal(file, SETTINGS)
     assert list(again.runs.values()) == runs[:-1]
-    (left,), _ = make_jobs(Plan(source, True, 4), "toy", ["random", "tpe"], [0, 1], 1, again.runs)
+    (left,), _ = make_jobs(Plan(source, True, 4), "toy", ["random", "tpe"], SEEDS, 1, again.runs)
     assert left.runs == (runs[-1].key,)
     again.add(runs[-1])
     assert Journal(file, SETTINGS).runs == {run.key: run for run in runs}
@@ -308,7 +310,7 @@ def test_runs_are_done_again_where_more_is_wanted_or_the_table_is_another(tmp_pa
     done = {run.key: run for job in jobs_of(source, ["random"], given=True) for run in play(job)}
 
     def num_left(source: Source, trials: int) -> int:
-        return len(make_jobs(Plan(source, True, trials), "toy", ["random"], [0, 1], 1, done)[0])
+        return len(make_jobs(Plan(source, True, trials), "toy", ["random"], SEEDS, 1, done)[0])
 
     assert num_left(source, 4) == num_left(source, 3) == 0
     assert num_left(source, 5) == 2

@@ -18,6 +18,7 @@ from bo import MetaSampler, SearchSpace, TuningPrior
 from bo.task_features import EQUAL, TaskFeatures
 from tests import past
 from tests.families import seed
+from tests.seeds import shifted
 
 F64 = torch.zeros((), dtype=torch.float64)
 NUM_TASKS = 24
@@ -175,7 +176,7 @@ def test_a_task_that_counts_for_nearly_all_leaves_no_loose_end() -> None:
 def studies_with_sizes(num: int = 8) -> list[optuna.Study]:
     found = []
     for number, size in enumerate(torch.logspace(1, 5, num).tolist()):
-        study = optuna.create_study(direction="maximize", sampler=optuna.samplers.RandomSampler(seed=number))
+        study = optuna.create_study(direction="maximize", sampler=optuna.samplers.RandomSampler(seed=shifted(number)))
         study.set_user_attr("size", size)
         study.optimize(objective(size), n_trials=20)
         found.append(study)
@@ -192,7 +193,7 @@ def objective(size: float) -> Callable[[optuna.Trial], float]:
 
 def test_a_sampler_reads_features_from_its_study(tmp_path: Path) -> None:
     bm.save(TuningPrior.from_studies(studies_with_sizes(), features=["size"]), tmp_path / "prior")
-    sampler = MetaSampler(bm.load(tmp_path / "prior"), seed=0)
+    sampler = MetaSampler(bm.load(tmp_path / "prior"), seed=shifted(0))
     first = {}
     for size in (20.0, 5e4):
         study = optuna.create_study(direction="maximize", sampler=sampler)
@@ -204,7 +205,7 @@ def test_a_sampler_reads_features_from_its_study(tmp_path: Path) -> None:
 
 
 def test_a_study_without_them_is_told_once_and_goes_on() -> None:
-    sampler = MetaSampler.from_studies(studies_with_sizes(), features=["size"], seed=0)
+    sampler = MetaSampler.from_studies(studies_with_sizes(), features=["size"], seed=shifted(0))
     study = optuna.create_study(direction="maximize", sampler=sampler)
     with pytest.warns(UserWarning, match="no user attributes 'size', so that all past studies count alike") as told:
         study.optimize(objective(100.0), n_trials=3)
@@ -213,7 +214,7 @@ def test_a_study_without_them_is_told_once_and_goes_on() -> None:
 
 
 def test_a_feature_that_is_no_number_leaves_the_study_to_independent_sampling() -> None:
-    sampler = MetaSampler.from_studies(studies_with_sizes(), features=["size"], seed=0)
+    sampler = MetaSampler.from_studies(studies_with_sizes(), features=["size"], seed=shifted(0))
     study = optuna.create_study(direction="maximize", sampler=sampler)
     study.set_user_attr("size", "large")
     with pytest.warns(UserWarning, match=r"'size' of study .* must be a finite number; got 'large'"):

@@ -14,7 +14,7 @@ import torch
 from matplotlib.axes import Axes
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState, create_trial
-from torch import Generator, Tensor
+from torch import Tensor
 from torch.distributions import Normal
 
 from bayesmeta import Data, GaussianProcess
@@ -29,6 +29,7 @@ from bo import (
 )
 from bo.alike import study_rows
 from tests.past import NUM_TASKS, SPACE, learned, loss, random_params
+from tests.seeds import seed
 
 UNIT = FloatDistribution(0.0, 1.0)
 # a degree is there with one of two kernels only
@@ -217,7 +218,7 @@ def test_probabilities_add_up_to_one() -> None:
 
 def test_a_study_is_like_the_task_whose_function_it_has() -> None:
     prior = learned()
-    x = prior.space.sobol(40, generator=Generator().manual_seed(1))
+    x = prior.space.sobol(40, generator=seed(1))
     for task, better in enumerate(prior.past.each(x).mT):
         found = resemblance(prior, Data.of(x, -better))  # to minimize
         assert found.tasks.argmax() == task
@@ -226,14 +227,14 @@ def test_a_study_is_like_the_task_whose_function_it_has() -> None:
 
 
 def test_a_study_without_structure_is_like_nothing() -> None:
-    x = learned().space.sobol(40, generator=Generator().manual_seed(1))
-    noise = torch.randn(40, dtype=torch.float64, generator=Generator().manual_seed(2))
+    x = learned().space.sobol(40, generator=seed(1))
+    noise = torch.randn(40, dtype=torch.float64, generator=seed(2))
     found = resemblance(learned(), Data.of(x, noise))
     assert found.nothing + found.kernel > 0.9
 
 
 def test_of_many_tasks_some_stand_for_those_near_them() -> None:
-    generator = Generator().manual_seed(0)
+    generator = seed(0)
     x = torch.rand(30, 12, 1, dtype=torch.float64, generator=generator)
     optimum = 0.2 + 0.2 * (torch.arange(30.0, dtype=torch.float64) // 8)  # four kinds of task: 8, 8, 8 and 6
     tasks = Data.of(x, (x[..., 0] - optimum[:, None]).square())
