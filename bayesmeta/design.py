@@ -27,6 +27,7 @@ class Table:
 
     def __init__(self, frame: nw.DataFrame[Any]) -> None:
         self.frame = frame
+        self.columns = {str(name): name for name in frame.columns}
         if not len(frame):
             raise ValueError("the table has no rows")
 
@@ -39,13 +40,11 @@ class Table:
         Raises:
             ValueError: there is no such column, or values are missing.
         """
-        if name not in self.frame.columns:
-            close = difflib.get_close_matches(name, self.frame.columns, 1)
+        if name not in self.columns:
+            close = difflib.get_close_matches(name, self.columns, 1)
             hint = f". Did you mean {close[0]!r}?" if close else ""
-            raise ValueError(
-                f"column {name!r} does not exist: the columns are {', '.join(map(str, self.frame.columns))}{hint}"
-            )
-        series = self.frame[name]
+            raise ValueError(f"column {name!r} does not exist: the columns are {', '.join(self.columns)}{hint}")
+        series = self.frame.get_column(self.columns[name])
         missing = series.is_null().to_numpy()
         if series.dtype.is_float():
             missing = missing | series.is_nan().fill_null(True).to_numpy()
@@ -61,7 +60,7 @@ class Table:
         dtype = self.series(name).dtype
         return bool(dtype.is_numeric() or dtype == nw.Boolean)
 
-    def numbers(self, name: str) -> np.ndarray:
+    def numbers(self, name: str, way_out: str = "As categories: C({})") -> np.ndarray:
         """A column of numbers, float64; true is 1.
 
         Raises:
@@ -69,8 +68,8 @@ class Table:
         """
         series = self.series(name)
         if not self.holds_numbers(name):
-            way_out = f". As categories: C({name})" if _is_text(series.dtype) else ". Convert it"
-            raise ValueError(f"column {name!r} must hold numbers here; it holds {series.dtype}{way_out}")
+            way_out = way_out.format(name) if _is_text(series.dtype) else "Convert it"
+            raise ValueError(f"column {name!r} must hold numbers here; it holds {series.dtype}. {way_out}")
         return np.asarray(series.cast(nw.Float64).to_numpy(), dtype=float)
 
     def labels(self, name: str) -> list[str]:
@@ -101,7 +100,8 @@ class Table:
         Raises:
             ValueError: a value is not finite; the message names the row.
         """
-        values = expression({alias: self.numbers(column.name) for alias, column in expression.columns.items()})
+        way_out = "Convert it, yes and no to 1 and 0"
+        values = expression({alias: self.numbers(each.name, way_out) for alias, each in expression.columns.items()})
         return require_finite(np.broadcast_to(values, len(self)).astype(float), f"{what} {expression.text!r}")
 
 
@@ -164,18 +164,21 @@ class Design:
         (fixed, fixed_names, x), (varying, varying_names, z) = (
             _materialised(_spec(terms, formula), frame, formula) for terms in (formula.fixed, formula.varying)
         )
-        _require_independent(x, fixed_names, "")
-        _require_independent(z, varying_names, f", of what varies between {formula.group},")
-        _require_means(x, z, varying_names, formula)
+        # columns of the triangular factor have the lengths and angles of those of the table, and are short
+        root = np.asarray(np.linalg.qr(np.concatenate([x, z], 1), mode="r"))
+        of_x, of_z = root[:, : x.shape[1]], root[:, x.shape[1] :]
+        _require_independent(of_x, fixed_names, "")
+        _require_independent(of_z, varying_names, f", of what varies between {formula.group},")
+        _require_means(of_x, of_z, varying_names, formula)
         if not formula.correlated and len(varying_names) > 1:
             raise ValueError(
                 f"(... || {formula.group}) keeps weights from being correlated, which is not covered. "
                 f"Write one bar, (... | {formula.group}): the correlation is learned"
             )
-        picks, shared = _picked(x, z)
-        used = np.concatenate([x, z], 1)[:, picks]
+        picks, shared = _picked(of_x, of_z)
         names = tuple((*fixed_names, *varying_names)[i] for i in picks)
-        to_fixed = np.linalg.lstsq(x, used, rcond=None)[0] if picks != tuple(range(x.shape[1])) else np.eye(x.shape[1])
+        as_written = picks == tuple(range(x.shape[1]))
+        to_fixed = np.eye(len(picks)) if as_written else np.linalg.lstsq(of_x, root[:, picks], rcond=None)[0]
         return cls(formula, levels, fixed, varying, picks, shared, names, fixed_names, to_fixed)
 
     def __call__(self, table: Table) -> np.ndarray:
@@ -298,8 +301,8 @@ def _picked(x: np.ndarray, z: np.ndarray) -> tuple[tuple[int, ...], tuple[int, .
     Those of x as they are, where each of z is one of them; else those of z, and as many of x as complete them.
     """
     size = x.shape[1]
-    scale = np.abs(x).max(0, initial=0.0) + np.finfo(float).tiny
-    same = [[i for i in range(size) if np.abs(x[:, i] - column).max() <= 1e-12 * scale[i]] for column in z.T]
+    lengths = np.linalg.norm(x, axis=0)
+    same = [[i for i in range(size) if np.linalg.norm(x[:, i] - each) <= DEPENDENT * lengths[i]] for each in z.T]
     if all(same):
         varying = {places[0] for places in same}
         return tuple(range(size)), tuple(i for i in range(size) if i not in varying)

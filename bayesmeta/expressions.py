@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from keyword import kwlist
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -55,7 +56,9 @@ OPERATIONS: dict[type[ast.operator], Any] = {
 }
 COMPARISONS = (ast.Lt, ast.LtE, ast.Gt, ast.GtE, ast.Eq, ast.NotEq)
 LONGEST_SHOWN = 200  # characters of a formula in an error
-QUOTED = re.compile(r"""("[^"]*"|'[^']*')|`([^`]*)`|(\^)""")
+# strings, names in backticks, R's power, and columns whose names are words of Python, such as class
+WORDS = "|".join(word for word in kwlist if word not in ("True", "False", "None"))
+QUOTED = re.compile(rf"""("[^"]*"|'[^']*')|`([^`]*)`|(\^)|(?<![\w.])({WORDS})(?![\w.(])""")
 
 Refuse = Callable[[str], ValueError]
 
@@ -131,8 +134,8 @@ def parsed(text: str, what: str) -> ast.expr:
     """The syntax tree of an expression; names in backticks become names that rewritten knows how to read."""
 
     def readable(match: re.Match[str]) -> str:
-        string, name, power = match.groups()
-        return string or ("**" if power else f"__quoted_{name.encode().hex()}__")
+        string, name, power, word = match.groups()
+        return string or ("**" if power else f"__quoted_{(word or name).encode().hex()}__")
 
     try:
         return ast.parse(QUOTED.sub(readable, text).strip(), mode="eval").body

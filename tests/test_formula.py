@@ -138,6 +138,13 @@ def test_a_column_may_have_the_name_of_a_function() -> None:
     )
 
 
+def test_a_column_may_have_the_name_of_a_word_of_python() -> None:
+    frame = TABLE.rename({"time": "class", "code": "in"})
+    found, columns = design("y ~ log(class) + class + C(in) + (1 | group)", frame)
+    assert found.names == ("Intercept", "log(class)", "class", "C(in)[T.2]", "C(in)[T.3]")
+    np.testing.assert_array_equal(columns[:, 1], np.log(TABLE["time"].to_numpy()))
+
+
 def test_another_coding_of_what_varies_gives_the_same_fit() -> None:
     """Levels with an intercept each, whose means are those of the treatment coding of the fixed part."""
     rng, group = np.random.default_rng(shifted(0)), np.repeat(np.arange(12), 12)
@@ -185,6 +192,13 @@ def test_categories_keep_their_order_and_lose_those_without_rows(categories: Any
     found, columns = design("y ~ kind + (1 | group)", frame)
     assert found.names == ("Intercept", "kind[T.b]", "kind[T.a]")
     np.testing.assert_array_equal(columns[:, 1], TABLE["kind"].to_numpy() == "b")
+
+
+def test_names_of_columns_may_be_numbers() -> None:
+    frame = TABLE.to_pandas().rename(columns={"x": 0})
+    assert bm.from_formula("y ~ `0` + (`0` | group)", frame).names == ("Intercept", "0")
+    with pytest.raises(ValueError, match="column '1' does not exist: the columns are y, 0, kind"):
+        bm.from_formula("y ~ `1` + (1 | group)", frame)
 
 
 def test_groups_may_be_numbers_categories_or_few() -> None:
@@ -405,7 +419,10 @@ def test_a_model_survives_pickling() -> None:
         ("y ~ tiem + (1 | group)", r"Did you mean 'time'"),
         ("y ~ x + (1 | grup)", r"column 'grup' does not exist.*Did you mean 'group'"),
         ("Y ~ x + (1 | group)", r"column 'Y' does not exist"),
-        ("kind ~ x + (1 | group)", r"column 'kind' must hold numbers here; it holds String"),
+        (
+            "kind ~ x + (1 | group)",
+            r"column 'kind' must hold numbers here; it holds String. Convert it, yes and no to 1",
+        ),
         (
             "y ~ I(kind) + (1 | group)",
             r"column 'kind' must hold numbers here; it holds String. As categories: C\(kind\)",
