@@ -151,6 +151,7 @@ class Design:
         Raises:
             ValueError: columns depend on each other, or weights vary between groups that have no mean.
         """
+        _formulaic()
         levels = {
             alias: table.levels(column.name)
             for alias, column in formula.columns.items()

@@ -10,6 +10,7 @@ Source: Harville, Maximum likelihood approaches to variance component estimation
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -21,7 +22,7 @@ from bayesmeta.linalg import cholesky, log_det, symmetric
 
 __all__ = ["Effects", "effects_of"]
 
-MAX_STEPS = 500  # of telling apart; each divides what is left by about the number of groups
+MAX_STEPS = 100  # of telling a covariance between groups from that of the fixed effects
 FLAT = 1e-6  # of a factor of the curvature, its least entry to its largest: no more is known of a direction
 KNOWN = 1e-8  # standard deviation of a weight that is known, in its standard errors
 
@@ -105,18 +106,34 @@ def _inside(block: Tensor, at: Tensor, size: int) -> Tensor:
 
 
 def _between(whole: Tensor, at: Tensor, rows: "_Rows") -> Tensor:
-    """Covariance S between groups with S + C(S) = whole, C being the covariance of the fixed effects."""
-    size = rows.basis.shape[-1]
-    cov, tolerance = whole, 1e-13 * whole.diagonal().max()
-    for _ in range(MAX_STEPS):
+    """Covariance S between groups with S + C(S) = whole, C being the covariance of the fixed effects.
+
+    By fixed-point steps. Each leaves a share of the error: about one by the number of groups, near one where a group
+    has nearly all rows: so every third step goes on by that share.
+    """
+    size, tolerance = rows.basis.shape[-1], 1e-14 * whole.diagonal().max()
+
+    def step(cov: Tensor) -> Tensor:
         factor = cholesky(rows.information(_inside(cov, at, size)), "information about the fixed effects")
         of_mean = rows.of_weights(torch.cholesky_inverse(factor))[at[:, None], at]
-        values, vectors = torch.linalg.eigh(symmetric(whole - of_mean))
-        new = vectors @ torch.diag_embed(values.clamp(min=0.0)) @ vectors.mT
-        moved, cov = (new - cov).abs().max(), new
-        if moved <= tolerance:
+        return _nearest(whole - of_mean)
+
+    cov = whole
+    for _ in range(MAX_STEPS):
+        first = step(cov)
+        second = step(first)
+        before, after = first - cov, second - first
+        share = float((after * before).sum() / before.square().sum().clamp(min=torch.finfo(torch.float64).tiny))
+        cov = _nearest(second + after * (share / (1.0 - share))) if 0.0 < share < 1.0 else second
+        if after.abs().max() <= tolerance:
             break
     return _inside(cov, at, size)
+
+
+def _nearest(matrix: Tensor) -> Tensor:
+    """The covariance nearest to a symmetric matrix: without what is negative."""
+    values, vectors = torch.linalg.eigh(symmetric(matrix))
+    return vectors @ torch.diag_embed(values.clamp(min=0.0)) @ vectors.mT
 
 
 @dataclass(frozen=True)
@@ -156,24 +173,30 @@ class _Rows:
         half = torch.linalg.solve_triangular(self.basis, cholesky(cov, "covariance"), upper=True)
         return half @ half.mT
 
-    def _half(self, cov: Tensor) -> tuple[Tensor, Tensor]:
-        """L^-1 F'X' `(tasks, d, n)` and L, with V = I + X F F'X' and L L' = I + F'X'X F."""
-        values, vectors = torch.linalg.eigh(self.basis @ cov @ self.basis.mT)
-        spread = self.x @ (vectors * values.clamp(min=0.0).sqrt())
-        factor = cholesky(torch.eye(len(cov)).to(cov) + spread.mT @ spread, "marginal covariance")
-        return torch.linalg.solve_triangular(factor, spread.mT, upper=False), factor
+    @cached_property
+    def gram(self) -> Tensor:
+        """X'X of each group `(tasks, d, d)`."""
+        return self.x.mT @ self.x
+
+    def _spread(self, cov: Tensor) -> tuple[Tensor, Tensor]:
+        """F `(d, d)` with F F' = cov in this basis, and L with L L' = I + F'X'X F."""
+        values, vectors = torch.linalg.eigh(symmetric(self.basis @ cov @ self.basis.mT))
+        root = vectors * values.clamp(min=0.0).sqrt()
+        inside = symmetric(root.mT @ self.gram @ root) + torch.eye(len(cov)).to(cov)
+        return root, cholesky(inside, "marginal covariance")
 
     def information(self, cov: Tensor) -> Tensor:
-        """Sum of X'V^-1 X, in this basis."""
-        half, _ = self._half(cov)
-        seen = half @ self.x
-        return symmetric((self.x.mT @ self.x - seen.mT @ seen).sum(0))
+        """Sum of X'V^-1 X, in this basis, V being I + X F F'X'."""
+        root, factor = self._spread(cov)
+        half = torch.linalg.solve_triangular(factor, root.mT @ self.gram, upper=False)
+        return symmetric((self.gram - half.mT @ half).sum(0))
 
     def log_likelihood(self, cov: Tensor, loc: Tensor) -> Tensor:
         """Of all rows, for these fixed effects."""
-        half, factor = self._half(cov)
+        root, factor = self._spread(cov)
         rest = self.y - (self.x @ (self.basis @ loc)[:, None])[..., 0]
-        squares = rest.square().sum() - (half @ rest[..., None]).square().sum()
+        explained = torch.linalg.solve_triangular(factor, root.mT @ (self.x.mT @ rest[..., None]), upper=False)
+        squares = rest.square().sum() - explained.square().sum()
         return -0.5 * (squares + log_det(factor).sum()) - self.log_scale
 
 

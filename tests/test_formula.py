@@ -527,6 +527,7 @@ def test_new_categories_in_later_tables_are_refused(kind: str) -> None:
 
 def test_formulaic_is_named_where_it_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "formulaic", None)
+    monkeypatch.setitem(sys.modules, "pandas", None)  # comes with it
     with pytest.raises(ImportError, match=r"pip install 'bayesmeta\[formula\]'"):
         bm.from_formula("y ~ x + (1 | group)", TABLE)
 
