@@ -69,9 +69,7 @@ class Formula:
 
     def names(self, text: str) -> str:
         """Text with the names of columns for their aliases."""
-        return re.sub(
-            r"__\d+__", lambda match: self.columns[match[0]].name if match[0] in self.columns else match[0], text
-        )
+        return re.sub(r"__\d+__", lambda match: self.columns.get(match[0], Column(match[0], "")).name, text)
 
 
 def parse(text: str) -> Formula:
@@ -90,29 +88,19 @@ def parse(text: str) -> Formula:
     response = _response(text[: tokens[tildes[0]].start])
     uses, fixed, offsets, bars = Uses(), [], [], []
     for sign, term in _terms(tokens[tildes[0] + 1 :], text):
+        is_offset = len(term) == 1 and term[0].kind == "call" and term[0].text.startswith("offset(")
+        if sign == "-" and (is_offset or _is_bar(term)):
+            raise unreadable(text, f"{_text(term)} cannot be taken away")
         if _is_bar(term):
-            if sign == "-":
-                raise unreadable(text, f"a part with a bar cannot be taken away: {_text(term)}")
             bars.append(term)
-        elif len(term) == 1 and term[0].kind == "call" and term[0].text.startswith("offset("):
-            if sign == "-":
-                raise unreadable(text, "an offset is added: write offset(-(...)) for - offset(...)")
+        elif is_offset:
             offsets.append(Expression.of(_inside(term[0].text), "offset"))
         else:
-            fixed.append(f"{sign} {_for_formulaic(term, uses, text)}")
+            fixed.append((sign, term))
+    means = _for_formulaic(fixed, uses, text)
     varying, group, correlated = _only_bar(bars, text)
-    return Formula(
-        text,
-        response,
-        " ".join(fixed).removeprefix("+ ") or "1",
-        " ".join(f"{sign} {_for_formulaic(term, uses, text)}" for sign, term in _terms(varying, text)).removeprefix(
-            "+ "
-        ),
-        correlated,
-        group,
-        tuple(offsets),
-        uses.columns,
-    )
+    deviations = _for_formulaic(_terms(varying, text), uses, text)
+    return Formula(text, response, means or "1", deviations, correlated, group, tuple(offsets), uses.columns)
 
 
 # ---- from text to tokens
@@ -258,7 +246,11 @@ def _uncorrelated(group: str) -> str:
 # ---- from tokens to what formulaic reads
 
 
-def _for_formulaic(term: Sequence[Token], uses: Uses, text: str) -> str:
+def _for_formulaic(terms: Sequence[tuple[str, Sequence[Token]]], uses: Uses, text: str) -> str:
+    return " ".join(f"{sign} {_term(term, uses, text)}" for sign, term in terms).removeprefix("+ ")
+
+
+def _term(term: Sequence[Token], uses: Uses, text: str) -> str:
     if any(token.kind == "sign" and token.text in ("|", "||") for token in term):
         raise unreadable(text, "a part with a bar must stand in brackets of its own, as in y ~ x + (x | group)")
     pieces = []

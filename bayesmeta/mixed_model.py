@@ -97,7 +97,8 @@ def _require_learnable(rows: TaskTable, reader: Reader) -> None:
         raise ValueError(f"group column {group!r} must name two groups or more; all rows are in {rows.tasks[0]!r}")
     if reader.family != "gaussian":
         return
-    require_varying_target(rows.data, reader.formula.response.text)
+    if not reader.offsets:
+        require_varying_target(rows.data, reader.formula.response.text)
     if reader.noise_var is None and int(rows.data.count.max()) == 1:
         raise ValueError(
             f"group column {group!r} must have a group with two rows or more; each of the {count} rows is a group "

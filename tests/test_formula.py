@@ -3,6 +3,7 @@
 import builtins
 import pickle
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,9 @@ def design(formula: str, frame: Any = TABLE) -> tuple[Design, np.ndarray]:
         ("y ~ (1 | group)", ["Intercept"], []),
         ("y ~ 1 + (1 | group)", ["Intercept"], []),
         ("y ~ 0 + x + (0 + x | group)", ["x"], []),
+        ("y ~ -1 + x + (x - 1 | group)", ["x"], []),
+        ("y ~ x - 1 + (0 + x | group)", ["x"], []),
+        ("y ~ + x + ((1 | group))", ["Intercept", "x"], ["x"]),
         ("y ~ kind + (1 | group)", ["Intercept", "kind[T.b]", "kind[T.c]"], ["kind[T.b]", "kind[T.c]"]),
         ("y ~ C(code) + (1 | group)", ["Intercept", "C(code)[T.2]", "C(code)[T.3]"], ["C(code)[T.2]", "C(code)[T.3]"]),
         ("y ~ factor(code) + (1 | group)", ["Intercept", "C(code)[T.2]", "C(code)[T.3]"], None),
@@ -225,9 +229,13 @@ def dense(model: MixedModel, fit: bm.FittedMixedModel) -> tuple[float, float]:
     for i, count in enumerate(model.tasks.count.tolist()):
         x = model.tasks.x[i, :count].numpy()
         place = 0 if model.reader.columns.offset is None else x[:, model.reader.columns.offset]
-        w = np.ones(count) if model.reader.columns.weight is None else x[:, model.reader.columns.weight]
+        noise = np.full(count, float(fit.prior.noise_var))
+        if model.reader.columns.weight is not None:
+            noise = noise / x[:, model.reader.columns.weight]
+        if model.reader.columns.noise_var is not None:
+            noise = noise * x[:, model.reader.columns.noise_var]
         x = x[:, :d]
-        covs.append(x @ cov @ x.T + fit.residual**2 * np.diag(1.0 / w))
+        covs.append(x @ cov @ x.T + np.diag(noise))
         rows.append(x)
         targets.append(model.tasks.y[i, :count].numpy() - place)
     v, x, y = scipy.linalg.block_diag(*covs), np.concatenate(rows), np.concatenate(targets)
@@ -247,6 +255,7 @@ def dense(model: MixedModel, fit: bm.FittedMixedModel) -> tuple[float, float]:
         ("y ~ x + kind + (x | group)", {}),
         ("y ~ x + kind + (1 | group) + offset(log(time))", {}),
         ("y ~ x + (1 | group)", {"weights": "trials", "offset": "time / 2"}),
+        ("y ~ x + (1 | group)", {"noise_var": "time / 100"}),
     ],
 )
 def test_likelihoods_and_effects_agree_with_the_covariance_of_all_rows(
@@ -256,6 +265,32 @@ def test_likelihoods_and_effects_agree_with_the_covariance_of_all_rows(
     fit = model.fit(restricted=restricted, hyperprior_weight=0.0)
     plain, limited = dense(model, fit)
     assert fit.log_likelihood == approx(limited if restricted else plain, rel=1e-9)
+
+
+@pytest.mark.parametrize("rows", [[8] * 12, [20, 20], [5000, 3, 3, 3, 3], [2] * 40])
+def test_a_prior_that_carries_the_fixed_effects_is_told_apart(rows: list[int]) -> None:
+    """Its covariance is that between groups, as estimated, and that of the fixed effects: also with few groups, or one
+    that has nearly all rows."""
+    rng = np.random.default_rng(shifted(1))
+    group = np.repeat(np.arange(len(rows)), rows)
+    y = 3.0 * rng.normal(size=len(rows))[group] + 0.5 * rng.normal(size=len(group))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", bm.LimitWarning)
+        fit = bm.from_formula("y ~ 1 + (1 | g)", pl.DataFrame({"y": y, "g": group})).fit(
+            restricted=True, hyperprior_weight=0.0
+        )
+    whole = float(1.0 / fit.prior.precision[0, 0])
+    between = float(fit.effects.cov[0, 0])
+    assert between + float(fit.effects.loc_cov[0, 0]) == approx(whole, rel=1e-10)
+
+    def restricted(variance: float) -> float:
+        """Of means of groups about their common mean."""
+        var = variance + fit.residual**2 / np.array(rows)
+        means = np.array([y[group == g].mean() for g in range(len(rows))])
+        centre = (means / var).sum() / (1.0 / var).sum()
+        return -0.5 * (np.log(var).sum() + ((means - centre) ** 2 / var).sum() + np.log((1.0 / var).sum()))
+
+    assert restricted(between) >= max(restricted(between * factor) for factor in (0.98, 1.02)) - 1e-9
 
 
 def test_columns_far_from_zero_change_the_intercept_alone() -> None:
