@@ -14,6 +14,7 @@ __all__ = [
     "Data",
     "DeepKernel",
     "DirichletCategorical",
+    "FittedMixedModel",
     "GammaExponential",
     "GammaPoisson",
     "GaussianProcess",
@@ -25,6 +26,7 @@ __all__ = [
     "LinearNormalInverseGamma",
     "LogisticGaussian",
     "MatrixNormalInverseWishart",
+    "MixedModel",
     "Mixture",
     "NormalInverseGamma",
     "NormalInverseWishart",
@@ -39,6 +41,7 @@ __all__ = [
     "compiled",
     "fit_kinds",
     "fit_with_features",
+    "from_formula",
     "load",
     "one_hot",
     "sample_posterior",
@@ -67,6 +70,7 @@ if TYPE_CHECKING:
     from bayesmeta.linear_hyperposterior import LinearHyperposterior
     from bayesmeta.linear_unknown_noise import LinearNormalInverseGamma
     from bayesmeta.matrix_normal import MatrixNormalInverseWishart
+    from bayesmeta.mixed_model import FittedMixedModel, MixedModel, from_formula
     from bayesmeta.niw import NormalInverseWishart
     from bayesmeta.normal import NormalInverseGamma
     from bayesmeta.normal_known_variance import NormalKnownVariance
@@ -87,6 +91,7 @@ else:
             "Data": "data",
             "DeepKernel": "deep_kernel",
             "DirichletCategorical": "categorical",
+            "FittedMixedModel": "mixed_model",
             "GammaExponential": "rates",
             "GammaPoisson": "rates",
             "GaussianProcess": "gp",
@@ -98,6 +103,7 @@ else:
             "LinearNormalInverseGamma": "linear_unknown_noise",
             "LogisticGaussian": "glm",
             "MatrixNormalInverseWishart": "matrix_normal",
+            "MixedModel": "mixed_model",
             "Mixture": "hierarchy",
             "NormalInverseGamma": "normal",
             "NormalInverseWishart": "niw",
@@ -112,6 +118,7 @@ else:
             "compiled": "fused",
             "fit_kinds": "kinds",
             "fit_with_features": "task_features",
+            "from_formula": "mixed_model",
             "load": "io",
             "one_hot": "categorical",
             "sample_posterior": "full_bayes",
