@@ -19,6 +19,7 @@ from torch import Generator, Tensor
 
 from bayesmeta.data import Data
 from bayesmeta.describe import Described, plural
+from bayesmeta.doors import require_hierarchical
 from bayesmeta.fields import LearnedFrom
 from bayesmeta.gradients import with_gradients
 from bayesmeta.hierarchy import Mixture
@@ -86,6 +87,7 @@ def fit_kinds(
     Raises:
         ValueError: fewer than one kind is asked for, or more than there are tasks.
     """
+    require_hierarchical("fit_kinds", prior)
     unknown = prior.hyperparameters(tasks)
     num_tasks = tasks.batch_shape.numel()
     for name, value in (("max_kinds", max_kinds), ("num_kinds", num_kinds)):
