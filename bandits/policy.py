@@ -59,6 +59,8 @@ class Policy(Described):
         propensities: bool = True,
         max_pending: int = 1_000_000,
     ) -> None:
+        if isinstance(prior, type) or (not hasattr(prior, "condition") and not hasattr(prior, "sample")):
+            raise TypeError(f"{type(self).__name__} needs a prior, such as BetaBernoulli.initial(tasks); got {prior!r}")
         if getattr(prior, "event_shape", ()):
             raise ValueError(
                 f"a reward is one number; this prior is of vectors, event_shape {tuple(prior.event_shape)}"

@@ -173,7 +173,6 @@ def pit_ecdf(pit: Tensor, *, level: float = 0.95) -> EcdfCheck:
     return EcdfCheck(ecdf, lower, upper, level, num_values)
 
 
-@counted(num_ranks=1, num_draws=1)
 def ecdf_bands(num_ranks: int, num_draws: int, level: float = 0.95) -> tuple[Tensor, Tensor]:
     """The band in which the whole empirical distribution of uniform ranks stays with probability `level`.
 

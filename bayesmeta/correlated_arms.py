@@ -127,6 +127,11 @@ class CorrelatedArms(TensorFields):
     def event_shape(self) -> torch.Size:
         return torch.Size()
 
+    @property
+    def num_inputs(self) -> int:
+        """One column of x, the number of the arm."""
+        return 1
+
     def condition(self, data: Data | Statistics) -> "CorrelatedArms":
         """Posterior of the mean rewards after the rows of `data`.
 

@@ -187,8 +187,10 @@ class Data(TensorFields):
 
         return read_tasks(source, task=task, target=target, inputs=inputs).data
 
-    def __add__(self, other: "Data") -> "Data":
+    def __add__(self, other: Any) -> "Data":
         """The rows of both, task by task; their batches are broadcast, features of tasks are those of `self`."""
+        if not isinstance(other, Data):
+            return NotImplemented
         sides = [(d.x.shape[-1], tuple(d.event_shape)) for d in (self, other)]
         if sides[0] != sides[1]:
             raise ValueError(f"both sides must have the same features and event_shape; got {sides[0]} and {sides[1]}")

@@ -19,7 +19,7 @@ from torch import Generator, Tensor
 
 from bayesmeta.data import Data
 from bayesmeta.describe import Described, plural
-from bayesmeta.doors import counted
+from bayesmeta.doors import counted, require_hierarchical, require_rows
 from bayesmeta.fields import LearnedFrom
 from bayesmeta.gradients import with_gradients
 from bayesmeta.hierarchy import Mixture
@@ -78,6 +78,7 @@ class Hyperposterior(Described):
             tasks: at least two tasks with rows, on one axis.
             num_draws: of hyperparameters.
         """
+        require_hierarchical("Hyperposterior.fit", prior)
         unknown = prior.hyperparameters(tasks)
         draws, log_weights = _weighted_draws(
             unknown.log_density, most_probable(unknown), unknown.scale, num_draws, generator
@@ -120,6 +121,7 @@ class Hyperposterior(Described):
             task: any name; a new one begins a task.
             statistics: all rows of the task so far, without a batch; its additive statistics where the family has them.
         """
+        require_rows("Hyperposterior.update", statistics)
         if statistics.batch_shape:
             raise ValueError(
                 f"statistics must be of one task; got batch_shape {tuple(statistics.batch_shape)}. Update task by task"

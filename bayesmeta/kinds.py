@@ -27,6 +27,7 @@ from torch.nn.functional import one_hot
 
 from bayesmeta.data import Data
 from bayesmeta.describe import Described, plural
+from bayesmeta.doors import require_hierarchical
 from bayesmeta.fields import LearnedFrom
 from bayesmeta.gradients import with_gradients
 from bayesmeta.hierarchy import Mixture
@@ -118,6 +119,7 @@ def fit_kinds(
         StartsDisagreeWarning: less than a third of the starts ended at the log evidence of the best; `Kinds.starts` has
             them all.
     """
+    require_hierarchical("fit_kinds", prior)
     unknown = prior.hyperparameters(tasks)
     num_tasks = tasks.batch_shape.numel()
     for name, value in (("max_kinds", max_kinds), ("num_kinds", num_kinds)):

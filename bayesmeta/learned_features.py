@@ -164,6 +164,11 @@ class LearnedFeatures(TensorFields):
     def event_shape(self) -> torch.Size:
         return torch.Size()
 
+    @property
+    def num_inputs(self) -> int:
+        """Columns of x."""
+        return self.features.centre.shape[-1]
+
     def condition(self, data: Data | Statistics) -> "LearnedFeatures":
         """Posterior of the weights after the rows of `data`; batch_shape broadcasts with its tasks.
 

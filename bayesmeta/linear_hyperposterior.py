@@ -18,9 +18,9 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
-from bayesmeta.data import Data
+from bayesmeta.data import Data, as_floats
 from bayesmeta.describe import Described, plural
-from bayesmeta.doors import counted
+from bayesmeta.doors import counted, require_rows
 from bayesmeta.linalg import cholesky, solve, symmetric
 from bayesmeta.linear import LinearGaussian
 from bayesmeta.linear_evidence import gradient
@@ -47,6 +47,9 @@ class LinearHyperposterior(Described):
     """
 
     def __init__(self, task_prior: LinearGaussian, cov: Float[Tensor, "d d"]) -> None:
+        if not isinstance(task_prior, LinearGaussian):
+            raise TypeError(f"task_prior must be a LinearGaussian; got {type(task_prior).__name__}")
+        cov = as_floats("cov", cov, like=task_prior.loc)
         if task_prior.batch_shape:
             raise ValueError(f"task_prior must have no batch; got batch_shape {tuple(task_prior.batch_shape)}")
         require_positive_definite("cov", cov, task_prior.loc.shape[-1])
@@ -63,6 +66,7 @@ class LinearHyperposterior(Described):
         Raises:
             ValueError: `statistics` are of several tasks.
         """
+        require_rows("LinearHyperposterior.update", statistics)
         d = len(self._shift)
         stats = WeightedRows.of(self._task_prior.statistics(statistics), d).stats
         if stats.batch_shape:

@@ -11,7 +11,7 @@ import torch
 from torch import Generator, Tensor
 
 from bayesmeta.data import Data
-from bayesmeta.doors import counted
+from bayesmeta.doors import counted, require_rows
 from bayesmeta.protocol import Evidence, Posterior, Predictive
 from bayesmeta.random import rand, seeded
 
@@ -192,6 +192,7 @@ def _by_task(rows: Tensor, mask: Tensor) -> TaskMean:
 
 
 def _require_same_tasks(posterior: Predictive, held_out: Data) -> None:
+    require_rows("a check of predictions", held_out, statistics=False)
     if posterior.batch_shape not in (torch.Size(), held_out.batch_shape):
         raise ValueError(
             f"the posterior must be of the tasks whose rows are held out, {tuple(held_out.batch_shape)}; "

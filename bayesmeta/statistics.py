@@ -20,6 +20,7 @@ from torch import Tensor
 
 from bayesmeta.data import Data
 from bayesmeta.describe import Described, plural, unusual
+from bayesmeta.doors import require_rows
 from bayesmeta.fused import run_fused
 from bayesmeta.linalg import differentiated, piece_of
 
@@ -101,6 +102,7 @@ class Statistics(Described):
         """
         if isinstance(data, Statistics):
             return data
+        require_rows("Statistics.of", data)
         padded = not bool(data.mask.all())
         count = data.mask.sum(-1, dtype=torch.float64) if padded else _full_count(data.mask)
         if _suits_batch_last(data):

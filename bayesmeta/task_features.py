@@ -19,7 +19,8 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
-from bayesmeta.data import Data
+from bayesmeta.data import Data, as_floats
+from bayesmeta.doors import require_hierarchical, require_rows
 from bayesmeta.fields import LearnedFrom, TensorFields
 from bayesmeta.gradients import with_gradients
 from bayesmeta.hyperparameters import Hierarchical, Hyperparameters, most_probable
@@ -63,17 +64,18 @@ class FeaturePrior(TensorFields):
         require_finite("coefficients", self.coefficients)
         require_positive("scale", self.scale)
 
-    def given(self, task_x: Tensor) -> Any:
+    def given(self, task_x: Any) -> Any:
         """The prior of tasks with features `(*batch, p)`, of batch_shape `(*batch,)`.
 
         Raises:
             ValueError: features are not finite, or not as many as the past tasks had.
         """
+        task_x = as_floats("task_x", task_x, like=self.centre)
         if task_x.shape[-1:] != self.centre.shape:
             raise ValueError(f"task_x must have shape (..., {len(self.centre)}); got {tuple(task_x.shape)}")
         if not bool(task_x.isfinite().all()):
             raise ValueError("task_x must be finite; impute what is missing, or use the prior without features")
-        standard = (task_x.double() - self.centre) / self.scale
+        standard = (task_x - self.centre) / self.scale
         return self._build(self.intercept + standard @ self.coefficients.mT)
 
     def to(self, *args: Any, **kwargs: Any) -> "FeaturePrior":
@@ -108,6 +110,8 @@ def fit_with_features(prior: Any, tasks: Data) -> FeaturePrior:
     Raises:
         ValueError: tasks have no features.
     """
+    require_hierarchical("fit_with_features", prior)
+    require_rows("fit_with_features", tasks, statistics=False)
     if tasks.task_x is None or not tasks.task_x.shape[-1]:
         raise ValueError("tasks must have features, task_x of shape (tasks, p); give Data.pad(..., task_x=...)")
     unknown = prior.hyperparameters(tasks)

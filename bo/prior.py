@@ -12,6 +12,7 @@ from torch import Tensor
 
 from bayesmeta.data import Data
 from bayesmeta.describe import listed
+from bayesmeta.doors import require_rows
 from bayesmeta.fields import LearnedFrom, TensorFields
 from bayesmeta.gp import GaussianProcess
 from bayesmeta.gradients import with_gradients
@@ -102,6 +103,7 @@ class TuningPrior(TensorFields):
             ValueError: fewer than two tasks have targets that vary, there are not as many names as tasks or as
                 features, or `direction` is none.
         """
+        require_rows("TuningPrior.fit", tasks, statistics=False)
         require_direction(direction)
         if task_names is not None and len(task_names) != len(tasks.y):
             raise ValueError(f"task_names must name {len(tasks.y)} tasks; got {len(task_names)}")
