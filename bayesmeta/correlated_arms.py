@@ -215,7 +215,8 @@ class CorrelatedArms(TensorFields):
     def hyperparameters(self, tasks: Data | Statistics) -> Hyperparameters:
         """In units where the mean rewards have mean zero and covariance I under `self`: loc, the logs of the diagonal
         of the covariance's Cholesky factor, the rest of each of its rows in units of the diagonal; and the log of
-        noise_var over that of `self`."""
+        noise_var over that of `self`; and the logs of the units in which the hyperprior sees the arms' standard deviations,
+        over these."""
         from bayesmeta.correlated_arms_training import unknown_arms
 
         stats = self.statistics(tasks)
