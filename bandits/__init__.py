@@ -101,7 +101,7 @@ if TYPE_CHECKING:
     from bandits.simulation import Run, compare, simulate
     from bandits.window import SlidingWindow
 else:
-    __getattr__ = lazily(
+    __getattr__, __dir__ = lazily(
         __name__,
         {
             "AdaTS": "hierarchical",
@@ -160,7 +160,3 @@ else:
             "snips": "evaluation",
         },
     )
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})

@@ -16,7 +16,6 @@ offline evaluation of contextual-bandit-based news article recommendation algori
 """
 
 import math
-import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +26,7 @@ from torch import Generator, Tensor
 from bandits.logs import Log
 from bandits.policies import ThompsonSampling
 from bandits.policy import Policy
+from bayesmeta.warning_kinds import BayesmetaWarning, warn
 
 __all__ = [
     "Estimate",
@@ -45,7 +45,7 @@ CHUNK = 10_000  # decisions whose probabilities are computed at once
 ROUNDING = 1e-4  # of probabilities that add to one
 
 
-class FewSamplesWarning(UserWarning):
+class FewSamplesWarning(BayesmetaWarning):
     """Few logged decisions say anything of the policy: its interval is not to be trusted."""
 
 
@@ -229,10 +229,9 @@ def _estimate(value: Tensor, influence: Tensor, weight: Tensor, cluster: Tensor 
     squares = float(weight.square().sum())
     effective = float(weight.sum()) ** 2 / squares if squares else 0.0
     if effective < FEW:
-        warnings.warn(
+        warn(
             f"the log is worth {effective:.3g} decisions of this policy, which is too few for an interval: "
             "log more, or a policy that explores more",
             FewSamplesWarning,
-            stacklevel=3,
         )
     return Estimate(float(value), error, effective, units)

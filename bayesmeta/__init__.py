@@ -7,6 +7,7 @@ from bayesmeta.lazy import lazily
 __version__ = "0.1.0"
 
 __all__ = [
+    "BayesmetaWarning",
     "BetaBernoulli",
     "Columns",
     "CorrelatedArms",
@@ -28,6 +29,7 @@ __all__ = [
     "NormalInverseGamma",
     "NormalInverseWishart",
     "NormalKnownVariance",
+    "NotFusedWarning",
     "PastFunctions",
     "PoissonExposureGaussian",
     "PoissonGaussian",
@@ -56,7 +58,6 @@ if TYPE_CHECKING:
     from bayesmeta.glm import LogisticGaussian, PoissonExposureGaussian, PoissonGaussian
     from bayesmeta.gp import GaussianProcess
     from bayesmeta.hierarchy import Mixture
-    from bayesmeta.hyperparameters import LimitWarning
     from bayesmeta.hyperposterior import Hyperposterior
     from bayesmeta.io import load, save
     from bayesmeta.kinds import fit_kinds
@@ -73,10 +74,12 @@ if TYPE_CHECKING:
     from bayesmeta.statistics import Statistics
     from bayesmeta.task_features import fit_with_features
     from bayesmeta.transfer import transfer_hypotheses, trust
+    from bayesmeta.warning_kinds import BayesmetaWarning, LimitWarning, NotFusedWarning
 else:
-    __getattr__ = lazily(
+    __getattr__, __dir__ = lazily(
         __name__,
         {
+            "BayesmetaWarning": "warning_kinds",
             "BetaBernoulli": "conjugate",
             "Columns": "columns",
             "CorrelatedArms": "correlated_arms",
@@ -88,7 +91,7 @@ else:
             "GaussianProcess": "gp",
             "Hyperposterior": "hyperposterior",
             "LearnedFeatures": "learned_features",
-            "LimitWarning": "hyperparameters",
+            "LimitWarning": "warning_kinds",
             "LinearGaussian": "linear",
             "LinearHyperposterior": "linear_hyperposterior",
             "LinearNormalInverseGamma": "linear_unknown_noise",
@@ -98,6 +101,7 @@ else:
             "NormalInverseGamma": "normal",
             "NormalInverseWishart": "niw",
             "NormalKnownVariance": "normal_known_variance",
+            "NotFusedWarning": "warning_kinds",
             "PastFunctions": "past_functions",
             "PoissonExposureGaussian": "glm",
             "PoissonGaussian": "glm",
@@ -114,7 +118,3 @@ else:
             "trust": "transfer",
         },
     )
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})

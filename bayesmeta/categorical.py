@@ -21,6 +21,7 @@ from torch.distributions import Dirichlet, OneHotCategorical
 
 from bayesmeta.constant import Constant, repeat_rows, row_shape
 from bayesmeta.data import Data, describe_rows
+from bayesmeta.doors import Draws
 from bayesmeta.fields import LearnedFrom, TensorFields
 from bayesmeta.hyperparameters import Hyperparameter, Hyperparameters, most_probable
 from bayesmeta.random import log_gamma
@@ -186,7 +187,7 @@ class DirichletCategorical(TensorFields):
 
 
 @dataclass(frozen=True, eq=False)
-class CategoricalFunctions:
+class CategoricalFunctions(Draws):
     """Draws of one probability vector per task: log probabilities `(draws, *batch, classes)`."""
 
     logits: Float[Tensor, "draws *batch classes"]

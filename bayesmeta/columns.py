@@ -2,10 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
 
 from bayesmeta.fields import TensorFields
 
-__all__ = ["Columns", "columns_of"]
+__all__ = ["Columns", "Reading", "columns_of", "read", "require_columns_fit"]
 
 ROLES = ("offset", "trials", "weight", "noise_var")
 
@@ -46,6 +49,8 @@ class Columns(TensorFields):
                 raise ValueError(f"x has {self.num} columns, numbered from 0 to {self.num - 1}; got column {column}")
             if used.count(column) > 1:
                 raise ValueError(f"column {column} of x has two roles; give each column one")
+        if self.weight is not None and self.noise_var is not None:
+            raise ValueError("a row has a weight or a known variance of its noise, and not both; name one of them")
         if not self.varying:
             raise ValueError(
                 f"at least one of the {self.num} columns of x must have a weight that varies between tasks; "
@@ -69,6 +74,29 @@ class Columns(TensorFields):
         return tuple(i for i, column in enumerate(self.inputs) if column in self.shared)
 
     @property
+    def all_inputs(self) -> bool:
+        """Whether every column has a weight."""
+        return not self._known
+
+    @property
+    def weighs(self) -> bool:
+        """Whether rows have weights, or variances, of their own."""
+        return self.weight is not None or self.noise_var is not None
+
+    def read(self, x: Tensor) -> "Reading":
+        """The columns of x `(..., num)` by role.
+
+        Raises:
+            ValueError: x does not have `num` columns.
+        """
+        if x.shape[-1] != self.num:
+            raise ValueError(f"x must have {self.num} columns; got {x.shape[-1]}")
+        known = {role: x[..., column].double() for role, column in self._known.items()}
+        if "noise_var" in known:
+            known["weight"] = 1.0 / known.pop("noise_var")
+        return Reading(x if self.all_inputs else x[..., list(self.inputs)], **known)
+
+    @property
     def _known(self) -> dict[str, int]:
         return {role: getattr(self, role) for role in ROLES if getattr(self, role) is not None}
 
@@ -78,6 +106,57 @@ class Columns(TensorFields):
             if role not in roles:
                 known = ", ".join(("shared", *roles))
                 raise ValueError(f"{family} knows no column of role {role!r}; its roles are {known}")
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Rows as a regression reads them.
+
+    Args:
+        x: inputs `(..., d)`.
+        offset: known part of the predictor `(...,)`, float64, None where there is none.
+        trials: of binomial counts, likewise.
+        weight: the noise has variance noise_var / weight, likewise.
+    """
+
+    x: Tensor
+    offset: Tensor | None = None
+    trials: Tensor | None = None
+    weight: Tensor | None = None
+
+    def shifted(self, predictor: Tensor) -> Tensor:
+        """The predictor with its known part."""
+        return predictor if self.offset is None else predictor + self.offset.to(predictor)
+
+    def noise(self, noise_var: Tensor) -> Tensor:
+        """Variance of each row's noise, from that of a row of weight one `(*batch,)`."""
+        return noise_var[..., None] if self.weight is None else noise_var[..., None] / self.weight.to(noise_var)
+
+
+def read(columns: Columns | None, x: Tensor, weights: Tensor) -> Reading:
+    """The columns of x by role, all of them inputs where `columns` is None.
+
+    Args:
+        weights: `(..., d)`, one per input.
+
+    Raises:
+        ValueError: x does not have the columns.
+    """
+    if columns is not None:
+        return columns.read(x)
+    if x.shape[-1] != weights.shape[-1]:
+        raise ValueError(f"x must have {weights.shape[-1]} columns; got {x.shape[-1]}")
+    return Reading(x)
+
+
+def require_columns_fit(prior: Any, roles: Sequence[str]) -> None:
+    """Raise ValueError where `prior.columns` does not give each entry of `prior.loc` its input, or has other roles."""
+    columns, d = prior.columns, prior.loc.shape[-1]
+    if columns is None:
+        return
+    columns.require_only(type(prior).__name__, *roles)
+    if len(columns.inputs) != d:
+        raise ValueError(f"columns must have {d} inputs, one per entry of loc; got {len(columns.inputs)}")
 
 
 def columns_of(num: int, shared: Sequence[int] = (), **roles: int | None) -> Columns | None:

@@ -18,6 +18,7 @@ from torch.nn.functional import logsigmoid
 
 from bayesmeta.constant import Constant, repeat_rows, row_shape
 from bayesmeta.data import Data
+from bayesmeta.doors import Draws
 from bayesmeta.fields import LearnedFrom, TensorFields
 from bayesmeta.hyperparameters import Hyperparameter, Hyperparameters, most_probable
 from bayesmeta.marginals import BetaMarginal
@@ -164,7 +165,7 @@ class BetaBernoulli(TensorFields):
 
 
 @dataclass(frozen=True, eq=False)
-class BernoulliFunctions:
+class BernoulliFunctions(Draws):
     """Draws of one probability per task: logits `(draws, *batch)`."""
 
     logits: Float[Tensor, "draws *batch"]

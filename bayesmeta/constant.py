@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
+from bayesmeta.doors import Draws
+
 __all__ = ["Constant", "LikelihoodFunctions", "repeat_rows", "row_shape"]
 
 
@@ -34,7 +36,7 @@ def repeat_rows(draws: Tensor, x: Tensor | None, *, event_dim: int = 0) -> Tenso
 
 
 @dataclass(frozen=True, eq=False)
-class LikelihoodFunctions:
+class LikelihoodFunctions(Draws):
     """Draws of one parameter per task as functions: f(x) is the mean of the rows' likelihood.
 
     Args:

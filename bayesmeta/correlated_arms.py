@@ -28,6 +28,7 @@ from torch import Generator, Tensor
 from torch.distributions import Normal
 
 from bayesmeta.data import Data
+from bayesmeta.doors import Draws
 from bayesmeta.fields import LearnedFrom, TensorFields
 from bayesmeta.hyperparameters import Hyperparameters
 from bayesmeta.linalg import cholesky, log_det, solve
@@ -248,7 +249,7 @@ class CorrelatedArms(TensorFields):
 
 
 @dataclass(frozen=True, eq=False)
-class ArmFunctions:
+class ArmFunctions(Draws):
     """Draws of the mean rewards `(draws, *batch, k)` as functions of the arm; noise_var `(*batch,)`."""
 
     mean: Float[Tensor, "draws *batch k"]

@@ -2,15 +2,22 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Shaped
 from torch import Tensor
 
+from bayesmeta.describe import plural, unusual
 from bayesmeta.fields import TensorFields
 
-__all__ = ["Data", "describe_rows"]
+__all__ = ["Data", "as_floats", "describe_rows", "require_room"]
+
+LARGEST_PADS = 2e9  # bytes: less is no trouble on any machine
+SIDES = ("least", "greatest")  # of the numbers in a column
+WASTE = 10.0  # pads in memory for each number that is real, beyond which tasks are not padded
 
 
 @dataclass(frozen=True, eq=False)
@@ -18,7 +25,10 @@ class Data(TensorFields):
     """Inputs `x`, outputs `y` and which rows are real, for a batch of tasks.
 
     The mask is the truth: a padded row may hold anything finite. `Data.pad` takes one (x, y) pair per task, `Data.of`
-    takes tensors that need no padding, `Data.from_frame` a table in long form. `+` concatenates rows task by task.
+    takes rows that need no padding, `Data.from_frame` a table in long form. `+` concatenates rows task by task.
+
+    Tensors, arrays and lists are taken, whole numbers and booleans too. All parts have the dtype of `y`, which is
+    float64 where `y` holds whole numbers or is a list.
 
     Args:
         x: `(*batch, n, d)`; zero features for families without inputs.
@@ -32,7 +42,18 @@ class Data(TensorFields):
     mask: Bool[Tensor, "*batch n"]
     task_x: Shaped[Tensor, "*batch p"] | None = None
 
-    def __post_init__(self) -> None:
+    def __init__(self, x: Any, y: Any, mask: Any, task_x: Any = None) -> None:
+        y = as_floats("y", y)
+        self._take(x=as_floats("x", x, like=y), y=y, mask=_as_mask(mask, y.device))
+        self._take(task_x=None if task_x is None else as_floats("task_x", task_x, like=y))
+        self._require_shapes()
+        for name, value in (("x", self.x), ("y", self.y)):
+            _require_finite(name, value, self.mask)
+        if self.task_x is not None and not self.task_x.is_meta and not bool(self.task_x.isfinite().all()):
+            bad = ~self.task_x.isfinite().all(-1)
+            raise ValueError(f"task_x must be finite; row {bad.nonzero()[0].tolist()} is not")
+
+    def _require_shapes(self) -> None:
         rows = tuple(self.mask.shape)
         if self.x.shape[:-1] != rows:
             raise ValueError(f"x must have shape {(*rows, 'd')}, rows as in mask; got {tuple(self.x.shape)}")
@@ -42,11 +63,46 @@ class Data(TensorFields):
             raise ValueError(f"a row of y must be a number or a vector; got y of shape {tuple(self.y.shape)}")
         if self.task_x is not None and self.task_x.shape[:-1] != rows[:-1]:
             raise ValueError(f"task_x must have shape {(*rows[:-1], 'p')}; got {tuple(self.task_x.shape)}")
-        for name, value in (("x", self.x), ("y", self.y)):
-            _require_finite(name, value, self.mask)
-        if self.task_x is not None and not bool(self.task_x.isfinite().all()):
-            bad = ~self.task_x.isfinite().all(-1)
-            raise ValueError(f"task_x must be finite; row {bad.nonzero()[0].tolist()} is not")
+
+    def _take(self, **values: Tensor | None) -> None:
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
+
+    def __len__(self) -> int:
+        """How many tasks the first axis has.
+
+        Raises:
+            TypeError: this is one task, without an axis of tasks; `count` says how many rows it has.
+        """
+        if self.mask.ndim == 1:
+            raise TypeError("this Data holds one task and has no axis of tasks; data.count is its number of rows")
+        return len(self.mask)
+
+    def __bool__(self) -> bool:
+        """True, as of any object: emptiness of tasks and of rows are two things."""
+        return True
+
+    def _title(self) -> str:
+        tasks = "one task" if self.mask.ndim == 1 else plural(self.batch_shape.numel(), "task")
+        words = [f"{tasks} of {_lengths(self.count)}", f"x of {plural(self.x.shape[-1], 'column')}"]
+        words.append(f"y of {f'vectors of {self.event_shape[0]}' if self.event_shape else 'numbers'}")
+        if self.task_x is not None:
+            words.append(f"{plural(self.task_x.shape[-1], 'feature')} of tasks")
+        return f": {', '.join([*words, *unusual(self)])}"
+
+    def _parts(self) -> dict[str, Any]:
+        if self.mask.is_meta or not bool(self.mask.any()):
+            return {}
+        real = {"x": self.x[self.mask], "y": self.y[self.mask]}
+        ranges = {name: (rows.amin(0), rows.amax(0)) for name, rows in real.items() if rows.numel()}
+        return {
+            f"{side} of {name}": value for name, both in ranges.items() for side, value in zip(SIDES, both, strict=True)
+        }
+
+    def _compared(self) -> dict[str, Any]:
+        real = self.mask if not self.event_shape else self.mask[..., None]
+        y, x = self.y.where(real, 0.0), self.x.where(self.mask[..., None], 0.0)
+        return {"x": x, "y": y, "mask": self.mask, "task_x": self.task_x}
 
     @property
     def batch_shape(self) -> torch.Size:
@@ -62,16 +118,25 @@ class Data(TensorFields):
         return self.mask.sum(-1)
 
     @classmethod
-    def of(cls, x: Tensor | None = None, y: Tensor | None = None, *, event_dim: int | None = None) -> "Data":
+    def of(
+        cls, x: Any = None, y: Any = None, *, event_dim: int | None = None, dtype: torch.dtype | None = None
+    ) -> "Data":
         """Rows without padding: `x` `(*batch, n, d)` or None, `y` `(*batch, n, *event)`.
 
         Without `x` the last axis of `y` may be rows or outputs: say which by `event_dim`, 0 (the default) or 1.
+        Tensors, arrays and lists are taken; the dtype is that of `y` as in `pad`, or `dtype`.
         """
         if y is None:
             raise ValueError("Data.of needs y; got None. For no rows give an empty tensor")
+        y = as_floats("y", y, dtype=dtype)
+        if event_dim not in (None, 0, 1):
+            raise ValueError(f"event_dim must be 0, where rows of y are numbers, or 1 for vectors; got {event_dim}")
+        if y.ndim < 1 + (event_dim or 0):
+            raise ValueError(f"y must have {1 + (event_dim or 0)} axes; got shape {tuple(y.shape)}")
         if x is None:
             rows = y.shape[: y.ndim - (event_dim or 0)]
             x = y.new_zeros(*rows, 0)
+        x = as_floats("x", x, like=y)
         if x.ndim < 2:
             raise ValueError(f"x must have shape (..., n, d); got {tuple(x.shape)}. Try x.unsqueeze(-1)")
         mask = torch.ones(x.shape[:-1], dtype=torch.bool, device=x.device)
@@ -89,8 +154,8 @@ class Data(TensorFields):
     def pad(cls, tasks: Iterable[tuple[Any, Any]], *, task_x: Any = None, dtype: torch.dtype | None = None) -> "Data":
         """Ragged tasks as one batch: one (x, y) pair per task, x None for families without inputs.
 
-        Tensors, arrays and lists are accepted; x may be one-dimensional for one feature. The dtype is that of y, and
-        float64 where y holds whole numbers or Python floats.
+        Tensors, arrays and lists are accepted; x may be one-dimensional for one feature. The dtype is that of y, the
+        widest where tasks differ, and float64 where y holds whole numbers or Python floats.
 
         Raises:
             ValueError: there is no task, or tasks differ in features or outputs; the message names the task.
@@ -106,11 +171,14 @@ class Data(TensorFields):
                         f"{tuple(value.shape)}, that of task 0 {tuple(first.shape)}"
                     )
         lengths = torch.tensor([len(y) for _, y in pairs], device=pairs[0][1].device)
+        x, y = pairs[0]
+        require_room(lengths, x.shape[1] + (y.shape[1] if y.ndim > 1 else 1), y.element_size())
+        widest = reduce(torch.promote_types, {y.dtype for _, y in pairs})
+        pairs = [(x.to(widest), y.to(widest)) for x, y in pairs]
         xs = torch.nn.utils.rnn.pad_sequence([x for x, _ in pairs], batch_first=True)
         ys = torch.nn.utils.rnn.pad_sequence([y for _, y in pairs], batch_first=True)
         mask = torch.arange(ys.shape[1], device=ys.device) < lengths[:, None]
-        extra = None if task_x is None else torch.as_tensor(task_x, dtype=ys.dtype)
-        return cls(xs, ys, mask, extra)
+        return cls(xs, ys, mask, task_x)
 
     @classmethod
     def from_frame(cls, source: Any, *, task: str, target: str, inputs: Sequence[str] | None = None) -> "Data":
@@ -164,15 +232,97 @@ class Data(TensorFields):
         return Data(x, y, self.mask.to(x.device), extra)
 
 
+def as_floats(name: str, value: Any, *, like: Tensor | None = None, dtype: torch.dtype | None = None) -> Tensor:
+    """`value` as a tensor of floating-point numbers, the one place that says which.
+
+    The dtype is `dtype` or that of `like`; without either that of `value`, and float64 where `value` holds whole
+    numbers or booleans, or is a list.
+
+    Raises:
+        TypeError: `value` is nothing that holds real numbers.
+        ValueError: `value` is on another device than `like`.
+    """
+    if not isinstance(value, Tensor):
+        tensor = _of_array(name, value)
+        # numbers that have no place of their own go where they are needed
+        value = tensor if like is None else tensor.to(like.device)
+    if value.is_complex():
+        raise TypeError(f"{name} must hold real numbers; got {value.dtype}")
+    if like is not None and value.device != like.device:
+        raise ValueError(
+            f"{name} is on {value.device} and what it belongs to on {like.device}; move it by .to({str(like.device)!r})"
+        )
+    wanted = dtype or (like.dtype if like is not None else value.dtype if value.is_floating_point() else torch.float64)
+    return value.to(wanted)
+
+
+def _of_array(name: str, value: Any) -> Tensor:
+    try:
+        array = np.asarray(value)
+    except (TypeError, ValueError, RuntimeError) as error:  # lists of different lengths
+        raise TypeError(f"{name} must be a tensor, an array or a list of numbers. {error}") from None
+    if array.dtype.kind not in "biuf":
+        raise TypeError(
+            f"{name} must be a tensor, an array or a list of numbers; got {type(value).__name__} of {array.dtype}"
+        )
+    if not hasattr(value, "dtype") or array.dtype.itemsize > np.dtype(float).itemsize:
+        array = array.astype(float)
+    # a copy where torch would refuse the array, or warn of it
+    ours = array.dtype.isnative and array.flags.writeable and all(stride >= 0 for stride in array.strides)
+    return torch.from_numpy(array if ours else np.array(array, array.dtype.newbyteorder("=")))
+
+
+def require_room(lengths: Tensor, columns: int, size: int) -> None:
+    """Refuse to pad tasks where pads would take most of a lot of memory.
+
+    Args:
+        lengths: rows of each task.
+        columns: of x and y together.
+        size: of a number, in bytes.
+
+    Raises:
+        ValueError: padded tasks take more than LARGEST_PADS, and more than WASTE times their rows.
+    """
+    longest = int(lengths.max()) if len(lengths) else 0
+    padded = len(lengths) * longest * columns * size
+    if padded > LARGEST_PADS and padded > WASTE * int(lengths.sum()) * columns * size:
+        raise ValueError(
+            f"padding {len(lengths)} tasks to the {longest} rows of task {int(lengths.argmax())} takes "
+            f"{padded / 1e9:.3g} GB, for {int(lengths.sum())} rows in all. Families in closed form need no rows: give "
+            "them Statistics.from_frame(table, ...) or Statistics.from_parquet(files, ...), to initial, fit and "
+            "condition. For other families keep some of the rows of the longest tasks"
+        )
+
+
+def _lengths(count: Tensor) -> str:
+    """How many rows tasks have."""
+    if count.is_meta:
+        return "rows"
+    if not count.numel():
+        return "no rows"
+    least, most = int(count.min()), int(count.max())
+    return plural(most, "row") if least == most else f"{least} to {plural(most, 'row')}, {int(count.sum())} in all"
+
+
+def _as_mask(mask: Any, device: torch.device) -> Tensor:
+    """Booleans; zeros and ones are taken for them."""
+    if isinstance(mask, Tensor) and mask.dtype == torch.bool and mask.device == device:
+        return mask
+    values = mask if isinstance(mask, Tensor) else torch.as_tensor(np.asarray(mask), device=device)
+    if values.dtype != torch.bool and not bool(((values == 0) | (values == 1)).all()):
+        raise ValueError("mask must be true where a row is real and false elsewhere; it holds other numbers")
+    if values.device != device:
+        raise ValueError(f"mask is on {values.device} and y on {device}; move it by .to({str(device)!r})")
+    return values.bool()
+
+
 def _pair(index: int, x: Any, y: Any, dtype: torch.dtype | None) -> tuple[Tensor, Tensor]:
-    target = torch.as_tensor(y)
-    if dtype is not None or not target.is_floating_point() or not hasattr(y, "dtype"):
-        target = target.to(dtype or torch.float64)
+    target = as_floats(f"y of task {index}", y, dtype=dtype)
     if target.ndim not in (1, 2):
         raise ValueError(f"y of task {index} must have shape (n,) or (n, k); got {tuple(target.shape)}")
     if x is None:
         return target.new_zeros(len(target), 0), target
-    inputs = torch.as_tensor(x).to(target)
+    inputs = as_floats(f"x of task {index}", x, like=target)
     if inputs.ndim == 1:
         inputs = inputs[:, None]
     if inputs.ndim != 2 or len(inputs) != len(target):
@@ -183,7 +333,8 @@ def _pair(index: int, x: Any, y: Any, dtype: torch.dtype | None) -> tuple[Tensor
 
 
 def _require_finite(name: str, value: Tensor, mask: Tensor) -> None:
-    if bool(value.sum().isfinite()):  # one pass in the common case: what is not finite stays so in a sum
+    # one pass in the common case: what is not finite stays so in a sum
+    if value.is_meta or bool(value.sum().isfinite()):
         return
     flat = value.reshape(*mask.shape, -1) if value.numel() else value
     bad = ~flat.isfinite().all(-1) & mask

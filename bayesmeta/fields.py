@@ -7,14 +7,44 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-__all__ = ["LearnedFrom", "TensorFields"]
+from bayesmeta.describe import Described
+from bayesmeta.doors import first_tensor, guard
+
+__all__ = ["LearnedFrom", "TensorFields", "same"]
 
 # a bound TypeVar rather than typing.Self, which beartype cannot check inside undecorated classes
 T = TypeVar("T", bound="TensorFields")
 
 
-class TensorFields:
-    """Mixin of frozen dataclasses whose fields are tensors, numbers, strings, None, or such dataclasses again."""
+class TensorFields(Described):
+    """Mixin of frozen dataclasses whose fields are tensors, numbers, strings, None, or such dataclasses again.
+
+    Its public methods check what they are given, see `bayesmeta.doors`.
+    """
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        guard(cls)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """The fields alone, for copies and other processes: what was computed from them is computed again."""
+        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}  # type: ignore[arg-type]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the numbers in it."""
+        return self._first_tensor("dtype").dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Where the numbers in it are."""
+        return self._first_tensor("device").device
+
+    def _first_tensor(self, what: str) -> Tensor:
+        found = first_tensor(self)
+        if found is None:
+            raise AttributeError(f"this {type(self).__name__} holds no tensors, and so has no {what}")
+        return found
 
     def to(self: T, *args: Any, **kwargs: Any) -> T:
         """The same object with every floating-point tensor moved as by `Tensor.to`."""
@@ -24,7 +54,27 @@ class TensorFields:
             return value.to(*args, **kwargs) if is_float or isinstance(value, TensorFields) else value
 
         fields = {f.name: moved(getattr(self, f.name)) for f in dataclasses.fields(self)}  # type: ignore[arg-type]
+        if any(isinstance(value, Tensor) and value.is_meta for value in fields.values()):
+            return self._replace(**fields)  # there are no numbers to check
         return type(self)(**fields)
+
+    def equals(self, other: Any, *, rtol: float = 1e-6, atol: float = 1e-12) -> bool:
+        """Whether `other` is of the same class and shapes, and its numbers differ by no more than atol + rtol |number|.
+
+        Objects inside are compared in the same way. What something was learned from, its dtype and its device do not
+        count, and nor do padded rows.
+
+        Args:
+            rtol: relative to the numbers of `other`.
+            atol: in their units; for numbers that are zero but for rounding.
+        """
+        if type(other) is not type(self):
+            return False
+        return same(self._compared(), other._compared(), rtol, atol)
+
+    def _compared(self) -> dict[str, Any]:
+        """What `equals` compares, by name."""
+        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "learned_from"}  # type: ignore[arg-type]
 
     def expand(self: T, batch_shape: Sequence[int]) -> T:
         """The same for every entry of a larger batch, without copies.
@@ -85,6 +135,31 @@ class TensorFields:
     def from_state(cls: type[T], state: dict[str, Any]) -> T:
         """Build the object from what `state_dict` returned; the constructor validates it."""
         return cls(**state)
+
+
+def same(a: Any, b: Any, rtol: float, atol: float) -> bool:
+    """Whether two values agree to a tolerance: tensors, numbers, `TensorFields`, and dicts and lists of them."""
+    if isinstance(a, TensorFields):
+        return a.equals(b, rtol=rtol, atol=atol)
+    if isinstance(a, Tensor) and isinstance(b, Tensor):
+        return a.shape == b.shape and _same_numbers(a, b, rtol, atol)
+    if isinstance(a, dict) and isinstance(b, dict):
+        return a.keys() == b.keys() and all(same(value, b[key], rtol, atol) for key, value in a.items())
+    if isinstance(a, list | tuple) and isinstance(b, list | tuple):
+        return len(a) == len(b) and all(same(x, y, rtol, atol) for x, y in zip(a, b, strict=True))
+    if isinstance(a, float) and isinstance(b, float | int):
+        return a == b or abs(a - b) <= atol + rtol * abs(b)
+    if dataclasses.is_dataclass(a) and type(a) is type(b):
+        return same(vars(a), vars(b), rtol, atol)
+    return bool(a == b) if not isinstance(a, Tensor) and not isinstance(b, Tensor) else False
+
+
+def _same_numbers(a: Tensor, b: Tensor, rtol: float, atol: float) -> bool:
+    if a.is_meta or b.is_meta:  # where there are no numbers, shapes are all there is
+        return a.is_meta and b.is_meta
+    if a.is_floating_point() and b.is_floating_point():
+        return torch.allclose(a.detach().cpu().double(), b.detach().cpu().double(), rtol, atol, equal_nan=True)
+    return torch.equal(a.cpu(), b.cpu())
 
 
 @dataclasses.dataclass(frozen=True)

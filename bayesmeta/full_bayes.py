@@ -17,6 +17,7 @@ import torch
 from torch import Generator, Tensor
 
 from bayesmeta.data import Data
+from bayesmeta.gradients import with_gradients
 from bayesmeta.hyperparameters import Hierarchical, Hyperparameters, most_probable
 from bayesmeta.hyperposterior import laplace
 from bayesmeta.random import randn, seeded
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["sample_posterior"]
 
 
+@with_gradients
 def sample_posterior(
     prior: Hierarchical,
     tasks: Data | Statistics,
@@ -58,7 +60,7 @@ def sample_posterior(
     """
     unknown = prior.hyperparameters(tasks)
     if log_hyperprior is not None:
-        unknown = dataclasses.replace(unknown, hyperprior=log_hyperprior)
+        unknown = dataclasses.replace(unknown, hyperprior=log_hyperprior, source=None)
     mode = most_probable(unknown)
     root = laplace(unknown.log_density, mode, unknown.scale)
     chains = [

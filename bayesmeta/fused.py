@@ -1,6 +1,5 @@
 """Arithmetic on many small tasks, fused by `torch.compile` where asked for: as few passes over memory as can be."""
 
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -8,6 +7,8 @@ from functools import cache
 from typing import Any
 
 import torch
+
+from bayesmeta.warning_kinds import NotFusedWarning, warn
 
 __all__ = ["MOST_COLUMNS", "compiled", "run_fused"]
 
@@ -44,7 +45,7 @@ def run_fused(function: Callable[..., Any], *args: Any) -> Any:
     except torch._dynamo.exc.TorchDynamoException as error:
         _failed.add(function)
         reason = str(error).strip().splitlines()[0]
-        warnings.warn(f"torch.compile failed, arithmetic is not fused: {reason}", RuntimeWarning, stacklevel=2)
+        warn(f"torch.compile failed, arithmetic is not fused: {reason}", NotFusedWarning)
         return None
 
 

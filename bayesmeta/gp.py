@@ -27,6 +27,7 @@ from torch import Generator, Tensor
 from torch.distributions import Distribution, Normal
 
 from bayesmeta.data import Data
+from bayesmeta.doors import Draws
 from bayesmeta.fields import LearnedFrom, TensorFields
 from bayesmeta.linalg import cholesky, log_det
 from bayesmeta.past_functions import PastFunctions, matern52
@@ -265,7 +266,7 @@ class GaussianProcess(TensorFields):
 
 
 @dataclass(frozen=True, eq=False)
-class PathFunctions:
+class PathFunctions(Draws):
     """Draws of f: a prior path plus the correction that moves it to the data, exactly."""
 
     process: GaussianProcess

@@ -14,6 +14,7 @@ from torch import Generator, Tensor
 from torch.distributions import Distribution
 
 from bayesmeta.data import Data
+from bayesmeta.doors import Draws
 from bayesmeta.fields import TensorFields
 from bayesmeta.protocol import Functions
 from bayesmeta.random import categorical
@@ -222,7 +223,7 @@ class Mixture(TensorFields):
 
 
 @dataclass(frozen=True, eq=False)
-class MixtureFunctions:
+class MixtureFunctions(Draws):
     """Draws of all hypotheses, of which each draw keeps its own: `index` is `(draws, *batch)`."""
 
     functions: Functions

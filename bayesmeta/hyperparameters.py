@@ -11,7 +11,6 @@ estimated as zero as often as not.
 """
 
 import math
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
@@ -21,17 +20,15 @@ from torch import Tensor
 
 from bayesmeta.data import Data
 from bayesmeta.fields import LearnedFrom
-from bayesmeta.optimise import maximise
+from bayesmeta.gradients import with_gradients
+from bayesmeta.optimise import VALUE_TOLERANCE, maximise
 from bayesmeta.statistics import Statistics
 from bayesmeta.validation import require_enough_tasks
+from bayesmeta.warning_kinds import LimitWarning, warn
 
 __all__ = ["Hierarchical", "Hyperparameter", "Hyperparameters", "LimitWarning", "fit_by_mode", "most_probable"]
 
 FLAT = 1e-12  # of the objective, per row: less than this between a limit and the best value found is no difference
-
-
-class LimitWarning(UserWarning):
-    """A hyperparameter ended at the limit of its search: the tasks would have it larger, or smaller, still."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +61,9 @@ class Hyperparameters:
         num_rows: rows of all tasks.
         hyperprior: log density of vectors `(*draws, h)`, in place of independent normals at `start`.
         total_log_evidence: the evidence summed over tasks, where tasks that are alike can be counted once.
+        tolerance: relative change of the evidence at which a search stops, above what its derivatives are exact to.
+        source: the prior, and the arguments of its `hyperparameters` that made this; a copy in another process is made
+            from them anew.
     """
 
     entries: Sequence[Hyperparameter]
@@ -72,6 +72,13 @@ class Hyperparameters:
     num_rows: float
     hyperprior: Callable[[Tensor], Tensor] | None = None
     total_log_evidence: Callable[[Tensor], Tensor] | None = None
+    tolerance: float = VALUE_TOLERANCE
+    source: tuple[Any, tuple[Any, ...], dict[str, Any]] | None = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self.source is None:
+            raise TypeError("these Hyperparameters hold functions and cannot be copied; copy the prior and the tasks")
+        return _made_again, self.source
 
     @classmethod
     def of(
@@ -135,6 +142,11 @@ class Hyperparameters:
         return evidence + hyperprior_weight * self.log_hyperprior(vector) if hyperprior_weight else evidence
 
 
+def _made_again(prior: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Hyperparameters:
+    made: Hyperparameters = prior.hyperparameters(*args, **kwargs)
+    return made
+
+
 @runtime_checkable
 class Hierarchical(Protocol):
     """A family whose hyperparameters can be learned as one vector: by their mode, by their spread, or by MCMC."""
@@ -144,6 +156,7 @@ class Hierarchical(Protocol):
         ...
 
 
+@with_gradients
 def most_probable(
     unknown: Hyperparameters,
     *,
@@ -171,7 +184,9 @@ def most_probable(
         density = unknown.log_density(vector, hyperprior_weight=hyperprior_weight, task_weights=task_weights)
         return density / unknown.num_rows
 
-    best = maximise(objective, unknown.start if start is None else start, limit=unknown.limit)
+    best = maximise(
+        objective, unknown.start if start is None else start, limit=unknown.limit, tolerance=unknown.tolerance
+    )
     return _at_limits(unknown, objective, best)
 
 
@@ -191,17 +206,26 @@ def fit_by_mode(prior: Any, tasks: Data | Statistics, *, hyperprior_weight: floa
     return fitted._replace(learned_from=LearnedFrom.counts(tasks.count))
 
 
-@torch.no_grad()
 def _at_limits(unknown: Hyperparameters, objective: Callable[[Tensor], Tensor], best: Tensor) -> Tensor:
     """Move entries to the limits that they approach: the search stops on the way, where nothing is gained any more."""
-    value = objective(best)
-    for i, entry in enumerate(unknown.entries):
-        if math.isinf(entry.limit) or abs(best[i]) < 0.5 * entry.limit:
-            continue
-        moved = best.clone()
-        moved[i] = entry.limit if best[i] > 0 else -entry.limit
-        if objective(moved) >= value - FLAT:
-            best, value = moved, objective(moved)
-            text = f"{entry.name} ended at its limit, {float(moved[i]):.3g}: {entry.at_limit}"
-            warnings.warn(text, LimitWarning, stacklevel=5)  # where the user calls fit
-    return best
+    with torch.no_grad():
+        value, moved = objective(best), torch.zeros(len(best), dtype=torch.bool, device=best.device)
+        for i, entry in enumerate(unknown.entries):
+            if math.isinf(entry.limit) or abs(best[i]) < 0.5 * entry.limit:
+                continue
+            there = best.clone()
+            there[i] = entry.limit if best[i] > 0 else -entry.limit
+            if objective(there) >= value - FLAT:
+                moved[i] |= bool(there[i] != best[i])
+                best, value = there, objective(there)
+                text = f"{entry.name} ended at its limit, {float(there[i]):.3g}: {entry.at_limit}"
+                warn(text, LimitWarning)
+    return _others(objective, best, moved, unknown.limit) if bool(moved.any()) else best
+
+
+def _others(objective: Callable[[Tensor], Tensor], best: Tensor, held: Tensor, limit: Tensor) -> Tensor:
+    """The best vector with some entries held where they are."""
+    if bool(held.all()):
+        return best
+    found = maximise(lambda rest: objective(best.masked_scatter(~held, rest)), best[~held], limit=limit[~held])
+    return best.masked_scatter(~held, found)

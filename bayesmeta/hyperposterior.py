@@ -19,6 +19,7 @@ from torch import Generator, Tensor
 
 from bayesmeta.data import Data
 from bayesmeta.fields import LearnedFrom
+from bayesmeta.gradients import with_gradients
 from bayesmeta.hierarchy import Mixture
 from bayesmeta.hyperparameters import Hierarchical, Hyperparameters, most_probable
 from bayesmeta.optimise import maximise
@@ -63,6 +64,7 @@ class Hyperposterior:
         self._renew(draws, log_weights)
 
     @classmethod
+    @with_gradients
     def fit(
         cls, prior: Hierarchical, tasks: Data | Statistics, *, num_draws: int = 1000, generator: Generator | None = None
     ) -> "Hyperposterior":
@@ -92,6 +94,7 @@ class Hyperposterior:
             each = each + evidence
         return each.log_softmax(-1)
 
+    @with_gradients
     def update(self, task: Hashable, statistics: Data | Statistics, *, generator: Generator | None = None) -> None:
         """All that the running task `task` has shown so far replaces what it had shown at its last update.
 
@@ -110,6 +113,7 @@ class Hyperposterior:
         if self.ess < LEAST_ESS * len(self._log_weights):
             self.renew(generator=generator)
 
+    @with_gradients
     def renew(self, *, generator: Generator | None = None) -> None:
         """Draw hyperparameters afresh, given past tasks and all that running tasks have shown."""
         running = [statistics for statistics, _ in self._running.values()]
@@ -121,6 +125,7 @@ class Hyperposterior:
         mean = (self.log_weights.exp()[:, None] * self.draws).sum(0)
         self._renew(*weighted_draws(self.unknown, log_density, mean, len(self.draws), generator))
 
+    @with_gradients
     def task_log_evidence(self) -> Tensor:
         """log p(rows of each past task) at each draw of hyperparameters, `(draws, tasks)`."""
         return _in_chunks(self.unknown.log_evidence, self.draws)
@@ -147,6 +152,7 @@ class Hyperposterior:
         self._log_weights = log_weights - sum(evidence for _, evidence in self._running.values())
 
 
+@with_gradients
 def weighted_draws(
     unknown: Hyperparameters, log_density: LogDensity, start: Tensor, num_draws: int, generator: Generator | None
 ) -> tuple[Tensor, Tensor]:
@@ -160,6 +166,7 @@ def weighted_draws(
     return _weighted_draws(log_density, mode, unknown.scale, num_draws, generator)
 
 
+@with_gradients
 def laplace(log_density: LogDensity, mode: Tensor, scale: Tensor) -> Tensor:
     """Factor R of the covariance R R' of a normal that fits `log_density` at its `mode`, `(h, h)`.
 

@@ -45,7 +45,7 @@ def save(prior: TensorFields, path: str | Path) -> None:
     Raises:
         TypeError: the prior, or something in it, is of a kind that cannot be saved; the message names the field.
         FileNotFoundError: the folder does not exist.
-        ValueError: `path` is a directory.
+        ValueError: `path` is a directory, a device or anything else that is no regular file.
     """
     from bayesmeta import __version__
 
@@ -245,14 +245,21 @@ def require_place(path: str | Path) -> Path:
 
     Raises:
         FileNotFoundError: the folder does not exist.
-        ValueError: `path` is a directory.
+        ValueError: `path` is a directory, or anything else that is no regular file, such as a device or a pipe.
     """
     path = Path(os.path.realpath(path))
     if path.is_dir():
         raise ValueError(f"cannot save to {path}: it is a directory. Name a file in it, such as prior.safetensors")
+    if path.exists() and not path.is_file():  # a new file would take the place of the device, for all who use it
+        raise ValueError(f"cannot save to {path}: it is not a regular file but a {_kind(path)}. Name another file")
     if not path.parent.is_dir():
         raise FileNotFoundError(f"cannot save to {path}: the folder {path.parent} does not exist")
     return path
+
+
+def _kind(path: Path) -> str:
+    kinds = {"pipe": path.is_fifo, "socket": path.is_socket, "block device": path.is_block_device}
+    return next((kind for kind, is_it in kinds.items() if is_it()), "device")
 
 
 def write_whole(path: str | Path, raw: bytes) -> None:

@@ -19,6 +19,7 @@ from torch import Generator, Tensor
 
 from bayesmeta.data import Data
 from bayesmeta.fields import LearnedFrom
+from bayesmeta.gradients import with_gradients
 from bayesmeta.hierarchy import Mixture
 from bayesmeta.hyperparameters import Hierarchical, Hyperparameters, most_probable
 from bayesmeta.optimise import maximise
@@ -53,6 +54,7 @@ class Kinds:
         return self.responsibilities.shape[-1]
 
 
+@with_gradients
 def fit_kinds(
     prior: Hierarchical,
     tasks: Data | Statistics,

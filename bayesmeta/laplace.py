@@ -1,4 +1,4 @@
-r"""Laplace's approximation for many small regressions at once: modes by Newton, evidence, and the error of both.
+r"""Laplace's approximation for many small regressions at once: modes by Newton's method, and evidence.
 
 For each task, with rows (x, y), a concave log-likelihood $\ell(y \mid \eta)$ of the predictor $\eta = x^\top w$ +
 offset, and a prior $w \sim N(m, P^{-1})$, let $\hat w$ be the posterior mode and H minus the Hessian there. Then
@@ -6,34 +6,25 @@ offset, and a prior $w \sim N(m, P^{-1})$, let $\hat w$ be the posterior mode an
 $$ w \mid D \approx N(\hat w, H^{-1}), \quad \log p(D) \approx \sum \ell(y \mid \hat\eta)
    - \tfrac12 (\hat w - m)^\top P (\hat w - m) + \tfrac12 \log|P| - \tfrac12 \log|H|. $$
 
-The error is measured, not bounded: draws of a Student t with the mode and curvature of the approximation, weighed by
-the exact posterior over their density, estimate the evidence without bias.
-
-Source: Bishop, Pattern Recognition and Machine Learning (2006), section 4.4; Geweke, Bayesian inference in econometric
-models using Monte Carlo integration (1989).
+Source: Bishop, Pattern Recognition and Machine Learning (2006), section 4.4.
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float64
-from torch import Generator, Tensor
+from torch import Tensor
 
-from bayesmeta.data import Data
+from bayesmeta.likelihoods import Likelihood
 from bayesmeta.linalg import cholesky, log_det, solve, symmetric, unravel
-from bayesmeta.random import gamma, randn
 
 __all__ = [
-    "EvidenceError",
-    "Likelihood",
     "Rows",
     "differentiable",
     "factor",
     "fit_mode",
-    "importance_error",
-    "log_evidence",
+    "laplace_evidence",
     "positive_definite",
 ]
 
@@ -45,30 +36,11 @@ ROUGH = 1e-3  # the squared decrement accepted from then on: within .03 standard
 GOOD_SLOPE = 0.25  # a full step is taken if it leaves at most this share of the slope along it
 STEPS = 2.0 ** torch.arange(-40, 11, dtype=torch.float64)  # brackets for the length of a step that is not good
 BISECTIONS = 30
-PROPOSAL_DF = 7.0  # tails heavier than those of any posterior with a normal prior
-CHUNK = 10_000_000  # entries of the largest tensor that weighing draws may make
-
-
-@dataclass(frozen=True)
-class Likelihood:
-    """log p(y | eta), concave in eta, elementwise.
-
-    Args:
-        log_prob: of y given eta.
-        slope: first derivative by eta, given eta and y.
-        curvature: minus the second derivative, above zero, given eta.
-        guess: eta and a curvature from y alone, where Newton's method starts.
-    """
-
-    log_prob: Callable[[Tensor, Tensor], Tensor]
-    slope: Callable[[Tensor, Tensor], Tensor]
-    curvature: Callable[[Tensor], Tensor]
-    guess: Callable[[Tensor], tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows of T tasks on one axis, float64; `real` is 1.0 where the row is real, and all else is 0.0 elsewhere.
+    """Rows of T tasks on one axis, float64; a row that is not real is zero, and so are its trials: it says nothing.
 
     Inputs are transposed, because sums over the last axis are the fast ones.
     """
@@ -76,38 +48,14 @@ class Rows:
     x: Float64[Tensor, "tasks d n"]
     y: Float64[Tensor, "tasks n"]
     offset: Float64[Tensor, "tasks n"]
-    real: Float64[Tensor, "tasks n"]
-
-    @classmethod
-    def of(cls, data: Data, *, num_weights: int) -> "Rows":
-        """The tasks of `data` on one axis; columns of x after the first `num_weights` add up to the offset."""
-        tasks, n = data.batch_shape.numel(), data.mask.shape[-1]
-        mask = data.mask.reshape(tasks, n)
-        x = data.x.reshape(tasks, n, data.x.shape[-1]).mT.double().masked_fill(~mask[:, None], 0.0)
-        y = data.y.reshape(tasks, n).double().masked_fill(~mask, 0.0)
-        return cls(x[:, :num_weights].contiguous(), y, x[:, num_weights:].sum(1), mask.double())
+    trials: Float64[Tensor, "tasks n"]
 
     def __getitem__(self, index: Tensor) -> "Rows":
-        return Rows(self.x[index], self.y[index], self.offset[index], self.real[index])
+        return Rows(self.x[index], self.y[index], self.offset[index], self.trials[index])
 
     def times(self, weights: Tensor) -> Tensor:
         """x'w `(tasks, n)`."""
         return (weights[:, None] @ self.x)[:, 0]
-
-
-@dataclass(frozen=True)
-class EvidenceError:
-    """How far the log evidence of each task is from the truth, all `(*batch,)`.
-
-    Args:
-        error: estimate of the exact log evidence less Laplace's.
-        standard_error: of that estimate; trust it where `ess` is above some hundred.
-        ess: how many equally weighted draws the estimate is worth.
-    """
-
-    error: Tensor
-    standard_error: Tensor
-    ess: Tensor
 
 
 def positive_definite(matrix: Tensor, rounding: float | None = None) -> Tensor:
@@ -143,15 +91,14 @@ def fit_mode(likelihood: Likelihood, rows: Rows, loc: Tensor, precision: Tensor)
         ValueError: a task has not converged; the message names it.
     """
     base = rows.times(loc) + rows.offset
-    eta, weight = likelihood.guess(rows.y)
-    weight = weight * rows.real
-    shift = _newton_step(rows.x, weight, weight * (eta - base), precision)
+    weight, weighted = likelihood.guess(rows.y, rows.trials)
+    shift = _newton_step(rows.x, weight, weighted - weight * base, precision)
 
     found, before = torch.empty_like(loc), torch.full_like(loc[:, 0], math.inf)
     left = torch.arange(len(loc), device=loc.device)
     for steps in range(MAX_STEPS):
         eta = base + rows.times(shift)
-        slope = likelihood.slope(eta, rows.y) * rows.real
+        slope = likelihood.slope(eta, rows.y, rows.trials)
         pull = (precision @ shift[..., None])[..., 0]
         gradient = (rows.x @ slope[..., None])[..., 0] - pull
         hessian = _hessian(likelihood, rows, eta, precision)
@@ -161,7 +108,7 @@ def fit_mode(likelihood: Likelihood, rows: Rows, loc: Tensor, precision: Tensor)
         small = SMALL if steps < PATIENCE else ROUGH
         done = (decrement <= CONVERGED) | ((decrement <= small) & (decrement > 0.25 * before))
 
-        remaining = (likelihood.slope(eta + move, rows.y) * rows.real * move).sum(-1)
+        remaining = (likelihood.slope(eta + move, rows.y, rows.trials) * move).sum(-1)
         remaining = remaining - (step * (precision @ (shift + step)[..., None])[..., 0]).sum(-1)
         length = torch.ones_like(decrement)
         hard = (~done & ~(remaining.abs() <= GOOD_SLOPE * decrement)).nonzero()[:, 0]
@@ -186,7 +133,7 @@ def fit_mode(likelihood: Likelihood, rows: Rows, loc: Tensor, precision: Tensor)
     )
 
 
-def log_evidence(
+def laplace_evidence(
     likelihood: Likelihood, rows: Rows, loc: Tensor, precision: Tensor, shift: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Laplace's log evidence `(tasks,)`, and H `(tasks, d, d)`, at modes `loc + shift`.
@@ -195,7 +142,7 @@ def log_evidence(
     """
     eta = rows.times(loc + shift) + rows.offset
     hessian = _hessian(likelihood, rows, eta, precision)
-    fit = (likelihood.log_prob(eta, rows.y) * rows.real).sum(-1)
+    fit = likelihood.log_prob(eta, rows.y, rows.trials).sum(-1)
     distance = (shift * (precision @ shift[..., None])[..., 0]).sum(-1)
     volume = log_det(factor(hessian)) - log_det(factor(precision))
     return fit - 0.5 * (distance + volume), hessian
@@ -209,61 +156,20 @@ def differentiable(likelihood: Likelihood, rows: Rows, loc: Tensor, precision: T
     base = rows.times(loc) + rows.offset
     for _ in range(2):
         eta = base + rows.times(shift)
-        slope = likelihood.slope(eta, rows.y) * rows.real
+        slope = likelihood.slope(eta, rows.y, rows.trials)
         gradient = (rows.x @ slope[..., None])[..., 0] - (precision @ shift[..., None])[..., 0]
         shift = shift + solve(factor(_hessian(likelihood, rows, eta, precision)), gradient)
     return shift
 
 
-@torch.no_grad()
-def importance_error(
-    likelihood: Likelihood,
-    rows: Rows,
-    loc: Tensor,
-    precision: Tensor,
-    shift: Tensor,
-    num_draws: int,
-    generator: Generator | None,
-) -> EvidenceError:
-    """What importance sampling from a Student t about the modes says of Laplace's log evidence."""
-    evidence, hessian = log_evidence(likelihood, rows, loc, precision, shift)
-    chol, (tasks, d) = factor(hessian), loc.shape
-    half = torch.full((), 0.5 * PROPOSAL_DF, dtype=torch.float64, device=loc.device)
-    constant = (
-        torch.lgamma(half + 0.5 * d) - torch.lgamma(half) - 0.5 * d * math.log(PROPOSAL_DF * math.pi)
-    ) + 0.5 * log_det(chol)
-    prior_constant = 0.5 * (log_det(factor(precision)) - d * math.log(2.0 * math.pi))
-    base = rows.times(loc) + rows.offset
-    per_draw = max(1, tasks * max(rows.y.shape[-1], d))
-    log_ratios = []
-    for size in _sizes(num_draws, max(1, CHUNK // per_draw)):
-        noise = randn((size, tasks, d), like=loc, generator=generator)
-        noise = noise * (half / gamma((size, tasks, 1), half, generator=generator)).sqrt()
-        log_proposal = constant - (half + 0.5 * d) * torch.log1p(noise.square().sum(-1) / PROPOSAL_DF)
-        # tasks first, so that each is one matrix product
-        offsets = shift[:, None] + torch.linalg.solve_triangular(chol.mT, noise.permute(1, 2, 0), upper=True).mT
-        eta = base[:, None] + offsets @ rows.x
-        fit = (likelihood.log_prob(eta, rows.y[:, None]) * rows.real[:, None]).sum(-1)
-        distance = ((offsets @ precision) * offsets).sum(-1)
-        log_ratios.append((prior_constant[:, None] + fit - 0.5 * distance).mT - log_proposal)
-    log_ratio = torch.cat(log_ratios) - evidence
-    error = log_ratio.logsumexp(0) - math.log(num_draws)
-    ratio = (log_ratio - error).exp()
-    return EvidenceError(error, ratio.std(0) / num_draws**0.5, ratio.sum(0).square() / ratio.square().sum(0))
-
-
-def _sizes(total: int, largest: int) -> list[int]:
-    return [min(largest, total - begin) for begin in range(0, total, largest)]
-
-
 def _hessian(likelihood: Likelihood, rows: Rows, eta: Tensor, precision: Tensor) -> Tensor:
-    weight = likelihood.curvature(eta) * rows.real
+    weight = likelihood.curvature(eta) * rows.trials
     return symmetric(precision + (rows.x * weight[:, None]) @ rows.x.mT)
 
 
 def _factor_by_rows(likelihood: Likelihood, rows: Rows, eta: Tensor, precision: Tensor) -> Tensor:
     """The factor of `_hessian` up to signs, by QR of its rows: rows 1e8 times as informed as the prior leave it in."""
-    weight = likelihood.curvature(eta) * rows.real
+    weight = likelihood.curvature(eta) * rows.trials
     stacked = torch.cat([rows.x * weight.sqrt()[:, None], factor(precision)], -1)
     return torch.linalg.qr(stacked.mT, mode="r").R.mT
 
@@ -282,8 +188,9 @@ def _best_length(
 
     def slope(length: Tensor) -> Tensor:
         """`(tasks, lengths)`."""
-        of_rows = likelihood.slope(eta[:, None] + length[..., None] * move[:, None], rows.y[:, None])
-        return (of_rows * (rows.real * move)[:, None]).sum(-1) - start[:, None] - length * bend[:, None]
+        at = eta[:, None] + length[..., None] * move[:, None]
+        of_rows = likelihood.slope(at, rows.y[:, None], rows.trials[:, None])
+        return (of_rows * move[:, None]).sum(-1) - start[:, None] - length * bend[:, None]
 
     tried = STEPS.to(eta.device)
     first_fall = (slope(tried.expand(len(eta), -1)) > 0).sum(-1)

@@ -8,8 +8,8 @@ from typing import Any
 __all__ = ["lazily"]
 
 
-def lazily(package: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
-    """A `__getattr__` (PEP 562) for `package`; `homes` says in which of its modules each name lives."""
+def lazily(package: str, homes: Mapping[str, str]) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
+    """`__getattr__` and `__dir__` (PEP 562) for `package`; `homes` says in which of its modules each name lives."""
 
     def get(name: str) -> Any:
         if name not in homes:
@@ -18,4 +18,8 @@ def lazily(package: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
         setattr(sys.modules[package], name, value)  # the next access does not come here
         return value
 
-    return get
+    def names() -> list[str]:
+        # what is public, and no module or helper that happens to have been imported
+        return sorted({*homes, *(name for name in vars(sys.modules[package]) if name.startswith("__"))})
+
+    return get, names

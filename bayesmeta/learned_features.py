@@ -33,6 +33,7 @@ from torch import Generator, Tensor
 from torch.distributions import Distribution, Normal
 
 from bayesmeta.data import Data
+from bayesmeta.doors import Draws
 from bayesmeta.fields import LearnedFrom, TensorFields
 from bayesmeta.linear import LinearGaussian
 from bayesmeta.protocol import Functions
@@ -227,7 +228,7 @@ class LearnedFeatures(TensorFields):
 
 
 @dataclass(frozen=True, eq=False)
-class FeatureFunctions:
+class FeatureFunctions(Draws):
     """Draws of functions of features."""
 
     features: Callable[[Tensor], Tensor]

@@ -11,8 +11,11 @@ __all__ = [
     "differentiated",
     "log_det",
     "log_det_of",
+    "log_det_of_one_plus",
     "pack_tril",
     "piece_of",
+    "positive",
+    "rounded",
     "solve",
     "symmetric",
     "unpack_tril",
@@ -78,6 +81,21 @@ def _factor_by_columns(matrix: Tensor) -> Tensor:
     return factor.movedim(-1, 0)
 
 
+def positive(matrix: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    """Where rounding to `dtype` took the least eigenvalue of a sum of squares, a last digit more on the diagonal."""
+    info = torch.linalg.cholesky_ex(matrix.detach()).info
+    if not bool(info.any()):
+        return matrix
+    dim, eps = matrix.shape[-1], torch.finfo(dtype or matrix.dtype).eps
+    more = (info > 0).to(matrix)[..., None] * 4.0 * dim * eps * matrix.diagonal(dim1=-2, dim2=-1)
+    return matrix + torch.diag_embed(more)
+
+
+def rounded(matrix: Tensor, dtype: torch.dtype) -> Tensor:
+    """A positive definite matrix in another dtype, where it is positive definite still: see `positive`."""
+    return positive(matrix.to(dtype))
+
+
 def piece_of(tasks: int) -> int:
     """About as many tasks, but no multiple of a page: rows that far apart would take turns in one line of the cache."""
     return tasks // 64 * 64 + 8
@@ -97,6 +115,17 @@ def unravel(index: int, shape: tuple[int, ...]) -> str:
 def log_det(factor: Tensor) -> Tensor:
     """log|A| from the Cholesky factor of A."""
     return 2.0 * factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+
+
+def log_det_of_one_plus(matrix: Tensor) -> Tensor:
+    """log|I + A| of positive semidefinite A `(*batch, d, d)`, with all digits where A is small; a loop over d."""
+    total = torch.zeros_like(matrix[..., 0, 0])
+    while matrix.shape[-1]:
+        pivot, column = matrix[..., 0, 0], matrix[..., 1:, 0]
+        total = total + torch.log1p(pivot.clamp(min=0.0))
+        ratio = column / (1.0 + pivot)[..., None]
+        matrix = matrix[..., 1:, 1:] - ratio[..., :, None] * column[..., None, :]
+    return total
 
 
 def log_det_of(matrix: Tensor, name: str) -> Tensor:

@@ -22,32 +22,33 @@ from linear_operator.operators import RootLinearOperator
 from torch import Generator, Tensor
 from torch.distributions import Distribution, Normal
 
-from bayesmeta.correlations import LARGEST_TILT, TOGETHER, pack_scales, scale_tril
+from bayesmeta.columns import Columns, Reading, columns_of, read, require_columns_fit
 from bayesmeta.data import Data
+from bayesmeta.doors import Draws
 from bayesmeta.fields import LearnedFrom, TensorFields
+from bayesmeta.frame import Frame
 from bayesmeta.hyperparameters import Hyperparameter, Hyperparameters, most_probable
 from bayesmeta.kernels import over_tasks
-from bayesmeta.linalg import cholesky, log_det, solve, symmetric
+from bayesmeta.linalg import cholesky, log_det, rounded, symmetric
+from bayesmeta.linear_em import expectation_maximisation
+from bayesmeta.linear_evidence import Natural, Restricted, log_evidence, update, whitened_log_evidence
 from bayesmeta.random import randn
 from bayesmeta.statistics import Statistics
 from bayesmeta.validation import (
-    require_columns,
     require_enough_tasks,
     require_finite,
     require_positive,
     require_positive_definite,
 )
+from bayesmeta.weight_space import LARGEST_LOG, WeightSpace, weak_precision
+from bayesmeta.weighted_rows import WeightedRows, pooled, regression_statistics
 
 if TYPE_CHECKING:
-    from bayesmeta.online_weights import OnlineArmWeights, OnlineWeights
+    from bayesmeta.online import Online
 
-__all__ = ["LinearFunctions", "LinearGaussian"]
+__all__ = ["LinearFunctions", "LinearGaussian", "VarianceComponents"]
 
-MAX_STEPS = 200  # of EM, which creeps where tasks share a weight: from there the search by gradient goes on
-TOLERANCE = 1e-15  # of what an EM step gains, in evidence per row
-LARGEST_SWEEP = 8  # weights up to which matrices of all tasks are inverted together, entry by entry
-LARGEST_LOG = math.log(1e4)  # a standard deviation that ends as far from where the search starts is zero, or endless
-SAME_WEIGHT = "tasks share this weight but for chance, or it grows without end"
+ROLES = ("offset", "weight", "noise_var")
 NO_NOISE = "the weights explain every row, or nothing explains any"
 
 
@@ -58,27 +59,56 @@ class LinearGaussian(TensorFields):
     Args:
         loc: mean of the weights, in units of y per unit of x.
         precision: inverse covariance of the weights, symmetric positive definite.
-        noise_var: variance of one row's noise, in squared units of y.
+        noise_var: variance of one row's noise, in squared units of y; of a row of weight one where rows have weights,
+            and in units of the known variances where rows have these.
         learned_from: what `fit` learned this prior from, None for one written by hand.
+        columns: what the columns of x are, None where each has a weight that varies between tasks.
     """
 
     loc: Float[Tensor, "*batch d"]
     precision: Float[Tensor, "*batch d d"]
     noise_var: Float[Tensor, "*batch"]
     learned_from: LearnedFrom | None = None
+    columns: Columns | None = None
 
     def __post_init__(self) -> None:
         require_finite("loc", self.loc)
         require_positive_definite("precision", self.precision, self.loc.shape[-1])
         require_positive("noise_var", self.noise_var)
+        require_columns_fit(self, ROLES)
 
     @classmethod
-    def initial(cls, tasks: Data | Statistics) -> "LinearGaussian":
-        """A weak prior on the scale of `tasks`: each weight alone could explain all the variance of y."""
-        square = _mean_squares(tasks)
-        x_var, y_var = square[:-1], square[-1]
-        prior = cls(torch.zeros_like(x_var), torch.diag_embed(x_var / y_var), y_var)
-        return prior.to(tasks.y if isinstance(tasks, Data) else square)
+    def initial(
+        cls,
+        tasks: Data | Statistics,
+        *,
+        shared: Sequence[int] = (),
+        offset: int | None = None,
+        weight: int | None = None,
+        noise_var: int | None = None,
+    ) -> "LinearGaussian":
+        """A weak prior on the scale of `tasks`: each weight alone could explain all the variance of y.
+
+        Where the columns of x span a constant, the prior is about the mean of y, and it is the same wherever x and y
+        lie.
+
+        Args:
+            shared: columns of x whose weight is the same in all tasks (fixed effects).
+            offset: column that is added to the predictor as it is.
+            weight: column with the weight of a row, whose noise has variance noise_var / weight.
+            noise_var: column with the known variance of a row's noise.
+        """
+        num = tasks.num_inputs if isinstance(tasks, Statistics) else tasks.x.shape[-1]
+        columns = columns_of(num, shared, offset=offset, weight=weight, noise_var=noise_var)
+        d = num if columns is None else len(columns.inputs)
+        rows = WeightedRows.of(pooled(tasks, columns), d)
+        dtype = tasks.y.dtype if isinstance(tasks, Data) else torch.float64
+        frame = Frame.of(rows.stats, fixed=() if columns is None else columns.fixed, dtype=dtype)
+        y_var = frame.y_scale[0].square()
+        noise = torch.ones_like(y_var) if noise_var is not None else y_var * rows.mean_weight
+        loc = frame.leave(torch.zeros(d, 1).to(y_var))[:, 0]
+        precision = rounded(weak_precision(frame) / y_var, dtype)
+        return cls(loc.to(dtype), precision, noise.to(dtype), columns=columns)
 
     @property
     def batch_shape(self) -> torch.Size:
@@ -91,7 +121,7 @@ class LinearGaussian(TensorFields):
     def condition(self, data: Data | Statistics) -> "LinearGaussian":
         """Posterior of the weights after the rows of `data`; batch_shape broadcasts with its tasks."""
         stats = self.statistics(data)
-        loc, precision = over_tasks(_update, self._natural(), stats, self.batch_shape, fusable=False)
+        loc, precision = over_tasks(update, self._natural(), stats, self.batch_shape, fusable=False)
         batch = loc.shape[:-1]
         return self._replace(
             loc=loc, precision=precision.expand(*batch, -1, -1), noise_var=self.noise_var.expand(batch)
@@ -99,29 +129,30 @@ class LinearGaussian(TensorFields):
 
     def predict(self, x: Float[Tensor, "*batch q d"]) -> Normal:
         """p(y | x) at each row: a normal with batch_shape `(*batch, q)`."""
-        root = self._root(x)
-        var = root.square().sum(-1) + self.noise_var[..., None]
-        return Normal((x @ self.loc[..., None])[..., 0], var.sqrt())
+        rows = self._read(x)
+        var = self._root(rows.x).square().sum(-1) + rows.noise(self.noise_var)
+        return Normal(self._mean(rows), var.sqrt())
 
     def marginal(self, x: Float[Tensor, "*batch q d"]) -> Normal:
         """p(x'w) at each row, noise-free."""
-        var = self._root(x).square().sum(-1)
+        rows = self._read(x)
+        var = self._root(rows.x).square().sum(-1)
         # a row of zeros has no variance, and a normal must have some
-        return Normal((x @ self.loc[..., None])[..., 0], var.clamp(min=torch.finfo(var.dtype).tiny).sqrt())
+        return Normal(self._mean(rows), var.clamp(min=torch.finfo(var.dtype).tiny).sqrt())
 
     def sample(self, num_draws: int, *, generator: Generator | None = None) -> "LinearFunctions":
         """Draws of x -> x'w."""
-        return LinearFunctions(self.sample_params(num_draws, generator=generator), self.noise_var)
+        return LinearFunctions(self.sample_params(num_draws, generator=generator), self.noise_var, self.columns)
 
     def joint(self, x: Float[Tensor, "*batch q d"]) -> LazyMultivariateNormal:
         """x'w at all rows together; of rank d, and so degenerate for q > d."""
-        mean = (x @ self.loc[..., None])[..., 0]
-        return LazyMultivariateNormal(mean, RootLinearOperator(self._root(x)))
+        rows = self._read(x)
+        return LazyMultivariateNormal(self._mean(rows), RootLinearOperator(self._root(rows.x)))
 
     def log_evidence(self, data: Data | Statistics) -> Tensor:
         """log N(y; X loc, X precision^-1 X' + noise_var I) for each task."""
         stats = self.statistics(data)
-        (evidence,) = over_tasks(_log_evidence, self._natural(), stats, self.batch_shape, fusable=False)
+        (evidence,) = over_tasks(log_evidence, self._natural(), stats, self.batch_shape, fusable=False)
         return evidence.to(self.loc)
 
     def sample_params(self, num_draws: int, *, generator: Generator | None = None) -> Tensor:
@@ -139,239 +170,239 @@ class LinearGaussian(TensorFields):
     def constrain(self, params: Tensor) -> dict[str, Tensor]:
         return {"weights": params}
 
-    def fit(self, tasks: Data | Statistics, *, hyperprior_weight: float = 1.0) -> "LinearGaussian":
+    def fit(
+        self, tasks: Data | Statistics, *, hyperprior_weight: float = 1.0, restricted: bool = False
+    ) -> "LinearGaussian":
         """The most probable loc, precision and noise_var after `tasks`.
 
         Args:
             tasks: at least two tasks with rows, on one axis. `self`, without a batch, is where the search starts and
                 the centre of the hyperprior.
             hyperprior_weight: 0 for plain empirical Bayes, by EM; see `bayesmeta.hyperparameters`.
+            restricted: integrate loc and the shared weights out under a flat prior while variances are learned; with
+                `hyperprior_weight=0` this is REML. The prior carries what is unknown of them: its covariance is that
+                between tasks plus that of loc.
 
         Raises:
-            ValueError: fewer than two tasks have rows, or x does not have d columns.
+            ValueError: fewer than two tasks have rows, x does not have the columns, or, if `restricted`, the columns
+                do not tell all weights apart.
+
+        Warns:
+            LimitWarning: a hyperparameter ended at the limit of its search.
+            PlacementWarning: rows lie so far from zero that the answer depends on it.
         """
-        stats = self.statistics(tasks)
-        require_enough_tasks(stats.count, self.batch_shape)
-        fitted, unknown = None, self.hyperparameters(stats)
-        if not hyperprior_weight:
-            fitted, converged = _expectation_maximisation(self.to(torch.float64), stats)
-        if fitted is None or not converged:
-            start = None if fitted is None else self._vector(fitted)
-            fitted = unknown.build(most_probable(unknown, hyperprior_weight=hyperprior_weight, start=start))
-        return replace(fitted.to(self.loc), learned_from=LearnedFrom.counts(stats.count))
+        unknown = self._unknown(tasks)
+        return unknown.learned(*unknown.most_probable(hyperprior_weight, restricted))
+
+    def variance_components(
+        self, tasks: Data | Statistics, *, hyperprior_weight: float = 0.0, restricted: bool = True
+    ) -> "VarianceComponents":
+        """What `fit` with the same arguments learns, as tables of mixed models show it: REML unless told otherwise."""
+        unknown = self._unknown(tasks)
+        return unknown.components(*unknown.most_probable(hyperprior_weight, restricted))
 
     def hyperparameters(self, tasks: Data | Statistics) -> Hyperparameters:
-        """In units where the weights have mean zero and covariance I under `self`: loc, log standard deviations, and
-        what correlates weights; and the log of noise_var over that of `self`."""
+        """Loc, log standard deviations and what correlates weights, and the log of noise_var over that of `self`.
+
+        Weights are those of centred and scaled columns (`bayesmeta.frame`), in units where they have mean zero and
+        covariance I under `self`. So `loc[i]` of the constant is the level of y at the mean of the other columns.
+        """
+        return self._unknown(tasks).hyperparameters()
+
+    def _unknown(self, tasks: Data | Statistics) -> "_Unknown":
         stats = self.statistics(tasks)
         require_enough_tasks(stats.count, self.batch_shape)
-        d = self.loc.shape[-1]
-        centre, noise_var = self.loc.double(), self.noise_var.double()
-        unit = self._unit()
-
-        def natural(vector: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-            loc = centre + (unit @ vector[..., :d, None])[..., 0]
-            root = unit @ scale_tril(vector[..., d : 2 * d], vector[..., 2 * d : -1])
-            return loc, root, noise_var * vector[..., -1].exp()
-
-        def evidence(vector: Tensor) -> Tensor:
-            return _whitened_log_evidence(*natural(vector[..., None, :]), stats)
-
-        def build(vector: Tensor) -> "LinearGaussian":
-            loc, root, noise = natural(vector)
-            half = torch.linalg.solve_triangular(root, torch.eye(d, dtype=torch.float64), upper=False)
-            return LinearGaussian(loc, symmetric(half.mT @ half), noise).to(self.loc)
-
-        pairs = d * (d - 1) // 2
-        entries = [
-            *(Hyperparameter(f"loc[{i}]", 0.0, 2.0) for i in range(d)),
-            *(Hyperparameter(f"log_scale[{i}]", 0.0, 2.0, LARGEST_LOG, SAME_WEIGHT) for i in range(d)),
-            *(Hyperparameter(f"below_diagonal[{i}]", 0.0, 1.0, LARGEST_TILT, TOGETHER) for i in range(pairs)),
-            Hyperparameter("log_noise_var", 0.0, 2.0, 2.0 * LARGEST_LOG, NO_NOISE),
-        ]
-        return Hyperparameters(entries, evidence, build, float(stats.count.sum()))
-
-    def _unit(self) -> Tensor:
-        """Factor of the covariance of the weights, float64."""
-        return cholesky(torch.cholesky_inverse(cholesky(self.precision.double(), "precision")), "covariance")
+        rows = WeightedRows.of(stats, self.loc.shape[-1])
+        space = WeightSpace.of(rows.stats, self.loc[:, None], self.precision, self.columns)
+        return _Unknown(self, space, replace(rows, stats=space.frame.rows(rows.stats)))
 
     def _root_of_covariance(self) -> Tensor:
         """R with R R' = precision^-1."""
         upper = cholesky(self.precision, "precision").mT
         return torch.linalg.solve_triangular(upper, torch.eye(upper.shape[-1]).to(upper), upper=True)
 
-    def _vector(self, prior: "LinearGaussian") -> Tensor:
-        """Another prior as a vector of `hyperparameters`."""
-        unit = self._unit()
-        loc = torch.linalg.solve_triangular(unit, (prior.loc - self.loc.double())[:, None], upper=False)[:, 0]
-        root = torch.linalg.solve_triangular(unit, prior._unit(), upper=False)
-        return torch.cat([loc, pack_scales(root), (prior.noise_var / self.noise_var.double()).log()[None]])
-
-    def _natural(self) -> "Natural":
+    def _natural(self) -> Natural:
         return self.loc, self.precision, self.noise_var
 
-    def online(self, batch_shape: Sequence[int]) -> "OnlineWeights | OnlineArmWeights":
+    def online(self, batch_shape: Sequence[int]) -> "Online":
         """The posterior of tasks, or of tasks and arms with weights of their own, to be updated in place."""
+        from bayesmeta.online import OnlineRows
         from bayesmeta.online_weights import OnlineArmWeights, OnlineWeights
 
+        if self.columns is not None and not self.columns.all_inputs:
+            return OnlineRows(self, batch_shape)
         if len(batch_shape) == 1:
             return OnlineWeights(self, batch_shape, lambda posterior: (posterior.loc, posterior._root_of_covariance()))
         return OnlineArmWeights(self, batch_shape)
 
     def statistics(self, data: Data | Statistics) -> Statistics:
         """All that this family knows of the rows of `data`; statistics pass through."""
-        require_columns(data, num_inputs=self.loc.shape[-1], event_shape=self.event_shape)
-        return Statistics.of(data)
+        return regression_statistics(data, self.columns, self.loc)
+
+    def _read(self, x: Tensor) -> Reading:
+        return read(self.columns, x, self.loc)
+
+    def _mean(self, rows: Reading) -> Tensor:
+        return rows.shifted((rows.x @ self.loc[..., None])[..., 0])
 
     def _root(self, x: Tensor) -> Tensor:
         """R `(*batch, q, d)` with R R' = x precision^-1 x'."""
-        if x.shape[-1] != self.loc.shape[-1]:
-            raise ValueError(f"x must have {self.loc.shape[-1]} columns; got {x.shape[-1]}")
         return torch.linalg.solve_triangular(cholesky(self.precision, "precision"), x.mT, upper=False).mT
 
 
+@dataclass(frozen=True)
+class _Unknown:
+    """The hyperparameters of `prior`, given rows in the frame of `space`."""
+
+    prior: LinearGaussian
+    space: WeightSpace
+    rows: WeightedRows
+
+    @property
+    def noise_var(self) -> Tensor:
+        """Of the prior, in the frame."""
+        return self.prior.noise_var.double() / self.unit.square()
+
+    @property
+    def unit(self) -> Tensor:
+        """Of y in the frame: one where variances are known, which a frame may not move."""
+        return self.space.frame.y_scale[0]
+
+    @property
+    def knows_noise(self) -> bool:
+        return self.prior.columns is not None and self.prior.columns.noise_var is not None
+
+    def natural(self, vector: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Loc, root and noise variance in the frame."""
+        d, space = self.space.loc.shape[0], self.space
+        loc = space.loc[:, 0] + (space.unit @ vector[..., :d, None])[..., 0]
+        root, noise = self._spread(vector[..., d:])
+        return loc, root, noise
+
+    def _spread(self, vector: Tensor) -> tuple[Tensor, Tensor]:
+        noise = self.noise_var.expand(vector.shape[:-1])
+        if self.knows_noise:
+            return self.space.root(vector), noise
+        return self.space.root(vector[..., :-1]), noise * vector[..., -1].exp()
+
+    def hyperparameters(self) -> Hyperparameters:
+        jacobian = self.rows.count * self.unit.log()
+
+        def evidence(vector: Tensor) -> Tensor:
+            return whitened_log_evidence(*self.natural(vector[..., None, :]), self.rows) - jacobian
+
+        loc = [Hyperparameter(f"loc[{i}]", 0.0, 2.0) for i in range(self.space.loc.shape[0])]
+        return Hyperparameters([*loc, *self._spread_entries()], evidence, self.build, float(self.rows.count.sum()))
+
+    def restricted(self) -> Hyperparameters:
+        """Variances alone: what is unknown of loc is integrated out of the evidence, and kept in what is built."""
+        rows, (d, unit) = self.rows, (self.space.loc.shape[0], self.unit)
+        # the flat prior is over weights of x, in units of y
+        constant = d * unit.log() + self.space.frame.log_volume - rows.count.sum() * unit.log()
+
+        def total(vector: Tensor) -> Tensor:
+            return Restricted(*self._spread(vector), rows).log_evidence + constant
+
+        def build(vector: Tensor) -> LinearGaussian:
+            root, noise = self._spread(vector)
+            found = Restricted(root, noise, rows)
+            whole = cholesky(symmetric(root @ root.mT + found.cov), "covariance of weights")
+            return self._prior(found.loc, whole, noise)
+
+        return Hyperparameters(self._spread_entries(), total, build, float(rows.count.sum()), total_log_evidence=total)
+
+    def most_probable(self, hyperprior_weight: float, restricted: bool) -> tuple[Hyperparameters, Tensor]:
+        """The hyperparameters that are searched, and their best vector."""
+        if restricted:
+            unknown = self.restricted()
+            return unknown, most_probable(unknown, hyperprior_weight=hyperprior_weight)
+        unknown = self.hyperparameters()
+        start, converged = (None, False) if hyperprior_weight else self.by_em()
+        if start is None or not converged:
+            start = most_probable(unknown, hyperprior_weight=hyperprior_weight, start=start)
+        return unknown, start
+
+    def components(self, unknown: Hyperparameters, vector: Tensor) -> "VarianceComponents":
+        d = self.space.loc.shape[0]
+        restricted = len(vector) < len(self.hyperparameters().entries)
+        root, noise = self._spread(vector if restricted else vector[d:])
+        found = Restricted(root, noise, self.rows)
+        loc = found.loc if restricted else self.natural(vector)[0]
+        outside = self.space.frame.to_weights * self.unit
+        return VarianceComponents(
+            loc=self.space.frame.leave(loc[:, None])[:, 0],
+            loc_cov=symmetric(outside @ found.cov @ outside.mT),
+            between_cov=symmetric(outside @ root @ root.mT @ outside.mT),
+            noise_var=noise * self.unit.square(),
+            log_evidence=unknown.log_density(vector, hyperprior_weight=0.0),
+            restricted=restricted,
+        )
+
+    def _spread_entries(self) -> list[Hyperparameter]:
+        noise = Hyperparameter("log_noise_var", 0.0, 2.0, 2.0 * LARGEST_LOG, NO_NOISE)
+        return [*self.space.scale_entries(), *([] if self.knows_noise else [noise])]
+
+    def build(self, vector: Tensor) -> LinearGaussian:
+        return self._prior(*self.natural(vector))
+
+    def _prior(self, loc: Tensor, root: Tensor, noise: Tensor) -> LinearGaussian:
+        square, dtype = self.unit.square(), self.prior.loc.dtype
+        known = self.prior.noise_var.expand(noise.shape)
+        return LinearGaussian(
+            self.space.frame.leave(loc[..., None])[..., 0].to(dtype),
+            rounded(self.space.precision(root) / square, dtype),
+            known if self.knows_noise else (noise * square).to(dtype),
+            columns=self.prior.columns,
+        )
+
+    def by_em(self) -> tuple[Tensor | None, bool]:
+        """The vector of greatest evidence, and whether EM reached it; it cannot move weights that tasks share."""
+        if self.space.fixed:
+            return None, False
+        start = self.natural(torch.zeros(len(self.hyperparameters().entries), dtype=torch.float64))
+        loc, root, noise, converged = expectation_maximisation(*start, self.rows, known_noise=self.knows_noise)
+        shift = torch.linalg.solve_triangular(self.space.unit, (loc - self.space.loc[:, 0])[:, None], upper=False)[:, 0]
+        ratio = [] if self.knows_noise else [(noise / self.noise_var).log()[None]]
+        return torch.cat([shift, self.space.scales(root), *ratio]), converged
+
+    def learned(self, unknown: Hyperparameters, vector: Tensor) -> LinearGaussian:
+        return replace(unknown.build(vector), learned_from=LearnedFrom.counts(self.rows.count))
+
+
 @dataclass(frozen=True, eq=False)
-class LinearFunctions:
-    """Draws of x -> x'w: weights `(draws, *batch, d)`, noise_var `(*batch,)`."""
+class VarianceComponents(TensorFields):
+    """What past tasks say of the weights and their noise, as mixed models report it; float64.
+
+    Args:
+        loc: mean of the weights, `(d,)`: fixed effects.
+        loc_cov: its covariance, the variances being as they are here; the square roots of its diagonal are the standard
+            errors of fixed effects.
+        between_cov: covariance of the weights between tasks, zero for those that tasks share: random effects.
+        noise_var: of a row of weight one.
+        log_evidence: of all tasks: the log likelihood, or the restricted one.
+        restricted: which of both.
+    """
+
+    loc: Float[Tensor, "d"]
+    loc_cov: Float[Tensor, "d d"]
+    between_cov: Float[Tensor, "d d"]
+    noise_var: Float[Tensor, ""]
+    log_evidence: Float[Tensor, ""]
+    restricted: bool
+
+
+@dataclass(frozen=True, eq=False)
+class LinearFunctions(Draws):
+    """Draws of x -> x'w: weights `(draws, *batch, d)`, noise_var `(*batch,)`; `columns` as those of the prior."""
 
     weights: Float[Tensor, "draws *batch d"]
     noise_var: Float[Tensor, "*batch"]
+    columns: Columns | None = None
 
     def __call__(self, x: Tensor) -> Tensor:
-        return (x @ self.weights[..., None])[..., 0]
+        rows = read(self.columns, x, self.weights)
+        return rows.shifted((rows.x @ self.weights[..., None])[..., 0])
 
     def predict(self, x: Tensor) -> Distribution:
         mean = self(x)
-        return Normal(mean, self.noise_var[..., None].sqrt().expand_as(mean))
-
-
-def _mean_squares(tasks: Data | Statistics) -> Tensor:
-    """Of each column of (x, y), all rows together; one where it is zero, and says nothing of the column's scale."""
-    if isinstance(tasks, Statistics):
-        pooled = tasks.pooled()
-        mean = pooled.raw_second.diagonal() / pooled.count.clamp(min=1.0)
-    else:
-        mean = torch.cat([_sum_of_squares(z, tasks.mask) for z in (tasks.x, tasks.y[..., None])])
-        mean = mean / tasks.mask.sum().clamp(min=1.0)
-    return mean.where(mean > 0, 1.0)
-
-
-def _sum_of_squares(rows: Tensor, mask: Tensor) -> Tensor:
-    rows = rows.double() if bool(mask.all()) else rows.double().masked_fill(~mask[..., None], 0.0)
-    return rows.square().flatten(0, -2).sum(0)
-
-
-Natural = tuple[Tensor, Tensor, Tensor]
-
-
-def _update(prior: Natural, stats: Statistics) -> tuple[Tensor, Tensor]:
-    """Posterior mean and precision of the weights, in the dtype of `loc`."""
-    loc, precision, noise_var = prior
-    d, raw = loc.shape[-1], stats.raw_second
-    xx, xy = raw[..., :d, :d], raw[..., :d, d]
-    scale = noise_var.double()[..., None]
-    total = symmetric(precision.double() + xx / scale[..., None])
-    # the step from loc, not the mean itself, so that no rows change nothing and large locs lose no digits
-    gradient = (xy - (xx @ loc.double()[..., None])[..., 0]) / scale
-    mean = loc.double() + solve(cholesky(total, "precision"), gradient)
-    return mean.to(loc), total.to(loc)
-
-
-def sum_of_squares(stats: Statistics, weights: Tensor) -> Tensor:
-    """Sum of (y - x'w)^2 from centred moments: with raw ones it would cancel where y sits far from zero."""
-    d, scatter, mean = weights.shape[-1], stats.scatter, stats.mean
-    contrast = torch.cat([-weights.double(), torch.ones_like(weights[..., :1]).double()], -1)
-    centred = ((scatter @ contrast[..., None])[..., 0] * contrast).sum(-1)
-    return centred + stats.count * (mean[..., d] - (mean[..., :d] * weights).sum(-1)).square()
-
-
-def _log_evidence(prior: Natural, stats: Statistics) -> tuple[Tensor]:
-    """Log evidence by way of the posterior; Bishop (2006), equation 3.86, for any prior mean."""
-    loc, precision = _update(prior, stats)
-    start, noise_var = prior[1].double(), prior[2].double()
-    shift = (loc - prior[0]).double()
-    penalty = (shift * (start @ shift[..., None])[..., 0]).sum(-1)
-    volume = log_det(cholesky(precision.double(), "precision")) - log_det(cholesky(start, "precision"))
-    fit = sum_of_squares(stats, loc) / noise_var
-    return (-0.5 * (stats.count * (2.0 * math.pi * noise_var).log() + volume + fit + penalty),)
-
-
-def _whitened_log_evidence(loc: Tensor, root: Tensor, noise_var: Tensor, stats: Statistics) -> Tensor:
-    """The same from a factor of the weights' covariance, in units where that is I: a search may go to any scale."""
-    d, raw = loc.shape[-1], stats.raw_second
-    scale = noise_var[..., None]
-    gradient = (raw[..., :d, d] - (raw[..., :d, :d] @ loc[..., None])[..., 0]) / scale
-    total = symmetric(root.mT @ (raw[..., :d, :d] / scale[..., None]) @ root)
-    factor = cholesky(total + torch.eye(d, dtype=total.dtype), "posterior precision")
-    step = solve(factor, (root.mT @ gradient[..., None])[..., 0])
-    mean = loc + (root @ step[..., None])[..., 0]
-    fit = sum_of_squares(stats, mean) / noise_var + step.square().sum(-1)
-    return -0.5 * (stats.count * (2.0 * math.pi * noise_var).log() + log_det(factor) + fit)
-
-
-def _expectation_maximisation(prior: LinearGaussian, stats: Statistics) -> tuple[LinearGaussian, bool]:
-    """The greatest evidence of tasks on the first axis, and whether it was reached.
-
-    The M step takes the moments of the tasks' weights and the expected residual. How far it moves both, as divergence
-    of the new from the old, is what the evidence is sure to gain: no step computes the evidence itself.
-    """
-    used, d = stats.count > 0, prior.loc.shape[-1]
-    # tasks last: their matrices are small, and an operation on all tasks costs as much as one on few
-    count, mean = stats.count[used], stats.mean[used].mT.contiguous()
-    scatter = stats.scatter[used].permute(1, 2, 0).contiguous()
-    num_tasks, num_rows = len(count), count.sum()
-    xx = torch.addcmul(scatter[:d, :d], count * mean[:d, None], mean[None, :d])
-    tiny = torch.finfo(torch.float64).tiny
-    loc, noise_var, precision = prior.loc, prior.noise_var, prior.precision
-    volume, before = log_det(cholesky(precision, "precision")), 0.0
-    for _ in range(MAX_STEPS):
-        cov = _inverses(torch.add(precision[..., None], xx, alpha=1.0 / noise_var.item()))
-        gradient = _gradient(count, mean, scatter, loc)
-        step = (cov * gradient).sum(1) / noise_var
-        squares = _squares(count, mean, scatter, loc[:, None] + step)
-        total, shift = cov.sum(-1), step.mean(-1)
-        # tr(xx cov) from the covariances alone: xx / noise_var is their inverse less the precision
-        expected = squares.sum() + noise_var * (num_tasks * d - (precision * total).sum())
-        ratio = (expected / num_rows).clamp(min=tiny) / noise_var
-        centred = step - shift[:, None]
-        spread = symmetric(total + centred @ centred.mT) / num_tasks
-        factor = cholesky(spread, "covariance of weights")
-        moved = (precision * spread).sum() - d - volume - log_det(factor) + shift @ precision @ shift
-        gain = 0.5 * float(num_tasks * moved / num_rows + ratio - 1.0 - ratio.log())
-        loc, noise_var, precision = loc + shift, noise_var * ratio, torch.cholesky_inverse(factor)
-        volume = -log_det(factor)
-        # steps gain by a constant share of the last: all that are to come, where that is less than one half
-        left, before = gain * min(gain / max(before - gain, gain), 1.0) if gain > 0 else 0.0, gain
-        if left < TOLERANCE:
-            break
-    return LinearGaussian(loc, symmetric(precision), noise_var), left < TOLERANCE
-
-
-def _gradient(count: Tensor, mean: Tensor, scatter: Tensor, loc: Tensor) -> Tensor:
-    """X'(y - X loc) `(d, tasks)`."""
-    d = len(loc)
-    level = mean[d] - loc @ mean[:d]
-    return torch.addcmul(scatter[:d, d] - loc @ scatter[:d, :d], count * level, mean[:d])
-
-
-def _squares(count: Tensor, mean: Tensor, scatter: Tensor, weights: Tensor) -> Tensor:
-    """The sum of (y - x'w)^2 of each task's weights `(d, tasks)`."""
-    d = len(weights)
-    centred = scatter[:, d] - (scatter[:, :d] * weights).sum(1)
-    level = mean[d] - (mean[:d] * weights).sum(0)
-    return centred[d] - (centred[:d] * weights).sum(0) + count * level.square()
-
-
-def _inverses(matrix: Tensor) -> Tensor:
-    """Of positive definite matrices `(d, d, tasks)`."""
-    d = len(matrix)
-    if d > LARGEST_SWEEP:
-        return torch.linalg.inv_ex(matrix.permute(2, 0, 1)).inverse.permute(1, 2, 0)
-    for i in range(d):  # the sweep operator, in place: each pass exchanges one row and column
-        row = matrix[i].clone()
-        pivot = -1.0 / row[i]
-        swept = row * pivot
-        matrix.addcmul_(row[:, None], swept)
-        matrix[i], matrix[:, i] = swept, swept
-        matrix[i, i] = pivot
-    return matrix.neg_()
+        return Normal(mean, read(self.columns, x, self.weights).noise(self.noise_var).sqrt().expand_as(mean))

@@ -1,10 +1,10 @@
 r"""What is known of the shared mean of linear tasks, exactly and online: the Gaussian hyperposterior.
 
 With task weights $w_s \sim N(\mu, \Sigma_0)$, $\mu \sim N(\text{loc}, \text{cov})$ and rows of task $s$ reduced to the
-precision $G_s = X_s^\top X_s / \sigma^2$ and shift $B_s = X_s^\top y_s / \sigma^2$,
+precision $G_s = X_s^\top X_s / \sigma^2$ and shift $B_s = X_s^\top (y_s - X_s \text{loc}) / \sigma^2$,
 
 $$ \Lambda = \text{cov}^{-1} + \sum_s (I + G_s \Sigma_0)^{-1} G_s, \quad
-\Lambda\, \text{mean} = \text{cov}^{-1} \text{loc} + \sum_s (I + G_s \Sigma_0)^{-1} B_s, $$
+\Lambda\, (\text{mean} - \text{loc}) = \sum_s (I + G_s \Sigma_0)^{-1} B_s, $$
 
 which holds where $G_s$ is singular too. Each task's term is kept, so that its next update replaces it.
 
@@ -21,9 +21,11 @@ from torch import Generator, Tensor
 from bayesmeta.data import Data
 from bayesmeta.linalg import cholesky, solve, symmetric
 from bayesmeta.linear import LinearGaussian
+from bayesmeta.linear_evidence import gradient
 from bayesmeta.random import randn
 from bayesmeta.statistics import Statistics
 from bayesmeta.validation import require_positive_definite
+from bayesmeta.weighted_rows import WeightedRows
 
 __all__ = ["LinearHyperposterior"]
 
@@ -50,7 +52,7 @@ class LinearHyperposterior:
         self._dtype = task_prior.loc.dtype
         self._between = torch.cholesky_inverse(cholesky(self._task_prior.precision, "precision"))
         self._precision = torch.cholesky_inverse(cholesky(cov.double(), "cov"))
-        self._shift = self._precision @ self._task_prior.loc
+        self._shift = torch.zeros_like(self._task_prior.loc)
         self._terms: dict[Hashable, tuple[Tensor, Tensor]] = {}
 
     def update(self, task: Hashable, statistics: Data | Statistics) -> None:
@@ -59,13 +61,12 @@ class LinearHyperposterior:
         Raises:
             ValueError: `statistics` are of several tasks.
         """
-        stats = Statistics.of(statistics)
+        d = len(self._shift)
+        stats = WeightedRows.of(self._task_prior.statistics(statistics), d).stats
         if stats.batch_shape:
             raise ValueError(f"statistics must be of one task; got batch_shape {tuple(stats.batch_shape)}")
-        d, raw = len(self._shift), stats.raw_second
-        if raw.shape[-1] != d + 1:
-            raise ValueError(f"x must have {d} columns; got {raw.shape[-1] - 1}")
-        gram, moment = raw[:d, :d] / self._task_prior.noise_var, raw[:d, d] / self._task_prior.noise_var
+        # about the expected mean: moments about zero would cancel where rows sit far from it
+        gram, moment = (value / self._task_prior.noise_var for value in gradient(self._task_prior.loc, stats))
         both = torch.linalg.solve(
             torch.eye(d, dtype=torch.float64) + gram @ self._between, torch.cat([gram, moment[:, None]], -1)
         )
@@ -83,7 +84,8 @@ class LinearHyperposterior:
     @property
     def loc(self) -> Tensor:
         """Mean of the belief in the shared mean, `(d,)`."""
-        return solve(cholesky(self._precision, "precision"), self._shift).to(self._dtype)
+        step = solve(cholesky(self._precision, "precision"), self._shift)
+        return (self._task_prior.loc + step).to(self._dtype)
 
     @property
     def cov(self) -> Tensor:

@@ -12,37 +12,44 @@ An Introduction (2022), section 11.7.
 """
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 from torch.distributions import Normal, StudentT
 
-from bayesmeta.correlations import LARGEST_TILT, TOGETHER, scale_tril
+from bayesmeta.columns import Columns, Reading, columns_of, read, require_columns_fit
 from bayesmeta.data import Data
+from bayesmeta.doors import Draws
 from bayesmeta.fields import LearnedFrom, TensorFields
+from bayesmeta.frame import Frame
 from bayesmeta.hyperparameters import Hyperparameter, Hyperparameters, most_probable
-from bayesmeta.linalg import cholesky, log_det, solve, symmetric
-from bayesmeta.linear import LinearGaussian, sum_of_squares
+from bayesmeta.linalg import cholesky, log_det, rounded, solve, symmetric
+from bayesmeta.linear_evidence import gradient, sum_of_squares, whitened
 from bayesmeta.marginals import StudentMarginal
 from bayesmeta.random import log_gamma, randn
 from bayesmeta.special import lgamma_ratio
 from bayesmeta.statistics import Statistics
 from bayesmeta.validation import (
-    require_columns,
     require_enough_tasks,
     require_finite,
     require_positive,
     require_positive_definite,
 )
+from bayesmeta.weight_space import LARGEST_LOG, WeightSpace, weak_precision
+from bayesmeta.weighted_rows import WeightedRows, pooled, regression_statistics
+
+if TYPE_CHECKING:
+    from bayesmeta.online import Online
 
 __all__ = ["LinearNormalInverseGamma", "NoisyLinearFunctions"]
 
+ROLES = ("offset", "weight")
 LARGEST_COUNT = 1e6
-LARGEST_LOG = math.log(1e4)  # a standard deviation that ends as far from where the search starts is zero, or endless
 SAME_NOISE = "tasks do not differ in their noise by more than chance, and are taken to share it"
-SAME_WEIGHT = "tasks share this weight but for chance, or it grows without end"
 NO_NOISE = "the weights explain every row, or nothing explains any"
 
 
@@ -56,6 +63,7 @@ class LinearNormalInverseGamma(TensorFields):
         concentration: half the degrees of freedom of the noise variance, above zero.
         rate: half the sum of squares that the belief in the noise variance is worth, in squared units of y, above zero.
         learned_from: what `fit` learned this prior from, None for one written by hand.
+        columns: what the columns of x are, None where each has a weight that varies between tasks.
     """
 
     loc: Float[Tensor, "*#batch d"]
@@ -63,6 +71,7 @@ class LinearNormalInverseGamma(TensorFields):
     concentration: Float[Tensor, "*#batch"]
     rate: Float[Tensor, "*#batch"]
     learned_from: LearnedFrom | None = None
+    columns: Columns | None = None
 
     def __post_init__(self) -> None:
         d = self.loc.shape[-1]
@@ -75,14 +84,37 @@ class LinearNormalInverseGamma(TensorFields):
         self._spread((*batch, d, d), self.loc, "precision")
         require_positive("concentration", self.concentration)
         require_positive("rate", self.rate)
+        require_columns_fit(self, ROLES)
 
     @classmethod
-    def initial(cls, tasks: Data | Statistics) -> "LinearNormalInverseGamma":
-        """A weak prior on the scale of `tasks`: noise of half of all variance, weights that could explain it all."""
-        start = LinearGaussian.initial(tasks)
-        noise_var = 0.5 * start.noise_var
+    def initial(
+        cls,
+        tasks: Data | Statistics,
+        *,
+        shared: Sequence[int] = (),
+        offset: int | None = None,
+        weight: int | None = None,
+    ) -> "LinearNormalInverseGamma":
+        """A weak prior on the scale of `tasks`: noise of half of all variance, weights that could explain it all.
+
+        Where the columns of x span a constant, it is about the mean of y, wherever x and y lie.
+
+        Args:
+            shared: columns of x whose weight is the same in all tasks (fixed effects).
+            offset: column that is added to the predictor as it is.
+            weight: column with the weight of a row, whose noise has variance v / weight.
+        """
+        num = tasks.num_inputs if isinstance(tasks, Statistics) else tasks.x.shape[-1]
+        columns = columns_of(num, shared, offset=offset, weight=weight)
+        d = num if columns is None else len(columns.inputs)
+        rows = WeightedRows.of(pooled(tasks, columns), d)
+        dtype = tasks.y.dtype if isinstance(tasks, Data) else torch.float64
+        frame = Frame.of(rows.stats, fixed=() if columns is None else columns.fixed, dtype=dtype)
+        noise_var = 0.5 * frame.y_scale[0].square() * rows.mean_weight
+        loc = frame.leave(torch.zeros(d, 1).to(noise_var))[:, 0]
         two = torch.full_like(noise_var, 2.0)
-        return cls(start.loc, start.precision * noise_var[..., None, None], two, two * noise_var)
+        precision = rounded(0.5 * rows.mean_weight * weak_precision(frame), dtype)
+        return cls(loc.to(dtype), precision, two.to(dtype), (two * noise_var).to(dtype), columns=columns)
 
     @property
     def batch_shape(self) -> torch.Size:
@@ -94,38 +126,39 @@ class LinearNormalInverseGamma(TensorFields):
 
     def condition(self, data: Data | Statistics) -> "LinearNormalInverseGamma":
         """Posterior of weights and noise after the rows of `data`; batch_shape broadcasts with its tasks."""
-        loc, precision, concentration, rate, _ = _update(*self._natural(), self.statistics(data))
+        natural = self._natural()
+        loc, precision, concentration, squares, _ = _update(*natural, self._rows(self.statistics(data)))
+        rate = natural[-1] + 0.5 * squares
         precision = precision.expand(*loc.shape[:-1], -1, -1)
         fields = {"loc": loc, "precision": precision, "concentration": concentration, "rate": rate}
         return self._replace(**{name: value.to(self.loc) for name, value in fields.items()})
 
     def predict(self, x: Float[Tensor, "*batch q d"]) -> StudentT:
         """p(y | x) at each row: a Student t with batch_shape `(*batch, q)`."""
-        factor = cholesky(self.precision, "precision")
-        spread = 1.0 + torch.linalg.solve_triangular(factor, x.mT, upper=False).square().sum(-2)
-        scale = ((self.rate / self.concentration)[..., None] * spread).sqrt()
-        return StudentT(2.0 * self.concentration[..., None], (x @ self.loc[..., None])[..., 0], scale)
+        rows = read(self.columns, x, self.loc)
+        noise_var = self.rate / self.concentration
+        scale = (noise_var[..., None] * self._relative_var(rows) + rows.noise(noise_var)).sqrt()
+        return StudentT(2.0 * self.concentration[..., None], self._mean(rows), scale)
 
     def marginal(self, x: Float[Tensor, "*batch q d"]) -> StudentMarginal:
         """p(x'w) at each row, noise-free: a Student t."""
-        factor = cholesky(self.precision, "precision")
-        spread = torch.linalg.solve_triangular(factor, x.mT, upper=False).square().sum(-2)
-        scale = ((self.rate / self.concentration)[..., None] * spread).sqrt()
+        rows = read(self.columns, x, self.loc)
+        scale = ((self.rate / self.concentration)[..., None] * self._relative_var(rows)).sqrt()
         # a row of zeros has no variance, and a distribution must have some
         scale = scale.clamp(min=torch.finfo(scale.dtype).tiny)
-        return StudentMarginal(2.0 * self.concentration[..., None], (x @ self.loc[..., None])[..., 0], scale)
+        return StudentMarginal(2.0 * self.concentration[..., None], self._mean(rows), scale)
 
     def sample(self, num_draws: int, *, generator: Generator | None = None) -> "NoisyLinearFunctions":
         """Draws of x -> x'w, each with its noise variance."""
         params = self.sample_params(num_draws, generator=generator)
-        return NoisyLinearFunctions(params[..., :-1], params[..., -1].exp())
+        return NoisyLinearFunctions(params[..., :-1], params[..., -1].exp(), self.columns)
 
     def log_evidence(self, data: Data | Statistics) -> Tensor:
         """log p(y | x), weights and noise integrated out, for each task."""
-        stats = self.statistics(data)
+        rows = self._rows(self.statistics(data))
         loc, precision, concentration, rate = self._natural()
-        *_, new_rate, volume = _update(loc, precision, concentration, rate, stats)
-        return _log_evidence(concentration, rate, new_rate, volume, stats.count).to(self.loc)
+        *_, squares, volume = _update(loc, precision, concentration, rate, rows)
+        return _log_evidence(concentration, rate, squares, volume, rows).to(self.loc)
 
     def sample_params(self, num_draws: int, *, generator: Generator | None = None) -> Tensor:
         """Weights and log noise variance, `(num_draws, *batch, d + 1)`."""
@@ -162,104 +195,116 @@ class LinearNormalInverseGamma(TensorFields):
         stats = self.statistics(tasks)
         unknown = self.hyperparameters(stats)
         fitted = unknown.build(most_probable(unknown, hyperprior_weight=hyperprior_weight))
-        return fitted._replace(learned_from=LearnedFrom.counts(stats.count))
+        return fitted._replace(learned_from=LearnedFrom.counts(self._rows(stats).count))
 
     def hyperparameters(self, tasks: Data | Statistics) -> Hyperparameters:
-        """In units where, at the noise rate / concentration of `self`, its weights have mean zero and covariance I: loc
-        and log standard deviations, and what correlates weights; and the logs of the concentration and of the mode of
-        the noise variance, relative to that of `self`."""
+        """Loc, log standard deviations and what correlates weights, and the logs of the concentration and of the mode
+        of the noise variance, relative to that of `self`.
+
+        Weights are those of centred and scaled columns (`bayesmeta.frame`), in units where, at the noise rate /
+        concentration of `self`, they have mean zero and covariance I. So `loc[i]` of the constant is the level of y at
+        the mean of the other columns.
+        """
         stats = self.statistics(tasks)
         require_enough_tasks(stats.count, self.batch_shape)
-        d = self.loc.shape[-1]
-        centre, precision, concentration, start_rate = self._natural()
-        var, start_mode = start_rate / concentration, start_rate / (concentration + 1.0)
-        unit = cholesky(torch.cholesky_inverse(cholesky(precision, "precision")), "covariance")
+        d, outside = self.loc.shape[-1], self._rows(stats)
+        space = WeightSpace.of(outside.stats, self.loc[:, None], self.precision, self.columns, relative=True)
+        rows, y_scale = replace(outside, stats=space.frame.rows(outside.stats)), space.frame.y_scale[0]
+        _, _, concentration, start_rate = self._natural()
+        start_rate = start_rate / y_scale.square()
+        size, start_mode = (start_rate / concentration).sqrt(), start_rate / (concentration + 1.0)
+        jacobian = rows.count * y_scale.log()
 
         def natural(vector: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-            loc = centre + var.sqrt() * (unit @ vector[..., :d, None])[..., 0]
-            root = unit @ scale_tril(vector[..., d : 2 * d], vector[..., 2 * d : -2])
+            loc = space.loc[:, 0] + size * (space.unit @ vector[..., :d, None])[..., 0]
             concentration = vector[..., -2].exp()
             # the mode, since noise is hardly ever far below it: where the weights explain every row, a concentration of
             # 1e-6 would evade a limit on rate / concentration, and draws of the noise would be beyond all numbers
-            return loc, root, concentration, (concentration + 1.0) * start_mode * vector[..., -1].exp()
+            rate = (concentration + 1.0) * start_mode * vector[..., -1].exp()
+            return loc, space.root(vector[..., d:-2]), concentration, rate
 
         def evidence(vector: Tensor) -> Tensor:
             loc, root, concentration, rate = natural(vector[..., None, :])
-            squares, volume = _whitened(loc, root, stats)
-            return _log_evidence(concentration, rate, rate + 0.5 * squares, volume, stats.count)
+            squares, volume = whitened(loc, root, rows.stats)
+            return _log_evidence(concentration, rate, squares, -volume, rows) - jacobian
 
         def build(vector: Tensor) -> "LinearNormalInverseGamma":
             loc, root, concentration, rate = natural(vector)
-            half = torch.linalg.solve_triangular(root, torch.eye(d, dtype=root.dtype), upper=False)
-            return LinearNormalInverseGamma(loc, symmetric(half.mT @ half), concentration, rate).to(self.loc)
+            loc, rate = space.frame.leave(loc[..., None])[..., 0], rate * y_scale.square()
+            precision, numbers = rounded(space.precision(root), self.loc.dtype), (loc, concentration, rate)
+            loc, concentration, rate = (value.to(self.loc) for value in numbers)
+            return LinearNormalInverseGamma(loc, precision, concentration, rate, columns=self.columns)
 
-        largest, pairs = math.log(LARGEST_COUNT), d * (d - 1) // 2
         entries = [
             *(Hyperparameter(f"loc[{i}]", 0.0, 2.0) for i in range(d)),
-            *(Hyperparameter(f"log_scale[{i}]", 0.0, 2.0, LARGEST_LOG, SAME_WEIGHT) for i in range(d)),
-            *(Hyperparameter(f"below_diagonal[{i}]", 0.0, 1.0, LARGEST_TILT, TOGETHER) for i in range(pairs)),
-            Hyperparameter("log_concentration", concentration.log().item(), 2.0, largest, SAME_NOISE),
+            *space.scale_entries(),
+            Hyperparameter("log_concentration", concentration.log().item(), 2.0, math.log(LARGEST_COUNT), SAME_NOISE),
             Hyperparameter("log_noise_var", 0.0, 2.0, 2.0 * LARGEST_LOG, NO_NOISE),
         ]
-        return Hyperparameters(entries, evidence, build, float(stats.count.sum()))
+        return Hyperparameters(entries, evidence, build, float(rows.count.sum()))
+
+    def online(self, batch_shape: Sequence[int]) -> "Online":
+        """The posterior of tasks, or of tasks and arms with weights of their own, to be updated in place."""
+        from bayesmeta.online import OnlineRows, OnlineStatistics
+
+        if self.columns is not None and not self.columns.all_inputs:
+            return OnlineRows(self, batch_shape)
+        return OnlineStatistics(self, batch_shape)
 
     def statistics(self, data: Data | Statistics) -> Statistics:
         """All that this family knows of the rows of `data`; statistics pass through."""
-        require_columns(data, num_inputs=self.loc.shape[-1], event_shape=self.event_shape)
-        return Statistics.of(data)
+        return regression_statistics(data, self.columns, self.loc)
+
+    def _rows(self, stats: Statistics) -> WeightedRows:
+        return WeightedRows.of(stats, self.loc.shape[-1])
+
+    def _mean(self, rows: Reading) -> Tensor:
+        return rows.shifted((rows.x @ self.loc[..., None])[..., 0])
+
+    def _relative_var(self, rows: Reading) -> Tensor:
+        """Variance of x'w at each row, relative to that of the noise."""
+        factor = cholesky(self.precision, "precision")
+        return torch.linalg.solve_triangular(factor, rows.x.mT, upper=False).square().sum(-2)
 
     def _natural(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         return self.loc.double(), self.precision.double(), self.concentration.double(), self.rate.double()
 
 
 @dataclass(frozen=True, eq=False)
-class NoisyLinearFunctions:
-    """Draws of x -> x'w: weights `(draws, *batch, d)`, and their noise_var `(draws, *batch)`."""
+class NoisyLinearFunctions(Draws):
+    """Draws of x -> x'w: weights `(draws, *batch, d)`, their noise_var `(draws, *batch)`; `columns` as the prior's."""
 
     weights: Float[Tensor, "draws *batch d"]
     noise_var: Float[Tensor, "draws *batch"]
+    columns: Columns | None = None
 
     def __call__(self, x: Tensor) -> Tensor:
-        return (x @ self.weights[..., None])[..., 0]
+        rows = read(self.columns, x, self.weights)
+        return rows.shifted((rows.x @ self.weights[..., None])[..., 0])
 
     def predict(self, x: Tensor) -> Normal:
         mean = self(x)
-        return Normal(mean, self.noise_var[..., None].sqrt().expand_as(mean))
+        return Normal(mean, read(self.columns, x, self.weights).noise(self.noise_var).sqrt().expand_as(mean))
 
 
 def _update(
-    loc: Tensor, precision: Tensor, concentration: Tensor, rate: Tensor, stats: Statistics
+    loc: Tensor, precision: Tensor, concentration: Tensor, rate: Tensor, rows: WeightedRows
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """The posterior's fields, and log|precision| less that of the posterior."""
-    xx, gradient = _gradient(loc, stats)
+    """Mean, precision and concentration of the posterior, twice what rows add to the rate, and log|precision| less that
+    of the posterior."""
+    xx, slope = gradient(loc, rows.stats)
     total = symmetric(precision + xx)
     factor = cholesky(total, "precision")
-    step = solve(factor, gradient)
+    step = solve(factor, slope)
     mean = loc + step
     penalty = (step * (precision @ step[..., None])[..., 0]).sum(-1)
-    squares = sum_of_squares(stats, mean) + penalty
+    squares = sum_of_squares(rows.stats, mean) + penalty
     volume = log_det(cholesky(precision, "precision")) - log_det(factor)
-    return mean, total, concentration + 0.5 * stats.count, rate + 0.5 * squares, volume
+    return mean, total, concentration + 0.5 * rows.count, squares, volume
 
 
-def _whitened(loc: Tensor, root: Tensor, stats: Statistics) -> tuple[Tensor, Tensor]:
-    """Twice what the rows add to the rate, and the difference of log determinants, from a factor of precision^-1."""
-    xx, gradient = _gradient(loc, stats)
-    total = symmetric(root.mT @ xx @ root)
-    factor = cholesky(total + torch.eye(loc.shape[-1], dtype=total.dtype), "posterior precision")
-    step = solve(factor, (root.mT @ gradient[..., None])[..., 0])
-    mean = loc + (root @ step[..., None])[..., 0]
-    return sum_of_squares(stats, mean) + step.square().sum(-1), -log_det(factor)
-
-
-def _gradient(loc: Tensor, stats: Statistics) -> tuple[Tensor, Tensor]:
-    """x'x and x'(y - x loc)."""
-    d, raw = loc.shape[-1], stats.raw_second
-    xx = raw[..., :d, :d]
-    return xx, raw[..., :d, d] - (xx @ loc[..., None])[..., 0]
-
-
-def _log_evidence(concentration: Tensor, rate: Tensor, new_rate: Tensor, volume: Tensor, count: Tensor) -> Tensor:
-    half = 0.5 * count
-    falling = concentration * (new_rate / rate).log() + half * (2.0 * math.pi * new_rate).log()
-    return lgamma_ratio(concentration, half) + 0.5 * volume - falling
+def _log_evidence(concentration: Tensor, rate: Tensor, squares: Tensor, volume: Tensor, rows: WeightedRows) -> Tensor:
+    half, more = 0.5 * rows.count, 0.5 * squares
+    # a difference of logs would lose as many digits as the concentration has
+    falling = concentration * torch.log1p(more / rate) + half * (2.0 * math.pi * (rate + more)).log()
+    return lgamma_ratio(concentration, half) + 0.5 * (volume + rows.log_weights) - falling

@@ -22,11 +22,22 @@ from pyro.distributions import MultivariateStudentT
 from torch import Generator, Tensor
 from torch.distributions import MultivariateNormal
 
-from bayesmeta.correlations import LARGEST_TILT, TOGETHER, scale_tril
 from bayesmeta.data import Data
+from bayesmeta.doors import Draws
 from bayesmeta.fields import LearnedFrom, TensorFields
+from bayesmeta.frame import Frame
 from bayesmeta.hyperparameters import Hyperparameter, Hyperparameters, most_probable
-from bayesmeta.linalg import cholesky, log_det, pack_tril, symmetric, unpack_tril
+from bayesmeta.linalg import (
+    cholesky,
+    log_det,
+    log_det_of_one_plus,
+    pack_tril,
+    positive,
+    rounded,
+    symmetric,
+    unpack_tril,
+)
+from bayesmeta.linear_evidence import seen
 from bayesmeta.random import randn, wishart_tril
 from bayesmeta.special import lgamma_ratio
 from bayesmeta.statistics import Statistics
@@ -37,11 +48,12 @@ from bayesmeta.validation import (
     require_positive,
     require_positive_definite,
 )
+from bayesmeta.weight_space import LARGEST_LOG, WeightSpace, weak_precision
+from bayesmeta.weighted_rows import pooled
 
 __all__ = ["MatrixNormalInverseWishart", "NoisyLinearMaps"]
 
 LARGEST_COUNT = 1e6
-LARGEST_LOG = math.log(1e4)  # a standard deviation that ends as far from where the search starts is zero, or endless
 SAME_NOISE = "tasks do not differ in their noise by more than chance, and are taken to share it"
 SAME_WEIGHT = "tasks share the weights of this input but for chance, or they grow without end"
 NO_NOISE = "the weights and the other outputs explain every row of this output, or nothing explains any"
@@ -82,17 +94,18 @@ class MatrixNormalInverseWishart(TensorFields):
 
     @classmethod
     def initial(cls, tasks: Data | Statistics) -> "MatrixNormalInverseWishart":
-        """A weak prior on the scale of `tasks`: noise of half of all variance, weights that could explain it all."""
-        stats = Statistics.of(tasks).pooled()
-        d = stats.num_inputs
-        square = (stats.raw_second / stats.count.clamp(min=1.0)).diagonal()
-        # a column of zeros says nothing of its scale, and one is as good as any
-        square = square.where(square > 0, 1.0)
-        m = len(square) - d
+        """A weak prior on the scale of `tasks`: noise of half of all variance, weights that could explain it all.
+
+        Where the columns of x span a constant, it is about the mean of y, wherever x and y lie.
+        """
+        stats = pooled(tasks, None)
+        dtype = tasks.y.dtype if isinstance(tasks, Data) else torch.float64
+        frame = Frame.of(stats, dtype=dtype)
+        d, m = stats.num_inputs, len(frame.y_scale)
         df = torch.full_like(stats.count, m + 3.0)
-        scatter = 0.5 * df * torch.diag_embed(square[d:])
-        prior = cls(square.new_zeros(d, m), 0.5 * torch.diag_embed(square[:d]), df, scatter)
-        return prior.to(tasks.y if isinstance(tasks, Data) else square)
+        scatter = 0.5 * df * torch.diag_embed(frame.y_scale.square())
+        loc = frame.leave(torch.zeros(d, m).to(df))
+        return cls(loc.to(dtype), rounded(0.5 * weak_precision(frame), dtype), df.to(dtype), scatter.to(dtype))
 
     @property
     def batch_shape(self) -> torch.Size:
@@ -115,9 +128,9 @@ class MatrixNormalInverseWishart(TensorFields):
         precision = symmetric(precision + stats.raw_second[..., : loc.shape[-2], : loc.shape[-2]])
         return self._replace(
             loc=mean.to(self.loc),
-            precision=_positive(precision.to(self.loc)).expand(*batch, -1, -1),
+            precision=positive(precision.to(self.loc)).expand(*batch, -1, -1),
             df=(df + stats.count).to(self.loc),
-            scatter=_positive(symmetric(scatter + squares).to(self.loc)),
+            scatter=positive(symmetric(scatter + squares).to(self.loc)),
         )
 
     def predict(self, x: Float[Tensor, "*batch q d"]) -> MultivariateStudentT:
@@ -193,42 +206,46 @@ class MatrixNormalInverseWishart(TensorFields):
         return fitted._replace(learned_from=LearnedFrom.counts(stats.count))
 
     def hyperparameters(self, tasks: Data | Statistics) -> Hyperparameters:
-        """In units where, at the typical noise `scatter / df` of `self`, that noise is I and the weights have mean zero
-        and covariance I: loc; log standard deviations, and what correlates weights, of one output; the log of the
-        excess of `df` over m - 1; and the packed Cholesky factor of the noise's mode, relative to that of `self`."""
-        stats = self.statistics(tasks)
-        require_enough_tasks(stats.count, self.batch_shape)
-        d, m = self.loc.shape[-2:]
-        centre, precision, start_df, scatter = self._natural()
-        unit_x = cholesky(torch.cholesky_inverse(cholesky(precision, "precision")), "covariance")
-        unit_y = cholesky(scatter / start_df, "scatter")
+        """Loc; log standard deviations, and what correlates weights, of one output; the log of the excess of `df` over
+        m - 1; and the packed Cholesky factor of the noise's mode, relative to that of `self`.
+
+        Weights are those of centred and scaled columns (`bayesmeta.frame`), in units where, at the typical noise
+        `scatter / df` of `self`, that noise is I and they have mean zero and covariance I. So `loc[i,j]` of the
+        constant is the level of output j at the mean of the other columns.
+        """
+        outside = self.statistics(tasks)
+        require_enough_tasks(outside.count, self.batch_shape)
+        (d, m), (_, precision, start_df, scatter) = self.loc.shape[-2:], self._natural()
+        space = WeightSpace.of(outside, self.loc, precision, relative=True)
+        stats, y_scale = space.frame.rows(outside), space.frame.y_scale
+        unit_y = cholesky(scatter / start_df / (y_scale[:, None] * y_scale), "scatter")
+        jacobian = stats.count * y_scale.log().sum()
         sizes = [d * m, d * (d + 1) // 2, 1, m * (m + 1) // 2]
 
         def natural(vector: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
             """Loc, factor of the weights' covariance, df, factor of the scatter."""
             loc, rows, excess, noise = vector.split(sizes, -1)
-            loc = centre + unit_x @ loc.unflatten(-1, (d, m)) @ unit_y.mT
+            loc = space.loc + space.unit @ loc.unflatten(-1, (d, m)) @ unit_y.mT
             df = m - 1 + excess[..., 0].exp()
             # the mode, as in `LinearNormalInverseGamma`: scatter / (df + m + 1)
             size = (start_df * (df + m + 1) / (start_df + m + 1)).sqrt()[..., None, None]
-            return loc, unit_x @ scale_tril(rows[..., :d], rows[..., d:]), df, size * unit_y @ unpack_tril(noise, m)
+            return loc, space.root(rows), df, size * unit_y @ unpack_tril(noise, m)
 
         def evidence(vector: Tensor) -> Tensor:
-            return _log_evidence(*natural(vector[..., None, :]), stats)
+            return _log_evidence(*natural(vector[..., None, :]), stats) - jacobian
 
         def build(vector: Tensor) -> "MatrixNormalInverseWishart":
             loc, root, df, scatter_root = natural(vector)
-            half = torch.linalg.solve_triangular(root, torch.eye(d, dtype=root.dtype, device=root.device), upper=False)
-            scatter = symmetric(scatter_root @ scatter_root.mT)
-            return MatrixNormalInverseWishart(loc, symmetric(half.mT @ half), df, scatter).to(self.loc)
+            scatter = symmetric((y_scale[:, None] * scatter_root) @ (y_scale[:, None] * scatter_root).mT)
+            precision, numbers = rounded(space.precision(root), self.loc.dtype), (space.frame.leave(loc), df)
+            loc, df = (value.to(self.loc) for value in numbers)
+            return MatrixNormalInverseWishart(loc, precision, df, rounded(scatter, self.loc.dtype))
 
         log_excess, largest = (start_df - (m - 1)).log().item(), math.log(LARGEST_COUNT)
-        pairs = d * (d - 1) // 2
         # a log standard deviation has half the spread of a log variance
         entries = [
             *(Hyperparameter(f"loc[{i},{j}]", 0.0, 2.0) for i in range(d) for j in range(m)),
-            *(Hyperparameter(f"log_scale[{i}]", 0.0, 2.0, LARGEST_LOG, SAME_WEIGHT) for i in range(d)),
-            *(Hyperparameter(f"below_diagonal[{i}]", 0.0, 1.0, LARGEST_TILT, TOGETHER) for i in range(pairs)),
+            *space.scale_entries(SAME_WEIGHT),
             Hyperparameter("log_excess_df", log_excess, 2.0, largest, SAME_NOISE),
             *(Hyperparameter(f"log_noise_scale[{i}]", 0.0, 1.0, LARGEST_LOG, NO_NOISE) for i in range(m)),
             *(Hyperparameter(f"noise_below_diagonal[{i}]", 0.0, 1.0, 30.0, NO_NOISE) for i in range(m * (m - 1) // 2)),
@@ -242,7 +259,7 @@ class MatrixNormalInverseWishart(TensorFields):
 
     def _natural(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         dtype = self.loc.dtype
-        precision, scatter = _positive(self.precision.double(), dtype), _positive(self.scatter.double(), dtype)
+        precision, scatter = positive(self.precision.double(), dtype), positive(self.scatter.double(), dtype)
         return self.loc.double(), precision, self.df.double(), scatter
 
     def _draw(self, num_draws: int, generator: Generator | None) -> tuple[Tensor, Tensor]:
@@ -259,7 +276,7 @@ class MatrixNormalInverseWishart(TensorFields):
 
 
 @dataclass(frozen=True, eq=False)
-class NoisyLinearMaps:
+class NoisyLinearMaps(Draws):
     """Draws of x -> W'x: weights `(draws, *batch, d, m)`, and the factor of their noise `(draws, *batch, m, m)`."""
 
     weights: Float[Tensor, "draws *batch d m"]
@@ -280,16 +297,6 @@ def _inverse_root(precision: Tensor) -> Tensor:
     return torch.linalg.solve_triangular(cholesky(precision, "precision").mT, eye.expand_as(precision), upper=True)
 
 
-def _positive(matrix: Tensor, dtype: torch.dtype | None = None) -> Tensor:
-    """Where rounding to `dtype` took the least eigenvalue of a sum of squares, a last digit more on the diagonal."""
-    info = torch.linalg.cholesky_ex(matrix.detach()).info
-    if not bool(info.any()):
-        return matrix
-    dim, eps = matrix.shape[-1], torch.finfo(dtype or matrix.dtype).eps
-    more = (info > 0).to(matrix)[..., None] * 4.0 * dim * eps * matrix.diagonal(dim1=-2, dim2=-1)
-    return matrix + torch.diag_embed(more)
-
-
 def _explain(loc: Tensor, root: Tensor, stats: Statistics) -> tuple[Tensor, Tensor, Tensor]:
     """The posterior mean of the weights, what the rows add to the scatter, and log|precision| less the posterior's.
 
@@ -306,11 +313,11 @@ def _explain(loc: Tensor, root: Tensor, stats: Statistics) -> tuple[Tensor, Tens
     gradient = scatter[..., :d, d:] - scatter[..., :d, :d] @ loc + count * x_mean @ residual(loc)
     white = root.mT @ (scatter[..., :d, :d] + count * x_mean @ x_mean.mT) @ root
     eye = torch.eye(d, dtype=white.dtype, device=white.device)
-    factor = cholesky(_positive(symmetric(white) + eye), "posterior precision")
+    factor = cholesky(positive(symmetric(white) + eye), "posterior precision")
     step = torch.cholesky_solve(root.mT @ gradient, factor)
     weights = loc + root @ step
     outputs = torch.eye(m, dtype=white.dtype, device=white.device).expand(*weights.shape[:-2], m, m)
-    contrast = torch.cat([-weights, outputs], -2)
+    contrast = torch.cat([-seen(weights, scatter), outputs], -2)
     rest = residual(weights)
     squares = contrast.mT @ scatter @ contrast + count * rest.mT @ rest + step.mT @ step
     return weights, symmetric(squares), -log_det(factor)
@@ -320,8 +327,9 @@ def _log_evidence(loc: Tensor, root: Tensor, df: Tensor, scatter_root: Tensor, s
     """From factors of the weights' relative covariance and of the scatter."""
     m, half = loc.shape[-1], 0.5 * stats.count
     _, squares, volume = _explain(loc, root, stats)
-    factor = cholesky(_positive(symmetric(scatter_root @ scatter_root.mT + squares)), "posterior scatter")
-    after, before = log_det(factor), 2.0 * scatter_root.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+    half_way = torch.linalg.solve_triangular(scatter_root, squares, upper=False)
+    relative = torch.linalg.solve_triangular(scatter_root, half_way.mT, upper=False)
+    before, grown = 2.0 * scatter_root.diagonal(dim1=-2, dim2=-1).log().sum(-1), log_det_of_one_plus(relative)
     steps = torch.arange(m, dtype=df.dtype, device=df.device)
     ratio = lgamma_ratio(0.5 * (df[..., None] - steps), half[..., None]).sum(-1)
-    return ratio + 0.5 * (m * volume - df * (after - before)) - half * (after + m * math.log(math.pi))
+    return ratio + 0.5 * (m * volume - df * grown) - half * (before + grown + m * math.log(math.pi))

@@ -21,6 +21,7 @@ from torch.distributions import MultivariateNormal
 
 from bayesmeta.constant import Constant, repeat_rows, row_shape
 from bayesmeta.data import Data
+from bayesmeta.doors import Draws
 from bayesmeta.fields import LearnedFrom, TensorFields
 from bayesmeta.hyperparameters import Hyperparameter, Hyperparameters, most_probable
 from bayesmeta.kernels import over_tasks
@@ -253,7 +254,7 @@ class NormalInverseWishart(TensorFields):
 
 
 @dataclass(frozen=True, eq=False)
-class MultivariateNormalFunctions:
+class MultivariateNormalFunctions(Draws):
     """Draws of one mean `(draws, *batch, d)` and factor of the covariance `(draws, *batch, d, d)` per task."""
 
     mean: Float[Tensor, "draws *batch d"]

@@ -20,6 +20,7 @@ from torch.distributions import Normal, StudentT
 
 from bayesmeta.constant import Constant, repeat_rows, row_shape
 from bayesmeta.data import Data
+from bayesmeta.doors import Draws
 from bayesmeta.fields import LearnedFrom, TensorFields
 from bayesmeta.hyperparameters import Hyperparameter, Hyperparameters, most_probable
 from bayesmeta.marginals import StudentMarginal
@@ -202,7 +203,7 @@ class NormalInverseGamma(TensorFields):
 
 
 @dataclass(frozen=True, eq=False)
-class NormalFunctions:
+class NormalFunctions(Draws):
     """Draws of one mean and variance per task, each `(draws, *batch)`."""
 
     mean: Float[Tensor, "draws *batch"]

@@ -19,6 +19,7 @@ from torch.distributions import Normal
 
 from bayesmeta.constant import Constant, repeat_rows, row_shape
 from bayesmeta.data import Data, describe_rows
+from bayesmeta.doors import Draws
 from bayesmeta.fields import LearnedFrom, TensorFields
 from bayesmeta.hyperparameters import Hyperparameter, Hyperparameters, most_probable
 from bayesmeta.random import randn
@@ -210,7 +211,7 @@ class NormalKnownVariance(TensorFields):
 
 
 @dataclass(frozen=True, eq=False)
-class KnownVarianceFunctions:
+class KnownVarianceFunctions(Draws):
     """Draws of one mean per task, `(draws, *batch)`; noise_var `(*batch,)`."""
 
     mean: Float[Tensor, "draws *batch"]

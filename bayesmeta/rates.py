@@ -22,6 +22,7 @@ from torch.distributions import Exponential, NegativeBinomial, Poisson
 
 from bayesmeta.constant import repeat_rows, row_shape
 from bayesmeta.data import Data, describe_rows
+from bayesmeta.doors import Draws
 from bayesmeta.fields import LearnedFrom, TensorFields
 from bayesmeta.hyperparameters import Hyperparameter, Hyperparameters, most_probable
 from bayesmeta.lomax import Lomax
@@ -256,7 +257,7 @@ class GammaExponential(_GammaRate):
 
 
 @dataclass(frozen=True, eq=False)
-class PoissonFunctions:
+class PoissonFunctions(Draws):
     """Draws of one rate per task: log rates `(draws, *batch)`."""
 
     log_rate: Float[Tensor, "draws *batch"]
@@ -270,7 +271,7 @@ class PoissonFunctions:
 
 
 @dataclass(frozen=True, eq=False)
-class ExponentialFunctions:
+class ExponentialFunctions(Draws):
     """Draws of one rate per task: log rates `(draws, *batch)`."""
 
     log_rate: Float[Tensor, "draws *batch"]

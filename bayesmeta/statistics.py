@@ -57,6 +57,15 @@ class Statistics:
         return self.count.shape
 
     @property
+    def dtype(self) -> torch.dtype:
+        """float64, always."""
+        return self.count.dtype
+
+    @property
+    def device(self) -> torch.device:
+        return self.count.device
+
+    @property
     def mean(self) -> Tensor:
         """Mean of z, `(*batch, k)`; the origin where there are no rows."""
         return self.origin + self.first / _divisor(self.count)[..., None]

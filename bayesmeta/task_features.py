@@ -21,6 +21,7 @@ from torch import Tensor
 
 from bayesmeta.data import Data
 from bayesmeta.fields import LearnedFrom, TensorFields
+from bayesmeta.gradients import with_gradients
 from bayesmeta.hyperparameters import Hierarchical, Hyperparameters, most_probable
 from bayesmeta.optimise import maximise
 from bayesmeta.statistics import Statistics
@@ -96,6 +97,7 @@ class FeaturePrior(TensorFields):
         return prior.hyperparameters(self.units).build
 
 
+@with_gradients
 def fit_with_features(prior: Any, tasks: Data) -> FeaturePrior:
     """Learn how the prior of a task depends on the features of the task.
 

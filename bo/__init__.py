@@ -7,11 +7,13 @@ from bayesmeta.lazy import lazily
 __all__ = [
     "MetaSampler",
     "MixtureLogExpectedImprovement",
+    "NoSuggestionWarning",
     "RankingWeightedEnsemble",
     "SearchSpace",
     "SharedConfigurations",
     "Surrogate",
     "TuningPrior",
+    "UnlikePastWarning",
     "expected_improvement",
     "fit_family",
     "fit_rgpe",
@@ -31,25 +33,28 @@ if TYPE_CHECKING:
     from bo.importance import parameter_importance
     from bo.mixture_acquisition import MixtureLogExpectedImprovement
     from bo.plots import plot_importance, plot_prior_surface, plot_resemblance
+    from bo.point_sampler import NoSuggestionWarning
     from bo.prior import TuningPrior
     from bo.rgpe import RankingWeightedEnsemble, fit_rgpe
-    from bo.sampler import MetaSampler
+    from bo.sampler import MetaSampler, UnlikePastWarning
     from bo.scores import normal_scores
     from bo.shared_configurations import SharedConfigurations
     from bo.space import SearchSpace
     from bo.surrogate import Surrogate
     from bo.thompson import thompson_points
 else:
-    __getattr__ = lazily(
+    __getattr__, __dir__ = lazily(
         __name__,
         {
             "MetaSampler": "sampler",
             "MixtureLogExpectedImprovement": "mixture_acquisition",
+            "NoSuggestionWarning": "point_sampler",
             "RankingWeightedEnsemble": "rgpe",
             "SearchSpace": "space",
             "SharedConfigurations": "shared_configurations",
             "Surrogate": "surrogate",
             "TuningPrior": "prior",
+            "UnlikePastWarning": "sampler",
             "expected_improvement": "acquisition",
             "fit_family": "families",
             "fit_rgpe": "rgpe",
@@ -62,7 +67,3 @@ else:
             "thompson_points": "thompson",
         },
     )
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})

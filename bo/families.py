@@ -14,6 +14,7 @@ import torch
 
 from bayesmeta.data import Data
 from bayesmeta.fields import LearnedFrom
+from bayesmeta.gradients import with_gradients
 from bo.prior import TuningPrior, require_direction, starts_of
 from bo.scores import normal_scores
 from bo.space import SearchSpace
@@ -21,6 +22,7 @@ from bo.space import SearchSpace
 __all__ = ["fit_family", "varying_tasks"]
 
 
+@with_gradients
 def fit_family(space: SearchSpace, tasks: Data, direction: str, learn: Callable[[Data], Any]) -> TuningPrior:
     """A prior over normal scores by any family with `condition` and `marginal`.
 

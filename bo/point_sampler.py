@@ -8,7 +8,6 @@ searched again, given what is set. So ranges, choices and conditions may change 
 
 import secrets
 import threading
-import warnings
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +21,8 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 from torch import Generator, Tensor
 
+from bayesmeta.gradients import with_gradients
+from bayesmeta.warning_kinds import BayesmetaWarning, warn
 from bo.conditions import is_ruled_out
 from bo.history import TURN, History
 from bo.question import Question
@@ -31,10 +32,14 @@ from bo.view import Configuration, View, applying_conditions, shares, to_numbers
 if TYPE_CHECKING:
     from optuna import Study
 
-__all__ = ["PointSampler"]
+__all__ = ["NoSuggestionWarning", "PointSampler"]
 
 NUM_LATE = 64  # trials before one: what runs from before then may have been killed
 NEXT = 0x9E3779B97F4A7C15  # between the seeds of two trials: far apart, and never the same again
+
+
+class NoSuggestionWarning(BayesmetaWarning):
+    """The search for a suggestion failed, and the trial was left to another sampler."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -180,6 +185,7 @@ class PointSampler(BaseSampler):
             memories[study._study_id] = Memory(self.space)
         return memories[study._study_id]
 
+    @with_gradients
     def _new_proposal(
         self, study: "Study", memory: Memory, trial: FrozenTrial, asked: Mapping[str, BaseDistribution]
     ) -> Proposal:
@@ -244,10 +250,10 @@ class PointSampler(BaseSampler):
         if memory.has_warned_of_failure:
             return
         memory.has_warned_of_failure = True
-        warnings.warn(
+        warn(
             f"no suggestion could be made in study {study.study_name!r}: {type(error).__name__}: {error}. The trial's "
             f"parameters are left to {self._independent}, and so are those of later trials that fail like this",
-            stacklevel=2,
+            NoSuggestionWarning,
         )
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from bayesmeta.data import Data
 from bayesmeta.fields import LearnedFrom, TensorFields
 from bayesmeta.gp import GaussianProcess
+from bayesmeta.gradients import with_gradients
 from bayesmeta.transfer import NUM_DOUBTING, transfer_hypotheses
 from bo.past_regrets import PastRegrets
 from bo.scores import finite_values, normal_scores
@@ -69,6 +70,7 @@ class TuningPrior(TensorFields):
         require_direction(self.direction)
 
     @classmethod
+    @with_gradients
     def fit(
         cls,
         space: SearchSpace,
@@ -127,6 +129,7 @@ class TuningPrior(TensorFields):
             task_features=features,
         )
 
+    @with_gradients
     def given(self, task_x: Mapping[str, float]) -> "TuningPrior":
         """The prior of a task with these features: past tasks like it count for more.
 
@@ -140,6 +143,7 @@ class TuningPrior(TensorFields):
         return replace(self, functions=functions, task_weights=weights)
 
     @classmethod
+    @with_gradients
     def from_studies(
         cls, studies: "Iterable[Study] | BaseStorage | str", *, features: Sequence[str] = ()
     ) -> "TuningPrior":
@@ -184,6 +188,7 @@ class TuningPrior(TensorFields):
         return cls.fit(space, tasks, directions.pop(), task_names=task_names, feature_names=features)
 
     @classmethod
+    @with_gradients
     def from_table(
         cls,
         source: Any,

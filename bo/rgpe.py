@@ -29,6 +29,7 @@ from torch.distributions import Normal
 from bayesmeta.data import Data
 from bayesmeta.fields import LearnedFrom, TensorFields
 from bayesmeta.gp import GaussianProcess
+from bayesmeta.gradients import with_gradients
 from bayesmeta.linalg import cholesky
 from bayesmeta.random import rand, randn
 from bayesmeta.validation import require_columns
@@ -146,6 +147,7 @@ class RankingWeightedEnsemble(TensorFields):
         return Normal(sign * (self.level + self.spread * mean), self.spread * var.sqrt())
 
 
+@with_gradients
 def fit_rgpe(space: SearchSpace, tasks: Data, direction: str, *, horizon: int = 100, seed: int = 0) -> TuningPrior:
     """A ranking-weighted ensemble of past tasks as a prior for tuning.
 

@@ -1,6 +1,5 @@
 """An Optuna sampler that starts from what past studies taught."""
 
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -8,6 +7,7 @@ from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState
 from torch import Tensor
 
+from bayesmeta.warning_kinds import BayesmetaWarning, warn
 from bo.point_sampler import PointSampler
 from bo.prior import TuningPrior
 from bo.question import Question
@@ -20,7 +20,11 @@ if TYPE_CHECKING:
     from optuna import Study
     from optuna.storages import BaseStorage
 
-__all__ = ["MetaSampler"]
+__all__ = ["MetaSampler", "UnlikePastWarning"]
+
+
+class UnlikePastWarning(BayesmetaWarning):
+    """A study lacks parameters or attributes that the past studies had, or has others: what it has is used."""
 
 
 class MetaSampler(PointSampler):
@@ -125,7 +129,7 @@ class MetaSampler(PointSampler):
         if unknown:
             found.append(f"it has no user attributes {_listed(unknown)}, so that all past studies count alike")
         if found:
-            warnings.warn(f"study {study.study_name!r} is not like the past: {'; '.join(found)}", stacklevel=2)
+            warn(f"study {study.study_name!r} is not like the past: {'; '.join(found)}", UnlikePastWarning)
 
     def _propose(self, question: Question) -> tuple[Tensor, str]:
         prior = self._prior_given(question.user_attrs)

@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from bayesmeta.data import Data
+from bayesmeta.gradients import gradients, ordinary
 from bayesmeta.protocol import Joint, Marginal
 from bo.matheron_paths import MatheronPaths
 from bo.mixture_posterior import MixturePosterior, joint_of_each, marginal_of_each, variances
@@ -56,7 +57,8 @@ class Surrogate(Model, FantasizeMixin):
             raise TypeError(f"task_posterior must have a method `joint`, as in bayesmeta.protocol.Joint; got {name}")
         if task_posterior.event_shape:
             raise ValueError(f"Surrogate is for one output; {name} has event_shape {tuple(task_posterior.event_shape)}")
-        self.task_posterior = task_posterior
+        with gradients():  # acquisitions are climbed by their gradients
+            self.task_posterior = ordinary(task_posterior)
 
     @property
     def num_outputs(self) -> int:

@@ -13,6 +13,7 @@ from jaxtyping import Float
 from optuna.distributions import FloatDistribution
 from torch import Generator, Tensor
 
+from bayesmeta.gradients import with_gradients
 from bayesmeta.protocol import Posterior
 from bo.paths import Paths
 from bo.space import SearchSpace
@@ -29,6 +30,7 @@ FIRST_STEP, LARGEST_STEP = 0.02, 0.1  # along one axis
 Values = Callable[[Tensor], Tensor]  # points of each draw (draws, m, d) -> the draw at its own points (draws, m)
 
 
+@with_gradients
 def thompson_points(
     posterior: Posterior,
     space: SearchSpace,

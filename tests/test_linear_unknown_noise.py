@@ -9,6 +9,7 @@ import torch
 
 from bayesmeta import Data, LimitWarning, LinearNormalInverseGamma, NormalInverseGamma, Statistics
 from bayesmeta.random import randn
+from bayesmeta.warning_kinds import PlacementWarning
 from tests.families import F64, _spd, seed
 
 LOC = torch.tensor([0.5, -1.0], dtype=torch.float64)
@@ -85,7 +86,10 @@ def test_fit_recovers_known_hyperparameters() -> None:
 def test_rows_without_noise_teach_that_there_is_none_and_not_that_it_has_any_size() -> None:
     x = torch.tensor([[1.0, 0.7], [0.9, 0.1], [0.3, 0.8]], dtype=torch.float64)[:, None].expand(3, 10, 2)
     tasks = Data.of(x, torch.full((3, 10), -0.3, dtype=torch.float64))
-    with pytest.warns(LimitWarning, match="log_noise_var ended at its limit, -18.4: the weights explain every row"):
+    with (
+        pytest.warns(PlacementWarning, match="no combination of the columns of x is constant"),
+        pytest.warns(LimitWarning, match="log_noise_var ended at its limit, -18.4: the weights explain every row"),
+    ):
         fitted = LinearNormalInverseGamma.initial(tasks).fit(tasks)
     assert fitted.concentration > 0.5
     assert fitted.rate < 1e-7

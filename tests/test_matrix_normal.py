@@ -19,6 +19,7 @@ from bayesmeta import (
 )
 from bayesmeta.linalg import pack_tril, unpack_tril
 from bayesmeta.random import randn
+from bayesmeta.warning_kinds import PlacementWarning
 from tests.families import F64, _spd, seed
 
 D, M = 2, 3
@@ -98,7 +99,10 @@ def test_the_fit_of_one_output_is_that_of_the_linear_normal_inverse_gamma() -> N
 def test_rows_without_noise_teach_that_there_is_none_and_not_that_it_has_any_size() -> None:
     x = torch.tensor([[1.0, 0.7], [0.9, 0.1], [0.3, 0.8]], dtype=torch.float64)[:, None].expand(3, 10, 2)
     tasks = Data.of(x, torch.full((3, 10, 1), -0.3, dtype=torch.float64), event_dim=1)
-    with pytest.warns(LimitWarning, match="log_noise_scale.* ended at its limit, -9.21: the weights and the other"):
+    with (
+        pytest.warns(PlacementWarning, match="no combination of the columns of x is constant"),
+        pytest.warns(LimitWarning, match="log_noise_scale.* ended at its limit, -9.21: the weights and the other"),
+    ):
         fitted = MatrixNormalInverseWishart.initial(tasks).fit(tasks)
     assert fitted.df > 1.0
     assert fitted.sample(1000, generator=seed(0)).scale_tril.max() < 0.03

@@ -21,3 +21,7 @@ def load_tuning_tasks(model: str) -> "pl.DataFrame":
     if not path.is_file():
         raise ValueError(f'model must be "svc", "boosting" or "perceptron"; got {model!r}')
     return pl.read_parquet(path.read_bytes())
+
+
+def __dir__() -> list[str]:
+    return sorted({*__all__, *(name for name in globals() if name.startswith("__"))})

@@ -1,0 +1,209 @@
+"""What every family does with what it is given, before its own arithmetic: one rule for all, by the names of methods.
+
+A class that derives from `TensorFields` (families) or `Draws` (what their `sample` returns) has these checks on the
+methods that it defines:
+
+- rows (`condition`, `log_evidence`, `statistics`, `fit`, `hyperparameters`, `initial`) must be `Data`, or `Statistics`
+  where the method takes them, on the device of the prior, whose dtype they take;
+- inputs (`predict`, `marginal`, `joint`, and the call of a draw) may be tensors, arrays or lists, of any real numbers,
+  and take the dtype of the prior;
+- numbers of draws (`sample`, `sample_params`) are whole and at least one;
+- what learns (`fit`, `hyperparameters`) takes its gradients under `no_grad` and `inference_mode` too.
+"""
+
+import dataclasses
+import inspect
+import operator
+from collections.abc import Callable
+from functools import cache, wraps
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bayesmeta.describe import Described
+from bayesmeta.gradients import gradients, ordinary
+
+__all__ = ["Draws", "first_tensor", "guard", "require_count"]
+
+LEARNING = ("fit", "hyperparameters")
+ROWS = ("condition", "log_evidence", "statistics", "initial", *LEARNING)
+INPUTS = ("predict", "marginal", "joint")
+COUNTS = ("sample", "sample_params")
+HOW = "Make it by Data.of(x, y), by Data.pad([(x, y), ...]) for tasks of any lengths, or by Data.from_frame(table, ...)"
+
+Method = Callable[..., Any]
+
+
+class Draws(Described):
+    """Mixin of the dataclasses that `sample` returns: they take inputs as the families do."""
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        for name in ("__call__", "predict"):
+            if name in vars(cls):
+                setattr(cls, name, _at_inputs(vars(cls)[name], name))
+
+
+def guard(cls: type) -> None:
+    """Put the checks on the methods that `cls` itself defines."""
+    for names, door in ((ROWS, _at_rows), (INPUTS, _at_inputs), (COUNTS, _at_count)):
+        for name in names:
+            method = vars(cls).get(name)
+            if isinstance(method, classmethod):
+                if name == "initial":
+                    setattr(cls, name, classmethod(door(method.__func__, name)))
+            elif inspect.isfunction(method):
+                setattr(cls, name, door(method, name))
+
+
+def first_tensor(value: Any) -> Tensor | None:
+    """The first tensor of floating-point numbers in a dataclass, in the order of its fields; the others are like it."""
+    for field in dataclasses.fields(value):
+        inner = getattr(value, field.name)
+        if isinstance(inner, Tensor):
+            if inner.is_floating_point():
+                return inner
+        elif dataclasses.is_dataclass(inner) and (found := first_tensor(inner)) is not None:
+            return found
+    return None
+
+
+def require_count(name: str, value: Any, least: int = 1) -> int:
+    """A whole number that is not too small.
+
+    Raises:
+        TypeError: it is no whole number.
+        ValueError: it is less than `least`.
+    """
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name} must be a whole number; got {value!r}") from None
+    if number < least:
+        raise ValueError(f"{name} must be at least {least}; got {number}")
+    return number
+
+
+def _at_rows(method: Method, name: str) -> Method:
+    parameter, annotation = _first_parameter(method)
+    if annotation is not None and not any(kind in repr(annotation) for kind in ("Data", "Statistics")):
+        return method  # another thing by the same name
+    takes_statistics = annotation is None or "Statistics" in repr(annotation)
+
+    def checked(self: Any, data: Any) -> Any:
+        return _rows(self, data, name, takes_statistics)
+
+    @wraps(method)
+    def at_door(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if name not in LEARNING:
+            return method(self, *_with_first(args, kwargs, parameter, lambda data: checked(self, data)), **kwargs)
+        with gradients():
+            self = ordinary(self)
+            args = _with_first(args, kwargs, parameter, lambda data: ordinary(checked(self, data)))
+            learned = method(self, *args, **kwargs)
+            if name == "hyperparameters" and hasattr(learned, "source"):
+                learned = dataclasses.replace(learned, source=(self, args, kwargs))
+            return learned
+
+    return at_door
+
+
+def _at_inputs(method: Method, _name: str) -> Method:
+    parameter, _ = _first_parameter(method)
+
+    @wraps(method)
+    def at_door(self: Any, *args: Any, **kwargs: Any) -> Any:
+        return method(self, *_with_first(args, kwargs, parameter, lambda x: _inputs(self, x)), **kwargs)
+
+    return at_door
+
+
+def _at_count(method: Method, _name: str) -> Method:
+    parameter, _ = _first_parameter(method)
+    if parameter != "num_draws":
+        return method
+
+    @wraps(method)
+    def at_door(self: Any, *args: Any, **kwargs: Any) -> Any:
+        return method(self, *_with_first(args, kwargs, parameter, lambda n: require_count(parameter, n)), **kwargs)
+
+    return at_door
+
+
+def _first_parameter(method: Method) -> tuple[str, Any]:
+    """Name and annotation of what follows `self`; no name where nothing does."""
+    code = inspect.unwrap(method).__code__
+    name = code.co_varnames[1] if code.co_argcount > 1 else ""
+    return name, inspect.unwrap(method).__annotations__.get(name)
+
+
+def _with_first(
+    args: tuple[Any, ...], kwargs: dict[str, Any], parameter: str, change: Callable[[Any], Any]
+) -> tuple[Any, ...]:
+    """Arguments whose first is changed, in `kwargs` where it was given by name; missing, it is left to Python."""
+    if args:
+        return (change(args[0]), *args[1:])
+    if parameter in kwargs:
+        kwargs[parameter] = change(kwargs[parameter])
+    return args
+
+
+def _rows(prior: Any, data: Any, method: str, takes_statistics: bool) -> Any:
+    rows, statistics = _kinds_of_rows()
+    family = prior.__name__ if isinstance(prior, type) else type(prior).__name__
+    if not isinstance(data, rows | statistics):
+        raise TypeError(f"{family}.{method} needs Data; got {_named(data)}. {HOW}")
+    if isinstance(data, statistics) and not takes_statistics:
+        raise TypeError(f"{family}.{method} needs rows, and Statistics have none: give the Data that they were made of")
+    like = None if isinstance(prior, type) else first_tensor(prior)
+    if like is None:
+        return data
+    if data.device != like.device:
+        raise ValueError(
+            f"rows are on {data.device} and this {family} on {like.device}; move one of them, such as by "
+            f"data.to({str(like.device)!r})"
+        )
+    if isinstance(data, rows) and data.y.dtype != like.dtype:
+        widens = torch.promote_types(data.y.dtype, like.dtype) == like.dtype
+        # statistics are summed in float64, and would lose digits by way of float32
+        if widens or not hasattr(prior, "statistics"):
+            return data.to(like.dtype)
+    return data
+
+
+def _inputs(prior: Any, x: Any) -> Any:
+    if x is None:
+        return None
+    like = first_tensor(prior)
+    if like is None:
+        return x
+    if not (isinstance(x, Tensor) and x.dtype == like.dtype and x.device == like.device):
+        x = _as_floats()("x", x, like=like)
+    if x.ndim < 2:
+        raise ValueError(
+            f"x must have shape (..., q, d), q rows of d inputs; got {tuple(x.shape)}. Try x.unsqueeze(-2)"
+        )
+    return x
+
+
+def _named(value: Any) -> str:
+    if value is None:
+        return "None"
+    shape = getattr(value, "shape", None)
+    return type(value).__name__ + ("" if shape is None else f" of shape {tuple(shape)}")
+
+
+@cache
+def _kinds_of_rows() -> tuple[Any, Any]:
+    from bayesmeta.data import Data  # which is a TensorFields, and so comes after this
+    from bayesmeta.statistics import Statistics
+
+    return Data, Statistics
+
+
+@cache
+def _as_floats() -> Callable[..., Tensor]:
+    from bayesmeta.data import as_floats
+
+    return as_floats

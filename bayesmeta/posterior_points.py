@@ -1,0 +1,282 @@
+r"""Points with weights that stand for posteriors of many small regressions, and independent draws of them.
+
+A product rule along the axes of `bayesmeta.posterior_axes` is near exact where few weights vary. Where its points
+have uneven weights, as far from the mode the weights of the regression depend on each other, and where those are many,
+points are quasi-random: of a Student t with the posterior's moments, with importance weights.
+
+Constrained modes along a predictor (Tierney and Kadane) would need a search for each point of each predictor that is
+asked for, and have an error of their own; these points are found once, and serve every predictor.
+
+Source: Geweke, Bayesian inference in econometric models using Monte Carlo integration (1989); Owen, Scrambling Sobol'
+and Niederreiter-Xing points (1998).
+"""
+
+import math
+from collections.abc import Callable
+from functools import cache
+
+import torch
+from scipy import special
+from torch import Generator, Tensor
+
+from bayesmeta.laplace import Rows, factor, fit_mode
+from bayesmeta.likelihoods import Likelihood
+from bayesmeta.monotone import Increasing
+from bayesmeta.posterior_axes import Around, around, half_rule, knots, product_rule
+from bayesmeta.random import gamma, rand, randn
+
+__all__ = ["Use", "draws", "each_cloud", "importance_draws", "quantiles"]
+
+KNOTS = {1: 14, 2: 8, 3: 4, 4: 2, 5: 2}  # of the product rule, on either side of the mode, by the number of weights
+LEAST_SHARE = {1: 0.0, 2: 0.5, 3: 0.5, 4: 0.95, 5: 0.95}  # of equal weights, that those of a product rule are worth
+DF = 7.0  # tails heavier than those of any posterior with a normal prior
+WIDER = 1.2  # than the posterior, in variance
+STAGES = (1024, 4096)  # quasi-random points, of which each have the moments that those before found
+CHUNK = 4_000_000  # numbers of the largest tensor, so that it stays near the processor
+MARGIN = 1.1  # above the greatest ratio of densities that was seen at a point
+MAX_ROUNDS = 200
+SORTED = 1024  # points by which quantiles are found
+MILD = 0.4  # skewness and excess up to which quantiles follow from four moments, to .006 standard deviations
+FINE = 1.0 / 16.0  # step of the trapezoidal rule
+
+
+@torch.no_grad()
+def cloud(posterior: Around) -> tuple[Tensor, Tensor, Tensor]:
+    """Points t `(tasks, k, d)` and log weights `(tasks, k)` by the product rule, and which tasks it does not fit.
+
+    Weights add to the integral of the density in units of its value at the mode and of t.
+    """
+    d = posterior.prior.shape[-1]
+    if d not in KNOTS:
+        return (*_student(posterior, torch.zeros_like(posterior.prior), None, STAGES[0]), posterior.prior[:, 0] > -1.0)
+    points, volume, drop = product_rule(posterior, KNOTS[d])
+    log_weights = volume - drop
+    scores = 0.5 * _squared_scores(KNOTS[d], d).to(volume)
+    base, log_ratio = (volume - scores).softmax(-1), scores - drop
+    ratio = (log_ratio - log_ratio.amax(-1, keepdim=True)).exp()
+    share = (base * ratio).sum(-1).square() / (base * ratio.square()).sum(-1)
+    return points, log_weights, share < LEAST_SHARE[d]
+
+
+@cache
+def _squared_scores(num: int, d: int) -> Tensor:
+    half, _ = half_rule(num)
+    s = torch.cat([half.flip(0), half]).square()
+    return torch.cartesian_prod(*[s] * d).reshape(-1, d).sum(-1)
+
+
+@torch.no_grad()
+def refined(posterior: Around, points: Tensor, log_weights: Tensor) -> tuple[Tensor, Tensor]:
+    """Quasi-random points with the moments of those given, twice: log weights as those of `cloud`."""
+    for num in STAGES:
+        mean, cov = _moments(points, log_weights)
+        points, log_weights = _student(posterior, mean, cov, num)
+    return points, log_weights
+
+
+def _moments(points: Tensor, log_weights: Tensor) -> tuple[Tensor, Tensor]:
+    share = log_weights.softmax(-1)[..., None]
+    mean = (share * points).sum(1)
+    centred = points - mean[:, None]
+    return mean, (share * centred).mT @ centred
+
+
+def _root(cov: Tensor | None, like: Tensor) -> Tensor:
+    """Scale of a Student t whose covariance is a little wider than `cov`, the identity unless given."""
+    eye = torch.eye(like.shape[-1]).to(like).expand(*like.shape, -1)
+    cov = eye if cov is None else cov + 1e-10 * cov.diagonal(dim1=-2, dim2=-1).mean(-1)[:, None, None] * eye
+    return factor(cov) * math.sqrt(WIDER * (DF - 2.0) / DF)
+
+
+def _student(posterior: Around, mean: Tensor, cov: Tensor | None, num: int) -> tuple[Tensor, Tensor]:
+    root = _root(cov, mean)
+    scores = _student_scores(mean.shape[-1], num).to(mean)
+    points = mean[:, None] + scores @ root.mT
+    return points, -posterior.drop(points) - _log_student(points, mean, root) - math.log(num)
+
+
+@cache
+def _student_scores(d: int, num: int) -> Tensor:
+    """Quasi-random draws of a standard Student t `(num, d)`."""
+    uniform = torch.quasirandom.SobolEngine(d + 1, scramble=True, seed=0).draw(num, dtype=torch.float64)
+    uniform = uniform.clamp(1e-12, 1.0 - 1e-12)
+    chi_squared = 2.0 * torch.from_numpy(special.gammaincinv(0.5 * DF, uniform[:, d].numpy()))
+    return torch.special.ndtri(uniform[:, :d]) * (DF / chi_squared).sqrt()[:, None]
+
+
+def _log_student(points: Tensor, mean: Tensor, root: Tensor) -> Tensor:
+    """Log density of points `(tasks, k, d)` under Student t distributions."""
+    d = mean.shape[-1]
+    scores = torch.linalg.solve_triangular(root, (points - mean[:, None]).mT, upper=False)
+    constant = math.lgamma(0.5 * (DF + d)) - math.lgamma(0.5 * DF) - 0.5 * d * math.log(DF * math.pi)
+    volume = root.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+    return constant - volume[:, None] - 0.5 * (DF + d) * torch.log1p(scores.square().sum(1) / DF)
+
+
+Use = Callable[[Around, Tensor, Tensor, Tensor], tuple[Tensor, ...]]
+
+
+@torch.no_grad()
+def each_cloud(
+    likelihood: Likelihood, rows: Rows, loc: Tensor, precision: Tensor, use: Use, width: int = 1
+) -> tuple[Tensor, ...]:
+    """What `use` makes of the points of each task, task by task in the first axis.
+
+    Args:
+        loc, precision: of the priors, `(tasks, d)` and `(tasks, d, d)`.
+        use: given posteriors, which tasks these are, their points t and log weights, tensors with as many tasks.
+        width: numbers per point of the largest tensor that it makes.
+    """
+    shift = fit_mode(likelihood, rows, loc, precision)
+    tasks, d = loc.shape
+    results: list[tuple[Tensor, tuple[Tensor, ...]]] = []
+    width = max(width, rows.y.shape[-1], d)
+    points_of_one = (2 * KNOTS[d]) ** d if d in KNOTS else STAGES[0]
+    for index in torch.arange(tasks, device=loc.device).split(max(1, CHUNK // (points_of_one * width))):
+        posterior = around(likelihood, rows[index], loc[index], precision[index], shift[index])
+        points, log_weights, hard = cloud(posterior)
+        easy = (~hard).nonzero()[:, 0]
+        if len(easy):
+            some = posterior if len(easy) == len(index) else posterior[easy]
+            results.append((index[easy], use(some, index[easy], points[easy], log_weights[easy])))
+        left = hard.nonzero()[:, 0]
+        for part in left.split(max(1, CHUNK // (STAGES[-1] * width))) if len(left) else ():
+            found = refined(posterior[part], points[part], log_weights[part])
+            results.append((index[part], use(posterior[part], index[part], *found)))
+    order = torch.cat([index for index, _ in results]).argsort()
+    return tuple(torch.cat(parts)[order] for parts in zip(*(values for _, values in results), strict=True))
+
+
+@torch.no_grad()
+def draws(posterior: Around, points: Tensor, log_weights: Tensor, num: int, generator: Generator | None) -> Tensor:
+    """Independent draws of t `(tasks, num, d)`, by rejection from a Student t with the moments of the points.
+
+    The bound of the ratio of both densities is its greatest value at a point, and a little more.
+    """
+    mean, cov = _moments(points, log_weights)
+    root, (tasks, d) = _root(cov, mean), mean.shape
+    bound = (-posterior.drop(points) - _log_student(points, mean, root)).amax(-1) + math.log(MARGIN)
+    found, have = torch.empty(tasks, num, d).to(mean), torch.zeros(tasks, dtype=torch.long, device=mean.device)
+    left = torch.arange(tasks, device=mean.device)
+    for _ in range(MAX_ROUNDS):
+        size = min(max(4, 2 * int(num - have.min())), max(4, CHUNK // (len(left) * max(posterior.eta.shape[-1], d))))
+        tried = _student_draws(mean[left], root[left], size, generator)
+        some = posterior if len(left) == tasks else posterior[left]
+        ratio = -some.drop(tried) - _log_student(tried, mean[left], root[left]) - bound[left, None]
+        accepted = rand(ratio.shape, like=mean, generator=generator).log() < ratio
+        place = have[left, None] + accepted.cumsum(-1) - 1
+        task, which = (accepted & (place < num)).nonzero().unbind(-1)
+        found[left[task], place[task, which]] = tried[task, which]
+        have[left] = (have[left] + accepted.sum(-1)).clamp(max=num)
+        left = (have < num).nonzero()[:, 0]
+        if not len(left):
+            return found
+    raise ValueError(
+        f"draws of the posterior of task {int(left[0])} were all rejected; bring the columns of x to one scale"
+    )
+
+
+@torch.no_grad()
+def importance_draws(
+    posterior: Around, points: Tensor, log_weights: Tensor, num: int, generator: Generator | None
+) -> tuple[Tensor, Tensor]:
+    """Draws of t `(tasks, num, d)` from a Student t with the moments of the points, and log importance weights."""
+    mean, cov = _moments(points, log_weights)
+    root = _root(cov, mean)
+    tried = _student_draws(mean, root, num, generator)
+    return tried, -posterior.drop(tried) - _log_student(tried, mean, root)
+
+
+def _student_draws(mean: Tensor, root: Tensor, num: int, generator: Generator | None) -> Tensor:
+    tasks, d = mean.shape
+    half = torch.full((), 0.5 * DF).to(mean)
+    noise = randn((tasks, num, d), like=mean, generator=generator)
+    noise = noise * (half / gamma((tasks, num, 1), half, generator=generator)).sqrt()
+    return mean[:, None] + noise @ root.mT
+
+
+@torch.no_grad()
+def quantiles(posterior: Around, points: Tensor, log_weights: Tensor, inputs: Tensor, scores: Tensor) -> Tensor:
+    """Of the predictors of inputs `(tasks, q, d)`, less those at the mode, at normal scores: `(tasks, q, scores)`.
+
+    Of one weight they follow from its density; of more, from four moments, or where those are not enough from
+    quasi-random points, which are then given mean and variance of the points.
+    """
+    slopes = inputs @ posterior.axes
+    if inputs.shape[-1] == 1:
+        of_weight = _quantiles_of_one(posterior, scores)[:, None]
+        # scores lie about zero: turned round, quantiles are those of the other sign
+        return torch.where(slopes > 0, slopes * of_weight, slopes * of_weight.flip(-1))
+    mean, cov = _moments(points, log_weights)
+    eta = slopes @ (points - mean[:, None]).mT
+    centre, var = (slopes @ mean[..., None])[..., 0], ((slopes @ cov) * slopes).sum(-1)
+    share = log_weights.softmax(-1)[:, None]
+    found, mild = _cornish_fisher(eta, share, var, scores)
+    found = centre[..., None] + found
+    task, row = (~mild).nonzero().unbind(-1)
+    if len(task):
+        hard = task.unique()
+        many, log_many = points[hard], log_weights[hard]
+        if points.shape[1] < STAGES[-1]:
+            many, log_many = _student(posterior[hard], mean[hard], cov[hard], SORTED)
+        place = torch.searchsorted(hard, task)
+        at = (many[place] @ slopes[task, row, :, None])[..., 0]
+        exact = _by_sorting(at, log_many.softmax(-1)[place], scores)
+        found[task, row] = _with_moments(exact, scores, centre[task, row], var[task, row])
+    return found
+
+
+def _cornish_fisher(eta: Tensor, share: Tensor, var: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
+    """Quantiles of centred predictors `(tasks, q, k)` by their first four moments, and where those are enough.
+
+    Source: Abramowitz and Stegun, Handbook of mathematical functions (1964), 26.2.49.
+    """
+    sd = var.clamp(min=1e-300).sqrt()
+    third = (share * eta**3).sum(-1) / sd**3
+    fourth = (share * eta**4).sum(-1) / var.clamp(min=1e-300) ** 2 - 3.0
+    z, skew, excess = scores.to(eta), third[..., None], fourth[..., None]
+    stretched = z + (z**2 - 1.0) * skew / 6.0 + (z**3 - 3.0 * z) * excess / 24.0
+    stretched = stretched - (2.0 * z**3 - 5.0 * z) * skew.square() / 36.0
+    mild = (third.abs() < MILD) & (fourth.abs() < MILD) & (stretched.diff(dim=-1) > 0.0).all(-1)
+    return sd[..., None] * stretched, mild | (var <= 0.0)
+
+
+def _by_sorting(eta: Tensor, share: Tensor, scores: Tensor) -> Tensor:
+    """Quantiles `(rows, scores)` of weighted points `(rows, k)`."""
+    eta, order = eta.sort(-1)
+    share = share.gather(-1, order)
+    below = share.cumsum(-1) - 0.5 * share
+    level = torch.special.ndtr(scores).to(eta).expand(*eta.shape[:-1], -1).contiguous()
+    at = torch.searchsorted(below, level).clamp(1, eta.shape[-1] - 1)
+    (left, right), (low, high) = ((v.gather(-1, at - 1), v.gather(-1, at)) for v in (below, eta))
+    return low + (high - low) * ((level - left) / (right - left).clamp(min=1e-300)).clamp(0.0, 1.0)
+
+
+def _with_moments(found: Tensor, scores: Tensor, mean: Tensor, var: Tensor) -> Tensor:
+    """Quantiles shifted and stretched, so that what is interpolated between them has mean and variance as given."""
+    fine = torch.arange(-7.0, 7.01, 0.125, dtype=torch.float64, device=found.device)
+    weight = (-0.5 * fine.square()).softmax(0)
+    values, _ = Increasing.through(scores.to(found), found[..., None, :])(fine.expand(*found.shape[:-1], -1))
+    centre = (values * weight).sum(-1)
+    stretch = (var / ((values - centre[..., None]).square() * weight).sum(-1).clamp(min=1e-300)).sqrt()
+    return mean[..., None] + (found - centre[..., None]) * stretch[..., None]
+
+
+def _quantiles_of_one(posterior: Around, scores: Tensor) -> Tensor:
+    """Of t where one weight is unknown `(tasks, scores)`: by the trapezoidal rule, with its first correction."""
+    s, t, slope = knots(posterior, KNOTS[1])
+    zero = torch.zeros_like(t[:, 0, :1])
+    middle = len(s) // 2
+    s = torch.cat([s[:middle], s.new_zeros(1), s[middle:]])
+    t, slope = (torch.cat([v[:, 0, :middle], one, v[:, 0, middle:]], -1) for v, one in ((t, zero), (slope, zero + 1.0)))
+    fine = torch.arange(-8.0, 8.0 + 0.5 * FINE, FINE, dtype=torch.float64, device=t.device)
+    at, width = Increasing(s, t[:, None], slope[:, None])(fine.expand(len(t), -1))
+    density = width * (-posterior.drop(at[..., None])).exp()
+    change = torch.gradient(density, spacing=FINE, dim=-1)[0]
+    steps = FINE * (0.5 * (density[:, 1:] + density[:, :-1]) - FINE / 12.0 * change.diff(dim=-1))
+    below = torch.cat([zero, steps.cumsum(-1)], -1)
+    score = torch.special.ndtri((below / below[:, -1:]).clamp(1e-16, 1.0 - 1e-16))
+    place = torch.searchsorted(score.contiguous(), scores.to(score).expand(len(t), -1).contiguous())
+    place = place.clamp(1, len(fine) - 1)
+    (left, right), (low, high) = ((v.gather(-1, place - 1), v.gather(-1, place)) for v in (score, at))
+    return low + (high - low) * (scores.to(score) - left) / (right - left).clamp(min=1e-300)

@@ -1,0 +1,43 @@
+r"""The linear predictor of a row, $\eta = x^\top w$ + offset, and its trials: what roles make of the columns of x."""
+
+from torch import Tensor
+
+from bayesmeta.columns import Columns
+from bayesmeta.data import Data
+from bayesmeta.laplace import Rows
+
+__all__ = ["predictor", "rows_of", "split"]
+
+
+def split(x: Tensor, columns: Columns) -> tuple[Tensor, Tensor, Tensor]:
+    """Inputs `(*batch, n, d)`, offset and trials, each `(*batch, n)`; without such columns zero, and one.
+
+    Raises:
+        ValueError: x does not have as many columns as there are roles.
+    """
+    if x.shape[-1] != columns.num:
+        raise ValueError(f"x must have {columns.num} columns; got {x.shape[-1]}")
+    used = columns.inputs
+    inputs = x[..., : len(used)] if used == tuple(range(len(used))) else x[..., list(used)]
+    offset = x.new_zeros(x.shape[:-1]) if columns.offset is None else x[..., columns.offset]
+    trials = x.new_ones(x.shape[:-1]) if columns.trials is None else x[..., columns.trials]
+    return inputs, offset, trials
+
+
+def predictor(x: Tensor, weights: Tensor, columns: Columns) -> Tensor:
+    """x'w + offset `(*batch, n)` of weights `(*batch, d)`; both batches broadcast."""
+    inputs, offset, _ = split(x, columns)
+    return (inputs @ weights[..., None])[..., 0] + offset
+
+
+def rows_of(data: Data, columns: Columns) -> Rows:
+    """The tasks of `data` on one axis, float64."""
+    tasks, n = data.batch_shape.numel(), data.mask.shape[-1]
+    mask = data.mask.reshape(tasks, n)
+    x, offset, trials = split(data.x.reshape(tasks, n, data.x.shape[-1]).double(), columns)
+    return Rows(
+        x.mT.masked_fill(~mask[:, None], 0.0).contiguous(),
+        data.y.reshape(tasks, n).double().masked_fill(~mask, 0.0),
+        offset.masked_fill(~mask, 0.0),
+        trials.masked_fill(~mask, 0.0),
+    )
