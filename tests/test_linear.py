@@ -205,7 +205,7 @@ def test_few_tasks_do_not_collapse() -> None:
     """Three tasks cannot say how three weights vary together: plain EM drops a direction, the default keeps it."""
     tasks = simulate(PRIOR, 3, 4)
     initial = LinearGaussian.initial(tasks)
-    with pytest.warns(LimitWarning, match=r"below_diagonal.* ended at its limit, 1e\+03: one weight follows"):
+    with pytest.warns(LimitWarning, match=r"below_diagonal.* ended at its limit, -?1e\+03: one weight follows"):
         plain = initial.fit(tasks, hyperprior_weight=0.0)
     fitted = initial.fit(tasks)
     least = [torch.linalg.eigvalsh(torch.linalg.inv(prior.precision)).min().item() for prior in (plain, fitted)]
