@@ -54,6 +54,7 @@ from bayesmeta.validation import (
 __all__ = ["LogisticFunctions", "LogisticGaussian", "PoissonFunctions", "PoissonGaussian"]
 
 LARGEST_COUNT = 2.0**53  # above, numbers are not whole to the last digit
+LEAST = 1e-300  # of a probability, so that its logarithm is a number
 
 G = TypeVar("G", bound="_Regression")
 
@@ -362,7 +363,7 @@ class LogisticGaussian(_Regression):
     def _bernoulli_after(self, x: Tensor) -> Bernoulli:
         predictor, shape = self._after_rows(x)
         one, zero = predictor.probabilities()
-        return Bernoulli(logits=(one.log() - zero.log()).reshape(shape).to(self.loc))
+        return Bernoulli(logits=(one.clamp(min=LEAST).log() - zero.clamp(min=LEAST).log()).reshape(shape).to(self.loc))
 
     def marginal(self, x: Float[Tensor, "*batch q d"]) -> LogitNormalMarginal | ProbabilityMarginal | RateMarginal:
         """p(probability of a one) at each row; before rows its logit is normal."""
