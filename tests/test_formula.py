@@ -494,6 +494,8 @@ def test_a_model_survives_pickling() -> None:
         ("y ~ C(kind, contr.treatment('z')) + (1 | group)", r"not among the provided levels"),
         ("y ~ C(kind, levels=['a', 'b']) + (1 | group)", r"outside of the nominated levels"),
         ("y ~ C(kind, contr.nothing) + (1 | group)", r"contr.nothing is not known. Contrasts are contr.diff"),
+        ("y ~ poly(x, 1000000000) + (1 | group)", r"asks for too many columns; 1000 are the most"),
+        ("y ~ bs(x, df=1000000000) + (1 | group)", r"asks for too many columns; 1000 are the most"),
         ("y ~ bs(x, degrees=2) + (1 | group)", r"unexpected keyword argument 'degrees'"),
         ("cbind(hits, trials) ~ 1 + (1 | group)", r"needs family='binomial'"),
     ],
