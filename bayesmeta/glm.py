@@ -22,19 +22,24 @@ from typing import Any, ClassVar, TypeVar
 import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
-from torch.distributions import Bernoulli, LogNormal
+from torch.distributions import Bernoulli, Distribution, LogNormal
 
 from bayesmeta.columns import Columns, columns_of
 from bayesmeta.data import Data, describe_rows
 from bayesmeta.fields import LearnedFrom, TensorFields
 from bayesmeta.glm_functions import LogisticFunctions, PoissonFunctions
-from bayesmeta.glm_learning import hyperparameters
+from bayesmeta.glm_learning import hyperparameters, weak_prior
+from bayesmeta.glm_predictions import CountPrediction, EvidenceError, PredictionError, Predictor
+from bayesmeta.glm_tasks import Tasks
 from bayesmeta.hyperparameters import Hyperparameters, most_probable
-from bayesmeta.laplace import EvidenceError, Rows, factor, fit_mode, importance_error, log_evidence, positive_definite
+from bayesmeta.laplace import factor, fit_mode, positive_definite
 from bayesmeta.likelihoods import LOGISTIC, POISSON, Likelihood
-from bayesmeta.linalg import log_det
+from bayesmeta.linalg import log_det, symmetric
 from bayesmeta.marginals import LogitNormalMarginal
+from bayesmeta.posterior_axes import Around
+from bayesmeta.posterior_points import draws, importance_draws
 from bayesmeta.predictor import rows_of, split
+from bayesmeta.predictor_marginals import ProbabilityMarginal, RateMarginal
 from bayesmeta.quadrature import BinomialLogitNormal, PoissonLogNormal, log_mean_sigmoid
 from bayesmeta.random import randn
 from bayesmeta.statistics import Statistics
@@ -94,11 +99,8 @@ class _Regression(TensorFields):
         d = tasks.x.shape[-1] - cls.num_offsets if columns is None else len(columns.inputs)
         vague = cls(torch.zeros(d).double(), torch.eye(d).double(), columns=columns)
         pooled = Data(tasks.x.reshape(-1, tasks.x.shape[-1]), tasks.y.reshape(-1), tasks.mask.reshape(-1))
-        x = split(pooled.x[pooled.mask].double(), vague.roles)[0]
-        moments = x.square().sum(0) / max(len(x), 1)
-        precision = torch.diag_embed(moments.where(moments > 0, 1.0) / cls.initial_scale**2)
-        vague = vague._replace(precision=precision)
-        return vague._replace(loc=vague.condition(pooled).loc).to(tasks.y)
+        loc, precision = weak_prior(rows_of(vague._require(pooled), vague.roles), vague, tasks.x.dtype)
+        return vague._replace(loc=loc, precision=precision).to(tasks.y)
 
     @property
     def batch_shape(self) -> torch.Size:
@@ -109,26 +111,32 @@ class _Regression(TensorFields):
         return torch.Size()
 
     def condition(self: G, data: Data | Statistics) -> G:
-        """Laplace's approximation after the rows of `data` and all before; batch_shape broadcasts with its tasks.
+        """Posterior after the rows of `data` and all before; batch_shape broadcasts with its tasks.
+
+        Its `loc` is the mode, and `precision` the curvature there; `predict`, `marginal`, `sample` and `log_prob` are
+        of the posterior itself, not of the normal with those two.
 
         Raises:
             ValueError: y holds what the family cannot model, or statistics stand for rows, which this family needs.
         """
         prior, every = self._with(data)
-        rows, loc, precision = _flat(prior, every)
-        shift = fit_mode(self.likelihood, rows, loc, precision)
-        _, hessian = log_evidence(self.likelihood, rows, loc, precision, shift)
-        batch = torch.broadcast_shapes(prior.batch_shape, every.batch_shape)
+        tasks = Tasks.of(prior, every)
+        shift = fit_mode(self.likelihood, tasks.rows, tasks.loc, tasks.precision)
+        loc = tasks.weights(tasks.loc + shift)
         d = loc.shape[-1]
         return self._replace(
-            loc=(loc + shift).reshape(*batch, d).to(self.loc),
-            precision=positive_definite(hessian.reshape(*batch, d, d).to(self.loc)),
+            loc=loc.reshape(*tasks.batch, d).to(self.loc),
+            precision=positive_definite(symmetric(tasks.hessian(loc)).reshape(*tasks.batch, d, d).to(self.loc)),
             prior=prior,
             data=every,
         )
 
     def log_evidence(self, data: Data | Statistics) -> Tensor:
-        """Laplace's log p(y | x) of the rows for each task, given the rows before; see `log_evidence_error`."""
+        """log p(y | x) of the rows for each task, given the rows before: see `bayesmeta.glm_evidence`.
+
+        By quadrature where up to three weights vary between tasks, by a corrected Laplace approximation from four on;
+        `log_evidence_error` measures what either costs.
+        """
         prior, every = self._with(data)
         evidence = _log_evidence(prior, every)
         return (evidence if self.data is None else evidence - _log_evidence(prior, self.data)).to(self.loc)
@@ -138,13 +146,15 @@ class _Regression(TensorFields):
     ) -> EvidenceError:
         """By how much the exact log evidence of each task exceeds `log_evidence`, by importance sampling.
 
+        It says nothing of predictions, whose error `prediction_error` measures.
+
         Args:
             num_draws: of the weights of each task; the standard error falls with their square root.
         """
         prior, every = self._with(data)
-        found = _importance_error(prior, every, num_draws, generator)
+        found = _evidence_error(prior, every, num_draws, generator)
         if self.data is not None:
-            before = _importance_error(prior, self.data, num_draws, generator)
+            before = _evidence_error(prior, self.data, num_draws, generator)
             found = EvidenceError(
                 found.error - before.error,
                 torch.hypot(found.standard_error, before.standard_error),
@@ -152,22 +162,57 @@ class _Regression(TensorFields):
             )
         return found
 
+    def prediction_error(
+        self, x: Float[Tensor, "*batch q d"], *, num_draws: int = 1000, generator: Generator | None = None
+    ) -> PredictionError:
+        """By how much the exact mean at each row exceeds that of `predict`, by importance sampling.
+
+        Args:
+            num_draws: of the weights of each task; the standard error falls with their square root.
+        """
+        mean = self.predict(x).mean.double()
+        if self._is_prior:  # a closed form
+            zero = torch.zeros_like(mean)
+            return PredictionError(zero, zero, torch.full_like(mean, math.inf))
+        predictor, shape = self._after_rows(x)
+        trials = predictor.asked.trials
+        per_trial = (mean.reshape(trials.shape) / trials).where(trials > 0, 0.0)
+        error, deviation, ess = predictor.error(per_trial, num_draws, generator)
+        found = (trials * error).reshape(shape), (trials * deviation).reshape(shape), ess.reshape(shape)
+        return PredictionError(*found)
+
     def sample_params(self, num_draws: int, *, generator: Generator | None = None) -> Tensor:
-        """Weights `(num_draws, *batch, d)`."""
-        noise = randn((num_draws, *self.loc.shape, 1), like=self.loc, generator=generator)
-        return self.loc + torch.linalg.solve_triangular(factor(self.precision).mT, noise, upper=True)[..., 0]
+        """Weights `(num_draws, *batch, d)`, independent draws: of the exact posterior where there are rows."""
+        if self._is_prior:
+            return _normal_draws(self.loc, factor(self.precision), num_draws, generator)
+        tasks = self._tasks(self.batch_shape)
+
+        def use(posterior: Around, index: Tensor, points: Tensor, log_weights: Tensor) -> tuple[Tensor, ...]:
+            return (posterior.at(draws(posterior, points, log_weights, num_draws, generator)),)
+
+        (unknown,) = tasks.each(use, width=max(1, num_draws // 100))
+        weights = tasks.with_known(unknown.movedim(1, 0), generator)
+        return weights.reshape(num_draws, *self.loc.shape).to(self.loc)
 
     def log_prob(self, params: Tensor) -> Tensor:
-        """Log density of weights `(..., *batch, d)` under the Gaussian."""
-        root = factor(self.precision)
-        distance = (root.mT @ (params - self.loc)[..., None])[..., 0].square().sum(-1)
-        return 0.5 * (log_det(root) - distance - self.loc.shape[-1] * math.log(2.0 * math.pi))
+        """Log density of weights `(..., *batch, d)`: of the exact posterior where there are rows."""
+        prior = self if self._is_prior else self.prior
+        root = factor(prior.precision)
+        distance = (root.mT @ (params - prior.loc)[..., None])[..., 0].square().sum(-1)
+        density = 0.5 * (log_det(root) - distance - self.loc.shape[-1] * math.log(2.0 * math.pi))
+        if self._is_prior:
+            return density
+        tasks = self._tasks(self.batch_shape)
+        fit = tasks.log_likelihood(params.double().reshape(-1, len(tasks.loc), self.loc.shape[-1]))
+        total = fit - tasks.log_mass()
+        shape = (*params.shape[: params.ndim - self.loc.ndim], *self.batch_shape)
+        return density + total.reshape(shape).to(density)
 
     def constrain(self, params: Tensor) -> dict[str, Tensor]:
         return {"weights": params}
 
     def fit(self: G, tasks: Data, *, hyperprior_weight: float = 1.0) -> G:
-        """The most probable prior after `tasks`, by Laplace's evidence, whatever the units of x.
+        """The most probable prior after `tasks`, whatever the units of x.
 
         Where tasks share a weight, its variance falls, at most by 1e8. Where they share a combination of weights, the
         weights correlate, two of them by 1 - 5e-7 at most. Both limits warn.
@@ -189,6 +234,10 @@ class _Regression(TensorFields):
         return hyperparameters(self, self._require(tasks))
 
     @abstractmethod
+    def predict(self, x: Tensor) -> Distribution:
+        """p(y | x) at each row."""
+
+    @abstractmethod
     def _require_values(self, data: Data) -> None:
         """Raise ValueError where y is not what the likelihood is of."""
 
@@ -205,13 +254,60 @@ class _Regression(TensorFields):
         prior = self if self.prior is None else self.prior
         return prior, rows if self.data is None else self.data + rows
 
+    @property
+    def _is_prior(self) -> bool:
+        """Whether no row has been seen, so that weights are normal."""
+        return self.prior is None or self.data is None or not self.data.mask.shape[-1]
+
     def _predictor(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation of the predictor at each row, float64."""
+        """Mean and standard deviation of the predictor at each row, float64, where weights are normal."""
         inputs, offset, _ = split(x.double(), self.roles)
         rounding = torch.finfo(self.precision.dtype).eps
         root = torch.linalg.solve_triangular(factor(self.precision.double(), rounding), inputs.mT, upper=False)
         mean = (inputs @ self.loc.double()[..., None])[..., 0] + offset
         return mean, root.square().sum(-2).clamp(min=torch.finfo(torch.float64).tiny).sqrt()
+
+    def _tasks(self, batch: torch.Size) -> Tasks:
+        """All that is known of the tasks of a posterior, whose batch broadcasts to `batch`."""
+        assert self.data is not None
+        return Tasks.of(self.prior, self.data, batch)
+
+    def _after_rows(self, x: Tensor) -> tuple[Predictor, torch.Size]:
+        """The predictors of x given all rows, tasks on one axis, and the shape `(*batch, q)` of what they say."""
+        batch, (q, columns) = torch.broadcast_shapes(self.batch_shape, x.shape[:-2]), x.shape[-2:]
+        shape = torch.Size([*batch, q])
+        if self.batch_shape.numel() == 1:  # all rows are of one task
+            tasks, x = self._tasks(torch.Size([1])), x.reshape(1, -1, columns)
+        else:
+            tasks, x = self._tasks(batch), x.expand(*shape, columns).reshape(-1, q, columns)
+        return Predictor(tasks, tasks.asked(x, self.roles)), shape
+
+    def _marginal_after(self, x: Tensor) -> ProbabilityMarginal | RateMarginal:
+        predictor, shape = self._after_rows(x)
+        mean, var = predictor.moments()
+        parts = mean.reshape(shape), var.reshape(shape), predictor.quantiles().reshape(*shape, -1)
+        return predictor.kind.of(*(part.to(self.loc) for part in parts))
+
+    def _counts_after(self, x: Tensor) -> CountPrediction:
+        predictor, shape = self._after_rows(x)
+        mean, var = (part.reshape(shape) for part in predictor.moments())
+        trials = None if self.roles.trials is None else predictor.asked.trials.reshape(shape)
+        if trials is None:
+            counts = mean, mean + var
+        else:
+            counts = trials * mean, trials * (mean - mean.square() - var) + trials.square() * var
+
+        def log_probs(count: Tensor) -> Tensor:
+            return predictor.log_prob(count.reshape(predictor.asked.offset.shape)).reshape(shape)
+
+        largest = torch.finfo(self.loc.dtype).max
+        return CountPrediction(
+            counts[0].clamp(max=largest).to(self.loc),
+            counts[1].clamp(max=largest).to(self.loc),
+            lambda: self._marginal_after(x),
+            log_probs,
+            trials,
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -247,11 +343,13 @@ class LogisticGaussian(_Regression):
         """
         return cls._initial(tasks, columns_of(tasks.x.shape[-1], shared, offset=offset, trials=trials))
 
-    def predict(self, x: Float[Tensor, "*batch q d"]) -> Bernoulli | BinomialLogitNormal:
-        """p(y | x) at each row, to an absolute error of 1e-13: a Bernoulli with batch_shape `(*batch, q)`.
+    def predict(self, x: Float[Tensor, "*batch q d"]) -> Bernoulli | BinomialLogitNormal | CountPrediction:
+        """p(y | x) at each row: a Bernoulli with batch_shape `(*batch, q)`, or counts where x has a column of trials.
 
-        Of a count of successes, where x has a column of trials.
+        Before rows to an absolute error of 1e-13; after them `prediction_error` measures it.
         """
+        if not self._is_prior:
+            return self._counts_after(x) if self.roles.trials is not None else self._bernoulli_after(x)
         loc, scale = self._predictor(x)
         if self.roles.trials is not None:
             trials = split(x, self.roles)[2].to(self.loc)
@@ -259,8 +357,15 @@ class LogisticGaussian(_Regression):
         logits = log_mean_sigmoid(loc, scale) - log_mean_sigmoid(-loc, scale)
         return Bernoulli(logits=logits.to(self.loc))
 
-    def marginal(self, x: Float[Tensor, "*batch q d"]) -> LogitNormalMarginal:
-        """p(probability of a one) at each row: its logit is normal."""
+    def _bernoulli_after(self, x: Tensor) -> Bernoulli:
+        predictor, shape = self._after_rows(x)
+        one, zero = predictor.probabilities()
+        return Bernoulli(logits=(one.log() - zero.log()).reshape(shape).to(self.loc))
+
+    def marginal(self, x: Float[Tensor, "*batch q d"]) -> LogitNormalMarginal | ProbabilityMarginal | RateMarginal:
+        """p(probability of a one) at each row; before rows its logit is normal."""
+        if not self._is_prior:
+            return self._marginal_after(x)
         loc, scale = self._predictor(x)
         return LogitNormalMarginal(loc.to(self.loc), _some(scale).to(self.loc))
 
@@ -307,13 +412,17 @@ class PoissonGaussian(_Regression):
         """
         return cls._initial(tasks, columns_of(tasks.x.shape[-1], shared, offset=offset))
 
-    def predict(self, x: Float[Tensor, "*batch q d"]) -> PoissonLogNormal:
-        """p(y | x) at each row: Poisson with a log-normal rate, batch_shape `(*batch, q)`."""
+    def predict(self, x: Float[Tensor, "*batch q d"]) -> PoissonLogNormal | CountPrediction:
+        """p(y | x) at each row, batch_shape `(*batch, q)`: before rows Poisson with a log-normal rate."""
+        if not self._is_prior:
+            return self._counts_after(x)
         loc, scale = self._predictor(x)
         return PoissonLogNormal(loc.to(self.loc), scale.to(self.loc))
 
-    def marginal(self, x: Float[Tensor, "*batch q d"]) -> LogNormal:
-        """p(expected count) at each row: its logarithm is normal."""
+    def marginal(self, x: Float[Tensor, "*batch q d"]) -> LogNormal | ProbabilityMarginal | RateMarginal:
+        """p(expected count) at each row; before rows its logarithm is normal."""
+        if not self._is_prior:
+            return self._marginal_after(x)
         loc, scale = self._predictor(x)
         return LogNormal(loc.to(self.loc), _some(scale).to(self.loc))
 
@@ -368,25 +477,28 @@ def _some(scale: Tensor) -> Tensor:
     return scale.clamp(min=torch.finfo(torch.float32).tiny)
 
 
-def _flat(prior: _Regression, data: Data) -> tuple[Rows, Tensor, Tensor]:
-    """Rows, loc and precision with all tasks on one axis, float64."""
-    batch, d = torch.broadcast_shapes(prior.batch_shape, data.batch_shape), prior.loc.shape[-1]
-    every = data if data.batch_shape == batch else data.expand(batch)
-    loc = prior.loc.double().expand(*batch, d).reshape(-1, d)
-    precision = prior.precision.double().expand(*batch, d, d).reshape(-1, d, d)
-    return rows_of(every, prior.roles), loc, precision
+def _normal_draws(loc: Tensor, root: Tensor, num_draws: int, generator: Generator | None) -> Tensor:
+    """Draws `(num_draws, *batch, d)` of normals with precision root root'."""
+    noise = randn((num_draws, *loc.shape, 1), like=loc, generator=generator)
+    return loc + torch.linalg.solve_triangular(root.mT, noise, upper=True)[..., 0]
 
 
 def _log_evidence(prior: _Regression, data: Data) -> Tensor:
-    rows, loc, precision = _flat(prior, data)
-    shift = fit_mode(prior.likelihood, rows, loc, precision)
-    evidence, _ = log_evidence(prior.likelihood, rows, loc, precision, shift)
-    return evidence.reshape(torch.broadcast_shapes(prior.batch_shape, data.batch_shape))
+    tasks = Tasks.of(prior, data)
+    return tasks.log_evidence().reshape(tasks.batch)
 
 
-def _importance_error(prior: _Regression, data: Data, num_draws: int, generator: Generator | None) -> EvidenceError:
-    rows, loc, precision = _flat(prior, data)
-    shift = fit_mode(prior.likelihood, rows, loc, precision)
-    found = importance_error(prior.likelihood, rows, loc, precision, shift, num_draws, generator)
-    batch = torch.broadcast_shapes(prior.batch_shape, data.batch_shape)
-    return EvidenceError(*(value.reshape(batch) for value in (found.error, found.standard_error, found.ess)))
+def _evidence_error(prior: _Regression, data: Data, num_draws: int, generator: Generator | None) -> EvidenceError:
+    tasks = Tasks.of(prior, data)
+    stated, mass = tasks.log_evidence(), tasks.log_peak()
+
+    def use(posterior: Around, index: Tensor, points: Tensor, log_weights: Tensor) -> tuple[Tensor, ...]:
+        _, log_ratio = importance_draws(posterior, points, log_weights, num_draws, generator)
+        found = log_ratio.logsumexp(-1) - math.log(num_draws)
+        ratio = (log_ratio - found[:, None]).exp()
+        found = found + torch.linalg.slogdet(posterior.axes).logabsdet
+        return found, ratio.std(-1) / num_draws**0.5, ratio.sum(-1).square() / ratio.square().sum(-1)
+
+    found, deviation, ess = tasks.each(use, width=max(1, num_draws // 100))
+    parts = (found + mass - stated, deviation, ess)
+    return EvidenceError(*(part.reshape(tasks.batch) for part in parts))

@@ -21,7 +21,7 @@ from torch import Tensor
 from bayesmeta.data import Data
 from bayesmeta.fields import LearnedFrom
 from bayesmeta.gradients import with_gradients
-from bayesmeta.optimise import maximise
+from bayesmeta.optimise import VALUE_TOLERANCE, maximise
 from bayesmeta.statistics import Statistics
 from bayesmeta.validation import require_enough_tasks
 from bayesmeta.warning_kinds import LimitWarning, warn
@@ -61,6 +61,7 @@ class Hyperparameters:
         num_rows: rows of all tasks.
         hyperprior: log density of vectors `(*draws, h)`, in place of independent normals at `start`.
         total_log_evidence: the evidence summed over tasks, where tasks that are alike can be counted once.
+        tolerance: relative change of the evidence at which a search stops, above what its derivatives are exact to.
         source: the prior, and the arguments of its `hyperparameters` that made this; a copy in another process is made
             from them anew.
     """
@@ -71,6 +72,7 @@ class Hyperparameters:
     num_rows: float
     hyperprior: Callable[[Tensor], Tensor] | None = None
     total_log_evidence: Callable[[Tensor], Tensor] | None = None
+    tolerance: float = VALUE_TOLERANCE
     source: tuple[Any, tuple[Any, ...], dict[str, Any]] | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -182,7 +184,9 @@ def most_probable(
         density = unknown.log_density(vector, hyperprior_weight=hyperprior_weight, task_weights=task_weights)
         return density / unknown.num_rows
 
-    best = maximise(objective, unknown.start if start is None else start, limit=unknown.limit)
+    best = maximise(
+        objective, unknown.start if start is None else start, limit=unknown.limit, tolerance=unknown.tolerance
+    )
     return _at_limits(unknown, objective, best)
 
 

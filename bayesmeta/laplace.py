@@ -1,4 +1,4 @@
-r"""Laplace's approximation for many small regressions at once: modes by Newton, evidence, and the error of both.
+r"""Laplace's approximation for many small regressions at once: modes by Newton's method, and evidence.
 
 For each task, with rows (x, y), a concave log-likelihood $\ell(y \mid \eta)$ of the predictor $\eta = x^\top w$ +
 offset, and a prior $w \sim N(m, P^{-1})$, let $\hat w$ be the posterior mode and H minus the Hessian there. Then
@@ -6,11 +6,7 @@ offset, and a prior $w \sim N(m, P^{-1})$, let $\hat w$ be the posterior mode an
 $$ w \mid D \approx N(\hat w, H^{-1}), \quad \log p(D) \approx \sum \ell(y \mid \hat\eta)
    - \tfrac12 (\hat w - m)^\top P (\hat w - m) + \tfrac12 \log|P| - \tfrac12 \log|H|. $$
 
-The error is measured, not bounded: draws of a Student t with the mode and curvature of the approximation, weighed by
-the exact posterior over their density, estimate the evidence without bias.
-
-Source: Bishop, Pattern Recognition and Machine Learning (2006), section 4.4; Geweke, Bayesian inference in econometric
-models using Monte Carlo integration (1989).
+Source: Bishop, Pattern Recognition and Machine Learning (2006), section 4.4.
 """
 
 import math
@@ -18,20 +14,17 @@ from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float64
-from torch import Generator, Tensor
+from torch import Tensor
 
 from bayesmeta.likelihoods import Likelihood
 from bayesmeta.linalg import cholesky, log_det, solve, symmetric, unravel
-from bayesmeta.random import gamma, randn
 
 __all__ = [
-    "EvidenceError",
     "Rows",
     "differentiable",
     "factor",
     "fit_mode",
-    "importance_error",
-    "log_evidence",
+    "laplace_evidence",
     "positive_definite",
 ]
 
@@ -43,8 +36,6 @@ ROUGH = 1e-3  # the squared decrement accepted from then on: within .03 standard
 GOOD_SLOPE = 0.25  # a full step is taken if it leaves at most this share of the slope along it
 STEPS = 2.0 ** torch.arange(-40, 11, dtype=torch.float64)  # brackets for the length of a step that is not good
 BISECTIONS = 30
-PROPOSAL_DF = 7.0  # tails heavier than those of any posterior with a normal prior
-CHUNK = 10_000_000  # entries of the largest tensor that weighing draws may make
 
 
 @dataclass(frozen=True)
@@ -65,21 +56,6 @@ class Rows:
     def times(self, weights: Tensor) -> Tensor:
         """x'w `(tasks, n)`."""
         return (weights[:, None] @ self.x)[:, 0]
-
-
-@dataclass(frozen=True)
-class EvidenceError:
-    """How far the log evidence of each task is from the truth, all `(*batch,)`.
-
-    Args:
-        error: estimate of the exact log evidence less Laplace's.
-        standard_error: of that estimate; trust it where `ess` is above some hundred.
-        ess: how many equally weighted draws the estimate is worth.
-    """
-
-    error: Tensor
-    standard_error: Tensor
-    ess: Tensor
 
 
 def positive_definite(matrix: Tensor, rounding: float | None = None) -> Tensor:
@@ -157,7 +133,7 @@ def fit_mode(likelihood: Likelihood, rows: Rows, loc: Tensor, precision: Tensor)
     )
 
 
-def log_evidence(
+def laplace_evidence(
     likelihood: Likelihood, rows: Rows, loc: Tensor, precision: Tensor, shift: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Laplace's log evidence `(tasks,)`, and H `(tasks, d, d)`, at modes `loc + shift`.
@@ -184,47 +160,6 @@ def differentiable(likelihood: Likelihood, rows: Rows, loc: Tensor, precision: T
         gradient = (rows.x @ slope[..., None])[..., 0] - (precision @ shift[..., None])[..., 0]
         shift = shift + solve(factor(_hessian(likelihood, rows, eta, precision)), gradient)
     return shift
-
-
-@torch.no_grad()
-def importance_error(
-    likelihood: Likelihood,
-    rows: Rows,
-    loc: Tensor,
-    precision: Tensor,
-    shift: Tensor,
-    num_draws: int,
-    generator: Generator | None,
-) -> EvidenceError:
-    """What importance sampling from a Student t about the modes says of Laplace's log evidence."""
-    evidence, hessian = log_evidence(likelihood, rows, loc, precision, shift)
-    chol, (tasks, d) = factor(hessian), loc.shape
-    half = torch.full((), 0.5 * PROPOSAL_DF, dtype=torch.float64, device=loc.device)
-    constant = (
-        torch.lgamma(half + 0.5 * d) - torch.lgamma(half) - 0.5 * d * math.log(PROPOSAL_DF * math.pi)
-    ) + 0.5 * log_det(chol)
-    prior_constant = 0.5 * (log_det(factor(precision)) - d * math.log(2.0 * math.pi))
-    base = rows.times(loc) + rows.offset
-    per_draw = max(1, tasks * max(rows.y.shape[-1], d))
-    log_ratios = []
-    for size in _sizes(num_draws, max(1, CHUNK // per_draw)):
-        noise = randn((size, tasks, d), like=loc, generator=generator)
-        noise = noise * (half / gamma((size, tasks, 1), half, generator=generator)).sqrt()
-        log_proposal = constant - (half + 0.5 * d) * torch.log1p(noise.square().sum(-1) / PROPOSAL_DF)
-        # tasks first, so that each is one matrix product
-        offsets = shift[:, None] + torch.linalg.solve_triangular(chol.mT, noise.permute(1, 2, 0), upper=True).mT
-        eta = base[:, None] + offsets @ rows.x
-        fit = likelihood.log_prob(eta, rows.y[:, None], rows.trials[:, None]).sum(-1)
-        distance = ((offsets @ precision) * offsets).sum(-1)
-        log_ratios.append((prior_constant[:, None] + fit - 0.5 * distance).mT - log_proposal)
-    log_ratio = torch.cat(log_ratios) - evidence
-    error = log_ratio.logsumexp(0) - math.log(num_draws)
-    ratio = (log_ratio - error).exp()
-    return EvidenceError(error, ratio.std(0) / num_draws**0.5, ratio.sum(0).square() / ratio.square().sum(0))
-
-
-def _sizes(total: int, largest: int) -> list[int]:
-    return [min(largest, total - begin) for begin in range(0, total, largest)]
 
 
 def _hessian(likelihood: Likelihood, rows: Rows, eta: Tensor, precision: Tensor) -> Tensor:

@@ -15,8 +15,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
-__all__ = ["LOGISTIC", "POISSON", "Likelihood"]
+__all__ = ["LOGISTIC", "POISSON", "Likelihood", "sums_of_axes"]
 
+ROWS_AT_ONCE = 12  # probabilities that are multiplied before a logarithm is taken
+LARGEST_IN_SUMS = 18.0  # a log rate above which rates differ by less than their rounding
+LARGEST_EXPONENT = 700.0  # whose exponential is still a number
 LARGEST_LOG_RATE = 40.0  # no count comes near; above, the rate goes on as a parabola, which Newton's method can leave
 
 
@@ -26,6 +29,9 @@ class Likelihood:
 
     Args:
         partition: A, of eta.
+        rise: A(eta + move) - A(eta), and the slope of A there, given eta and move: with digits that differences lose.
+        rises: sums over rows of trials times the rise, less y times the move, where moves are sums of one value of each
+            axis: of `(tasks, d, k, n)` moves `(tasks, k^d)`, the last axis fastest; None where that would overflow.
         slope: first derivative of log p by eta, given eta, y and trials.
         curvature: second derivative of A, above zero.
         third, fourth: further derivatives of A.
@@ -34,6 +40,8 @@ class Likelihood:
     """
 
     partition: Callable[[Tensor], Tensor]
+    rise: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+    rises: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor | None]
     slope: Callable[[Tensor, Tensor, Tensor], Tensor]
     curvature: Callable[[Tensor], Tensor]
     third: Callable[[Tensor], Tensor]
@@ -43,6 +51,51 @@ class Likelihood:
 
     def log_prob(self, eta: Tensor, y: Tensor, trials: Tensor) -> Tensor:
         return y * eta - trials * self.partition(eta) + self.base(y, trials)
+
+
+def _logistic_rise(eta: Tensor, move: Tensor) -> tuple[Tensor, Tensor]:
+    odds = eta.sigmoid() * move.clamp(max=LARGEST_EXPONENT).exp()
+    total = ((-eta).sigmoid() + odds).clamp(min=torch.finfo(eta.dtype).tiny)
+    return total.log(), odds / total
+
+
+def sums_of_axes(values: Tensor) -> Tensor:
+    """Sums of one value from each axis, of values `(tasks, d, k)`: `(tasks, k^d)`, the last axis fastest."""
+    first, *more = values.unbind(1)
+    for one in more:
+        first = (first[:, :, None] + one[:, None]).flatten(1, 2)
+    return first
+
+
+def _outer(moves: Tensor) -> tuple[Tensor, Tensor]:
+    """Exponentials of the moves of all axes but the last together `(tasks, k^(d - 1), n)`, and of the last."""
+    first, *more, last = moves.exp().unbind(1)
+    for one in more:
+        first = (first[:, :, None] * one[:, None]).flatten(1, 2)
+    return first, last
+
+
+def _logistic_rises(eta: Tensor, y: Tensor, trials: Tensor, moves: Tensor) -> Tensor | None:
+    binary = bool((trials <= 1.0).all())
+    sign = 1.0 - 2.0 * y if binary else torch.ones_like(y)  # towards the class that the row is not of
+    first, last = _outer(moves * sign[:, None, None])
+    wrong = (sign * eta).sigmoid().where(trials > 0, 0.0)
+    right = (-sign * eta).sigmoid().where(trials > 0, 1.0)
+    shape = (len(eta), first.shape[1], last.shape[1])
+    product, total = eta.new_ones(shape), eta.new_zeros(shape)
+    first = first * wrong[:, None]
+    for i in range(eta.shape[-1]):
+        each = torch.addcmul(right[:, i, None, None], first[:, :, i, None], last[:, None, :, i])
+        if not binary:
+            total += trials[:, i, None, None] * each.log()
+            continue
+        product *= each
+        if i % ROWS_AT_ONCE == ROWS_AT_ONCE - 1:
+            total += product.log()
+            product.fill_(1.0)
+    total += product.log()
+    total = total.flatten(1) if binary else total.flatten(1) - sums_of_axes((moves @ y[:, None, :, None])[..., 0])
+    return total if bool(total.isfinite().all()) else None
 
 
 def _logistic_slope(eta: Tensor, y: Tensor, trials: Tensor) -> Tensor:
@@ -73,6 +126,27 @@ def _poisson_partition(eta: Tensor) -> Tensor:
     return low.exp() * (1.0 + beyond + 0.5 * beyond.square())
 
 
+def _poisson_rise(eta: Tensor, move: Tensor) -> tuple[Tensor, Tensor]:
+    rate, more = eta.exp(), torch.expm1(move)
+    if bool((eta + move).amax() < LARGEST_LOG_RATE):
+        return rate * more, rate * (more + 1.0)
+    to = eta + move
+    low = to.clamp(max=LARGEST_LOG_RATE)
+    usual = (to < LARGEST_LOG_RATE) & (eta < LARGEST_LOG_RATE)
+    rise = torch.where(usual, rate * more, _poisson_partition(to) - _poisson_partition(eta))
+    return rise, low.exp() * (1.0 + (to - low))
+
+
+def _poisson_rises(eta: Tensor, y: Tensor, trials: Tensor, moves: Tensor) -> Tensor | None:
+    if not eta.numel() or float(eta.amax()) > LARGEST_IN_SUMS:
+        return None
+    first, last = _outer(moves)
+    rate = trials * eta.exp()
+    total = ((first * rate[:, None]) @ last.mT).flatten(1) - rate.sum(-1, keepdim=True)
+    total = total - sums_of_axes((moves @ y[:, None, :, None])[..., 0])
+    return total if bool(total.isfinite().all()) else None
+
+
 def _poisson_slope(eta: Tensor, y: Tensor, trials: Tensor) -> Tensor:
     low = eta.clamp(max=LARGEST_LOG_RATE)
     return y - trials * low.exp() * (1.0 + (eta - low))
@@ -93,6 +167,8 @@ def _poisson_guess(y: Tensor, trials: Tensor) -> tuple[Tensor, Tensor]:
 
 LOGISTIC = Likelihood(
     partition=lambda eta: softplus(eta, threshold=40.0),
+    rise=_logistic_rise,
+    rises=_logistic_rises,
     slope=_logistic_slope,
     curvature=_logistic_curvature,
     third=_logistic_third,
@@ -102,6 +178,8 @@ LOGISTIC = Likelihood(
 )
 POISSON = Likelihood(
     partition=_poisson_partition,
+    rise=_poisson_rise,
+    rises=_poisson_rises,
     slope=_poisson_slope,
     curvature=_poisson_curvature,
     third=_poisson_third,
