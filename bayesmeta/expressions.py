@@ -55,6 +55,7 @@ OPERATIONS: dict[type[ast.operator], Any] = {
     ast.Pow: lambda a, b: a**b,
 }
 COMPARISONS = (ast.Lt, ast.LtE, ast.Gt, ast.GtE, ast.Eq, ast.NotEq)
+MOST_COLUMNS = 1001  # no polynomial or spline has as many: a formula may not take all memory
 LONGEST_SHOWN = 200  # characters of a formula in an error
 # strings, names in backticks, R's power, and columns whose names are words of Python, such as class
 WORDS = "|".join(word for word in kwlist if word not in ("True", "False", "None"))
@@ -208,6 +209,9 @@ def _call(node: ast.Call, uses: Uses, refuse: Refuse, term: bool) -> ast.expr:
             raise refuse(f"{name}() takes one argument and no options; got {written(node)}")
         return _calling(name, [again(node.args[0])])
     if term and name in REMEMBERING and node.args:
+        sizes = [*node.args[1:], *(keyword.value for keyword in node.keywords if keyword.arg in ("df", "degree"))]
+        if any(isinstance(size, ast.Constant) and size.value in range(MOST_COLUMNS, 2**63) for size in sizes):
+            raise refuse(f"{written(node)} asks for too many columns; {MOST_COLUMNS - 1} are the most")
         options = [_option(arg, refuse) for arg in node.args[1:]]
         return _calling(name, [again(node.args[0]), *options], _keywords(node, refuse, _option))
     if term and name in CATEGORIES and node.args:

@@ -11,7 +11,7 @@ import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -177,6 +177,17 @@ class MixedModel:
         )
 
 
+class Prediction(NamedTuple):
+    """Mean and standard deviation of y at each row, noise included, `(rows,)`."""
+
+    mean: Tensor
+    stddev: Tensor
+
+    @property
+    def variance(self) -> Tensor:
+        return self.stddev.square()
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class FittedMixedModel:
     """What was learned of a mixed model; `print` shows it as a table.
@@ -248,6 +259,49 @@ class FittedMixedModel:
         """Posteriors of the weights of all groups, one batch, in the order of `model.groups`."""
         prior = self.effects.given_mean(self.prior) if self.restricted else self.prior
         return prior.condition(self.model.tasks)
+
+    def predict(self, table: Any) -> Prediction:
+        """What to expect of y at each row of a table, by the posterior of its group, or by `prior` where that is new.
+
+        Of counts of successes the share, of counts over exposures the count. The table need not have the response.
+
+        Raises:
+            ValueError: a category is new, or groups have other types than in the first table.
+        """
+        data, reader = Table(read_frame(table)), self.model.reader
+        x, places = torch.from_numpy(reader.inputs(data, None)), self._places(reader.groups(data))
+        mean, var = x.new_empty(len(x)), x.new_empty(len(x))
+        for rows, predict in (
+            (places < 0, lambda: self.prior.predict(x[places < 0])),
+            (places >= 0, lambda: self._by_group(x[places >= 0], places[places >= 0])),
+        ):
+            if bool(rows.any()):
+                found = predict()
+                mean[rows], var[rows] = found.mean.to(mean), found.variance.to(var)
+        return Prediction(mean, var.sqrt())
+
+    def _places(self, names: Sequence[Any]) -> Tensor:
+        """Of groups among those of the model, -1 where a group is new."""
+        places = {name: i for i, name in enumerate(self.model.groups)}
+        like = {str(name): name for name in places}
+        for row, name in enumerate(names):
+            if name not in places and str(name) in like:
+                group = self.model.reader.formula.group
+                raise ValueError(
+                    f"group column {group!r} must hold what the first table holds, such as {like[str(name)]!r}; "
+                    f"row {row} holds {name!r}. Convert it"
+                )
+        return torch.tensor([places.get(name, -1) for name in names])
+
+    def _by_group(self, x: Tensor, places: Tensor) -> Any:
+        """Predictions at rows of known groups, in the order of the rows."""
+        used, codes = places.unique(return_inverse=True)
+        count, order = codes.bincount(), codes.argsort(stable=True)
+        pieces = list(x[order].split(count.tolist()))
+        # pads are rows of ones: any number does where a weight or an exposure may stand
+        found = self.tasks[used].predict(torch.nn.utils.rnn.pad_sequence(pieces, batch_first=True, padding_value=1.0))
+        real, back = torch.arange(int(count.max())) < count[:, None], order.argsort()
+        return Prediction(found.mean[real][back], found.variance[real][back].sqrt())
 
     @property
     def _varying(self) -> tuple[str, ...]:

@@ -4,6 +4,7 @@ Columns of x are those of the formula, then what is known of a row: its offset, 
 """
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -84,12 +85,16 @@ class Reader:
     def rows(self, table: Table) -> TaskTable:
         """Rows by group, with the response."""
         y, trials = self._response(table)
-        x, group = self.inputs(table, trials), self.formula.group
-        series = table.series(group)
-        names = series.to_list() if table.holds_numbers(group) else table.labels(group)
-        frame = pl.DataFrame({"group": names, "y": y, **{str(i): column for i, column in enumerate(x.T)}})
+        x = self.inputs(table, trials)
+        columns = {str(i): column for i, column in enumerate(x.T)}
+        frame = pl.DataFrame({"group": self.groups(table), "y": y, **columns})
         inputs = [str(i) for i in range(x.shape[1])]
         return replace(read_tasks(frame, task="group", target="y", inputs=inputs), inputs=self._input_names())
+
+    def groups(self, table: Table) -> list[Any]:
+        """The name of each row's group."""
+        name = self.formula.group
+        return table.series(name).to_list() if table.holds_numbers(name) else table.labels(name)
 
     def _input_names(self) -> tuple[str, ...]:
         return (*self.design.names, *self.roles)

@@ -98,12 +98,8 @@ def the_log_tells_what_is_true(names: dict[str, Any], printed: str, folder: Path
 
 def what_has_been_seen_narrows_predictions(names: dict[str, Any], printed: str, folder: Path) -> None:
     assert "log restricted likelihood" in printed
-    known, unknown, after = (
-        names[name].stddev.mean()
-        if name != "posterior"
-        else names[name].predict(names["model"].inputs(names["later"])).stddev.mean()
-        for name in ("known", "unknown", "posterior")
-    )
+    known, _, unknown = names["fit"].predict(names["later"]).stddev
+    after = names["posterior"].predict(names["model"].inputs(names["later"])).stddev[0]
     assert known < after < unknown
     assert 15.0 < names["fit"].standard_deviations["Intercept"] < 35.0
 

@@ -408,6 +408,31 @@ def test_predictions_of_a_new_table() -> None:
     assert bool((new.stddev > predicted.stddev).all())
 
 
+@pytest.mark.parametrize(
+    ("formula", "family"),
+    [
+        ("y ~ x + (x | group)", "gaussian"),
+        ("hits / trials ~ x + (1 | group)", "binomial"),
+        ("count ~ x + offset(log(time)) + (1 | group)", "poisson"),
+    ],
+)
+def test_each_row_is_predicted_by_its_group(formula: str, family: str) -> None:
+    fit = bm.from_formula(formula, TABLE, family=family).fit()
+    later = TABLE[[40, 3, 41, 90, 4]].with_columns(group=pl.Series(["g05", "new", "g05", "g00", "newer"]))
+    found = fit.predict(later.drop("y", "hits", "trials", "count"))
+    for row, posterior in enumerate([fit.task("g05"), fit.prior, fit.task("g05"), fit.task("g00"), fit.prior]):
+        expected = posterior.predict(fit.model.inputs(later[row]))
+        assert float(found.mean[row]) == approx(float(expected.mean[0]), rel=1e-10)
+        assert float(found.stddev[row]) == approx(float(expected.variance[0]) ** 0.5, rel=1e-10)
+
+
+def test_groups_of_another_type_are_not_taken_for_new_ones() -> None:
+    numbered = TABLE.with_columns(group=pl.col("group").str.slice(1).cast(pl.Int32))
+    fit = bm.from_formula("y ~ x + (1 | group)", numbered).fit()
+    with pytest.raises(ValueError, match=r"must hold what the first table holds, such as 10; row 80 holds '10'"):
+        fit.predict(TABLE.with_columns(group=pl.col("group").str.slice(1)))
+
+
 def test_a_model_survives_pickling() -> None:
     model = bm.from_formula("y ~ poly(x, 2) + kind + offset(log(time)) + (1 | group)", TABLE)
     again = pickle.loads(pickle.dumps(model))
@@ -469,6 +494,8 @@ def test_a_model_survives_pickling() -> None:
         ("y ~ C(kind, contr.treatment('z')) + (1 | group)", r"not among the provided levels"),
         ("y ~ C(kind, levels=['a', 'b']) + (1 | group)", r"outside of the nominated levels"),
         ("y ~ C(kind, contr.nothing) + (1 | group)", r"contr.nothing is not known. Contrasts are contr.diff"),
+        ("y ~ poly(x, 1000000000) + (1 | group)", r"asks for too many columns; 1000 are the most"),
+        ("y ~ bs(x, df=1000000000) + (1 | group)", r"asks for too many columns; 1000 are the most"),
         ("y ~ bs(x, degrees=2) + (1 | group)", r"unexpected keyword argument 'degrees'"),
         ("cbind(hits, trials) ~ 1 + (1 | group)", r"needs family='binomial'"),
     ],
