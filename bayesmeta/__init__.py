@@ -35,6 +35,7 @@ __all__ = [
     "PastFunctions",
     "PoissonExposureGaussian",
     "PoissonGaussian",
+    "StartsDisagreeWarning",
     "Statistics",
     "arm_statistics",
     "compiled",
@@ -63,7 +64,7 @@ if TYPE_CHECKING:
     from bayesmeta.hierarchy import Mixture
     from bayesmeta.hyperposterior import Hyperposterior
     from bayesmeta.io import load, save
-    from bayesmeta.kinds import fit_kinds
+    from bayesmeta.kinds import StartsDisagreeWarning, fit_kinds
     from bayesmeta.learned_features import LearnedFeatures
     from bayesmeta.linear import LinearGaussian
     from bayesmeta.linear_hyperposterior import LinearHyperposterior
@@ -111,6 +112,7 @@ else:
             "PastFunctions": "past_functions",
             "PoissonExposureGaussian": "glm",
             "PoissonGaussian": "glm",
+            "StartsDisagreeWarning": "kinds",
             "Statistics": "statistics",
             "arm_statistics": "correlated_arms",
             "compiled": "fused",

@@ -107,6 +107,8 @@ def whitened(loc: Tensor, root: Tensor, stats: Statistics, noise_var: Tensor | N
         root: R `(*batch, d, d)`, R R' being their covariance; zero rows stand for weights that are known.
         noise_var: `(*batch,)`, one where it is None.
     """
+    if _alone(stats):
+        return _whitened_alone(loc, root, stats, noise_var)
     xx, slope = gradient(loc, stats)
     if noise_var is not None:
         xx, slope = xx / noise_var[..., None, None], slope / noise_var[..., None]
@@ -117,6 +119,21 @@ def whitened(loc: Tensor, root: Tensor, stats: Statistics, noise_var: Tensor | N
     squares = sum_of_squares(stats, loc + (root @ step[..., None])[..., 0])
     squares = squares if noise_var is None else squares / noise_var
     return squares + step.square().sum(-1), log_det(factor)
+
+
+def _alone(stats: Statistics) -> bool:
+    """Whether the rows of each task are all alike, as where each has one row."""
+    return not bool(stats.first.any()) and stats.second is not None and not bool(stats.second.any())
+
+
+def _whitened_alone(loc: Tensor, root: Tensor, stats: Statistics, noise_var: Tensor | None) -> tuple[Tensor, Tensor]:
+    """As `whitened`, by one number per task in place of a matrix: a million tasks of one row are no rarity."""
+    d, mean = loc.shape[-1], stats.mean
+    weight = stats.count if noise_var is None else stats.count / noise_var
+    rows = mean[..., None, :d] @ root  # of R'x
+    spread = weight * rows[..., 0, :].square().sum(-1)
+    residual = mean[..., d] - (mean[..., :d] * loc).sum(-1)
+    return weight * residual.square() / (1.0 + spread), torch.log1p(spread)
 
 
 def whitened_log_evidence(loc: Tensor, root: Tensor, noise_var: Tensor, rows: WeightedRows) -> Tensor:
@@ -145,7 +162,7 @@ class Restricted:
         # x'V^-1 x and x'V^-1 y of each task, V being the covariance of its rows
         information = (xx - half[..., :d].mT @ half[..., :d]).sum(-3)
         moment = (slope - (half[..., :d].mT @ half[..., d:])[..., 0]).sum(-2)
-        self._precision = cholesky(symmetric(information), "information about the shared weights")
+        self._precision = cholesky(symmetric(information), "information about the weights")
         self.loc = solve(self._precision, moment)
         each = whitened_log_evidence(self.loc[..., None, :], root, scale, rows)
         self.log_evidence = each.sum(-1) + 0.5 * (d * math.log(2.0 * math.pi) - log_det(self._precision))

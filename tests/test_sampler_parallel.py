@@ -63,8 +63,11 @@ def test_less_is_promised_next_to_what_is_pending(num_rows: int) -> None:
     turns = ["list"] * min(num_rows, 2)
     _, before = suggest(prior, data, nothing, turns)
     best = x[before(x).argmax()][None]
-    _, after = suggest(prior, data, best, turns)
-    assert after(best) < after(x).max()
+    turn, after = suggest(prior, data, best, turns)
+    if turn == "list":  # what others add to it: nothing is worth less than the same once more
+        assert after(best) <= after(x).min() + 1e-9
+    else:
+        assert after(best) < before(best)
 
 
 # ---- workers of one process
