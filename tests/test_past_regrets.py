@@ -172,7 +172,7 @@ def test_a_study_begins_with_configurations_that_the_past_shares(tmp_path: Path)
         listed = prior.regrets.next_point(chosen[:n], weights)
         torch.testing.assert_close(chosen[n], listed, atol=1e-6, rtol=0.0)
     # the third past task alone has another optimum
-    assert int(weights.argmin()) == 2
+    assert weights[2] <= weights.min() + 1e-9
 
 
 def test_a_pool_is_searched_for_it() -> None:
