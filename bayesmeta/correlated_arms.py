@@ -127,6 +127,11 @@ class CorrelatedArms(TensorFields):
     def event_shape(self) -> torch.Size:
         return torch.Size()
 
+    @property
+    def num_inputs(self) -> int:
+        """One column of x, the number of the arm."""
+        return 1
+
     def condition(self, data: Data | Statistics) -> "CorrelatedArms":
         """Posterior of the mean rewards after the rows of `data`.
 
@@ -210,7 +215,8 @@ class CorrelatedArms(TensorFields):
     def hyperparameters(self, tasks: Data | Statistics) -> Hyperparameters:
         """In units where the mean rewards have mean zero and covariance I under `self`: loc, the logs of the diagonal
         of the covariance's Cholesky factor, the rest of each of its rows in units of the diagonal; and the log of
-        noise_var over that of `self`."""
+        noise_var over that of `self`; and the logs of the units in which the hyperprior sees the arms' standard deviations,
+        over these."""
         from bayesmeta.correlated_arms_training import unknown_arms
 
         stats = self.statistics(tasks)
@@ -230,10 +236,7 @@ class CorrelatedArms(TensorFields):
         """The posterior of tasks, to be updated in place."""
         from bayesmeta.online_weights import OnlineWeights
 
-        def natural(posterior: "CorrelatedArms") -> tuple[Tensor, Tensor]:
-            return posterior.loc, posterior.scale_tril
-
-        return OnlineWeights(self, batch_shape, natural, by_number=True)
+        return OnlineWeights(self, batch_shape, _mean_and_root, by_number=True)
 
     def statistics(self, data: Data | Statistics) -> Statistics:
         """All that this family knows of the rows of `data`; statistics pass through."""
@@ -246,6 +249,10 @@ class CorrelatedArms(TensorFields):
         arm, k = arm.expand(*batch, -1), self.num_arms
         root = self.scale_tril.expand(*batch, k, k).gather(-2, arm[..., None].expand(*arm.shape, k))
         return self.loc.expand(*batch, k).gather(-1, arm), root
+
+
+def _mean_and_root(posterior: CorrelatedArms) -> tuple[Tensor, Tensor]:
+    return posterior.loc, posterior.scale_tril
 
 
 @dataclass(frozen=True, eq=False)

@@ -26,6 +26,7 @@ from torch.distributions import Bernoulli, Distribution, LogNormal
 
 from bayesmeta.columns import Columns, columns_of
 from bayesmeta.data import Data, describe_rows
+from bayesmeta.doors import counted
 from bayesmeta.fields import LearnedFrom, TensorFields
 from bayesmeta.glm_functions import LogisticFunctions, PoissonFunctions
 from bayesmeta.glm_learning import hyperparameters, weak_prior
@@ -53,6 +54,7 @@ from bayesmeta.validation import (
 __all__ = ["LogisticFunctions", "LogisticGaussian", "PoissonFunctions", "PoissonGaussian"]
 
 LARGEST_COUNT = 2.0**53  # above, numbers are not whole to the last digit
+LEAST = 1e-300  # of a probability, so that its logarithm is a number
 
 G = TypeVar("G", bound="_Regression")
 
@@ -141,6 +143,7 @@ class _Regression(TensorFields):
         evidence = _log_evidence(prior, every)
         return (evidence if self.data is None else evidence - _log_evidence(prior, self.data)).to(self.loc)
 
+    @counted(num_draws=2)
     def log_evidence_error(
         self, data: Data, *, num_draws: int = 1000, generator: Generator | None = None
     ) -> EvidenceError:
@@ -360,7 +363,7 @@ class LogisticGaussian(_Regression):
     def _bernoulli_after(self, x: Tensor) -> Bernoulli:
         predictor, shape = self._after_rows(x)
         one, zero = predictor.probabilities()
-        return Bernoulli(logits=(one.log() - zero.log()).reshape(shape).to(self.loc))
+        return Bernoulli(logits=(one.clamp(min=LEAST).log() - zero.clamp(min=LEAST).log()).reshape(shape).to(self.loc))
 
     def marginal(self, x: Float[Tensor, "*batch q d"]) -> LogitNormalMarginal | ProbabilityMarginal | RateMarginal:
         """p(probability of a one) at each row; before rows its logit is normal."""

@@ -72,6 +72,8 @@ def _at_points(
     moved, change = loc - loc.detach(), precision - precision.detach()
     pull = (precision @ moved[..., None])[..., 0]
     total: Tensor = _LogSum.apply(log_density, weights, pull, change)
+    # where numbers beyond all others leave no point, Laplace's approximation
+    total = total.where(total.isfinite(), 0.5 * loc.shape[-1] * math.log(2.0 * math.pi))
     return top + total - 0.5 * (moved * pull).sum(-1)
 
 

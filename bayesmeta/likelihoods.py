@@ -128,7 +128,7 @@ def _poisson_partition(eta: Tensor) -> Tensor:
 
 def _poisson_rise(eta: Tensor, move: Tensor) -> tuple[Tensor, Tensor]:
     rate, more = eta.exp(), torch.expm1(move)
-    if bool((eta + move).amax() < LARGEST_LOG_RATE):
+    if bool((eta + move < LARGEST_LOG_RATE).all()):
         return rate * more, rate * (more + 1.0)
     to = eta + move
     low = to.clamp(max=LARGEST_LOG_RATE)
@@ -138,7 +138,7 @@ def _poisson_rise(eta: Tensor, move: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _poisson_rises(eta: Tensor, y: Tensor, trials: Tensor, moves: Tensor) -> Tensor | None:
-    if not eta.numel() or float(eta.amax()) > LARGEST_IN_SUMS:
+    if bool((eta > LARGEST_IN_SUMS).any()):
         return None
     first, last = _outer(moves)
     rate = trials * eta.exp()

@@ -232,7 +232,7 @@ class LinearGaussian(TensorFields):
         if self.columns is not None and not self.columns.all_inputs:
             return OnlineRows(self, batch_shape)
         if len(batch_shape) == 1:
-            return OnlineWeights(self, batch_shape, lambda posterior: (posterior.loc, posterior._root_of_covariance()))
+            return OnlineWeights(self, batch_shape, _mean_and_root)
         return OnlineArmWeights(self, batch_shape)
 
     def statistics(self, data: Data | Statistics) -> Statistics:
@@ -406,3 +406,7 @@ class LinearFunctions(Draws):
     def predict(self, x: Tensor) -> Distribution:
         mean = self(x)
         return Normal(mean, read(self.columns, x, self.weights).noise(self.noise_var).sqrt().expand_as(mean))
+
+
+def _mean_and_root(posterior: LinearGaussian) -> tuple[Tensor, Tensor]:
+    return posterior.loc, posterior._root_of_covariance()

@@ -47,6 +47,7 @@ from bayesmeta.validation import (
     require_finite,
     require_positive,
     require_positive_definite,
+    require_vectors,
 )
 from bayesmeta.weight_space import LARGEST_LOG, WeightSpace, weak_precision
 from bayesmeta.weighted_rows import pooled
@@ -98,6 +99,7 @@ class MatrixNormalInverseWishart(TensorFields):
 
         Where the columns of x span a constant, it is about the mean of y, wherever x and y lie.
         """
+        require_vectors(tasks)
         stats = pooled(tasks, None)
         dtype = tasks.y.dtype if isinstance(tasks, Data) else torch.float64
         frame = Frame.of(stats, dtype=dtype)

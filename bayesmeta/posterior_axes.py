@@ -15,6 +15,7 @@ Source: Barndorff-Nielsen, Inference on full or partial parameters based on the 
 (1986); Gautschi, Orthogonal polynomials (2004), section 2.2, for the rules.
 """
 
+import math
 from dataclasses import dataclass
 from functools import cache, cached_property
 
@@ -66,7 +67,8 @@ class Around:
         """How far the log density is below that of the mode at t `(tasks, k, d)`: `(tasks, k)`."""
         rise, _ = self.likelihood.rise(self.eta[:, None], t @ self.moves)
         fit = (rise @ self.rows.trials[..., None])[..., 0]
-        return fit + (t @ self._linear[..., None])[..., 0] + 0.5 * (t.square() @ self.prior[..., None])[..., 0]
+        total = fit + (t @ self._linear[..., None])[..., 0] + 0.5 * (t.square() @ self.prior[..., None])[..., 0]
+        return total.nan_to_num(nan=math.inf, posinf=math.inf)  # infinity less infinity: the density is zero there
 
     def drop_along(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """The same along each axis by itself, t `(tasks, d, k)`, and its slope."""

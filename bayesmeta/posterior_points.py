@@ -23,18 +23,20 @@ from bayesmeta.laplace import Rows, factor, fit_mode
 from bayesmeta.likelihoods import Likelihood
 from bayesmeta.monotone import Increasing
 from bayesmeta.posterior_axes import Around, around, half_rule, knots, product_rule
-from bayesmeta.random import gamma, rand, randn
+from bayesmeta.random import categorical, gamma, rand, randn
 
 __all__ = ["Use", "draws", "each_cloud", "importance_draws", "quantiles"]
 
 KNOTS = {1: 14, 2: 8, 3: 4, 4: 2, 5: 2}  # of the product rule, on either side of the mode, by the number of weights
 LEAST_SHARE = {1: 0.0, 2: 0.5, 3: 0.5, 4: 0.95, 5: 0.95}  # of equal weights, that those of a product rule are worth
 DF = 7.0  # tails heavier than those of any posterior with a normal prior
+LEAST_LOG = -1e300  # of weights, so that they have shares where all are zero
+NARROWEST = 1e-4  # variance of a proposal, in units of the curvature, which few points might miss
 WIDER = 1.2  # than the posterior, in variance
 STAGES = (1024, 4096)  # quasi-random points, of which each have the moments that those before found
 CHUNK = 4_000_000  # numbers of the largest tensor, so that it stays near the processor
 MARGIN = 1.1  # above the greatest ratio of densities that was seen at a point
-MAX_ROUNDS = 200
+MAX_ROUNDS = 50
 SORTED = 1024  # points by which quantiles are found
 MILD = 0.4  # skewness and excess up to which quantiles follow from four moments, to .006 standard deviations
 FINE = 1.0 / 16.0  # step of the trapezoidal rule
@@ -50,7 +52,7 @@ def cloud(posterior: Around) -> tuple[Tensor, Tensor, Tensor]:
     if d not in KNOTS:
         return (*_student(posterior, torch.zeros_like(posterior.prior), None, STAGES[0]), posterior.prior[:, 0] > -1.0)
     points, volume, drop = product_rule(posterior, KNOTS[d])
-    log_weights = volume - drop
+    log_weights = (volume - drop).clamp(min=LEAST_LOG)
     scores = 0.5 * _squared_scores(KNOTS[d], d).to(volume)
     base, log_ratio = (volume - scores).softmax(-1), scores - drop
     ratio = (log_ratio - log_ratio.amax(-1, keepdim=True)).exp()
@@ -84,7 +86,7 @@ def _moments(points: Tensor, log_weights: Tensor) -> tuple[Tensor, Tensor]:
 def _root(cov: Tensor | None, like: Tensor) -> Tensor:
     """Scale of a Student t whose covariance is a little wider than `cov`, the identity unless given."""
     eye = torch.eye(like.shape[-1]).to(like).expand(*like.shape, -1)
-    cov = eye if cov is None else cov + 1e-10 * cov.diagonal(dim1=-2, dim2=-1).mean(-1)[:, None, None] * eye
+    cov = eye if cov is None else cov + NARROWEST * eye
     return factor(cov) * math.sqrt(WIDER * (DF - 2.0) / DF)
 
 
@@ -92,7 +94,8 @@ def _student(posterior: Around, mean: Tensor, cov: Tensor | None, num: int) -> t
     root = _root(cov, mean)
     scores = _student_scores(mean.shape[-1], num).to(mean)
     points = mean[:, None] + scores @ root.mT
-    return points, -posterior.drop(points) - _log_student(points, mean, root) - math.log(num)
+    log_weights = -posterior.drop(points) - _log_student(points, mean, root) - math.log(num)
+    return points, log_weights.clamp(min=LEAST_LOG)
 
 
 @cache
@@ -171,9 +174,10 @@ def draws(posterior: Around, points: Tensor, log_weights: Tensor, num: int, gene
         left = (have < num).nonzero()[:, 0]
         if not len(left):
             return found
-    raise ValueError(
-        f"draws of the posterior of task {int(left[0])} were all rejected; bring the columns of x to one scale"
-    )
+    # next to no mass where the proposal has it: the points themselves, by weight
+    index = categorical(num, log_weights[left], generator=generator).mT
+    found[left] = points[left].gather(1, index[..., None].expand(-1, -1, d))
+    return found
 
 
 @torch.no_grad()

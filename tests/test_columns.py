@@ -66,3 +66,9 @@ def test_roles_are_saved(tmp_path) -> None:
     prior = LinearGaussian.initial(rows(), shared=(1,), offset=0, noise_var=3)
     save(prior, tmp_path / "prior.safetensors")
     assert load(tmp_path / "prior.safetensors").columns == prior.columns
+
+
+def test_roles_are_shown() -> None:
+    prior = LinearGaussian.initial(rows(), shared=(1,), noise_var=3)
+    assert repr(prior.columns) == "Columns: varying 0, 2; shared 1; noise_var 3"
+    assert "Columns: varying 0, 2; shared 1; noise_var 3" in repr(prior)

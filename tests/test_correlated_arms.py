@@ -165,7 +165,7 @@ def test_fit_agrees_with_a_plain_maximiser(weight: float) -> None:
 def test_fit_does_not_depend_on_the_order_of_arms_nor_on_units() -> None:
     tasks = simulate(PRIOR, 30, 4)
     order, unit = torch.tensor([2, 0, 3, 1]), 1e4
-    moved = Data.of(order.argsort()[tasks.x[..., 0]][..., None], unit * (tasks.y + 7.0))
+    moved = Data.of(order.argsort()[tasks.x[..., 0].long()][..., None], unit * (tasks.y + 7.0))
     plain, other = (CorrelatedArms.initial(d).fit(d) for d in (tasks, moved))
     torch.testing.assert_close(other.loc / unit - 7.0, plain.loc[order], rtol=1e-6, atol=1e-6)
     torch.testing.assert_close(other.cov / unit**2, plain.cov[order][:, order], rtol=1e-5, atol=1e-5)

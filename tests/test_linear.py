@@ -116,6 +116,17 @@ def test_fit_does_not_depend_on_units() -> None:
     torch.testing.assert_close(fitted.loc * x_unit / y_unit, plain.loc, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.parametrize("power", [-150, 150])
+@pytest.mark.parametrize("family", [LinearGaussian, LinearNormalInverseGamma])
+def test_y_may_have_any_unit(family: type, power: int) -> None:
+    tasks, unit = simulate(PRIOR, 12, 8), 10.0**power
+    moved = Data.of(tasks.x, tasks.y * unit)
+    plain, scaled = (family.initial(t).fit(t).condition(t[0]) for t in (tasks, moved))
+    torch.testing.assert_close(scaled.predict(X).mean / unit, plain.predict(X).mean, rtol=1e-7, atol=1e-7)
+    expected = plain.log_evidence(tasks[1]).item() - 8 * power * math.log(10.0)
+    assert scaled.log_evidence(moved[1]).item() == pytest.approx(expected, rel=1e-9)
+
+
 def test_precision_stays_symmetric_to_the_last_digit() -> None:
     tasks = simulate(PRIOR, 200, 9)
     for prior in (PRIOR.condition(tasks), PRIOR.fit(tasks)):
