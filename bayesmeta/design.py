@@ -27,7 +27,6 @@ class Table:
 
     def __init__(self, frame: nw.DataFrame[Any]) -> None:
         self.frame = frame
-        self.columns = {str(name): name for name in frame.columns}
         if not len(frame):
             raise ValueError("the table has no rows")
 
@@ -40,11 +39,11 @@ class Table:
         Raises:
             ValueError: there is no such column, or values are missing.
         """
-        if name not in self.columns:
-            close = difflib.get_close_matches(name, self.columns, 1)
+        if name not in self.frame.columns:
+            close = difflib.get_close_matches(name, self.frame.columns, 1)
             hint = f". Did you mean {close[0]!r}?" if close else ""
-            raise ValueError(f"column {name!r} does not exist: the columns are {', '.join(self.columns)}{hint}")
-        series = self.frame.get_column(self.columns[name])
+            raise ValueError(f"column {name!r} does not exist: the columns are {', '.join(self.frame.columns)}{hint}")
+        series = self.frame[name]
         missing = series.is_null().to_numpy()
         if series.dtype.is_float():
             missing = missing | series.is_nan().fill_null(True).to_numpy()

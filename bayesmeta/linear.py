@@ -317,9 +317,10 @@ class _Unknown:
             unknown = self.restricted()
             return unknown, most_probable(unknown, hyperprior_weight=hyperprior_weight)
         unknown = self.hyperparameters()
-        start, converged = (None, False) if hyperprior_weight else self.by_em()
-        if start is None or not converged:
+        start, converged = (None, False) if hyperprior_weight or self.space.fixed else self.by_em()
+        if not converged:
             start = most_probable(unknown, hyperprior_weight=hyperprior_weight, start=start)
+        assert start is not None  # EM that converged has one
         return unknown, start
 
     def components(self, unknown: Hyperparameters, vector: Tensor) -> "VarianceComponents":
@@ -355,13 +356,12 @@ class _Unknown:
             columns=self.prior.columns,
         )
 
-    def by_em(self) -> tuple[Tensor | None, bool]:
+    def by_em(self) -> tuple[Tensor, bool]:
         """The vector of greatest evidence, and whether EM reached it; it cannot move weights that tasks share."""
-        if self.space.fixed:
-            return None, False
-        start = self.natural(torch.zeros(len(self.hyperparameters().entries), dtype=torch.float64))
+        centre, unit = self.space.loc[:, 0], self.space.unit
+        start = centre, unit, self.noise_var
         loc, root, noise, converged = expectation_maximisation(*start, self.rows, known_noise=self.knows_noise)
-        shift = torch.linalg.solve_triangular(self.space.unit, (loc - self.space.loc[:, 0])[:, None], upper=False)[:, 0]
+        shift = torch.linalg.solve_triangular(unit, (loc - centre)[:, None], upper=False)[:, 0]
         ratio = [] if self.knows_noise else [(noise / self.noise_var).log()[None]]
         return torch.cat([shift, self.space.scales(root), *ratio]), converged
 

@@ -95,6 +95,13 @@ def _require_learnable(rows: TaskTable, reader: Reader) -> None:
     group, count = reader.formula.group, len(rows.tasks)
     if count < 2:
         raise ValueError(f"group column {group!r} must name two groups or more; all rows are in {rows.tasks[0]!r}")
+    design = reader.design
+    levels = {reader.formula.columns[alias].name for alias in design.levels}
+    if group in levels and "Intercept" in (design.names[i] for i in reader.columns.varying):
+        raise ValueError(
+            f"{group!r} has a fixed effect of each group, which leaves nothing that an intercept could vary by; "
+            f"leave it out of the fixed part, or the intercept out of the other, as in (0 + x | {group})"
+        )
     if reader.family != "gaussian":
         return
     if not reader.offsets:

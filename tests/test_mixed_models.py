@@ -62,6 +62,19 @@ def test_lines_of_subjects() -> None:
     assert fit.task(309).loc.tolist() == approx([211.0064, 1.8476], abs=1e-3)
 
 
+@pytest.mark.parametrize("restricted", [True, False])
+@pytest.mark.parametrize("varying", ["1", "Days"])
+def test_effects_are_the_variance_components_of_the_search(varying: str, restricted: bool) -> None:
+    """Read off the fitted prior, they are what the search had before it built that prior."""
+    model = bm.from_formula(f"Reaction ~ Days + ({varying} | Subject)", DATA / "sleepstudy.csv")
+    found = model.fit(restricted=restricted, hyperprior_weight=0.0).effects
+    expected = model.prior.variance_components(model.tasks, restricted=restricted)
+    assert found.loc.tolist() == approx(expected.loc.tolist(), rel=1e-9)
+    assert found.loc_cov.flatten().tolist() == approx(expected.loc_cov.flatten().tolist(), rel=1e-8)
+    assert found.cov.flatten().tolist() == approx(expected.between_cov.flatten().tolist(), rel=1e-8)
+    assert found.log_likelihood == approx(float(expected.log_evidence), rel=1e-10)
+
+
 @pytest.mark.parametrize(("restricted", "batches", "error"), [(True, 42.0006, 19.3834), (False, 37.260, 17.6946)])
 def test_dyestuff(restricted: bool, batches: float, error: float) -> None:
     """Bates, lme4: Mixed-effects modeling with R (2010), section 1.3: REML 42.00 and 49.51, ML 37.26 and 49.51."""
