@@ -59,7 +59,7 @@ class Policy(Described):
         propensities: bool = True,
         max_pending: int = 1_000_000,
     ) -> None:
-        if isinstance(prior, type) or (not hasattr(prior, "condition") and not hasattr(prior, "sample")):
+        if isinstance(prior, type) or not any(hasattr(prior, name) for name in ("condition", "sample", "online")):
             raise TypeError(f"{type(self).__name__} needs a prior, such as BetaBernoulli.initial(tasks); got {prior!r}")
         if getattr(prior, "event_shape", ()):
             raise ValueError(

@@ -160,7 +160,7 @@ def test_float32(pasts: dict[str, Mixture]) -> None:
 
 def test_bad_input(pasts: dict[str, Mixture]) -> None:
     with pytest.raises(ValueError, match=r"needs one prior learned from past tasks; use GaussianProcess.fit\(tasks\)"):
-        transfer_hypotheses(GaussianProcess.initial(NEW[0]))
+        transfer_hypotheses(GaussianProcess.initial(NEW[0][0]))
     with pytest.raises(ValueError, match="needs one prior learned from past tasks"):
         transfer_hypotheses(pasts["alike"].components.components)
 
