@@ -224,6 +224,7 @@ def fit_by_mode(prior: Any, tasks: Data | Statistics, *, hyperprior_weight: floa
 def _at_limits(unknown: Hyperparameters, objective: Callable[[Tensor], Tensor], best: Tensor) -> Tensor:
     """Move entries to the limits that they approach: the search stops on the way, where nothing is gained any more."""
     with torch.no_grad():
+        best = _together(objective, best, unknown.limit)
         value, moved = objective(best), torch.zeros(len(best), dtype=torch.bool, device=best.device)
         for i, entry in enumerate(unknown.entries):
             if math.isinf(entry.limit) or abs(best[i]) < 0.5 * entry.limit:
@@ -236,6 +237,16 @@ def _at_limits(unknown: Hyperparameters, objective: Callable[[Tensor], Tensor], 
                 text = f"{entry.name} ended at its limit, {float(there[i]):.3g}: {entry.at_limit}"
                 warn(text, LimitWarning)
     return _others(objective, best, moved, unknown.limit) if bool(moved.any()) else best
+
+
+def _together(objective: Callable[[Tensor], Tensor], best: Tensor, limit: Tensor) -> Tensor:
+    """Entries that approach their limits side by side, as a Dirichlet's do, moved alike until the first is there."""
+    for sign in (1.0, -1.0):
+        near = (sign * best >= 0.5 * limit) & limit.isfinite()
+        if near.sum() > 1:
+            there = torch.where(near, best + sign * (limit - sign * best)[near].min(), best)
+            best = there if objective(there) >= objective(best) - FLAT else best
+    return best
 
 
 def _others(objective: Callable[[Tensor], Tensor], best: Tensor, held: Tensor, limit: Tensor) -> Tensor:

@@ -212,7 +212,8 @@ class LearnedFeatures(TensorFields):
 
         A fifth of the tasks is held out to say when the search for features ends; then it is made again over all.
         There are several modes, and it finds one: another `generator` in `initial` may find another. What is learned
-        with few tasks depends on which ones are held out.
+        with few tasks depends on which ones are held out: of two to five tasks, in one data set of ten, it was worse
+        on new ones than what it started from. A dozen were enough.
 
         Args:
             tasks: at least two tasks with rows, on one axis. Of more than 256 tasks, or of many rows (64 each of

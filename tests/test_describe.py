@@ -16,6 +16,7 @@ from bayesmeta.describe import Described, listed, plural
 from bayesmeta.protocol import Posterior
 from tests import past
 from tests.families import F64, FAMILIES, Family, seed
+from tests.seeds import shifted
 from tests.test_laws import every_family
 
 TASKS = FAMILIES["beta_bernoulli"].tasks([5, 6, 3])
@@ -110,12 +111,12 @@ POLICIES = [
 def test_policies(kind: Any) -> None:
     arms: Any = {f"arm {i}": torch.eye(3)[i % 3] + i for i in range(30)}
     if kind is bandits.DiagLinUCB:
-        policy = kind(list(arms), 2, seed=0)
+        policy = kind(list(arms), 2, seed=shifted(0))
     elif kind in (bandits.UCB1, bandits.UniformlyRandom):
-        policy = kind(list(arms), seed=0)
+        policy = kind(list(arms), seed=shifted(0))
     else:
         prior = bm.LinearHyperposterior(LINEAR, torch.eye(3, dtype=torch.float64)) if _is_hierarchical(kind) else LINEAR
-        policy = kind(prior, arms, tasks=2, seed=0)
+        policy = kind(prior, arms, tasks=2, seed=shifted(0))
     assert "over 30 arms: arm 0, arm 1" in short(policy)
     assert not _Table(policy._repr_html_()).open
 
@@ -125,7 +126,7 @@ def _is_hierarchical(kind: type) -> bool:
 
 
 def test_choices_logs_and_arms() -> None:
-    policy = bandits.ThompsonSampling(LINEAR, {"a": [1.0, 2.0, 3.0], "b": [0.0, 1.0, 0.0]}, tasks=20, seed=0)
+    policy = bandits.ThompsonSampling(LINEAR, {"a": [1.0, 2.0, 3.0], "b": [0.0, 1.0, 0.0]}, tasks=20, seed=shifted(0))
     choices = policy.choose()
     writer = bandits.LogWriter(policy.arms)
     writer.record(choices)
@@ -133,10 +134,19 @@ def test_choices_logs_and_arms() -> None:
     assert "20 decisions of 20 tasks among 2 arms: a, b" in short(writer.log())
     policy.update(choices, torch.ones(20))
     assert "20 so far" in short(policy)
-    environment = bandits.FromPrior(BETA, range(10), 3)
-    for value in (choices, writer, environment, environment.scene(0), bandits.Wheel(2, 0.5), policy._arms):
+    environment = bandits.FromPrior(BETA, range(10), 3, seed=shifted(0))
+    for value in (
+        choices,
+        writer,
+        environment,
+        environment.scene(0),
+        bandits.Wheel(2, 0.5, seed=shifted(0)),
+        policy._arms,
+    ):
         short(value)
-    short(bandits.simulate(bandits.UniformlyRandom(range(10), tasks=3, seed=0), environment, 5, progress=False))
+    short(
+        bandits.simulate(bandits.UniformlyRandom(range(10), tasks=3, seed=shifted(0)), environment, 5, progress=False)
+    )
 
 
 def test_priors_for_tuning() -> None:
@@ -145,13 +155,13 @@ def test_priors_for_tuning() -> None:
     assert text.startswith("TuningPrior to minimize: learned from 6 tasks, 180 rows")
     assert "SearchSpace of 4 parameters: rate, drop, depth, kind" in text
     assert "0.0001 to 1, log scale" in short(prior.space)
-    assert "TuningPrior to minimize" in short(bo.MetaSampler(prior, seed=1))
+    assert "TuningPrior to minimize" in short(bo.MetaSampler(prior, seed=shifted(1)))
     assert "GaussianProcess" in repr(bo.Surrogate(FAMILIES["gaussian_process"].prior))
     assert not _Table(prior._repr_html_()).open
 
 
 def test_names_are_escaped() -> None:
-    policy = bandits.UCB1(["<b>", "a & b"], seed=0)
+    policy = bandits.UCB1(["<b>", "a & b"], seed=shifted(0))
     assert "&lt;b&gt;, a &amp; b" in policy._repr_html_()
 
 

@@ -23,6 +23,7 @@ from bayesmeta.predictive_checks import crps
 from bayesmeta.protocol import Additive, Density, Evidence, Joint, Learnable, Marginal, Posterior
 from bo import SearchSpace, TuningPrior
 from tests.families import FAMILIES, Family, seed
+from tests.seeds import shifted
 from tests.test_laws import close, every_family, having, moments
 
 MODES = {"no_grad": torch.no_grad, "inference_mode": torch.inference_mode}
@@ -314,7 +315,7 @@ def _asked_for(number: Any) -> dict[str, Callable[[], Any]]:
     logistic = FAMILIES["logistic_gaussian"]
     posterior = _hyperposterior()
     shared = bm.LinearHyperposterior(linear, torch.eye(3, dtype=torch.float64))
-    policy = bandits.ThompsonSampling(beta, ["a", "b"], seed=0)
+    policy = bandits.ThompsonSampling(beta, ["a", "b"], seed=shifted(0))
     unit = SearchSpace({"x": FloatDistribution(0.0, 1.0)})
     every = FAMILIES["correlated_arms"].tasks([3])
     return {
@@ -328,11 +329,13 @@ def _asked_for(number: Any) -> dict[str, Callable[[], Any]]:
         "error": lambda: logistic.prior.log_evidence_error(logistic.rows(3), num_draws=number),
         "crps": lambda: crps(beta, tasks, num_draws=number),
         "ranks": lambda: sbc_ranks(beta, torch.zeros(3, 0), num_tasks=2, num_draws=number),
-        "rounds": lambda: bandits.simulate(policy, bandits.FromPrior(beta, ["a", "b"], 1), number, progress=False),
+        "rounds": lambda: bandits.simulate(
+            policy, bandits.FromPrior(beta, ["a", "b"], 1, seed=shifted(0)), number, progress=False
+        ),
         "choices": lambda: policy.choose(num=number),
         "tasks": lambda: bandits.ThompsonSampling(beta, ["a", "b"], tasks=number),
-        "environment": lambda: bandits.FromPrior(beta, ["a", "b"], number),
-        "wheel": lambda: bandits.Wheel(number, 0.5),
+        "environment": lambda: bandits.FromPrior(beta, ["a", "b"], number, seed=shifted(0)),
+        "wheel": lambda: bandits.Wheel(number, 0.5, seed=shifted(0)),
         "arms": lambda: bandits.arms_as_tasks(every, number),
         "points": lambda: unit.sobol(number),
     }

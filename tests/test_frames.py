@@ -318,7 +318,7 @@ def test_read_frame_takes_any_table() -> None:
 def test_a_table_is_reduced_without_padding() -> None:
     """One task of 2 x 10^5 rows among 20,000 of one row: 64 GB if padded."""
     task = np.concatenate([np.arange(20_000), np.full(200_000, 20_000)])
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(shifted(0))
     frame = pl.DataFrame({"task": task, "x": rng.random(len(task)), "y": 1e6 + rng.random(len(task))})
     with pytest.raises(ValueError, match=r"task 20000 takes 64 GB, for 220000 rows.*Statistics.from_frame"):
         Data.from_frame(frame, **NAMES)

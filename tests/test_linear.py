@@ -232,7 +232,10 @@ def test_rows_alone_in_their_tasks_have_the_evidence_of_any_rows(known: bool) ->
 
 def test_restricted_evidence_integrates_the_mean_out() -> None:
     """log of the integral of the evidence over loc under a flat prior, by quadrature, and what is known of loc then."""
-    tasks = Data.of(torch.full((5, 4, 1), 2.0, dtype=torch.float64), 3.0 + randn((5, 4), like=F64, generator=seed(11)))
+    apart = torch.linspace(1.0, 5.0, 5, dtype=torch.float64)[:, None]
+    tasks = Data.of(
+        torch.full((5, 4, 1), 2.0, dtype=torch.float64), apart + randn((5, 4), like=F64, generator=seed(11))
+    )
     initial = LinearGaussian.initial(tasks)
     found = initial.variance_components(tasks)
     prior = LinearGaussian(found.loc, torch.linalg.inv(found.between_cov + 1e-12), found.noise_var)

@@ -583,19 +583,23 @@ def _policies() -> dict[str, Callable[[], Policy]]:
     arms: Any = {"a": [1, 0, 1], "b": [0, 1, 1]}
     two: Any = {"a": [1, 0], "b": [0, 1]}
     return {
-        "sums": lambda: bandits.ThompsonSampling(beta, ["a", "b"], seed=0),
-        "weights": lambda: bandits.ThompsonSampling(linear, arms, seed=0),
-        "numbers": lambda: bandits.ThompsonSampling(FAMILIES["correlated_arms"].prior, ["a", "b", "c"], seed=0),
-        "rows": lambda: bandits.BayesUCB(FAMILIES["gaussian_process"].prior, two, seed=0),
-        "likelihood": lambda: bandits.ThompsonSampling(FAMILIES["logistic_gaussian"].prior, two, seed=0),
-        "averages": lambda: bandits.UCB1(["a", "b"], seed=0),
-        "shared": lambda: bandits.HierTS(
-            LinearHyperposterior(linear, torch.eye(3, dtype=torch.float64)), arms, tasks=1, seed=0
+        "sums": lambda: bandits.ThompsonSampling(beta, ["a", "b"], seed=shifted(0)),
+        "weights": lambda: bandits.ThompsonSampling(linear, arms, seed=shifted(0)),
+        "numbers": lambda: bandits.ThompsonSampling(
+            FAMILIES["correlated_arms"].prior, ["a", "b", "c"], seed=shifted(0)
         ),
-        "forgetting": lambda: bandits.ThompsonSampling(bandits.Forgetting(beta, 0.9), ["a", "b"], seed=0),
-        "window": lambda: bandits.ThompsonSampling(bandits.SlidingWindow(beta, 3), ["a", "b"], seed=0),
-        "hypotheses": lambda: bandits.ThompsonSampling(bandits.Hypotheses.of([beta, beta]), ["a", "b"], seed=0),
-        "change": lambda: bandits.ThompsonSampling(bandits.ChangePoints(beta, 3), ["a", "b"], seed=0),
+        "rows": lambda: bandits.BayesUCB(FAMILIES["gaussian_process"].prior, two, seed=shifted(0)),
+        "likelihood": lambda: bandits.ThompsonSampling(FAMILIES["logistic_gaussian"].prior, two, seed=shifted(0)),
+        "averages": lambda: bandits.UCB1(["a", "b"], seed=shifted(0)),
+        "shared": lambda: bandits.HierTS(
+            LinearHyperposterior(linear, torch.eye(3, dtype=torch.float64)), arms, tasks=1, seed=shifted(0)
+        ),
+        "forgetting": lambda: bandits.ThompsonSampling(bandits.Forgetting(beta, 0.9), ["a", "b"], seed=shifted(0)),
+        "window": lambda: bandits.ThompsonSampling(bandits.SlidingWindow(beta, 3), ["a", "b"], seed=shifted(0)),
+        "hypotheses": lambda: bandits.ThompsonSampling(
+            bandits.Hypotheses.of([beta, beta]), ["a", "b"], seed=shifted(0)
+        ),
+        "change": lambda: bandits.ThompsonSampling(bandits.ChangePoints(beta, 3), ["a", "b"], seed=shifted(0)),
     }
 
 
@@ -636,7 +640,7 @@ def test_a_copy_goes_on_as_the_policy_does(name: str, copied: Callable[[Policy],
 
 @pytest.mark.parametrize("kind", [list, torch.tensor, np.array, lambda v: np.array(v, np.float32)])
 def test_contexts_of_whole_numbers(kind: Any) -> None:
-    policy = bandits.ThompsonSampling(FAMILIES["linear_gaussian"].prior, ["a", "b"], seed=0)
+    policy = bandits.ThompsonSampling(FAMILIES["linear_gaussian"].prior, ["a", "b"], seed=shifted(0))
     policy.update(policy.choose(kind([1, 0, 2])), 1)
     policy.update(policy.choose(torch.tensor([True, False, True])), True)
     assert int(policy.pulls.sum()) == 2
