@@ -135,7 +135,7 @@ class _Regression(TensorFields):
     def log_evidence(self, data: Data | Statistics) -> Tensor:
         """log p(y | x) of the rows for each task, given the rows before: see `bayesmeta.glm_evidence`.
 
-        By quadrature where up to three weights vary between tasks, by a corrected Laplace approximation from four on;
+        By quadrature where up to four weights vary between tasks, by a corrected Laplace approximation from five on;
         `log_evidence_error` measures what either costs.
         """
         prior, every = self._with(data)

@@ -1,9 +1,9 @@
-r"""Log evidence of many small regressions at once: by quadrature up to three weights, corrected Laplace from four on.
+r"""Log evidence of many small regressions at once: by quadrature up to four weights, corrected Laplace from five on.
 
 The quadrature is the product rule of `bayesmeta.posterior_axes`. Its points are constants where derivatives are taken:
 those of the log of a weighted sum of densities, which are as exact as the sum, of every order.
 
-From four weights on Laplace's approximation has the terms of next order in one over the number of rows,
+From five weights on Laplace's approximation has the terms of next order in one over the number of rows,
 
 $$ \tfrac18 \sum \ell_{iijj} + \tfrac18 \sum \ell_{iij} \ell_{jkk} + \tfrac1{12} \sum \ell_{ijk}^2, $$
 
@@ -27,7 +27,7 @@ from bayesmeta.posterior_axes import Around, Memory, around, product_rule
 
 __all__ = ["log_evidence"]
 
-KNOTS = {1: 14, 2: 6, 3: 3}  # on either side of the mode, by the number of weights
+KNOTS = {1: 14, 2: 6, 3: 3, 4: 2}  # on either side of the mode, by the number of weights
 CHUNK = 4_000_000  # numbers of the largest tensor, so that it stays near the processor
 
 

@@ -253,7 +253,9 @@ def quantiles(posterior: Around, cloud: Cloud, inputs: Tensor, scores: Tensor) -
         at = (many.points[place] @ slopes[task, row, :, None])[..., 0]
         exact = _by_sorting(at, many.log_weights.softmax(-1)[place], scores)
         found[task, row] = _with_moments(exact, scores, centre[task, row], var[task, row])
-    return found
+    normal = centre[..., None] + var[..., None].sqrt() * scores.to(centre)
+    rising = found.isfinite().all(-1) & (found.diff(dim=-1) >= 0.0).all(-1)  # false where numbers ran over
+    return found.where(rising[..., None], normal)
 
 
 def _cornish_fisher(eta: Tensor, share: Tensor, var: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
