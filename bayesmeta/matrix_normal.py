@@ -107,7 +107,8 @@ class MatrixNormalInverseWishart(TensorFields):
         df = torch.full_like(stats.count, m + 3.0)
         scatter = 0.5 * df * torch.diag_embed(frame.y_scale.square())
         loc = frame.leave(torch.zeros(d, m).to(df))
-        return cls(loc.to(dtype), rounded(positive(0.5 * weak_precision(frame)), dtype), df.to(dtype), scatter.to(dtype))
+        precision = rounded(positive(0.5 * weak_precision(frame)), dtype)
+        return cls(loc.to(dtype), precision, df.to(dtype), scatter.to(dtype))
 
     @property
     def batch_shape(self) -> torch.Size:

@@ -18,7 +18,6 @@ from bo import SearchSpace, TuningPrior
 from bo.scratch import ScratchSampler, fit_by_botorch, log_expected_improvement
 from tests.families import F64, FAMILIES, seed
 from tests.past import NUM_TASKS, NUM_TRIALS, OPTIMUM, SPACE, learned, objective, studies, table
-from tests.seeds import seed
 from tests.test_io import same
 
 COLUMNS = {"task": "task", "target": "loss", "direction": "minimize"}
