@@ -18,6 +18,7 @@ from bo import SearchSpace, TuningPrior
 from bo.scratch import ScratchSampler, fit_by_botorch, log_expected_improvement
 from tests.families import F64, FAMILIES, seed
 from tests.past import NUM_TASKS, NUM_TRIALS, OPTIMUM, SPACE, learned, objective, studies, table
+from tests.seeds import shifted
 from tests.test_io import same
 
 COLUMNS = {"task": "task", "target": "loss", "direction": "minimize"}
@@ -215,15 +216,15 @@ def test_tuning_without_gradients(mode: Any) -> None:
     with mode():
         prior = TuningPrior.from_studies(past)
         process = family.prior.to(torch.float32).to(torch.float64).condition(family.rows(5))
-        tune(bo.MetaSampler(prior, seed=0))
-        tune(ScratchSampler(prior.space, seed=0))
+        tune(bo.MetaSampler(prior, seed=shifted(0)))
+        tune(ScratchSampler(prior.space, seed=shifted(0)))
         assert bo.thompson_points(prior.functions, prior.space, 2, generator=seed(0)).isfinite().all()
         x, y = rand((8, 2), like=F64, generator=seed(1)), rand((8,), like=F64, generator=seed(2))
         log_expected_improvement(x, y, fit=fit_by_botorch)
         points = prior.space.sobol(4, generator=seed(0)).expand(2, -1, -1)
-        assert bo.fit_rgpe(prior.space, bm.Data.of(points, y.reshape(2, 4)), "minimize").learned_from
+        assert bo.fit_rgpe(prior.space, bm.Data.of(points, y.reshape(2, 4)), "minimize", seed=shifted(0)).learned_from
     assert same(prior, expected)
-    tune(bo.MetaSampler(prior, seed=0))
+    tune(bo.MetaSampler(prior, seed=shifted(0)))
     x = torch.full((1, 1, 2), 0.5, dtype=torch.float64).requires_grad_()
     (gradient,) = torch.autograd.grad(LogExpectedImprovement(bo.Surrogate(process), 0.0)(x).sum(), x)
     assert gradient.isfinite().all()
