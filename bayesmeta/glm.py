@@ -109,6 +109,11 @@ class _Regression(TensorFields):
         return self.loc.shape[:-1]
 
     @property
+    def num_inputs(self) -> int:
+        """Columns of x."""
+        return self.roles.num
+
+    @property
     def event_shape(self) -> torch.Size:
         return torch.Size()
 

@@ -115,6 +115,11 @@ class LinearGaussian(TensorFields):
         return self.loc.shape[:-1]
 
     @property
+    def num_inputs(self) -> int:
+        """Columns of x."""
+        return self.loc.shape[-1] if self.columns is None else self.columns.num
+
+    @property
     def event_shape(self) -> torch.Size:
         return torch.Size()
 

@@ -115,6 +115,11 @@ class MatrixNormalInverseWishart(TensorFields):
         return self.loc.shape[:-2]
 
     @property
+    def num_inputs(self) -> int:
+        """Columns of x."""
+        return self.loc.shape[-2]
+
+    @property
     def event_shape(self) -> torch.Size:
         return self.loc.shape[-1:]
 
