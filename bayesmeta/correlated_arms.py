@@ -318,10 +318,11 @@ def _between_variance(
     of_all = (num_tasks * products.sum() / total + worth * guess) / (num_tasks + worth)
     of_all = _mean_above_zero(of_all, noise_var * (2.0 / total).sqrt())
     own_tasks = pairs.sum(0).square() / pairs.square().sum(0).clamp(min=1.0)
-    chance = 2.0 * (noise_var.square() / each_total + of_all.square() / own_tasks.clamp(min=1.0))
-    share = (of_all.square() / (of_all.square() + chance)) * (own_tasks > 0)
+    # relative to `of_all`, as squares of variances may leave what float64 can hold
+    chance = 2.0 * ((noise_var / of_all).square() / each_total + 1.0 / own_tasks.clamp(min=1.0))
+    share = (own_tasks > 0) / (1.0 + chance)
     each = share * products.sum(0) / each_total + (1.0 - share) * of_all
-    return _mean_above_zero(each, (share * chance).sqrt().clamp(min=1e-6 * of_all))
+    return _mean_above_zero(each, of_all * (share * chance).sqrt().clamp(min=1e-6))
 
 
 def _mean_above_zero(mean: Tensor, width: Tensor) -> Tensor:

@@ -165,8 +165,8 @@ def _warn_if_starts_disagree(evidence: list[float]) -> None:
     if alike == 1 < len(evidence):
         listed = ", ".join(f"{value:.1f}" for value in sorted(evidence, reverse=True))
         text = (
-            f"1 of {len(evidence)} starts of the search found these kinds, and no other came within {SAME_EVIDENCE:g} of "
-            f"its log evidence: {listed}. There may be better ones yet; try other generators, or fewer kinds"
+            f"1 of {len(evidence)} starts of the search found these kinds, and no other came within {SAME_EVIDENCE:g} "
+            f"of its log evidence: {listed}. There may be better ones yet; try other generators, or fewer kinds"
         )
         warnings.warn(text, StartsDisagreeWarning, stacklevel=3)
 

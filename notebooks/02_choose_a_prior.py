@@ -271,7 +271,7 @@ print("log evidence from the best:", {count: f"{each - best:.1f}" for count, eac
 
 # %%
 informed = Data(tasks.x, tasks.y, tasks.mask, task_x=animals.log()[:, None])
-by_size = fit_with_features(BetaBernoulli.initial(informed), informed)
+by_size = fit_with_features(BetaBernoulli.initial(informed), informed, moves="all")  # the mean, and how rates differ
 sizes = torch.linspace(10, 52, 100).double()
 middle, low, high = interval(by_size.given(sizes.log()[:, None]))
 
@@ -290,7 +290,7 @@ start_all = BetaBernoulli.initial(tasks)
 told = []
 for s in range(71):
     rest = informed[[i for i in range(71) if i != s]]
-    told.append(fit_with_features(start_all, rest).given(informed.task_x[s]).log_evidence(tasks[s]))
+    told.append(fit_with_features(start_all, rest, moves="all").given(informed.task_x[s]).log_evidence(tasks[s]))
 ranking = compare({"one prior": left_out.log_evidence, "knows the size": torch.stack(told)})
 print(*ranking, sep="\n")
 told_none = draw_none(by_size.given(informed.task_x).sample(2000, generator=seed)(None)[..., 0])
