@@ -24,7 +24,7 @@ from bandits.prospects import Prospects
 from bayesmeta.describe import Described, listed, plural
 from bayesmeta.doors import counted, require_count
 from bayesmeta.gradients import ordinary, outside_inference
-from bayesmeta.online import Begins, NoMarginalError, Online, Task, online
+from bayesmeta.online import Begins, InPlace, NoMarginalError, Online, Task, online
 
 __all__ = ["Policy"]
 
@@ -59,8 +59,9 @@ class Policy(Described):
         propensities: bool = True,
         max_pending: int = 1_000_000,
     ) -> None:
-        if isinstance(prior, type) or not any(hasattr(prior, name) for name in ("condition", "sample", "online")):
-            raise TypeError(f"{type(self).__name__} needs a prior, such as BetaBernoulli.initial(tasks); got {prior!r}")
+        if isinstance(prior, type) or not (hasattr(prior, "condition") or isinstance(prior, InPlace)):
+            what = f"the class {prior.__name__}" if isinstance(prior, type) else type(prior).__name__
+            raise TypeError(f"{type(self).__name__} needs a prior, such as BetaBernoulli.initial(tasks); got {what}")
         if getattr(prior, "event_shape", ()):
             raise ValueError(
                 f"a reward is one number; this prior is of vectors, event_shape {tuple(prior.event_shape)}"

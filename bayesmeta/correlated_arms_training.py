@@ -2,18 +2,12 @@ r"""The most probable Gaussian over arm means, given tasks that each show some o
 
 The hyperprior of `loc`, `cov` and `noise_var`, given the prior `centre` where a search starts, is
 
-$$ \log \lambda_i \sim N(2^2, 2^2), \quad
-\text{cov} \mid \lambda \sim \text{InverseWishart}(\nu, (\nu + 1)\, \Lambda\, \text{cov}_0\, \Lambda), \quad
+$$ \text{cov} \sim \text{InverseWishart}(\nu, (\nu + 1)\, \text{cov}_0), \quad
 \text{loc} \mid \text{cov} \sim N(\text{loc}_0, \text{cov} / \kappa), \quad
 \log \text{noise\_var} \sim N(\log \text{noise\_var}_0, 2^2), $$
 
 with $\nu = K + 2$, the least whole number for which the covariance has a mean, and $\kappa = 1/4$. Its most probable
-value is the centre itself, with every $\lambda_i = 1$: the mean of $\log \lambda_i$ undoes what smaller covariances gain by
-the density of loc. So the K + 3 tasks that the centre is worth say how arms correlate, and each arm finds its standard
-deviation for itself: within a factor of $e^2$ or so, and soon by what tasks say alone. Without the units $\lambda$ they
-would hold variances as well, and add $(K + 3) / S$ of the centre's to the smallest with S tasks.
-
-Modes are of densities relative to the measure $|\text{cov}|^{-(K+1)/2} d\text{cov}$, the
+value is the centre itself. Modes are of densities relative to the measure $|\text{cov}|^{-(K+1)/2} d\text{cov}$, the
 one that neither the units nor the order of the arms change: it is the Lebesgue measure of the coordinates
 
 $$ \text{cov} = R T (R T)^\top, \quad T = \text{diag}(e^s) (I + N), \quad N \text{ strictly lower triangular}, $$
@@ -42,7 +36,6 @@ __all__ = ["expectation_maximisation", "most_probable_arms", "unknown_arms"]
 
 LOC_PSEUDO_COUNT = 0.25  # tasks that the level of the centre is worth
 NOISE_WIDTH = 2.0  # standard deviation of log noise_var
-UNIT_WIDTH = 2.0  # of the logs of the arms' standard deviations, in those of the centre
 NUM_EM_STEPS = 10  # the first ones gain most; a quasi-Newton method needs fewer for the rest
 MAX_NEWTON_STEPS = 100
 ROUNDING = 1e-14  # of the covariance, which EM without a hyperprior could lose in a direction
@@ -82,29 +75,27 @@ def unknown_arms(
     """
     k = centre.num_arms
     row, column = torch.tril_indices(k, k, -1)
-    sizes = [k, k, len(row), 1, k]
 
-    def natural(vector: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Of vectors that may lack the units, which nothing but the hyperprior asks for."""
-        shift, log_scale, below, log_noise = vector[..., : sum(sizes[:4])].split(sizes[:4], -1)
-        loc = reference.loc + (reference.scale_tril @ shift[..., None])[..., 0]
+    def natural(vector: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        loc = reference.loc + (reference.scale_tril @ vector[..., :k, None])[..., 0]
         rows = torch.eye(k).to(vector).expand(*vector.shape[:-1], k, k).clone()
-        rows[..., row, column] = below
-        factor = log_scale.exp()[..., None] * rows
-        return loc, reference.scale_tril @ factor, centre.noise_var * log_noise[..., 0].exp()
+        rows[..., row, column] = vector[..., 2 * k : -1]
+        factor = vector[..., k : 2 * k].exp()[..., None] * rows
+        return loc, reference.scale_tril @ factor, centre.noise_var * vector[..., -1].exp(), factor
 
-    df, centre_scale = k + 2.0, torch.linalg.vector_norm(centre.scale_tril, dim=-1)
+    df, root = k + 2.0, torch.linalg.solve_triangular(centre.scale_tril, reference.scale_tril, upper=False)
 
     def log_hyperprior(vector: Tensor) -> Tensor:
-        loc, scale_tril, noise_var = natural(vector)
-        relative = vector[..., -k:] + (torch.linalg.vector_norm(scale_tril, dim=-1) / centre_scale).log()
-        shift, unit = (loc - centre.loc)[..., None], relative.exp()[..., None] * centre.scale_tril
-        white = torch.linalg.solve_triangular(scale_tril, torch.cat([shift, unit], -1), upper=False).square()
-        distance = LOC_PSEUDO_COUNT * white[..., 0].sum(-1) + (df + 1.0) * white[..., 1:].sum((-2, -1))
-        volume = (df + 1.0) * (log_det(scale_tril) - log_det(centre.scale_tril))
-        of_arms = -0.5 * (distance + volume) + df * relative.sum(-1) + _log_normaliser(k, df)
-        of_units = _log_normal(relative - UNIT_WIDTH**2, UNIT_WIDTH).sum(-1)
-        return of_arms + of_units + _log_normal((noise_var / centre.noise_var).log(), NOISE_WIDTH)
+        loc, _, _, factor = natural(vector)
+        standard = torch.linalg.solve_triangular(centre.scale_tril, (loc - centre.loc)[..., None], upper=False)
+        whole = root @ factor
+        both = torch.cat([standard, torch.eye(k).to(vector).expand_as(whole)], -1)
+        white = torch.linalg.solve_triangular(whole, both, upper=False)
+        distance = LOC_PSEUDO_COUNT * white[..., 0].square().sum(-1) + (df + 1.0) * white[..., 1:].square().sum(
+            (-2, -1)
+        )
+        of_arms = -0.5 * (distance + (df + 1.0) * log_det(whole)) + _log_normaliser(k, df)
+        return of_arms - 0.5 * (vector[..., -1] / NOISE_WIDTH).square() - math.log(NOISE_WIDTH * math.sqrt(2 * math.pi))
 
     width = 1.0 / math.sqrt(df + 1.0)
     largest = LARGEST_LOG
@@ -112,15 +103,14 @@ def unknown_arms(
     log_noise = (reference.noise_var / centre.noise_var).log().item()
     entries = [
         *(Hyperparameter(f"loc[{i}]", 0.0, LOC_PSEUDO_COUNT**-0.5) for i in range(k)),
-        *(Hyperparameter(f"log_scale[{i}]", 0.0, UNIT_WIDTH, largest, SAME_REWARD) for i in range(k)),
+        *(Hyperparameter(f"log_scale[{i}]", 0.0, width / math.sqrt(2.0), largest, SAME_REWARD) for i in range(k)),
         *(Hyperparameter(name, 0.0, width) for name in below),
         Hyperparameter("log_noise_var", log_noise, NOISE_WIDTH, 2.0 * largest, NO_NOISE),
-        *(Hyperparameter(f"log_unit[{i}]", 0.0, width) for i in range(k)),
     ]
     return Hyperparameters(
         entries,
-        lambda vector: log_evidence(*natural(vector)),
-        lambda vector: build(*natural(vector)),
+        lambda vector: log_evidence(*natural(vector)[:3]),
+        lambda vector: build(*natural(vector)[:3]),
         num_rows,
         log_hyperprior,
     )
@@ -257,10 +247,6 @@ class _TotalEvidence(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         of_loc, of_factor, of_noise = ctx.saved_tensors
         return grads[0] * of_loc, grads[0] * of_factor, grads[0] * of_noise, None
-
-
-def _log_normal(distance: Tensor, width: float) -> Tensor:
-    return -0.5 * (distance / width).square() - math.log(width * math.sqrt(2.0 * math.pi))
 
 
 def _log_normaliser(k: int, df: float) -> float:

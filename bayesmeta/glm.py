@@ -38,7 +38,7 @@ from bayesmeta.likelihoods import LOGISTIC, POISSON, Likelihood
 from bayesmeta.linalg import log_det, symmetric
 from bayesmeta.marginals import LogitNormalMarginal
 from bayesmeta.posterior_axes import Around
-from bayesmeta.posterior_points import draws, importance_draws
+from bayesmeta.posterior_points import Cloud, draws, importance_draws
 from bayesmeta.predictor import rows_of, split
 from bayesmeta.predictor_marginals import ProbabilityMarginal, RateMarginal
 from bayesmeta.quadrature import BinomialLogitNormal, PoissonLogNormal, log_mean_sigmoid
@@ -136,7 +136,7 @@ class _Regression(TensorFields):
     def log_evidence(self, data: Data | Statistics) -> Tensor:
         """log p(y | x) of the rows for each task, given the rows before: see `bayesmeta.glm_evidence`.
 
-        By quadrature where up to three weights vary between tasks, by a corrected Laplace approximation from four on;
+        By quadrature where up to four weights vary between tasks, by a corrected Laplace approximation from five on;
         `log_evidence_error` measures what either costs.
         """
         prior, every = self._with(data)
@@ -190,10 +190,10 @@ class _Regression(TensorFields):
             return _normal_draws(self.loc, factor(self.precision), num_draws, generator)
         tasks = self._tasks(self.batch_shape)
 
-        def use(posterior: Around, index: Tensor, points: Tensor, log_weights: Tensor) -> tuple[Tensor, ...]:
-            return (posterior.at(draws(posterior, points, log_weights, num_draws, generator)),)
+        def use(posterior: Around, index: Tensor, cloud: Cloud) -> tuple[Tensor, ...]:
+            return (posterior.at(draws(posterior, cloud, num_draws, generator)),)
 
-        (unknown,) = tasks.each(use, width=max(1, num_draws // 100))
+        (unknown,) = tasks.each(use, width=max(1, num_draws // 100), rough=True)
         weights = tasks.with_known(unknown.movedim(1, 0), generator)
         return weights.reshape(num_draws, *self.loc.shape).to(self.loc)
 
@@ -495,13 +495,13 @@ def _evidence_error(prior: _Regression, data: Data, num_draws: int, generator: G
     tasks = Tasks.of(prior, data)
     stated, mass = tasks.log_evidence(), tasks.log_peak()
 
-    def use(posterior: Around, index: Tensor, points: Tensor, log_weights: Tensor) -> tuple[Tensor, ...]:
-        _, log_ratio = importance_draws(posterior, points, log_weights, num_draws, generator)
+    def use(posterior: Around, index: Tensor, cloud: Cloud) -> tuple[Tensor, ...]:
+        _, log_ratio = importance_draws(posterior, cloud, num_draws, generator)
         found = log_ratio.logsumexp(-1) - math.log(num_draws)
         ratio = (log_ratio - found[:, None]).exp()
         found = found + torch.linalg.slogdet(posterior.axes).logabsdet
         return found, ratio.std(-1) / num_draws**0.5, ratio.sum(-1).square() / ratio.square().sum(-1)
 
-    found, deviation, ess = tasks.each(use, width=max(1, num_draws // 100))
+    found, deviation, ess = tasks.each(use, width=max(1, num_draws // 100), rough=True)
     parts = (found + mass - stated, deviation, ess)
     return EvidenceError(*(part.reshape(tasks.batch) for part in parts))

@@ -1,9 +1,9 @@
-r"""Log evidence of many small regressions at once: by quadrature up to three weights, corrected Laplace from four on.
+r"""Log evidence of many small regressions at once: by quadrature up to four weights, corrected Laplace from five on.
 
 The quadrature is the product rule of `bayesmeta.posterior_axes`. Its points are constants where derivatives are taken:
 those of the log of a weighted sum of densities, which are as exact as the sum, of every order.
 
-From four weights on Laplace's approximation has the terms of next order in one over the number of rows,
+From five weights on Laplace's approximation has the terms of next order in one over the number of rows,
 
 $$ \tfrac18 \sum \ell_{iijj} + \tfrac18 \sum \ell_{iij} \ell_{jkk} + \tfrac1{12} \sum \ell_{ijk}^2, $$
 
@@ -23,20 +23,28 @@ from torch import Tensor
 from bayesmeta.laplace import Rows, differentiable, factor, fit_mode, laplace_evidence
 from bayesmeta.likelihoods import Likelihood
 from bayesmeta.linalg import differentiated, log_det
-from bayesmeta.posterior_axes import Around, around, product_rule
+from bayesmeta.posterior_axes import Around, Memory, around, product_rule
 
 __all__ = ["log_evidence"]
 
-KNOTS = {1: 14, 2: 6, 3: 3}  # on either side of the mode, by the number of weights
+KNOTS = {1: 14, 2: 6, 3: 3, 4: 2}  # on either side of the mode, by the number of weights
 CHUNK = 4_000_000  # numbers of the largest tensor, so that it stays near the processor
 
 
-def log_evidence(likelihood: Likelihood, rows: Rows, loc: Tensor, precision: Tensor) -> Tensor:
-    """Of each task `(tasks,)`, differentiable by the priors' `loc` `(tasks, d)` and `precision`, and by the offset."""
+def log_evidence(
+    likelihood: Likelihood, rows: Rows, loc: Tensor, precision: Tensor, memory: Memory | None = None
+) -> Tensor:
+    """Of each task `(tasks,)`, differentiable by the priors' `loc` `(tasks, d)` and `precision`, and by the offset.
+
+    Args:
+        memory: of a search, which this reads and writes.
+    """
     fixed = Rows(rows.x, rows.y, rows.offset.detach(), rows.trials)
-    shift = fit_mode(likelihood, fixed, loc.detach(), precision.detach())
+    memory = Memory() if memory is None else memory
+    shift = fit_mode(likelihood, fixed, loc.detach(), precision.detach(), memory.weights)
+    memory.weights = loc.detach() + shift
     if loc.shape[-1] in KNOTS:
-        return _by_quadrature(likelihood, rows, loc, precision, shift)
+        return _by_quadrature(likelihood, rows, loc, precision, shift, memory)
     if differentiated(loc, precision, rows.offset):
         shift = differentiable(likelihood, rows, loc, precision, shift)
     evidence, hessian = laplace_evidence(likelihood, rows, loc, precision, shift)
@@ -44,24 +52,27 @@ def log_evidence(likelihood: Likelihood, rows: Rows, loc: Tensor, precision: Ten
     return evidence + correction / (1.0 + correction.square()).sqrt()
 
 
-def _by_quadrature(likelihood: Likelihood, rows: Rows, loc: Tensor, precision: Tensor, shift: Tensor) -> Tensor:
+def _by_quadrature(
+    likelihood: Likelihood, rows: Rows, loc: Tensor, precision: Tensor, shift: Tensor, memory: Memory
+) -> Tensor:
     d, knots = loc.shape[-1], KNOTS[loc.shape[-1]]
     size = max(1, CHUNK // ((2 * knots) ** d * max(1, d * d)))
-    index = torch.arange(len(loc), device=loc.device)
-    parts = [_at_points(likelihood, rows, loc, precision, shift, i, knots) for i in index.split(size)]
+    index = torch.arange(len(loc), device=loc.device).split(size)
+    if len(index) == 1:
+        parts = [_at_points(likelihood, rows, loc, precision, shift, memory)]
+    else:
+        parts = [_at_points(likelihood, rows[i], loc[i], precision[i], shift[i], Memory()) for i in index]
     normaliser = 0.5 * (log_det(factor(precision)) - d * math.log(2.0 * math.pi))
     return torch.cat(parts) + normaliser
 
 
 def _at_points(
-    likelihood: Likelihood, rows: Rows, loc: Tensor, precision: Tensor, shift: Tensor, index: Tensor, knots: int
+    likelihood: Likelihood, rows: Rows, loc: Tensor, precision: Tensor, shift: Tensor, memory: Memory
 ) -> Tensor:
-    """Log of the sum over points of likelihood times prior, without the prior's normaliser, of some of the tasks."""
-    if len(index) < len(loc):
-        rows, loc, precision, shift = rows[index], loc[index], precision[index], shift[index]
+    """Log of the sum over points of likelihood times prior, without the prior's normaliser."""
     constant = Rows(rows.x, rows.y, rows.offset.detach(), rows.trials)
     posterior = around(likelihood, constant, loc.detach(), precision.detach(), shift)
-    points, volume, drop = product_rule(posterior, knots)
+    points, volume, drop = product_rule(posterior, KNOTS[loc.shape[-1]], memory)
     weights = shift[:, None] + points @ posterior.axes.mT  # less loc
     at_mode = likelihood.log_prob(posterior.eta, rows.y, rows.trials).sum(-1)
     distance = (shift * (precision.detach() @ shift[..., None])[..., 0]).sum(-1)

@@ -21,6 +21,7 @@ from bayesmeta.glm_evidence import log_evidence
 from bayesmeta.hyperparameters import Hyperparameter, Hyperparameters
 from bayesmeta.laplace import Rows, fit_mode
 from bayesmeta.linalg import symmetric
+from bayesmeta.posterior_axes import Memory
 from bayesmeta.predictor import rows_of
 from bayesmeta.statistics import Statistics
 from bayesmeta.validation import require_enough_tasks
@@ -28,7 +29,7 @@ from bayesmeta.weight_space import WeightSpace, weak_precision
 
 __all__ = ["hyperparameters", "weak_prior"]
 
-TOLERANCE = 1e-11  # of the search: points of the quadrature move with the hyperparameters, derivatives leave that out
+TOLERANCE = 1e-10  # of the search: points of the quadrature move with the hyperparameters, derivatives leave that out
 FARTHEST = 20.0  # change of a predictor, per standard deviation of x, beyond which no row tells a larger one from it
 SAME_WEIGHT = (
     "tasks do not differ in this weight by more than chance and are taken to share it, or, at the upper limit, "
@@ -56,13 +57,15 @@ def hyperparameters(prior: Any, tasks: Data) -> Hyperparameters:
     base = _from(space.loc[:, 0], unit, _in_frame(space.frame, rows))
     k, x_varying, x_fixed = len(varying), base.x[:, varying].contiguous(), base.x[:, fixed]
 
+    memory = Memory()
+
     def evidence_of(vector: Tensor) -> Tensor:
         offset = base.offset + (vector[fixed] @ x_fixed) if fixed else base.offset
         rows = Rows(x_varying, base.y, offset, base.trials)
         loc = vector[varying].expand(len(base.y), k)
         root = scale_tril(vector[..., d : d + k], vector[..., d + k :])
         precision = symmetric(torch.cholesky_inverse(root)).expand(len(base.y), k, k)
-        return log_evidence(likelihood, rows, loc, precision)
+        return log_evidence(likelihood, rows, loc, precision, memory)
 
     def evidence(vector: Tensor) -> Tensor:
         # draws one by one: each needs its own modes of all tasks, and the rows are not copied for it

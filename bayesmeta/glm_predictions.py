@@ -13,7 +13,7 @@ from bayesmeta.glm_tasks import Asked, Tasks
 from bayesmeta.likelihoods import LOGISTIC
 from bayesmeta.marginals import LogitNormalMarginal
 from bayesmeta.posterior_axes import Around
-from bayesmeta.posterior_points import importance_draws, quantiles
+from bayesmeta.posterior_points import Cloud, importance_draws, quantiles
 from bayesmeta.predictor_marginals import SCORES, ProbabilityMarginal, RateMarginal
 from bayesmeta.quadrature import log_mean_sigmoid
 
@@ -62,8 +62,8 @@ class Predictor:
     def probabilities(self) -> tuple[Tensor, Tensor]:
         """Means of the probability and of one less it `(T, q)`, each with all its digits."""
 
-        def use(posterior: Around, index: Tensor, points: Tensor, log_weights: Tensor) -> tuple[Tensor, ...]:
-            eta, share = self._points(posterior, index, points, log_weights)
+        def use(posterior: Around, index: Tensor, cloud: Cloud) -> tuple[Tensor, ...]:
+            eta, share = self._points(posterior, index, cloud.points, cloud.log_weights)
             return (share @ eta.sigmoid())[:, 0], (share @ (-eta).sigmoid())[:, 0]
 
         one, zero = self._each(use)
@@ -76,8 +76,8 @@ class Predictor:
     def moments(self) -> tuple[Tensor, Tensor]:
         """Mean and variance of the probability, or of the rate, `(T, q)`."""
 
-        def use(posterior: Around, index: Tensor, points: Tensor, log_weights: Tensor) -> tuple[Tensor, ...]:
-            eta, share = self._points(posterior, index, points, log_weights)
+        def use(posterior: Around, index: Tensor, cloud: Cloud) -> tuple[Tensor, ...]:
+            eta, share = self._points(posterior, index, cloud.points, cloud.log_weights)
             value = self._value(eta)
             mean = share @ value
             return mean[:, 0], (share @ (value - mean).square())[:, 0]
@@ -91,10 +91,10 @@ class Predictor:
     def quantiles(self) -> Tensor:
         """Of the predictors, at the normal scores of `SCORES`: `(T, q, scores)`."""
 
-        def use(posterior: Around, index: Tensor, points: Tensor, log_weights: Tensor) -> tuple[Tensor, ...]:
+        def use(posterior: Around, index: Tensor, cloud: Cloud) -> tuple[Tensor, ...]:
             asked = self.asked[index]
             centre = (asked.inputs @ posterior.mode[..., None])[..., 0] + asked.offset
-            return (centre[..., None] + quantiles(posterior, points, log_weights, asked.inputs, SCORES),)
+            return (centre[..., None] + quantiles(posterior, cloud, asked.inputs, SCORES),)
 
         (found,) = self._each(use)
         silent = self.tasks.silent
@@ -118,8 +118,8 @@ class Predictor:
     def error(self, mean: Tensor, num_draws: int, generator: Generator | None) -> tuple[Tensor, Tensor, Tensor]:
         """Of `mean` `(T, q)`, by importance sampling: error, its standard error, and effective sample size."""
 
-        def use(posterior: Around, index: Tensor, points: Tensor, log_weights: Tensor) -> tuple[Tensor, ...]:
-            drawn, log_ratio = importance_draws(posterior, points, log_weights, num_draws, generator)
+        def use(posterior: Around, index: Tensor, cloud: Cloud) -> tuple[Tensor, ...]:
+            drawn, log_ratio = importance_draws(posterior, cloud, num_draws, generator)
             eta, share = self._points(posterior, index, drawn, log_ratio)
             value = self._value(eta)
             found = share @ value

@@ -17,7 +17,7 @@ from bayesmeta.laplace import Rows, factor, fit_mode
 from bayesmeta.likelihoods import Likelihood
 from bayesmeta.linalg import log_det, symmetric
 from bayesmeta.posterior_axes import Around
-from bayesmeta.posterior_points import Use, each_cloud
+from bayesmeta.posterior_points import Cloud, Use, each_cloud
 from bayesmeta.predictor import rows_of, split
 from bayesmeta.random import randn
 
@@ -79,8 +79,8 @@ class Tasks:
     def log_mass(self) -> Tensor:
         """The log evidence, from the points by which predictions are made."""
 
-        def use(posterior: Around, index: Tensor, points: Tensor, log_weights: Tensor) -> tuple[Tensor, ...]:
-            return (log_weights.logsumexp(-1) + torch.linalg.slogdet(posterior.axes).logabsdet,)
+        def use(posterior: Around, index: Tensor, cloud: Cloud) -> tuple[Tensor, ...]:
+            return (cloud.log_weights.logsumexp(-1) + torch.linalg.slogdet(posterior.axes).logabsdet,)
 
         return self.each(use)[0] + self.log_peak()
 
@@ -93,9 +93,9 @@ class Tasks:
         normaliser = log_det(factor(self.precision)) - shift.shape[-1] * math.log(2.0 * math.pi)
         return fit - 0.5 * (distance - normaliser)
 
-    def each(self, use: Use, width: int = 1) -> tuple[Tensor, ...]:
+    def each(self, use: Use, *, width: int = 1, rough: bool = False) -> tuple[Tensor, ...]:
         """What `use` makes of the points of each posterior; see `bayesmeta.posterior_points.each_cloud`."""
-        return each_cloud(self.likelihood, self.rows, self.loc, self.precision, use, width)
+        return each_cloud(self.likelihood, self.rows, self.loc, self.precision, use, width=width, rough=rough)
 
     def weights(self, unknown: Tensor) -> Tensor:
         """All weights `(..., T, d)` from those that are unknown `(..., T, k)`."""

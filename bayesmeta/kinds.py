@@ -57,7 +57,7 @@ B = TypeVar("B")
 
 
 class StartsDisagreeWarning(UserWarning):
-    """Few starts of a search for kinds ended as high as the best: there may be a better answer yet, or several."""
+    """One start alone of a search for kinds found the best: there may be a better answer yet."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -116,8 +116,7 @@ def fit_kinds(
         ValueError: fewer than one kind is asked for, or more than there are tasks.
 
     Warns:
-        StartsDisagreeWarning: less than a third of the starts ended at the log evidence of the best; `Kinds.starts` has
-            them all.
+        StartsDisagreeWarning: one start alone found these kinds; `Kinds.starts` has the log evidence of all.
     """
     require_hierarchical("fit_kinds", prior)
     unknown = prior.hyperparameters(tasks)
@@ -163,11 +162,11 @@ def _responsibilities(unknown: Hyperparameters, found: _Found) -> Tensor:
 def _warn_if_starts_disagree(evidence: list[float]) -> None:
     best = max(evidence)
     alike = sum(value > best - SAME_EVIDENCE for value in evidence)
-    if 3 * alike < len(evidence):
+    if alike == 1 < len(evidence):
         listed = ", ".join(f"{value:.1f}" for value in sorted(evidence, reverse=True))
         text = (
-            f"{alike} of {len(evidence)} starts of the search ended within {SAME_EVIDENCE:g} of the best log evidence: "
-            f"{listed}. Tasks can be put into kinds in more than one way; fix num_kinds, or try other generators"
+            f"1 of {len(evidence)} starts of the search found these kinds, and no other came within {SAME_EVIDENCE:g} of "
+            f"its log evidence: {listed}. There may be better ones yet; try other generators, or fewer kinds"
         )
         warnings.warn(text, StartsDisagreeWarning, stacklevel=3)
 

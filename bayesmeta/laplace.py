@@ -77,7 +77,7 @@ def factor(matrix: Tensor, rounding: float | None = None) -> Tensor:
 
 
 @torch.no_grad()
-def fit_mode(likelihood: Likelihood, rows: Rows, loc: Tensor, precision: Tensor) -> Tensor:
+def fit_mode(likelihood: Likelihood, rows: Rows, loc: Tensor, precision: Tensor, start: Tensor | None = None) -> Tensor:
     """The most probable weights less `loc`, `(tasks, d)`: Newton's method until each task has converged.
 
     A task's steps depend on nothing but that task. A full step that is too long or too short is replaced by the
@@ -86,13 +86,17 @@ def fit_mode(likelihood: Likelihood, rows: Rows, loc: Tensor, precision: Tensor)
     Args:
         loc: prior means `(tasks, d)`, float64.
         precision: prior precisions `(tasks, d, d)`, float64.
+        start: weights `(tasks, d)` near the modes, such as those of a similar prior.
 
     Raises:
         ValueError: a task has not converged; the message names it.
     """
     base = rows.times(loc) + rows.offset
-    weight, weighted = likelihood.guess(rows.y, rows.trials)
-    shift = _newton_step(rows.x, weight, weighted - weight * base, precision)
+    if start is None:
+        weight, weighted = likelihood.guess(rows.y, rows.trials)
+        shift = _newton_step(rows.x, weight, weighted - weight * base, precision)
+    else:
+        shift = start - loc
 
     found, before = torch.empty_like(loc), torch.full_like(loc[:, 0], math.inf)
     left = torch.arange(len(loc), device=loc.device)

@@ -54,9 +54,10 @@ class Likelihood:
 
 
 def _logistic_rise(eta: Tensor, move: Tensor) -> tuple[Tensor, Tensor]:
-    odds = eta.sigmoid() * move.clamp(max=LARGEST_EXPONENT).exp()
+    low = move.clamp(max=LARGEST_EXPONENT)
+    odds = eta.sigmoid() * low.exp()
     total = ((-eta).sigmoid() + odds).clamp(min=torch.finfo(eta.dtype).tiny)
-    return total.log(), odds / total
+    return total.log() + (move - low), odds / total
 
 
 def sums_of_axes(values: Tensor) -> Tensor:

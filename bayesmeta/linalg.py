@@ -93,7 +93,7 @@ def positive(matrix: Tensor, dtype: torch.dtype | None = None) -> Tensor:
 
 def rounded(matrix: Tensor, dtype: torch.dtype) -> Tensor:
     """A positive definite matrix in another dtype, where it is positive definite still: see `positive`."""
-    return positive(matrix.to(dtype))
+    return matrix if matrix.dtype == dtype else positive(matrix.to(dtype))
 
 
 def piece_of(tasks: int) -> int:

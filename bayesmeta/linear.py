@@ -29,7 +29,7 @@ from bayesmeta.fields import LearnedFrom, TensorFields
 from bayesmeta.frame import Frame
 from bayesmeta.hyperparameters import Hyperparameter, Hyperparameters, most_probable
 from bayesmeta.kernels import over_tasks
-from bayesmeta.linalg import cholesky, log_det, rounded, symmetric
+from bayesmeta.linalg import cholesky, log_det, positive, rounded, symmetric
 from bayesmeta.linear_em import expectation_maximisation
 from bayesmeta.linear_evidence import Natural, Restricted, log_evidence, update, whitened_log_evidence
 from bayesmeta.random import randn
@@ -107,7 +107,7 @@ class LinearGaussian(TensorFields):
         y_var = frame.y_scale[0].square()
         noise = torch.ones_like(y_var) if noise_var is not None else y_var * rows.mean_weight
         loc = frame.leave(torch.zeros(d, 1).to(y_var))[:, 0]
-        precision = rounded(weak_precision(frame) / y_var, dtype)
+        precision = rounded(positive(weak_precision(frame) / y_var), dtype)
         return cls(loc.to(dtype), precision, noise.to(dtype), columns=columns)
 
     @property
@@ -337,6 +337,7 @@ class _Unknown:
             noise_var=noise * self.unit.square(),
             log_evidence=unknown.log_density(vector, hyperprior_weight=0.0),
             restricted=restricted,
+            prior=self.learned(unknown, vector),
         )
 
     def _spread_entries(self) -> list[Hyperparameter]:
@@ -381,6 +382,7 @@ class VarianceComponents(TensorFields):
         noise_var: of a row of weight one.
         log_evidence: of all tasks: the log likelihood, or the restricted one.
         restricted: which of both.
+        prior: what `fit` returns.
     """
 
     loc: Float[Tensor, "d"]
@@ -389,6 +391,7 @@ class VarianceComponents(TensorFields):
     noise_var: Float[Tensor, ""]
     log_evidence: Float[Tensor, ""]
     restricted: bool
+    prior: LinearGaussian
 
 
 @dataclass(frozen=True, eq=False)

@@ -27,7 +27,7 @@ from bayesmeta.doors import Draws
 from bayesmeta.fields import LearnedFrom, TensorFields
 from bayesmeta.frame import Frame
 from bayesmeta.hyperparameters import Hyperparameter, Hyperparameters, most_probable
-from bayesmeta.linalg import cholesky, log_det, rounded, solve, symmetric
+from bayesmeta.linalg import cholesky, log_det, positive, rounded, solve, symmetric
 from bayesmeta.linear_evidence import gradient, sum_of_squares, whitened
 from bayesmeta.marginals import StudentMarginal
 from bayesmeta.random import log_gamma, randn
@@ -113,7 +113,7 @@ class LinearNormalInverseGamma(TensorFields):
         noise_var = 0.5 * frame.y_scale[0].square() * rows.mean_weight
         loc = frame.leave(torch.zeros(d, 1).to(noise_var))[:, 0]
         two = torch.full_like(noise_var, 2.0)
-        precision = rounded(0.5 * rows.mean_weight * weak_precision(frame), dtype)
+        precision = rounded(positive(0.5 * rows.mean_weight * weak_precision(frame)), dtype)
         return cls(loc.to(dtype), precision, two.to(dtype), (two * noise_var).to(dtype), columns=columns)
 
     @property

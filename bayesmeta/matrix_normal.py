@@ -107,7 +107,8 @@ class MatrixNormalInverseWishart(TensorFields):
         df = torch.full_like(stats.count, m + 3.0)
         scatter = 0.5 * df * torch.diag_embed(frame.y_scale.square())
         loc = frame.leave(torch.zeros(d, m).to(df))
-        return cls(loc.to(dtype), rounded(0.5 * weak_precision(frame), dtype), df.to(dtype), scatter.to(dtype))
+        precision = rounded(positive(0.5 * weak_precision(frame)), dtype)
+        return cls(loc.to(dtype), precision, df.to(dtype), scatter.to(dtype))
 
     @property
     def batch_shape(self) -> torch.Size:
@@ -241,7 +242,7 @@ class MatrixNormalInverseWishart(TensorFields):
             scatter = symmetric((y_scale[:, None] * scatter_root) @ (y_scale[:, None] * scatter_root).mT)
             precision, numbers = rounded(space.precision(root), self.loc.dtype), (space.frame.leave(loc), df)
             loc, df = (value.to(self.loc) for value in numbers)
-            return MatrixNormalInverseWishart(loc, precision, df, rounded(scatter, self.loc.dtype))
+            return MatrixNormalInverseWishart(loc, precision, df, rounded(positive(scatter), self.loc.dtype))
 
         log_excess, largest = (start_df - (m - 1)).log().item(), math.log(LARGEST_COUNT)
         # a log standard deviation has half the spread of a log variance

@@ -24,7 +24,7 @@ from bayesmeta.formula import parse
 from bayesmeta.frames import TaskTable, read_frame, require_varying_target
 from bayesmeta.glm import LogisticGaussian, PoissonGaussian
 from bayesmeta.linear import LinearGaussian
-from bayesmeta.mixed_effects import Effects, effects_of
+from bayesmeta.mixed_effects import Effects, effects_of_counts, effects_of_numbers
 from bayesmeta.mixed_rows import Reader
 
 __all__ = ["FittedMixedModel", "MixedModel", "from_formula"]
@@ -155,9 +155,14 @@ class MixedModel:
             raise ValueError(
                 f"restricted maximum likelihood is of numbers; family is {self.reader.family!r}. Leave restricted out"
             )
-        options = {"restricted": True} if restricted else {}
-        prior = self.prior.fit(self.tasks, hyperprior_weight=hyperprior_weight, **options)
-        return FittedMixedModel(self, prior, restricted)
+        columns = self.reader.columns
+        if self.reader.family == "gaussian":
+            found = self.prior.variance_components(
+                self.tasks, restricted=restricted, hyperprior_weight=hyperprior_weight
+            )
+            return FittedMixedModel(self, found.prior, effects_of_numbers(found, columns), restricted)
+        prior = self.prior.fit(self.tasks, hyperprior_weight=hyperprior_weight)
+        return FittedMixedModel(self, prior, effects_of_counts(prior, self.tasks, columns), restricted)
 
     def rows(self, table: Any) -> TaskTable:
         """Rows of another table by group, coded as those of the first one: to condition on, or to judge predictions by.
@@ -202,17 +207,14 @@ class FittedMixedModel:
     Args:
         model: what was fitted.
         prior: of the weights of a new group, with what is unknown of the fixed effects if `restricted`.
+        effects: fixed effects with their standard errors, standard deviations and correlations of the others.
         restricted: whether the fixed effects were integrated out.
     """
 
     model: MixedModel
     prior: Any
+    effects: Effects
     restricted: bool
-
-    @cached_property
-    def effects(self) -> Effects:
-        """Fixed effects with their standard errors, standard deviations and correlations of the others."""
-        return effects_of(self.prior, self.model.tasks, self.model.reader.columns, restricted=self.restricted)
 
     @property
     def fixed_effects(self) -> dict[str, float]:

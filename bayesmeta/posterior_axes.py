@@ -26,10 +26,18 @@ from torch import Tensor
 from bayesmeta.laplace import Rows, factor
 from bayesmeta.likelihoods import Likelihood, sums_of_axes
 
-__all__ = ["Around", "around", "half_rule", "knots", "product_rule"]
+__all__ = ["Around", "Memory", "around", "half_rule", "knots", "product_rule"]
 
 MAX_STEPS = 60  # of Newton's method for the knots
 CONVERGED = 1e-4  # relative change in a step: the one after it would be its square
+
+
+@dataclass
+class Memory:
+    """Where a search found the modes and knots of tasks under its last prior: under the next one they are near."""
+
+    weights: Tensor | None = None
+    knots: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -157,11 +165,11 @@ def half_rule(num: int) -> tuple[Tensor, Tensor]:
 
 
 @torch.no_grad()
-def knots(posterior: Around, num: int) -> tuple[Tensor, Tensor, Tensor]:
+def knots(posterior: Around, num: int, start: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
     """Scores s `(2 num,)`, and t there and dt/ds there, `(tasks, d, 2 num)`, along each axis."""
     half, _ = half_rule(num)
     s = torch.cat([-half.flip(0), half]).to(posterior.eta.device)
-    t = _start(posterior, s)
+    t = _start(posterior, s) if start is None else start.clone()
     left = torch.arange(len(t), device=t.device)
     some = posterior
     for _ in range(MAX_STEPS):
@@ -192,9 +200,11 @@ def _start(posterior: Around, s: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def product_rule(posterior: Around, num: int) -> tuple[Tensor, Tensor, Tensor]:
+def product_rule(posterior: Around, num: int, memory: "Memory | None" = None) -> tuple[Tensor, Tensor, Tensor]:
     """Points t `(tasks, k, d)`, the logs of the volumes that they stand for, and the drops there, `(tasks, k)`."""
-    s, t, width = knots(posterior, num)
+    s, t, width = knots(posterior, num, None if memory is None else memory.knots)
+    if memory is not None:
+        memory.knots = t
     _, weight = half_rule(num)
     along = torch.cat([weight.flip(0), weight]).log().to(s) + 0.5 * s.square() + width.log()
     return every_point(t), sums_of_axes(along), posterior.drop_at_all(t)

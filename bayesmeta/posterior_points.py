@@ -13,6 +13,7 @@ and Niederreiter-Xing points (1998).
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache
 
 import torch
@@ -25,7 +26,7 @@ from bayesmeta.monotone import Increasing
 from bayesmeta.posterior_axes import Around, around, half_rule, knots, product_rule
 from bayesmeta.random import categorical, gamma, rand, randn
 
-__all__ = ["Use", "draws", "each_cloud", "importance_draws", "quantiles"]
+__all__ = ["Cloud", "Use", "draws", "each_cloud", "importance_draws", "quantiles"]
 
 KNOTS = {1: 14, 2: 8, 3: 4, 4: 2, 5: 2}  # of the product rule, on either side of the mode, by the number of weights
 LEAST_SHARE = {1: 0.0, 2: 0.5, 3: 0.5, 4: 0.95, 5: 0.95}  # of equal weights, that those of a product rule are worth
@@ -42,22 +43,42 @@ MILD = 0.4  # skewness and excess up to which quantiles follow from four moments
 FINE = 1.0 / 16.0  # step of the trapezoidal rule
 
 
-@torch.no_grad()
-def cloud(posterior: Around) -> tuple[Tensor, Tensor, Tensor]:
-    """Points t `(tasks, k, d)` and log weights `(tasks, k)` by the product rule, and which tasks it does not fit.
+@dataclass(frozen=True)
+class Cloud:
+    """Points that stand for posteriors.
 
-    Weights add to the integral of the density in units of its value at the mode and of t.
+    Args:
+        points: t `(tasks, k, d)`.
+        log_weights: `(tasks, k)`; weights add to the density's integral, in units of its value at the mode and of t.
+        log_density: there, less that at the mode.
     """
+
+    points: Tensor
+    log_weights: Tensor
+    log_density: Tensor
+
+    def __getitem__(self, index: Tensor) -> "Cloud":
+        return Cloud(self.points[index], self.log_weights[index], self.log_density[index])
+
+    @property
+    def moments(self) -> tuple[Tensor, Tensor]:
+        """Mean `(tasks, d)` and covariance of t."""
+        share = self.log_weights.softmax(-1)[..., None]
+        mean = (share * self.points).sum(1)
+        centred = self.points - mean[:, None]
+        return mean, (share * centred).mT @ centred
+
+
+@torch.no_grad()
+def _product(posterior: Around, num_knots: int) -> tuple[Cloud, Tensor]:
+    """Points of the product rule, and tasks that it does not fit."""
     d = posterior.prior.shape[-1]
-    if d not in KNOTS:
-        return (*_student(posterior, torch.zeros_like(posterior.prior), None, STAGES[0]), posterior.prior[:, 0] > -1.0)
-    points, volume, drop = product_rule(posterior, KNOTS[d])
-    log_weights = (volume - drop).clamp(min=LEAST_LOG)
-    scores = 0.5 * _squared_scores(KNOTS[d], d).to(volume)
+    points, volume, drop = product_rule(posterior, num_knots)
+    scores = 0.5 * _squared_scores(num_knots, d).to(volume)
     base, log_ratio = (volume - scores).softmax(-1), scores - drop
     ratio = (log_ratio - log_ratio.amax(-1, keepdim=True)).exp()
     share = (base * ratio).sum(-1).square() / (base * ratio.square()).sum(-1)
-    return points, log_weights, share < LEAST_SHARE[d]
+    return Cloud(points, (volume - drop).clamp(min=LEAST_LOG), -drop), ~(share >= LEAST_SHARE[d])
 
 
 @cache
@@ -68,19 +89,11 @@ def _squared_scores(num: int, d: int) -> Tensor:
 
 
 @torch.no_grad()
-def refined(posterior: Around, points: Tensor, log_weights: Tensor) -> tuple[Tensor, Tensor]:
-    """Quasi-random points with the moments of those given, twice: log weights as those of `cloud`."""
+def _refined(posterior: Around, cloud: Cloud) -> Cloud:
+    """Quasi-random points with the moments of those given, twice."""
     for num in STAGES:
-        mean, cov = _moments(points, log_weights)
-        points, log_weights = _student(posterior, mean, cov, num)
-    return points, log_weights
-
-
-def _moments(points: Tensor, log_weights: Tensor) -> tuple[Tensor, Tensor]:
-    share = log_weights.softmax(-1)[..., None]
-    mean = (share * points).sum(1)
-    centred = points - mean[:, None]
-    return mean, (share * centred).mT @ centred
+        cloud = _student(posterior, *cloud.moments, num)
+    return cloud
 
 
 def _root(cov: Tensor | None, like: Tensor) -> Tensor:
@@ -90,12 +103,13 @@ def _root(cov: Tensor | None, like: Tensor) -> Tensor:
     return factor(cov) * math.sqrt(WIDER * (DF - 2.0) / DF)
 
 
-def _student(posterior: Around, mean: Tensor, cov: Tensor | None, num: int) -> tuple[Tensor, Tensor]:
+def _student(posterior: Around, mean: Tensor, cov: Tensor | None, num: int) -> Cloud:
     root = _root(cov, mean)
     scores = _student_scores(mean.shape[-1], num).to(mean)
     points = mean[:, None] + scores @ root.mT
-    log_weights = -posterior.drop(points) - _log_student(points, mean, root) - math.log(num)
-    return points, log_weights.clamp(min=LEAST_LOG)
+    log_density = -posterior.drop(points)
+    log_weights = log_density - _log_student(points, mean, root) - math.log(num)
+    return Cloud(points, log_weights.clamp(min=LEAST_LOG), log_density)
 
 
 @cache
@@ -116,49 +130,63 @@ def _log_student(points: Tensor, mean: Tensor, root: Tensor) -> Tensor:
     return constant - volume[:, None] - 0.5 * (DF + d) * torch.log1p(scores.square().sum(1) / DF)
 
 
-Use = Callable[[Around, Tensor, Tensor, Tensor], tuple[Tensor, ...]]
+Use = Callable[[Around, Tensor, Cloud], tuple[Tensor, ...]]
 
 
 @torch.no_grad()
 def each_cloud(
-    likelihood: Likelihood, rows: Rows, loc: Tensor, precision: Tensor, use: Use, width: int = 1
+    likelihood: Likelihood,
+    rows: Rows,
+    loc: Tensor,
+    precision: Tensor,
+    use: Use,
+    *,
+    width: int = 1,
+    rough: bool = False,
 ) -> tuple[Tensor, ...]:
     """What `use` makes of the points of each task, task by task in the first axis.
 
     Args:
         loc, precision: of the priors, `(tasks, d)` and `(tasks, d, d)`.
-        use: given posteriors, which tasks these are, their points t and log weights, tensors with as many tasks.
+        use: given posteriors, which tasks these are, and their points, tensors with as many tasks.
         width: numbers per point of the largest tensor that it makes.
+        rough: by fewer points, where moments are all that is asked for.
     """
     shift = fit_mode(likelihood, rows, loc, precision)
     tasks, d = loc.shape
-    results: list[tuple[Tensor, tuple[Tensor, ...]]] = []
     width = max(width, rows.y.shape[-1], d)
-    points_of_one = (2 * KNOTS[d]) ** d if d in KNOTS else STAGES[0]
-    for index in torch.arange(tasks, device=loc.device).split(max(1, CHUNK // (points_of_one * width))):
+    num_knots = KNOTS.get(d, 0) if not rough else (KNOTS.get(d, 0) + 1) // 2
+    num_points = (2 * num_knots) ** d if num_knots else STAGES[0]
+    results: list[tuple[Tensor, tuple[Tensor, ...]]] = []
+    for index in torch.arange(tasks, device=loc.device).split(max(1, CHUNK // (num_points * width))):
         posterior = around(likelihood, rows[index], loc[index], precision[index], shift[index])
-        points, log_weights, hard = cloud(posterior)
-        easy = (~hard).nonzero()[:, 0]
+        if num_knots:
+            cloud, hard = _product(posterior, num_knots)
+        else:
+            cloud = _student(posterior, torch.zeros_like(posterior.prior), None, STAGES[0])
+            hard = torch.ones(len(index), dtype=torch.bool, device=loc.device)
+        easy, left = (~hard).nonzero()[:, 0], hard.nonzero()[:, 0]
+        if len(easy) == len(index):
+            results.append((index, use(posterior, index, cloud)))
+            continue
         if len(easy):
-            some = posterior if len(easy) == len(index) else posterior[easy]
-            results.append((index[easy], use(some, index[easy], points[easy], log_weights[easy])))
-        left = hard.nonzero()[:, 0]
-        for part in left.split(max(1, CHUNK // (STAGES[-1] * width))) if len(left) else ():
-            found = refined(posterior[part], points[part], log_weights[part])
-            results.append((index[part], use(posterior[part], index[part], *found)))
+            results.append((index[easy], use(posterior[easy], index[easy], cloud[easy])))
+        for part in left.split(max(1, CHUNK // (STAGES[-1] * width))):
+            some = posterior[part]
+            results.append((index[part], use(some, index[part], _refined(some, cloud[part]))))
     order = torch.cat([index for index, _ in results]).argsort()
     return tuple(torch.cat(parts)[order] for parts in zip(*(values for _, values in results), strict=True))
 
 
 @torch.no_grad()
-def draws(posterior: Around, points: Tensor, log_weights: Tensor, num: int, generator: Generator | None) -> Tensor:
+def draws(posterior: Around, cloud: Cloud, num: int, generator: Generator | None) -> Tensor:
     """Independent draws of t `(tasks, num, d)`, by rejection from a Student t with the moments of the points.
 
     The bound of the ratio of both densities is its greatest value at a point, and a little more.
     """
-    mean, cov = _moments(points, log_weights)
+    mean, cov = cloud.moments
     root, (tasks, d) = _root(cov, mean), mean.shape
-    bound = (-posterior.drop(points) - _log_student(points, mean, root)).amax(-1) + math.log(MARGIN)
+    bound = (cloud.log_density - _log_student(cloud.points, mean, root)).amax(-1) + math.log(MARGIN)
     found, have = torch.empty(tasks, num, d).to(mean), torch.zeros(tasks, dtype=torch.long, device=mean.device)
     left = torch.arange(tasks, device=mean.device)
     for _ in range(MAX_ROUNDS):
@@ -175,17 +203,15 @@ def draws(posterior: Around, points: Tensor, log_weights: Tensor, num: int, gene
         if not len(left):
             return found
     # next to no mass where the proposal has it: the points themselves, by weight
-    index = categorical(num, log_weights[left], generator=generator).mT
-    found[left] = points[left].gather(1, index[..., None].expand(-1, -1, d))
+    index = categorical(num, cloud.log_weights[left], generator=generator).mT
+    found[left] = cloud.points[left].gather(1, index[..., None].expand(-1, -1, d))
     return found
 
 
 @torch.no_grad()
-def importance_draws(
-    posterior: Around, points: Tensor, log_weights: Tensor, num: int, generator: Generator | None
-) -> tuple[Tensor, Tensor]:
+def importance_draws(posterior: Around, cloud: Cloud, num: int, generator: Generator | None) -> tuple[Tensor, Tensor]:
     """Draws of t `(tasks, num, d)` from a Student t with the moments of the points, and log importance weights."""
-    mean, cov = _moments(points, log_weights)
+    mean, cov = cloud.moments
     root = _root(cov, mean)
     tried = _student_draws(mean, root, num, generator)
     return tried, -posterior.drop(tried) - _log_student(tried, mean, root)
@@ -200,7 +226,7 @@ def _student_draws(mean: Tensor, root: Tensor, num: int, generator: Generator | 
 
 
 @torch.no_grad()
-def quantiles(posterior: Around, points: Tensor, log_weights: Tensor, inputs: Tensor, scores: Tensor) -> Tensor:
+def quantiles(posterior: Around, cloud: Cloud, inputs: Tensor, scores: Tensor) -> Tensor:
     """Of the predictors of inputs `(tasks, q, d)`, less those at the mode, at normal scores: `(tasks, q, scores)`.
 
     Of one weight they follow from its density; of more, from four moments, or where those are not enough from
@@ -211,23 +237,25 @@ def quantiles(posterior: Around, points: Tensor, log_weights: Tensor, inputs: Te
         of_weight = _quantiles_of_one(posterior, scores)[:, None]
         # scores lie about zero: turned round, quantiles are those of the other sign
         return torch.where(slopes > 0, slopes * of_weight, slopes * of_weight.flip(-1))
-    mean, cov = _moments(points, log_weights)
-    eta = slopes @ (points - mean[:, None]).mT
+    mean, cov = cloud.moments
+    eta = slopes @ (cloud.points - mean[:, None]).mT
     centre, var = (slopes @ mean[..., None])[..., 0], ((slopes @ cov) * slopes).sum(-1)
-    share = log_weights.softmax(-1)[:, None]
+    share = cloud.log_weights.softmax(-1)[:, None]
     found, mild = _cornish_fisher(eta, share, var, scores)
     found = centre[..., None] + found
     task, row = (~mild).nonzero().unbind(-1)
     if len(task):
         hard = task.unique()
-        many, log_many = points[hard], log_weights[hard]
-        if points.shape[1] < STAGES[-1]:
-            many, log_many = _student(posterior[hard], mean[hard], cov[hard], SORTED)
+        many = cloud[hard]
+        if many.points.shape[1] < STAGES[-1]:
+            many = _student(posterior[hard], mean[hard], cov[hard], SORTED)
         place = torch.searchsorted(hard, task)
-        at = (many[place] @ slopes[task, row, :, None])[..., 0]
-        exact = _by_sorting(at, log_many.softmax(-1)[place], scores)
+        at = (many.points[place] @ slopes[task, row, :, None])[..., 0]
+        exact = _by_sorting(at, many.log_weights.softmax(-1)[place], scores)
         found[task, row] = _with_moments(exact, scores, centre[task, row], var[task, row])
-    return found
+    normal = centre[..., None] + var[..., None].sqrt() * scores.to(centre)
+    rising = found.isfinite().all(-1) & (found.diff(dim=-1) >= 0.0).all(-1)  # false where numbers ran over
+    return found.where(rising[..., None], normal)
 
 
 def _cornish_fisher(eta: Tensor, share: Tensor, var: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:

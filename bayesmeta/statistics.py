@@ -180,10 +180,19 @@ class Statistics(Described):
 
     def pooled(self) -> "Statistics":
         """All rows as those of one task."""
-        pooled = self
-        while pooled.batch_shape:
-            pooled = pooled.sum()
-        return pooled
+        if not self.batch_shape:
+            return self
+        k = self.first.shape[-1]
+        count, origin, first = self.count.reshape(-1), self.origin.reshape(-1, k), self.first.reshape(-1, k)
+        total = count.sum()
+        centre = (count[:, None] * origin + first).sum(0) / _divisor(total)
+        shift = origin - centre
+        moved = count[:, None] * shift
+        second = None
+        if self.second is not None:
+            cross = first.mT @ shift
+            second = self.second.reshape(-1, k, k).sum(0) + cross + cross.mT + moved.mT @ shift
+        return Statistics(total, centre, (first + moved).sum(0), second, self.num_inputs)
 
     def standardised(self, centre: Tensor, scale_tril: Tensor) -> "Statistics":
         """The statistics of scale_tril^-1 (z - centre), for families without inputs."""

@@ -25,6 +25,7 @@ from bayesmeta import (
     PoissonGaussian,
     Statistics,
 )
+from bayesmeta.columns import Columns
 from bayesmeta.hyperparameters import LimitWarning, most_probable
 from bayesmeta.quadrature import PoissonLogNormal, log_mean_sigmoid
 from bayesmeta.random import rand, randn, seeded
@@ -321,6 +322,191 @@ def test_the_hyperposterior_and_mixtures_take_these_families() -> None:
     again = mixture.condition(tasks[0].rows(slice(0, 3))).condition(tasks[0].rows(slice(3, 8)))
     x = tasks.x[0]
     torch.testing.assert_close(posterior.predict(x).mean, again.predict(x).mean, rtol=1e-8, atol=1e-8)
+
+
+# posteriors that are far from normal
+
+
+def exact_means(prior: Any, data: Data, x: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and variance of the probability or rate at x, by an even grid, in one or two dimensions.
+
+    As wide as the prior to the last of its mass, and as fine as the posterior.
+    """
+    root = np.linalg.inv(np.linalg.cholesky(prior.precision.numpy())).T
+    points = np.linspace(-8.0, 8.0, 200_001 if len(root) == 1 else 801)
+    grid = np.stack(np.meshgrid(*[points] * len(root)), -1).reshape(-1, len(root)) @ root.T + prior.loc.numpy()
+    start = -0.5 * sum(z.ravel() ** 2 for z in np.meshgrid(*[points] * len(root)))
+    log_density = start + sum(
+        log_likelihood(prior, xi[None], yi[None], grid) for xi, yi in zip(data.x.numpy(), data.y.numpy(), strict=True)
+    )
+    share = np.exp(log_density - log_density.max())
+    share /= share.sum()
+    eta = grid @ x.numpy().T
+    value = scipy.special.expit(eta) if isinstance(prior, LogisticGaussian) else np.exp(eta)
+    mean = share @ value
+    return mean, share @ (value - mean) ** 2
+
+
+def one_weight(family: type, scale: float, y: list[float]) -> tuple[Any, Data]:
+    prior = family(torch.zeros(1, dtype=torch.float64), torch.full((1, 1), scale**-2, dtype=torch.float64))
+    return prior, Data.of(torch.ones(len(y), 1, dtype=torch.float64), torch.tensor(y, dtype=torch.float64))
+
+
+ONE = torch.ones(1, 1, dtype=torch.float64)
+
+
+@pytest.mark.parametrize(
+    ("family", "scale", "y", "mean"),
+    [
+        (PoissonGaussian, 2.0, [0.0], 0.40806),  # 0.745 by Laplace's approximation
+        (PoissonGaussian, 5.0, [0.0] * 20, 0.01249),  # 0.085
+        (LogisticGaussian, 10.0, [1.0], 0.92148),  # 0.742
+        (LogisticGaussian, 100.0, [1.0], 0.99202),
+        (LogisticGaussian, 5.0, [1.0] * 30, None),
+        (LogisticGaussian, 3.0, [0.0, 1.0], None),
+        (PoissonGaussian, 5.0, [0.0, 0.0, 7.0], None),
+        (PoissonGaussian, 3.0, [250.0], None),
+        (PoissonGaussian, 0.3, [0.0], None),
+    ],
+)
+def test_one_weight_is_exact(family: type, scale: float, y: list[float], mean: float | None) -> None:
+    prior, data = one_weight(family, scale, y)
+    posterior = prior.condition(data)
+    exact, var = exact_means(prior, data, ONE)
+    assert mean is None or exact[0] == pytest.approx(mean, rel=1e-4)
+    assert posterior.predict(ONE).mean.item() == pytest.approx(exact[0], rel=1e-4)
+    assert posterior.marginal(ONE).mean.item() == pytest.approx(exact[0], rel=1e-4)
+    assert posterior.marginal(ONE).variance.item() == pytest.approx(var[0], rel=1e-3)
+    draws = posterior.sample(20_000, generator=seed(0))(ONE)[:, 0]
+    assert abs(draws.mean() - exact[0]) < 5 * draws.std() / 20_000**0.5
+    uniform = posterior.marginal(ONE).cdf(draws[:, None])[:, 0]
+    assert abs(uniform.mean() - 0.5) < 5 * (1 / 12 / 20_000) ** 0.5
+    stated = posterior.prediction_error(ONE, num_draws=20_000, generator=seed(1))
+    assert (stated.error.abs() <= 5 * stated.standard_error + 1e-4 * exact[0]).all()
+
+
+@both
+@given(scale=st.sampled_from([0.5, 2.0, 5.0]), n=st.integers(1, 6), alike=st.booleans(), start=st.integers(0, 10**6))
+@settings(max_examples=8, deadline=None)
+def test_two_weights_are_next_to_exact(prior: Any, scale: float, n: int, alike: bool, start: int) -> None:
+    wide = type(prior)(torch.zeros(2, dtype=torch.float64), scale**-2 * PRECISION)
+    x = randn((n, 2), like=F64, generator=seed(start))
+    y = (rand((n,), like=F64, generator=seed(start + 1)) < 0.5).double()
+    data = Data.of(x, torch.zeros_like(y) if alike else y)
+    exact, var = exact_means(wide, data, x)
+    posterior = wide.condition(data)
+    sd = np.sqrt(var)
+    assert (np.abs(posterior.predict(x).mean.numpy() - exact) <= 0.05 * sd).all()
+    assert (np.abs(posterior.marginal(x).variance.sqrt().numpy() - sd) <= 0.1 * sd).all()
+    stated = posterior.prediction_error(x, num_draws=4000, generator=seed(0))
+    excess = np.abs(stated.error.numpy() - (exact - posterior.predict(x).mean.numpy()))
+    assert (excess <= 6 * stated.standard_error.numpy() + 1e-3 * sd).all()
+
+
+@both
+@pytest.mark.parametrize("d", [1, 3, 4, 5])
+def test_the_evidence_is_what_importance_sampling_says(prior: Any, d: int) -> None:
+    usual = type(prior)(torch.zeros(d, dtype=torch.float64), torch.eye(d, dtype=torch.float64))
+    stated = usual.log_evidence_error(simulate(usual, 4, 8), num_draws=20_000, generator=seed(3))
+    allowed = {1: 1e-5, 3: 0.01, 4: 0.03, 5: 0.1}[d]
+    assert (stated.error.abs() <= 5 * stated.standard_error + allowed).all()
+
+
+# roles of columns
+
+
+def with_column(data: Data, column: Tensor) -> Data:
+    return Data(torch.cat([data.x, column.expand(*data.x.shape[:-1], 1)], -1), data.y, data.mask)
+
+
+def test_trials_are_as_many_rows() -> None:
+    prior = LogisticGaussian(LOC, PRECISION, columns=Columns(3, trials=2))
+    x = torch.tensor([[0.3, 1.0, 3.0], [-1.0, 1.0, 0.0], [0.5, 1.0, 2.0]], dtype=torch.float64)
+    counts = Data.of(x, torch.tensor([1.0, 0.0, 2.0]).double())
+    rows = Data.of(x[[0, 0, 0, 2, 2], :2], torch.tensor([1.0, 0.0, 0.0, 1.0, 1.0]).double())
+    posterior, plain = prior.condition(counts), LOGISTIC.condition(rows)
+    torch.testing.assert_close(posterior.loc, plain.loc)
+    torch.testing.assert_close(prior.log_evidence(counts), LOGISTIC.log_evidence(rows) + math.log(3.0))
+    new = x + 0.1 * torch.tensor([1.0, 0.0, 0.0], dtype=torch.float64)
+    predicted, one = posterior.predict(new), plain.predict(new[:, :2])
+    torch.testing.assert_close(predicted.mean, x[:, 2] * one.mean, rtol=1e-6, atol=1e-9)
+    every = torch.arange(4.0, dtype=torch.float64)[:, None].expand(-1, 3)
+    probs = predicted.log_prob(every).exp()
+    torch.testing.assert_close(probs.sum(0), torch.ones(3, dtype=torch.float64), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close((probs * every).sum(0), predicted.mean, rtol=1e-4, atol=1e-4)
+    spread = (probs * (every - predicted.mean).square()).sum(0)
+    torch.testing.assert_close(spread, predicted.variance, rtol=1e-3, atol=1e-4)
+    assert prior.predict(new).log_prob(every).exp().sum(0) == pytest.approx(np.ones(3))
+    with seeded(seed(0)):
+        assert (predicted.sample((100,)) <= x[:, 2]).all()
+
+
+def test_offsets_are_known_weights() -> None:
+    plain = simulate(POISSON, 3, 6)
+    more = rand((3, 6, 1), like=F64, generator=seed(4))
+    data = with_column(plain, more)
+    prior = PoissonGaussian(LOC, PRECISION, columns=Columns(3, offset=2))
+    same = PoissonExposureGaussian(LOC, PRECISION)
+    torch.testing.assert_close(prior.log_evidence(data), same.log_evidence(data))
+    torch.testing.assert_close(prior.condition(data).predict(data.x).mean, same.condition(data).predict(data.x).mean)
+
+
+@both
+def test_shared_weights_do_not_vary(prior: Any) -> None:
+    tasks = simulate(prior, 30, 12)
+    start = type(prior).initial(tasks, shared=[0])
+    assert start.hyperparameters(tasks).names == ["loc[0]", "loc[1]", "log_scale[1]"]
+    fitted = start.fit(tasks)
+    # one weight is unknown of a task: its evidence is that of the other as an offset
+    known = tasks.x[..., :1] * fitted.loc[0]
+    reduced = Data(torch.cat([tasks.x[..., 1:], known], -1), tasks.y, tasks.mask)
+    of_rest = type(prior)(fitted.loc[1:], fitted.precision[1:, 1:], columns=Columns(2, offset=1))
+    torch.testing.assert_close(fitted.log_evidence(tasks), of_rest.log_evidence(reduced), rtol=1e-9, atol=1e-9)
+    posterior, rest = fitted.condition(tasks), of_rest.condition(reduced)
+    torch.testing.assert_close(posterior.loc[:, 0], fitted.loc[0].expand(30))
+    torch.testing.assert_close(posterior.predict(tasks.x).mean, rest.predict(reduced.x).mean, rtol=1e-9, atol=1e-9)
+    weights = posterior.sample_params(100, generator=seed(0))
+    assert weights[..., 0].std() < 1e-6
+    # a prior that knows the weight learns it again from other tasks
+    others = simulate(type(prior)(LOC + 1.0, PRECISION), 30, 12, 7)
+    again, anew = fitted.fit(others, hyperprior_weight=0.0), start.fit(others, hyperprior_weight=0.0)
+    torch.testing.assert_close(again.loc, anew.loc, rtol=0, atol=2e-3)
+
+
+def test_wrong_roles_are_refused() -> None:
+    tasks = with_column(simulate(LOGISTIC, 3, 4), torch.full((1,), 2.0, dtype=torch.float64))
+    wrong = Data(tasks.x, tasks.y + 2.0, tasks.mask)
+    with pytest.raises(ValueError, match=r"from 0 to the row's trials.* in .*row . with value 3 of 2 trials"):
+        LogisticGaussian.initial(wrong, trials=2)
+    with pytest.raises(ValueError, match=r"column of trials must hold whole numbers from 0.*with value 0\.5"):
+        LogisticGaussian.initial(Data(tasks.x - 1.5, tasks.y, tasks.mask), trials=2)
+    with pytest.raises(ValueError, match="knows no column of role 'trials'"):
+        PoissonGaussian(LOC, PRECISION, columns=Columns(3, trials=2))
+
+
+@pytest.mark.parametrize("family", [LogisticGaussian, PoissonGaussian])
+@pytest.mark.parametrize("shared", [(), (0,)])
+def test_it_does_not_matter_where_x_lies(family: type, shared: tuple[int, ...]) -> None:
+    tasks = simulate(family(LOC, PRECISION), 20, 10)
+    moved = Data.of(tasks.x * torch.tensor([3.0, 1.0]).double() + torch.tensor([3e4, 0.0]).double(), tasks.y)
+    plain, far = (family.initial(t, shared=shared).fit(t) for t in (tasks, moved))
+    torch.testing.assert_close(far.log_evidence(moved), plain.log_evidence(tasks), rtol=1e-6, atol=1e-6)
+    predictions = (p.condition(t).predict(t.x) for p, t in ((far, moved), (plain, tasks)))
+    for one, other in zip(*((p.mean, p.variance) for p in predictions), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("family", [LogisticGaussian, PoissonGaussian])
+@pytest.mark.parametrize("alike", [True, False])
+def test_rows_that_no_finite_weights_explain_best_warn(family: type, alike: bool) -> None:
+    x = randn((10, 12, 2), like=F64, generator=seed(0))
+    x[..., 1] = 1.0
+    separated = (x[..., 0] > 0).double() if family is LogisticGaussian else torch.zeros(10, 12, dtype=torch.float64)
+    tasks = Data.of(x, torch.zeros(10, 12, dtype=torch.float64) if alike else separated)
+    with pytest.warns(LimitWarning) as caught:
+        fitted = family.initial(tasks).fit(tasks, hyperprior_weight=0.0)
+    assert any("no finite one explains them best" in str(w.message) for w in caught)
+    assert fitted.loc.abs().max() < 50.0
 
 
 # extremes

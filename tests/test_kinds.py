@@ -82,10 +82,12 @@ def kinds_of(prior: bm.BetaBernoulli, num_rows: int, d: int, number: int, num_ta
 def test_kinds_that_are_apart_are_found(case: str) -> None:
     """Never fewer; a kind more than there are is found by chance in a few of a hundred."""
     prior, num_rows, d = APART[case]
-    num_kinds, repeats, right = prior.batch_shape[0], 12 if case == "rates" else 4, 0
+    num_kinds, repeats, right = prior.batch_shape[0], 12 if case == "rates" else 3, 0
     for number in range(repeats):
         tasks, kind = kinds_of(prior, num_rows, d, 100 + number, 40 if case == "rates" else 60)
-        found = fit_kinds(type(prior).initial(tasks), tasks, generator=seed(number))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", StartsDisagreeWarning)  # one start is enough
+            found = fit_kinds(type(prior).initial(tasks), tasks, generator=seed(number))
         assert found.num_kinds >= num_kinds
         if found.num_kinds > num_kinds:
             continue

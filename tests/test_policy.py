@@ -644,3 +644,9 @@ def test_contexts_of_whole_numbers(kind: Any) -> None:
     policy.update(policy.choose(kind([1, 0, 2])), 1)
     policy.update(policy.choose(torch.tensor([True, False, True])), True)
     assert int(policy.pulls.sum()) == 2
+
+
+@pytest.mark.parametrize("prior", [None, BetaBernoulli, Data.of(None, [1.0, 0.0]), 0.5])
+def test_what_is_no_prior(prior: Any) -> None:
+    with pytest.raises(TypeError, match=r"ThompsonSampling needs a prior, such as .*; got"):
+        bandits.ThompsonSampling(prior, ["a", "b"])
