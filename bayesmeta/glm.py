@@ -5,10 +5,14 @@ For each task, with rows (x, y) and weights $w \sim N(\text{loc}, \text{precisio
 $$ y \sim \text{Bernoulli}(\sigma(x^\top w)) \quad \text{or} \quad
 y \sim \text{Poisson}(\exp(x^\top w + \text{offset})). $$
 
-There is no hidden intercept: put a column of ones into x. Nothing here is conjugate. A posterior is Laplace's Gaussian
-approximation at the mode; it keeps the prior and all rows, and more rows solve again from the prior, so that rows that
-come in two parts give what they give at once. Predictions integrate over that Gaussian to near rounding;
-`log_evidence_error` measures what the approximation itself costs.
+There is no hidden intercept: put a column of ones into x. Nothing here is conjugate. A posterior keeps the prior and
+all rows, and its mode and curvature; more rows solve again from the prior, so that rows that come in two parts give
+what they give at once. Predictions are means over points that stand for the posterior (`bayesmeta.posterior_points`),
+draws are of the posterior itself, and the evidence is an integral by quadrature (`bayesmeta.glm_evidence`): near exact
+where one or two weights vary between tasks. `prediction_error` and `log_evidence_error` measure what is left.
+
+Weights may be shared by all tasks, columns may be offsets or trials of binomial counts: see `bayesmeta.columns`. Where
+the columns of x span a constant it does not matter where they lie: see `bayesmeta.glm_learning`.
 
 Source: Gelman et al., Bayesian Data Analysis, 3rd ed. (2013), chapters 4 and 16.
 """
@@ -17,7 +21,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar, cast
 
 import torch
 from jaxtyping import Float
@@ -232,6 +236,10 @@ class _Regression(TensorFields):
 
         Raises:
             ValueError: fewer than two tasks have rows, or y holds what the family cannot model.
+
+        Warns:
+            LimitWarning: a hyperparameter ended at its limit, as without a hyperprior where rows are all alike or
+                classes are separated.
         """
         unknown = self.hyperparameters(tasks)
         fitted: G = unknown.build(most_probable(unknown, hyperprior_weight=hyperprior_weight))
@@ -277,8 +285,7 @@ class _Regression(TensorFields):
 
     def _tasks(self, batch: torch.Size) -> Tasks:
         """All that is known of the tasks of a posterior, whose batch broadcasts to `batch`."""
-        assert self.data is not None
-        return Tasks.of(self.prior, self.data, batch)
+        return Tasks.of(self.prior, cast("Data", self.data), batch)
 
     def _after_rows(self, x: Tensor) -> tuple[Predictor, torch.Size]:
         """The predictors of x given all rows, tasks on one axis, and the shape `(*batch, q)` of what they say."""

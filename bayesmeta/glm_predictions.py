@@ -19,7 +19,7 @@ from bayesmeta.quadrature import log_mean_sigmoid
 
 __all__ = ["CountPrediction", "EvidenceError", "PredictionError", "Predictor"]
 
-LARGEST_LOG = 700.0  # of a rate: its exponential is still a number
+LARGEST_LOG = 340.0  # of a rate: the square of its exponential is still a number
 
 
 @dataclass(frozen=True)

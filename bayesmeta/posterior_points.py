@@ -74,6 +74,10 @@ def _product(posterior: Around, num_knots: int) -> tuple[Cloud, Tensor]:
     """Points of the product rule, and tasks that it does not fit."""
     d = posterior.prior.shape[-1]
     points, volume, drop = product_rule(posterior, num_knots)
+    # where rounding of numbers beyond all others makes nonsense, there is no point
+    sound = volume.isfinite() & (drop > -1.0) & points.isfinite().all(-1)
+    drop, volume = drop.where(sound, math.inf), volume.where(sound, 0.0)
+    points = points.where(sound[..., None], 0.0)
     scores = 0.5 * _squared_scores(num_knots, d).to(volume)
     base, log_ratio = (volume - scores).softmax(-1), scores - drop
     ratio = (log_ratio - log_ratio.amax(-1, keepdim=True)).exp()

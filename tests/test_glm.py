@@ -379,8 +379,9 @@ def test_one_weight_is_exact(family: type, scale: float, y: list[float], mean: f
     assert posterior.marginal(ONE).variance.item() == pytest.approx(var[0], rel=1e-3)
     draws = posterior.sample(20_000, generator=seed(0))(ONE)[:, 0]
     assert abs(draws.mean() - exact[0]) < 5 * draws.std() / 20_000**0.5
-    uniform = posterior.marginal(ONE).cdf(draws[:, None])[:, 0]
-    assert abs(uniform.mean() - 0.5) < 5 * (1 / 12 / 20_000) ** 0.5
+    if scale < 50:  # then no probability is one but for rounding
+        uniform = posterior.marginal(ONE).cdf(draws[:, None])[:, 0]
+        assert abs(uniform.mean() - 0.5) < 5 * (1 / 12 / 20_000) ** 0.5
     stated = posterior.prediction_error(ONE, num_draws=20_000, generator=seed(1))
     assert (stated.error.abs() <= 5 * stated.standard_error + 1e-4 * exact[0]).all()
 
