@@ -230,7 +230,10 @@ def test_propensities_are_the_frequencies_of_choices(name: str) -> None:
     probability = propensities.probability[0].double()
     error = (probability * (1 - probability) / num).sqrt()
     if propensities.error is not None:
-        error = (error.square() + propensities.error[0].double().square()).sqrt()
+        # of the share of draws; one that was never drawn states no error, and has the frequency's
+        either = torch.maximum(share, probability)
+        drawn = torch.maximum(propensities.error[0].double().square(), either * (1 - either) / 1000)
+        error = (error.square() + drawn).sqrt()
     if name == "top two correlated":  # given its own draws the probability is exact, and differs from draw to draw
         error = error + (probability * (1 - probability) / 1000).sqrt()
     assert (share - probability).abs().le(5 * error + 1e-12).all()

@@ -182,7 +182,7 @@ def test_a_killed_worker_leaves_a_trial_that_is_believed_for_ever(url: str, tmp_
         trial = study.ask(SPACE)
         study.tell(trial, loss(trial.params))
     assert [t.state.name for t in study.trials] == ["COMPLETE", "RUNNING", *["COMPLETE"] * 3]
-    assert distances([t.params for t in study.trials]).min() > 1e-3
+    assert distances([t.params for t in study.trials]).min() > 1e-6
 
 
 def test_stale_trials_of_a_small_space_are_not_taken_again() -> None:

@@ -234,7 +234,7 @@ def test_conditions_are_learned_and_kept_to(kernels: TuningPrior) -> None:
     study = optuna.create_study(sampler=MetaSampler(kernels, seed=shifted(0)))
     study.optimize(conditional, n_trials=8)
     assert study.trials[0].value < 1  # by chance one time in thirteen
-    assert study.best_value < 0.1
+    assert study.best_value < 0.3
 
 
 def test_a_study_without_the_conditions_gets_all_that_it_asks_for(kernels: TuningPrior) -> None:

@@ -73,7 +73,7 @@ def test_what_says_nothing_counts_for_nothing() -> None:
     assert informative > 10 * silent
     shuffled = prior(tell=False).task_features
     assert shuffled is not None
-    assert float(shuffled.precision.max()) < 0.1
+    assert float(shuffled.precision.max()) < 0.4  # about .1 +- .03; what tells something has twenty
     weights = shuffled.weights({"size": 1e3, "moon": 0.0})
     assert float(weights.max()) < 2 / NUM_TASKS
 
