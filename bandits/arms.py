@@ -11,6 +11,8 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from bayesmeta.describe import Described
+
 __all__ = ["Arms", "Crossed", "Hybrid", "Joined", "Numbered", "Separate", "arms_of"]
 
 
@@ -43,7 +45,7 @@ class Arms(Protocol):
 
 
 @dataclass(frozen=True)
-class _Named:
+class _Named(Described):
     names: tuple[Hashable, ...]
 
     def __post_init__(self) -> None:

@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bayesmeta.describe import Described
+
 __all__ = ["Choice", "Choices", "ids_of", "rewards_of"]
 
 
@@ -32,7 +34,7 @@ class Choice:
 
 
 @dataclass(frozen=True, eq=False)
-class Choices(Sequence[Choice]):
+class Choices(Described, Sequence[Choice]):
     """Several choices together, in the order of the decisions.
 
     Args:

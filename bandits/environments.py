@@ -7,6 +7,7 @@ policies that are compared on one environment differ by what they choose, and by
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -14,6 +15,8 @@ from torch import Generator, Tensor
 
 from bandits.arms import Arms, Separate, arms_of
 from bayesmeta.data import Data
+from bayesmeta.describe import Described, listed, plural
+from bayesmeta.doors import counted
 from bayesmeta.linear import LinearGaussian
 from bayesmeta.random import rand, randn, seeded
 
@@ -23,7 +26,7 @@ Contexts = Callable[[int, Generator], Tensor]
 
 
 @dataclass(frozen=True, eq=False)
-class Scene:
+class Scene(Described):
     """One round of all tasks.
 
     Args:
@@ -56,7 +59,7 @@ class Environment(Protocol):
         ...
 
 
-class FromPrior:
+class FromPrior(Described):
     """Tasks drawn from a prior, whose model is so the true one.
 
     Args: prior: any posterior, without a batch, or with one entry for each arm where arms have a posterior each. arms:
@@ -64,11 +67,12 @@ class FromPrior:
     random numbers, or their width, for standard normal ones; None where arms need none.
     """
 
+    @counted(tasks=1)
     def __init__(
         self, prior: Any, arms: Any, tasks: int, *, seed: int = 0, contexts: Contexts | int | None = None
     ) -> None:
         self.arms, self.num_tasks, self._seed = arms_of(arms, prior), tasks, seed
-        self._contexts = _normal_contexts(contexts) if isinstance(contexts, int) else contexts
+        self._contexts = partial(_normal_contexts, contexts) if isinstance(contexts, int) else contexts
         self._like = prior.predict(self._rows(0)[1][:1].flatten(0, -3)).mean
         batch = (tasks, len(self.arms.names)) if self.arms.separate else (tasks,)
         d = self._rows(0)[1].shape[-1]
@@ -76,6 +80,9 @@ class FromPrior:
             self._like.new_zeros(*batch, 0, d), self._like.new_zeros(*batch, 0), torch.ones(*batch, 0).bool()
         )
         self._functions = prior.condition(nothing).sample(1, generator=_stream(seed, -1))
+
+    def _title(self) -> str:
+        return _tasks_and_arms(self)
 
     def scene(self, t: int) -> Scene:
         context, x = self._rows(t)
@@ -91,6 +98,7 @@ class FromPrior:
         return context, x.expand(-1, len(self.arms.names), 1, -1) if self.arms.separate else x
 
 
+@counted(tasks=1, arms=1, inputs=1)
 def linear_contextual(
     tasks: int, arms: int, inputs: int, *, noise_sd: float = 0.5, spread: float = 1.0, seed: int = 0
 ) -> FromPrior:
@@ -100,7 +108,7 @@ def linear_contextual(
     return FromPrior(prior, range(arms), tasks, seed=seed, contexts=inputs)
 
 
-class Wheel:
+class Wheel(Described):
     """The wheel: five arms, contexts in the unit disc, and a great reward that few contexts offer.
 
     The first arm always pays 1.2. The others pay 1, but one of them, which depends on the quadrant, pays 50 where the
@@ -117,11 +125,15 @@ class Wheel:
 
     num_arms, context_width = 5, 2
 
+    @counted(tasks=1)
     def __init__(self, tasks: int, delta: float, *, noise_sd: float = 0.01, seed: int = 0) -> None:
         if not 0.0 <= delta <= 1.0:
             raise ValueError(f"delta must be from 0 to 1; got {delta}")
         self.num_tasks, self.delta, self._noise_sd, self._seed = tasks, delta, noise_sd, seed
         self.arms = Separate(tuple(range(self.num_arms)))
+
+    def _title(self) -> str:
+        return _tasks_and_arms(self)
 
     def scene(self, t: int) -> Scene:
         generator = _stream(self._seed, t)
@@ -138,7 +150,7 @@ class Wheel:
         return Scene(means, means + self._noise_sd * noise, context)
 
 
-class TableReplay:
+class TableReplay(Described):
     """Tasks whose rewards are all in a table, such as ratings of users.
 
     Args:
@@ -162,6 +174,9 @@ class TableReplay:
         if len(self.arms.names) != table.shape[1]:
             raise ValueError(f"names must name {table.shape[1]} arms; got {len(self.arms.names)}")
 
+    def _title(self) -> str:
+        return _tasks_and_arms(self)
+
     def scene(self, t: int) -> Scene:
         return Scene(self._table, self._table, None, self._known)
 
@@ -171,8 +186,10 @@ def _stream(seed: int, number: int) -> Generator:
     return Generator().manual_seed((seed + 1) * 1_000_003 + number)
 
 
-def _normal_contexts(width: int) -> Contexts:
-    def draw(tasks: int, generator: Generator) -> Tensor:
-        return randn((tasks, width), like=torch.empty(0), generator=generator)
+def _normal_contexts(width: int, tasks: int, generator: Generator) -> Tensor:
+    return randn((tasks, width), like=torch.empty(0), generator=generator)
 
-    return draw
+
+def _tasks_and_arms(environment: Environment) -> str:
+    names = environment.arms.names
+    return f"of {plural(environment.num_tasks, 'task')} with {plural(len(names), 'arm')}: {listed(names)}"

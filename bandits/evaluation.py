@@ -26,6 +26,7 @@ from torch import Generator, Tensor
 from bandits.logs import Log
 from bandits.policies import ThompsonSampling
 from bandits.policy import Policy
+from bayesmeta.describe import Described
 from bayesmeta.warning_kinds import BayesmetaWarning, warn
 
 __all__ = [
@@ -74,7 +75,7 @@ class Estimate:
 
 
 @dataclass(frozen=True, eq=False)
-class Replayed:
+class Replayed(Described):
     """A policy that learned along a log.
 
     Args:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from bandits.choices import Choice, Choices
 from bayesmeta.data import Data
+from bayesmeta.describe import Described, listed, plural
 from bayesmeta.frames import read_frame
 from bayesmeta.io import write_whole
 
@@ -26,7 +27,7 @@ CONTEXT = "context_"  # columns of a table, with a number
 
 
 @dataclass(frozen=True, eq=False)
-class Log:
+class Log(Described):
     """Decisions with their rewards, n in all.
 
     Args:
@@ -66,6 +67,17 @@ class Log:
     @property
     def num_arms(self) -> int:
         return len(self.names)
+
+    def _title(self) -> str:
+        tasks = "" if self.task is None else f" of {plural(len(self.task.unique()), 'task')}"
+        return f"of {plural(len(self), 'decision')}{tasks} among {plural(self.num_arms, 'arm')}: {listed(self.names)}"
+
+    def _parts(self) -> dict[str, Any]:
+        if not len(self):
+            return {}
+        context = None if self.context is None else f"{self.context.shape[-1]} numbers"
+        parts = {"mean reward": float(self.reward.double().mean()), "propensity": self.propensity, "context": context}
+        return {name: part for name, part in parts.items() if part is not None}
 
     def __len__(self) -> int:
         return len(self.arm)
@@ -196,7 +208,7 @@ class Log:
             raise ValueError(f"{name} must be {what}; that of decision {row} is {getattr(self, name)[row].tolist()}")
 
 
-class LogWriter:
+class LogWriter(Described):
     """Gathers decisions while a policy runs, and their rewards when they come.
 
     Args:
@@ -215,6 +227,10 @@ class LogWriter:
     def num_pending(self) -> int:
         """Decisions that wait for their reward."""
         return len(self._waiting)
+
+    def _title(self) -> str:
+        of = f"{plural(len(self._rows), 'decision')} with a reward, {self.num_pending} that wait"
+        return f"of {of}, among {plural(len(self.names), 'arm')}: {listed(self.names)}"
 
     def record(self, choice: Choice | Choices, context: Any = None) -> None:
         """Decisions, as `choose` returned them, with the context that it was given.

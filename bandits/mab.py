@@ -27,6 +27,7 @@ from bandits.averages import Averages
 from bandits.policies import UCB1, EpsilonGreedy, LinUCB, ThompsonSampling, UniformlyRandom
 from bandits.policy import Policy
 from bayesmeta.conjugate import BetaBernoulli
+from bayesmeta.describe import Described, listed, plural
 from bayesmeta.linear import LinearGaussian
 
 __all__ = ["MAB", "LearningPolicy"]
@@ -112,7 +113,7 @@ class LearningPolicy:
 CONTEXTUAL = (LearningPolicy.LinGreedy, LearningPolicy.LinTS, LearningPolicy.LinUCB)
 
 
-class MAB:
+class MAB(Described):
     """A multi-armed bandit.
 
     Args: arms: at least one, of different names. learning_policy: one of `LearningPolicy`, or a function from arms and
@@ -146,6 +147,12 @@ class MAB:
         self._policy: Policy | None = None if self.is_contextual else self._made(0)
         self._trained: set[Arm] = set()
         self._warm: set[Arm] = set()
+
+    def _title(self) -> str:
+        return f"over {plural(len(self.arms), 'arm')}: {listed(self.arms)}"
+
+    def _parts(self) -> dict[str, Any]:
+        return {"learning_policy": self.learning_policy, "policy": self._policy or "made by the first fit"}
 
     @property
     def arms(self) -> list[Arm]:

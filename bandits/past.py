@@ -13,10 +13,12 @@ from torch import Tensor
 
 from bandits.hypotheses import stacked
 from bayesmeta.data import Data
+from bayesmeta.doors import counted
 
 __all__ = ["arms_as_tasks", "prior_of_each_arm"]
 
 
+@counted(num_arms=1)
 def prior_of_each_arm(family: Any, tasks: Data, num_arms: int) -> Any:
     """A prior with an entry for each arm, learned from what past tasks showed of it.
 
@@ -41,6 +43,7 @@ def prior_of_each_arm(family: Any, tasks: Data, num_arms: int) -> Any:
     return stacked(priors)
 
 
+@counted(num_arms=1)
 def arms_as_tasks(tasks: Data, num_arms: int) -> Data:
     """Every arm of every task as a task of its own, for one prior that all arms have beforehand.
 

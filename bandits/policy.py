@@ -21,14 +21,17 @@ from bandits.choices import Choice, Choices, ids_of, rewards_of
 from bandits.pending import Pending
 from bandits.propensity import Propensities
 from bandits.prospects import Prospects
-from bayesmeta.online import Begins, NoMarginalError, Online, Task, online
+from bayesmeta.describe import Described, listed, plural
+from bayesmeta.doors import counted, require_count
+from bayesmeta.gradients import ordinary, outside_inference
+from bayesmeta.online import Begins, InPlace, NoMarginalError, Online, Task, online
 
 __all__ = ["Policy"]
 
 P = TypeVar("P", bound="Policy")
 
 
-class Policy:
+class Policy(Described):
     """Chooses among arms, and learns from the rewards.
 
     Args:
@@ -44,6 +47,8 @@ class Policy:
         ValueError: the prior does not fit the arms.
     """
 
+    @counted(tasks=1)
+    @outside_inference
     def __init__(
         self,
         prior: Any,
@@ -54,12 +59,14 @@ class Policy:
         propensities: bool = True,
         max_pending: int = 1_000_000,
     ) -> None:
+        if isinstance(prior, type) or not (hasattr(prior, "condition") or isinstance(prior, InPlace)):
+            what = f"the class {prior.__name__}" if isinstance(prior, type) else type(prior).__name__
+            raise TypeError(f"{type(self).__name__} needs a prior, such as BetaBernoulli.initial(tasks); got {what}")
         if getattr(prior, "event_shape", ()):
             raise ValueError(
                 f"a reward is one number; this prior is of vectors, event_shape {tuple(prior.event_shape)}"
             )
-        if tasks is not None and tasks < 1:
-            raise ValueError(f"tasks must be at least 1; got {tasks}")
+        prior = ordinary(prior)  # what was made under inference_mode could not be changed in place
         self.prior, self.propensities, self._dtype = prior, propensities, _dtype_of(prior)
         self._arms = arms_of(arms, prior)
         self._is_single = tasks is None
@@ -90,6 +97,17 @@ class Policy:
     def num_tasks(self) -> int:
         return self._num_tasks
 
+    def _title(self) -> str:
+        return f"for {plural(self._num_tasks, 'task')} over {plural(len(self.arms), 'arm')}: {listed(self.arms)}"
+
+    def _parts(self) -> dict[str, Any]:
+        return {
+            "prior": self.prior,
+            **self._settings(),
+            "rewards": f"{int(self._pulls.sum())} so far, {self.num_pending} choices wait for theirs",
+            "pulls": self.pulls,
+        }
+
     @property
     def pulls(self) -> Tensor:
         """Rewards that each arm of each task has had, `(tasks, arms)`; `(arms,)` for one task."""
@@ -100,6 +118,7 @@ class Policy:
         """Choices that wait for their reward."""
         return self._pending.num_open
 
+    @outside_inference
     def choose(
         self,
         context: Any = None,
@@ -131,6 +150,7 @@ class Policy:
         wanted = self.propensities if propensities is None else propensities
         return self._record(prospects, index, is_one, *self._decide(prospects, wanted))
 
+    @outside_inference
     def probabilities(
         self, context: Any = None, *, task: Any = None, num: int | None = None, available: Any = None
     ) -> Propensities:
@@ -139,6 +159,7 @@ class Policy:
         prospects = self._prospects(context, index, n, self._mask(available, n))
         return self._probabilities(prospects, self._log_generator)
 
+    @outside_inference
     def expected_rewards(
         self, context: Any = None, *, task: Any = None, num: int | None = None, available: Any = None
     ) -> Tensor:
@@ -146,11 +167,13 @@ class Policy:
         context, index, n, _ = self._decisions(context, task, num)
         return self._prospects(context, index, n, self._mask(available, n)).mean()
 
+    @outside_inference
     def scores(self, context: Any = None, *, task: Any = None, num: int | None = None, available: Any = None) -> Tensor:
         """What the policy compares at decisions such as `choose` takes, `(n, arms)`: draws, upper bounds or means."""
         context, index, n, _ = self._decisions(context, task, num)
         return self._scores(self._prospects(context, index, n, self._mask(available, n)))
 
+    @outside_inference
     def update(self, choice: Any, reward: Any) -> None:
         """Learn from rewards, which may come late, in any order, or never.
 
@@ -175,6 +198,7 @@ class Policy:
         self._pending.end(places)
         np.add.at(self._pulls, (task, arm), 1)
 
+    @outside_inference
     def learn(self, arms: Sequence[Hashable], rewards: Any, *, context: Any = None, task: Any = None) -> None:
         """Learn from decisions that were made elsewhere, such as those of a log.
 
@@ -204,6 +228,7 @@ class Policy:
         self._learn((of_task, position), x, values.to(self._dtype))
         np.add.at(self._pulls, (of_task.numpy(), position.numpy()), 1)
 
+    @outside_inference
     def add_arm(self, name: Hashable, *, features: Any = None, prior: Any = None) -> None:
         """A new arm: what the posterior says of its features, or where arms have a posterior each, the prior.
 
@@ -229,6 +254,7 @@ class Policy:
         self._next_key += 1
         self._pulls = np.pad(self._pulls, ((0, 0), (0, 1)))
 
+    @outside_inference
     def remove_arm(self, name: Hashable) -> None:
         """Take an arm away; choices of it that wait for their reward are forgotten.
 
@@ -246,6 +272,7 @@ class Policy:
         self._pending.forget_arm(self._keys.pop(position))
         self._pulls = self._pulls[:, keep]
 
+    @outside_inference
     def copy_arm(self, name: Hashable, like: Hashable) -> None:
         """Let an arm with a posterior of its own start from what another has shown.
 
@@ -257,6 +284,7 @@ class Policy:
             raise ValueError("all arms share one posterior here: an arm is known by its features")
         self._rearrange([source if i == to else i for i in range(len(self._keys))], None, removed=True)
 
+    @outside_inference
     def posterior(self, arms: Sequence[Hashable] | None = None, *, task: int | None = None) -> Any:
         """What is known now, as a frozen posterior that later rewards do not change.
 
@@ -338,7 +366,7 @@ class Policy:
             return rows, None, self._num_tasks, False
         index: Task
         if task is None or isinstance(task, int):
-            index, n = task or 0, len(rows) if rows is not None else num or 1
+            index, n = task or 0, len(rows) if rows is not None else 1 if num is None else require_count("num", num)
         else:
             index = torch.as_tensor(task, dtype=torch.long)
             if index.ndim != 1 or (rows is not None and len(rows) != len(index)):

@@ -11,6 +11,8 @@ from torch import Tensor
 
 from bandits.environments import Environment, Scene
 from bandits.policy import Policy
+from bayesmeta.describe import Described
+from bayesmeta.doors import counted
 
 __all__ = ["Run", "compare", "simulate"]
 
@@ -18,7 +20,7 @@ SLOW = 20_000  # decisions, from where there is a progress bar
 
 
 @dataclass(frozen=True, eq=False)
-class Run:
+class Run(Described):
     """What happened, `(tasks, rounds)` each.
 
     Args:
@@ -43,6 +45,7 @@ class Run:
         return self.regret.sum(-1)
 
 
+@counted(rounds=1, delay=0)
 def simulate(
     policy: Policy,
     environment: Environment,

@@ -14,6 +14,7 @@ __all__ = [
     "Data",
     "DeepKernel",
     "DirichletCategorical",
+    "FittedMixedModel",
     "GammaExponential",
     "GammaPoisson",
     "GaussianProcess",
@@ -25,6 +26,7 @@ __all__ = [
     "LinearNormalInverseGamma",
     "LogisticGaussian",
     "MatrixNormalInverseWishart",
+    "MixedModel",
     "Mixture",
     "NormalInverseGamma",
     "NormalInverseWishart",
@@ -33,11 +35,13 @@ __all__ = [
     "PastFunctions",
     "PoissonExposureGaussian",
     "PoissonGaussian",
+    "StartsDisagreeWarning",
     "Statistics",
     "arm_statistics",
     "compiled",
     "fit_kinds",
     "fit_with_features",
+    "from_formula",
     "load",
     "one_hot",
     "sample_posterior",
@@ -60,12 +64,13 @@ if TYPE_CHECKING:
     from bayesmeta.hierarchy import Mixture
     from bayesmeta.hyperposterior import Hyperposterior
     from bayesmeta.io import load, save
-    from bayesmeta.kinds import fit_kinds
+    from bayesmeta.kinds import StartsDisagreeWarning, fit_kinds
     from bayesmeta.learned_features import LearnedFeatures
     from bayesmeta.linear import LinearGaussian
     from bayesmeta.linear_hyperposterior import LinearHyperposterior
     from bayesmeta.linear_unknown_noise import LinearNormalInverseGamma
     from bayesmeta.matrix_normal import MatrixNormalInverseWishart
+    from bayesmeta.mixed_model import FittedMixedModel, MixedModel, from_formula
     from bayesmeta.niw import NormalInverseWishart
     from bayesmeta.normal import NormalInverseGamma
     from bayesmeta.normal_known_variance import NormalKnownVariance
@@ -86,6 +91,7 @@ else:
             "Data": "data",
             "DeepKernel": "deep_kernel",
             "DirichletCategorical": "categorical",
+            "FittedMixedModel": "mixed_model",
             "GammaExponential": "rates",
             "GammaPoisson": "rates",
             "GaussianProcess": "gp",
@@ -97,6 +103,7 @@ else:
             "LinearNormalInverseGamma": "linear_unknown_noise",
             "LogisticGaussian": "glm",
             "MatrixNormalInverseWishart": "matrix_normal",
+            "MixedModel": "mixed_model",
             "Mixture": "hierarchy",
             "NormalInverseGamma": "normal",
             "NormalInverseWishart": "niw",
@@ -105,11 +112,13 @@ else:
             "PastFunctions": "past_functions",
             "PoissonExposureGaussian": "glm",
             "PoissonGaussian": "glm",
+            "StartsDisagreeWarning": "kinds",
             "Statistics": "statistics",
             "arm_statistics": "correlated_arms",
             "compiled": "fused",
             "fit_kinds": "kinds",
             "fit_with_features": "task_features",
+            "from_formula": "mixed_model",
             "load": "io",
             "one_hot": "categorical",
             "sample_posterior": "full_bayes",

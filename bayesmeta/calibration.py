@@ -11,6 +11,8 @@ import torch
 from torch import Generator, Tensor
 
 from bayesmeta.data import Data
+from bayesmeta.describe import Described
+from bayesmeta.doors import counted
 from bayesmeta.protocol import Functions, Posterior
 from bayesmeta.random import seeded
 
@@ -25,6 +27,7 @@ def _values(functions: Functions, x: Tensor) -> Tensor:
     return functions(x)
 
 
+@counted(num_tasks=1, num_draws=1)
 def sbc_ranks(
     prior: Posterior,
     x: Tensor,
@@ -63,7 +66,7 @@ def sbc_ranks(
 
 
 @dataclass(frozen=True, eq=False)
-class EcdfCheck:
+class EcdfCheck(Described):
     """Empirical distributions of ranks or other values, and the band that uniform ones leave seldom.
 
     Args:
@@ -101,6 +104,7 @@ class EcdfCheck:
         return verdict if not outside else f"{verdict}, by {float(self.excess.max()):.2g} at most"
 
 
+@counted(num_draws=1)
 def sbc_ecdf(ranks: Tensor, num_draws: int, *, level: float = 0.95) -> EcdfCheck:
     """Are ranks uniform? Their empirical distributions against a simultaneous band.
 

@@ -27,7 +27,7 @@ from bayesmeta.hyperparameters import Hyperparameter, Hyperparameters, most_prob
 from bayesmeta.random import log_gamma
 from bayesmeta.special import lgamma_ratio
 from bayesmeta.statistics import Statistics
-from bayesmeta.validation import require_columns, require_enough_tasks, require_positive
+from bayesmeta.validation import require_columns, require_enough_tasks, require_positive, require_vectors
 
 __all__ = ["CategoricalFunctions", "DirichletCategorical", "one_hot"]
 
@@ -74,6 +74,7 @@ class DirichletCategorical(TensorFields):
     @classmethod
     def initial(cls, tasks: Data | Statistics) -> "DirichletCategorical":
         """One pseudo-count per class, divided as the rows of all `tasks` are; classes unseen keep a share."""
+        require_vectors(tasks)
         stats = Statistics.of(tasks, order=1).pooled()
         num_classes = stats.first.shape[-1]
         share = (stats.count * stats.mean + 1.0 / num_classes) / (stats.count + 1.0)

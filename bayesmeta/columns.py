@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
+from bayesmeta.describe import listed
 from bayesmeta.fields import TensorFields
 
 __all__ = ["Columns", "Reading", "columns_of", "read", "require_columns_fit"]
@@ -56,6 +57,14 @@ class Columns(TensorFields):
                 f"at least one of the {self.num} columns of x must have a weight that varies between tasks; "
                 f"columns {sorted(used)} have other roles. Without such a weight tasks do not differ"
             )
+
+    def _title(self) -> str:
+        varying = [column for column in self.inputs if column not in self.shared]
+        parts = {"varying": varying, "shared": self.shared, **{role: [i] for role, i in self._known.items()}}
+        return ": " + "; ".join(f"{name} {listed(columns)}" for name, columns in parts.items() if columns)
+
+    def _parts(self) -> dict[str, Any]:
+        return {}
 
     @property
     def inputs(self) -> tuple[int, ...]:

@@ -9,6 +9,8 @@ from rich.progress import track
 from torch import Generator, Tensor
 
 from bayesmeta.data import Data
+from bayesmeta.describe import Described
+from bayesmeta.doors import counted
 from bayesmeta.hyperparameters import Hierarchical
 from bayesmeta.hyperposterior import Hyperposterior
 from bayesmeta.predictive_checks import TaskMean, filled
@@ -39,7 +41,7 @@ class Comparison:
 
 
 @dataclass(frozen=True, eq=False)
-class LeftOut:
+class LeftOut(Described):
     """What the hyperposterior given all other tasks makes of each task.
 
     Args:
@@ -78,6 +80,7 @@ def leave_one_task_out(prior: Any, tasks: Data, *, progress: bool = True) -> Ten
     return torch.cat(out)
 
 
+@counted(num_draws=2)
 def psis_leave_one_task_out(
     prior: Any,
     tasks: Data,

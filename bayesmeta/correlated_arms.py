@@ -79,10 +79,11 @@ class CorrelatedArms(TensorFields):
     def initial(cls, tasks: Data | Statistics, *, num_arms: int | None = None) -> "CorrelatedArms":
         """A weak prior on the scale of `tasks`: arms have their own level and, less that, vary between tasks alike.
 
-        Half of the variance of rows about the level of their arm is between tasks, and the noise is what rows of one
-        arm in one task differ by. Where no arm has two rows in a task, the two cannot be told apart: a tenth of the
-        variance is called noise, and the rest is between tasks. Arms that `tasks` show all have the same covariance
-        with each other, found by moments, and less of it where tasks are few.
+        The noise is what rows of one arm in one task differ by, and the variance of an arm between tasks is what they
+        share, by moments: where tasks are few it is near half of the variance of rows about the level of their arm.
+        Where no arm has two rows in a task, the two cannot be told apart: a tenth of the variance is called noise, and
+        the rest is between tasks. Arms that `tasks` show all correlate alike, by moments too, and less where tasks are
+        few.
 
         Args:
             num_arms: K, by default the arms up to the greatest that `tasks` show. Arms that none shows have the mean
@@ -105,9 +106,11 @@ class CorrelatedArms(TensorFields):
         within = stats.scatter.sum() / freedom.clamp(min=1.0)
         told_apart = (freedom > 0) & (within > 0)
         noise_var = within.where(told_apart, SHARE_OF_NOISE * var)
-        between = (0.5 * var).where(told_apart, var - noise_var)
-        shared = torch.minimum(_shared_covariance(stats, level), LARGEST_CORRELATION * between) * seen
-        scale_tril = cholesky(shared.sqrt() * shared.sqrt()[:, None] + (between - shared).diag(), "covariance of arms")
+        between = _between_variance(stats, level, noise_var, 0.5 * var).where(told_apart, var - noise_var)
+        alike = between[seen].mean() if bool(seen.any()) else between.mean()
+        correlation = (_shared_covariance(stats, level) / alike).clamp(max=LARGEST_CORRELATION) * seen
+        matrix = correlation.sqrt() * correlation.sqrt()[:, None] + (1.0 - correlation).diag()
+        scale_tril = between.sqrt()[:, None] * cholesky(matrix, "correlations of arms")
         return cls(level, scale_tril, noise_var).to(tasks.y if isinstance(tasks, Data) else level)
 
     @property
@@ -126,6 +129,11 @@ class CorrelatedArms(TensorFields):
     @property
     def event_shape(self) -> torch.Size:
         return torch.Size()
+
+    @property
+    def num_inputs(self) -> int:
+        """One column of x, the number of the arm."""
+        return 1
 
     def condition(self, data: Data | Statistics) -> "CorrelatedArms":
         """Posterior of the mean rewards after the rows of `data`.
@@ -230,10 +238,7 @@ class CorrelatedArms(TensorFields):
         """The posterior of tasks, to be updated in place."""
         from bayesmeta.online_weights import OnlineWeights
 
-        def natural(posterior: "CorrelatedArms") -> tuple[Tensor, Tensor]:
-            return posterior.loc, posterior.scale_tril
-
-        return OnlineWeights(self, batch_shape, natural, by_number=True)
+        return OnlineWeights(self, batch_shape, _mean_and_root, by_number=True)
 
     def statistics(self, data: Data | Statistics) -> Statistics:
         """All that this family knows of the rows of `data`; statistics pass through."""
@@ -246,6 +251,10 @@ class CorrelatedArms(TensorFields):
         arm, k = arm.expand(*batch, -1), self.num_arms
         root = self.scale_tril.expand(*batch, k, k).gather(-2, arm[..., None].expand(*arm.shape, k))
         return self.loc.expand(*batch, k).gather(-1, arm), root
+
+
+def _mean_and_root(posterior: CorrelatedArms) -> tuple[Tensor, Tensor]:
+    return posterior.loc, posterior.scale_tril
 
 
 @dataclass(frozen=True, eq=False)
@@ -288,6 +297,40 @@ def arm_statistics(data: Data, num_arms: int) -> Statistics:
     origin = total(y) / count.clamp(min=1.0)
     centred = (y - origin.gather(-1, arm)).where(data.mask, 0.0)
     return Statistics(count, origin[..., None], total(centred)[..., None], total(centred.square())[..., None, None])
+
+
+def _between_variance(
+    stats: Statistics, level: Float64[Tensor, " k"], noise_var: Tensor, guess: Tensor
+) -> Float64[Tensor, " k"]:
+    """What errors of one arm in one task share: the mean of their products, over pairs of rows of all tasks.
+
+    That of all arms is averaged with K + 3 tasks in which it is `guess`. That of an arm is drawn to that of all by as
+    much as chance moves it, compared with arms that differ by a factor of two or so.
+    """
+    about = stats.mean_from(level[:, None])[..., 0]
+    squares = stats.scatter[..., 0, 0] + stats.count * about.square()
+    products = ((stats.count * about).square() - squares).reshape(-1, len(level))
+    pairs = (stats.count * (stats.count - 1.0)).reshape(-1, len(level))
+    # tasks of different size are as many as the equal ones from which a mean is as precise
+    num_tasks = pairs.sum().square() / pairs.sum(-1).square().sum().clamp(min=1.0)
+    total, each_total = pairs.sum().clamp(min=1.0), pairs.sum(0).clamp(min=1.0)
+    worth = len(level) + 3.0
+    of_all = (num_tasks * products.sum() / total + worth * guess) / (num_tasks + worth)
+    of_all = _mean_above_zero(of_all, noise_var * (2.0 / total).sqrt())
+    own_tasks = pairs.sum(0).square() / pairs.square().sum(0).clamp(min=1.0)
+    chance = 2.0 * (noise_var.square() / each_total + of_all.square() / own_tasks.clamp(min=1.0))
+    share = (of_all.square() / (of_all.square() + chance)) * (own_tasks > 0)
+    each = share * products.sum(0) / each_total + (1.0 - share) * of_all
+    return _mean_above_zero(each, (share * chance).sqrt().clamp(min=1e-6 * of_all))
+
+
+def _mean_above_zero(mean: Tensor, width: Tensor) -> Tensor:
+    """Of a normal with this mean and standard deviation, the mean of what is above zero, as variances are."""
+    ratio = mean / width
+    normal = torch.distributions.Normal(torch.zeros_like(ratio), torch.ones_like(ratio))
+    above = (normal.log_prob(ratio) - torch.special.log_ndtr(ratio)).exp()
+    # far below zero the mean of the tail is near width / -ratio
+    return width * (ratio + above).where(ratio > -10.0, 1.0 / ratio.abs().clamp(min=10.0))
 
 
 def _shared_covariance(stats: Statistics, level: Float64[Tensor, " k"]) -> Tensor:

@@ -187,8 +187,10 @@ class Data(TensorFields):
 
         return read_tasks(source, task=task, target=target, inputs=inputs).data
 
-    def __add__(self, other: "Data") -> "Data":
+    def __add__(self, other: Any) -> "Data":
         """The rows of both, task by task; their batches are broadcast, features of tasks are those of `self`."""
+        if not isinstance(other, Data):
+            return NotImplemented
         sides = [(d.x.shape[-1], tuple(d.event_shape)) for d in (self, other)]
         if sides[0] != sides[1]:
             raise ValueError(f"both sides must have the same features and event_shape; got {sides[0]} and {sides[1]}")
@@ -242,6 +244,8 @@ def as_floats(name: str, value: Any, *, like: Tensor | None = None, dtype: torch
         TypeError: `value` is nothing that holds real numbers.
         ValueError: `value` is on another device than `like`.
     """
+    if isinstance(value, Tensor) and dtype is None and value.is_floating_point() and _is_like(value, like):
+        return value
     if not isinstance(value, Tensor):
         tensor = _of_array(name, value)
         # numbers that have no place of their own go where they are needed
@@ -254,6 +258,10 @@ def as_floats(name: str, value: Any, *, like: Tensor | None = None, dtype: torch
         )
     wanted = dtype or (like.dtype if like is not None else value.dtype if value.is_floating_point() else torch.float64)
     return value.to(wanted)
+
+
+def _is_like(value: Tensor, like: Tensor | None) -> bool:
+    return like is None or (value.dtype == like.dtype and value.device == like.device)
 
 
 def _of_array(name: str, value: Any) -> Tensor:

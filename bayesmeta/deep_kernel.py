@@ -140,6 +140,11 @@ class DeepKernel(TensorFields):
     def event_shape(self) -> torch.Size:
         return torch.Size()
 
+    @property
+    def num_inputs(self) -> int:
+        """Columns of x."""
+        return self.features.centre.shape[-1]
+
     def condition(self, data: Data) -> "DeepKernel":
         """Posterior after more rows: `GaussianProcess.condition` on their features."""
         return self._replace(process=self.process.condition(self.features.of(data)))

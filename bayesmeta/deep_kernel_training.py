@@ -4,6 +4,9 @@ A step takes some tasks, some rows of each, and climbs the mean evidence per row
 of these rows. Gradients pass through its Cholesky factor into the network. A part is about as large as what a new task
 will have shown, and is another one in every step.
 
+The variances and the level of the Gaussian process start where the evidence on the untrained features is greatest, and
+have a rate of their own: a network that is stopped early must not leave the noise where it was guessed.
+
 A network can tell a few past tasks apart by heart. So a fifth of the tasks is held out, learning ends when these no
 longer gain, and is made again over all tasks for as many steps as the first took to its best.
 
@@ -27,7 +30,8 @@ __all__ = ["meta_train"]
 
 NUM_TASKS, NUM_ROWS = 16, 64  # of a step, at most
 NUM_STEPS, INTERVAL = 500, 10  # at most, and between looks at held-out tasks
-RATE = 2e-3  # of the first step
+RATE, SCALE_RATE = 2e-3, 2e-2  # of the first step: of the network, and of the logarithms of variances
+NUM_START, MAX_START = 40, 4.0  # steps of L-BFGS to where these start, and how far that may be, at most
 HELD_OUT = 0.2  # of the tasks
 NUM_PARTS = 4  # of each held-out task, by which learning is judged
 PATIENCE = 10  # looks at held-out tasks in which they do not gain
@@ -55,23 +59,16 @@ def meta_train(start: DeepKernel, tasks: Data, generator: Generator, *, progress
 
 def _climb(start: DeepKernel, tasks: Data, generator: Generator) -> Iterator[DeepKernel]:
     """What was learned after every `INTERVAL` steps."""
-    features, process = start.features, start.process
-    origin = [features.first, features.rest, features.biases, torch.zeros(3).to(features.biases)]
+    features = start.features
+    origin = [features.first, features.rest, features.biases, _best_scales(start, tasks, generator)]
     unknown = [value.clone().requires_grad_() for value in origin]
 
     def build(values: Sequence[Tensor]) -> DeepKernel:
-        first, rest, biases, (log_outputscale, log_noise, shift) = values
-        return DeepKernel(
-            replace(features, first=first, rest=rest, biases=biases),
-            replace(
-                process,
-                outputscale=process.outputscale * log_outputscale.exp(),
-                noise_var=process.noise_var * log_noise.exp(),
-                constant=process.constant + process.outputscale.sqrt() * shift,
-            ),
-        )
+        first, rest, biases, scales = values
+        return _scaled(replace(start, features=replace(features, first=first, rest=rest, biases=biases)), scales)
 
-    optimiser = torch.optim.Adam(unknown, lr=RATE)
+    rates = [{"params": unknown[:3], "lr": RATE}, {"params": unknown[3:], "lr": SCALE_RATE}]
+    optimiser = torch.optim.Adam(rates)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, NUM_STEPS)
     for step in range(1, NUM_STEPS + 1):
         chosen = torch.randperm(len(tasks.mask), generator=generator, device=generator.device)[:NUM_TASKS]
@@ -82,6 +79,35 @@ def _climb(start: DeepKernel, tasks: Data, generator: Generator) -> Iterator[Dee
         if step % INTERVAL == 0:
             # copies, for the next step changes them in place
             yield build([value.detach().clone() for value in unknown])
+
+
+def _scaled(prior: DeepKernel, scales: Tensor) -> DeepKernel:
+    """With variances times the exponentials of the first two of `scales`, and a level moved by the third."""
+    process, (log_outputscale, log_noise, shift) = prior.process, scales
+    changed = replace(
+        process,
+        outputscale=process.outputscale * log_outputscale.exp(),
+        noise_var=process.noise_var * log_noise.exp(),
+        constant=process.constant + process.outputscale.sqrt() * shift,
+    )
+    return replace(prior, process=changed)
+
+
+def _best_scales(start: DeepKernel, tasks: Data, generator: Generator) -> Tensor:
+    """`(3,)`, those with the greatest evidence on the features of `start`, within limits: rows may have no noise."""
+    chosen = torch.randperm(len(tasks.mask), generator=generator, device=generator.device)[: 2 * NUM_TASKS]
+    rows = _part(tasks[chosen], generator)
+    unlimited = torch.zeros(3).to(start.features.biases).requires_grad_()
+    optimiser = torch.optim.LBFGS([unlimited], max_iter=NUM_START, line_search_fn="strong_wolfe")
+
+    def loss() -> Tensor:
+        optimiser.zero_grad()
+        value = -_scaled(start, MAX_START * unlimited.tanh()).log_evidence(rows).sum() / rows.mask.sum()
+        value.backward()
+        return value
+
+    optimiser.step(loss)
+    return MAX_START * unlimited.detach().tanh()
 
 
 def _part(tasks: Data, generator: Generator) -> Data:

@@ -56,7 +56,10 @@ def plural(number: int, noun: str) -> str:
 
 
 def _text(self: Described) -> str:
-    return "\n".join(_lines(self))
+    try:
+        return "\n".join(_lines(self))
+    except Exception:  # a debugger or a traceback may ask while the object is being made
+        return f"{type(self).__name__}, incomplete"
 
 
 def _lines(value: Described) -> list[str]:

@@ -6,7 +6,7 @@ methods that it defines:
 - rows (`condition`, `log_evidence`, `statistics`, `fit`, `hyperparameters`, `initial`) must be `Data`, or `Statistics`
   where the method takes them, on the device of the prior, whose dtype they take;
 - inputs (`predict`, `marginal`, `joint`, and the call of a draw) may be tensors, arrays or lists, of any real numbers,
-  and take the dtype of the prior;
+  and take the dtype of the prior; they have `num_inputs` columns where the class says how many;
 - numbers of draws (`sample`, `sample_params`) are whole and at least one;
 - what learns (`fit`, `hyperparameters`) takes its gradients under `no_grad` and `inference_mode` too.
 """
@@ -16,7 +16,7 @@ import inspect
 import operator
 from collections.abc import Callable
 from functools import cache, wraps
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
@@ -24,7 +24,15 @@ from torch import Tensor
 from bayesmeta.describe import Described
 from bayesmeta.gradients import gradients, ordinary
 
-__all__ = ["Draws", "first_tensor", "guard", "require_count"]
+__all__ = [
+    "Draws",
+    "counted",
+    "first_tensor",
+    "guard",
+    "require_count",
+    "require_hierarchical",
+    "require_rows",
+]
 
 LEARNING = ("fit", "hyperparameters")
 ROWS = ("condition", "log_evidence", "statistics", "initial", *LEARNING)
@@ -33,6 +41,8 @@ COUNTS = ("sample", "sample_params")
 HOW = "Make it by Data.of(x, y), by Data.pad([(x, y), ...]) for tasks of any lengths, or by Data.from_frame(table, ...)"
 
 Method = Callable[..., Any]
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 class Draws(Described):
@@ -85,6 +95,51 @@ def require_count(name: str, value: Any, least: int = 1) -> int:
     return number
 
 
+def counted(**least: int) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Decorator of a function whose parameters of these names are whole numbers, no less than said, or None."""
+
+    def decorate(function: Callable[P, R]) -> Callable[P, R]:
+        signature = inspect.signature(function)
+
+        @wraps(function)
+        def call(*args: P.args, **kwargs: P.kwargs) -> R:
+            given = signature.bind(*args, **kwargs)
+            for name, smallest in least.items():
+                if given.arguments.get(name) is not None:
+                    given.arguments[name] = require_count(name, given.arguments[name], smallest)
+            return function(*given.args, **given.kwargs)
+
+        return call
+
+    return decorate
+
+
+def require_rows(caller: str, data: Any, *, statistics: bool = True) -> None:
+    """`data` is `Data`, or `Statistics` where they will do.
+
+    Raises:
+        TypeError: it is not; the message says how to make it.
+    """
+    rows, sums = _kinds_of_rows()
+    if not isinstance(data, rows | sums):
+        raise TypeError(f"{caller} needs Data; got {_named(data)}. {HOW}")
+    if isinstance(data, sums) and not statistics:
+        raise TypeError(f"{caller} needs rows, and Statistics have none: give the Data that they were made of")
+
+
+def require_hierarchical(caller: str, prior: Any) -> None:
+    """`prior` is one of a family that says what its hyperparameters are (`Hierarchical`).
+
+    Raises:
+        TypeError: it is not.
+    """
+    if isinstance(prior, type) or not hasattr(prior, "hyperparameters"):
+        raise TypeError(
+            f"{caller} needs a prior with hyperparameters, such as BetaBernoulli.initial(tasks); got {_named(prior)}. "
+            "Families with `fit` alone, such as GaussianProcess, have none"
+        )
+
+
 def _at_rows(method: Method, name: str) -> Method:
     parameter, annotation = _first_parameter(method)
     if annotation is not None and not any(kind in repr(annotation) for kind in ("Data", "Statistics")):
@@ -111,10 +166,11 @@ def _at_rows(method: Method, name: str) -> Method:
 
 def _at_inputs(method: Method, _name: str) -> Method:
     parameter, _ = _first_parameter(method)
+    is_needed = not inspect.unwrap(method).__defaults__
 
     @wraps(method)
     def at_door(self: Any, *args: Any, **kwargs: Any) -> Any:
-        return method(self, *_with_first(args, kwargs, parameter, lambda x: _inputs(self, x)), **kwargs)
+        return method(self, *_with_first(args, kwargs, parameter, lambda x: _inputs(self, x, is_needed)), **kwargs)
 
     return at_door
 
@@ -150,12 +206,9 @@ def _with_first(
 
 
 def _rows(prior: Any, data: Any, method: str, takes_statistics: bool) -> Any:
-    rows, statistics = _kinds_of_rows()
+    rows, _ = _kinds_of_rows()
     family = prior.__name__ if isinstance(prior, type) else type(prior).__name__
-    if not isinstance(data, rows | statistics):
-        raise TypeError(f"{family}.{method} needs Data; got {_named(data)}. {HOW}")
-    if isinstance(data, statistics) and not takes_statistics:
-        raise TypeError(f"{family}.{method} needs rows, and Statistics have none: give the Data that they were made of")
+    require_rows(f"{family}.{method}", data, statistics=takes_statistics)
     like = None if isinstance(prior, type) else first_tensor(prior)
     if like is None:
         return data
@@ -172,8 +225,10 @@ def _rows(prior: Any, data: Any, method: str, takes_statistics: bool) -> Any:
     return data
 
 
-def _inputs(prior: Any, x: Any) -> Any:
+def _inputs(prior: Any, x: Any, is_needed: bool) -> Any:
     if x is None:
+        if is_needed:
+            raise ValueError(f"x must have shape (..., q, d): {type(prior).__name__} has inputs; got None")
         return None
     like = first_tensor(prior)
     if like is None:
@@ -184,12 +239,17 @@ def _inputs(prior: Any, x: Any) -> Any:
         raise ValueError(
             f"x must have shape (..., q, d), q rows of d inputs; got {tuple(x.shape)}. Try x.unsqueeze(-2)"
         )
+    expected = getattr(prior, "num_inputs", None)
+    if expected is not None and x.shape[-1] != expected:
+        raise ValueError(f"x must have {expected} columns; got {x.shape[-1]}")
     return x
 
 
 def _named(value: Any) -> str:
     if value is None:
         return "None"
+    if isinstance(value, type):
+        return f"the class {value.__name__}"
     shape = getattr(value, "shape", None)
     return type(value).__name__ + ("" if shape is None else f" of shape {tuple(shape)}")
 

@@ -20,17 +20,26 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from bayesmeta.data import Data
+from bayesmeta.data import Data, require_room
+from bayesmeta.describe import Described
 from bayesmeta.statistics import Statistics
 
-__all__ = ["TaskStatistics", "TaskTable", "read_frame", "read_tasks", "require_varying_target", "stream_statistics"]
+__all__ = [
+    "TaskStatistics",
+    "TaskTable",
+    "read_frame",
+    "read_tasks",
+    "reduce_tasks",
+    "require_varying_target",
+    "stream_statistics",
+]
 
 # rows read at once while streaming; two batches are in memory, one being read while the other is summed
 BATCH_ROWS = 3 * 2**17
 
 
 @dataclass(frozen=True, eq=False)
-class TaskTable:
+class TaskTable(Described):
     """Rows of tasks, with the names that a batch index stands for.
 
     Args:
@@ -45,7 +54,7 @@ class TaskTable:
 
 
 @dataclass(frozen=True, eq=False)
-class TaskStatistics:
+class TaskStatistics(Described):
     """Statistics of tasks, with the names that a batch index stands for; `+` pools the rows of two shards of a table.
 
     Args:
@@ -81,9 +90,32 @@ def read_tasks(source: Any, *, task: str, target: str, inputs: Sequence[str] | N
 
     Raises:
         FileNotFoundError: there is no such file.
+        TypeError: a name of a column is no string.
         ValueError: a column is missing, is there twice or holds no numbers, or a value is missing, NaN or infinite; the
-            message names column, task and row, rows counting from 0.
+            message names column, task and row, rows counting from 0. Or a task is so much longer than the others that
+            padded tasks would take gigabytes: see `reduce_tasks`.
     """
+    names, codes, values, columns = _read_columns(source, task, target, inputs)
+    return TaskTable(_pad(codes, values, len(names)), names, columns[:-1])
+
+
+def reduce_tasks(source: Any, *, task: str, target: str, inputs: Sequence[str] | None = None) -> TaskStatistics:
+    """Reduce a whole table to statistics per task, without padding: memory is that of the table, whatever the tasks.
+
+    Args:
+        source: as in `read_tasks`, and so the others. `stream_statistics` is for files larger than memory.
+
+    Raises:
+        FileNotFoundError, TypeError, ValueError: as in `read_tasks`.
+    """
+    names, codes, values, columns = _read_columns(source, task, target, inputs)
+    return TaskStatistics(_moments(codes, values, len(names)), names, columns[:-1])
+
+
+def _read_columns(
+    source: Any, task: str, target: str, inputs: Sequence[str] | None
+) -> tuple[tuple[Any, ...], Tensor, Tensor, tuple[str, ...]]:
+    """Names of tasks, the number of each row's task `(n,)`, its inputs and target `(n, k)`, and their names."""
     frame = read_frame(source)
     columns = _columns(frame.schema, task, target, inputs)
     if not len(frame):
@@ -100,8 +132,7 @@ def read_tasks(source: Any, *, task: str, target: str, inputs: Sequence[str] | N
         # a missing value becomes NaN
         values[:, j] = frame[column].cast(nw.Float64).to_numpy()
         _require_finite(column, values[:, j], labels, 0)
-    data = _pad(torch.from_numpy(codes), torch.from_numpy(values), len(names))
-    return TaskTable(data, tuple(names.tolist()), tuple(columns[:-1]))
+    return tuple(names.tolist()), torch.from_numpy(codes), torch.from_numpy(values), tuple(columns)
 
 
 def stream_statistics(
@@ -178,6 +209,7 @@ def read_frame(source: Any) -> nw.DataFrame[Any]:
         raise TypeError(
             f"a table must be a path or a dataframe (pandas, polars, pyarrow, ...); got {type(source).__name__}"
         ) from None
+    _require_strings(frame.columns)
     return frame
 
 
@@ -202,12 +234,29 @@ def _read_file(path: Path) -> pl.DataFrame:
 def _pad(codes: Tensor, values: Tensor, num_tasks: int) -> Data:
     """Rows `(n, k)`, the last column y, of tasks numbered `codes` `(n,)`, as padded tasks."""
     count = codes.bincount(minlength=num_tasks)
+    require_room(count, values.shape[1], values.element_size())
     order = codes.argsort(stable=True)
     place = torch.empty_like(codes)  # of a row within its task
     place[order] = torch.arange(len(codes)) - (count.cumsum(0) - count).repeat_interleave(count)
     z = values.new_zeros(num_tasks, int(count.max()), values.shape[1])
     z[codes, place] = values
     return Data(z[..., :-1], z[..., -1], torch.arange(z.shape[1]) < count[:, None])
+
+
+def _moments(codes: Tensor, values: Tensor, num_tasks: int) -> Statistics:
+    """Statistics of the same rows, about the mean of each task."""
+
+    def summed(rows: Tensor) -> Tensor:
+        return rows.new_zeros(num_tasks, *rows.shape[1:]).index_add_(0, codes, rows)
+
+    count = codes.bincount(minlength=num_tasks).double()
+    origin = summed(values) / count[:, None]
+    centred = values - origin[codes]
+    k = values.shape[1]
+    second = values.new_empty(num_tasks, k, k)
+    for i, j in combinations_with_replacement(range(k), 2):
+        second[:, i, j] = second[:, j, i] = summed(centred[:, i] * centred[:, j])
+    return Statistics(count, origin, summed(centred), second, k - 1)
 
 
 # ---- tables in a stream
@@ -391,6 +440,11 @@ def _columns(
 ) -> list[str]:
     """The input columns and the target, all there and all numbers."""
     names = list(schema)
+    for role, name in (("task", task), ("target", target)):
+        if not isinstance(name, str):
+            raise TypeError(f"{role} must be the name of a column, a string; got {name!r}")
+    if isinstance(inputs, str) or not all(isinstance(name, str) for name in inputs or ()):
+        raise TypeError(f"inputs must be a list of names of columns, which are strings; got {inputs!r}")
     if task == target:
         raise ValueError(f"task and target must be two columns; got {task!r} for both")
     chosen = [name for name in names if name not in (task, target)] if inputs is None else list(inputs)
@@ -407,6 +461,17 @@ def _columns(
             way_out = "Encode it as numbers, or leave it out by naming inputs" if role == "input" else "Convert it"
             raise ValueError(f"{role} column {name!r} must hold numbers{where}; it holds {dtype}. {way_out}")
     return [*chosen, target]
+
+
+def _require_strings(names: Sequence[Any]) -> None:
+    """As pandas alone does not: its columns may have numbers for names, or several levels of them."""
+    other = next((name for name in names if not isinstance(name, str)), None)
+    if other is not None:
+        new = '"_".join(map(str, name))' if isinstance(other, tuple) else "str(name)"
+        raise TypeError(
+            f"names of columns must be strings; got {other!r}. Rename them: frame.columns = [{new} for name in "
+            "frame.columns]"
+        )
 
 
 def _require_unique(names: Sequence[str]) -> None:

@@ -17,6 +17,7 @@ import torch
 from torch import Generator, Tensor
 
 from bayesmeta.data import Data
+from bayesmeta.doors import counted, require_hierarchical
 from bayesmeta.gradients import with_gradients
 from bayesmeta.hyperparameters import Hierarchical, Hyperparameters, most_probable
 from bayesmeta.hyperposterior import laplace
@@ -28,7 +29,10 @@ if TYPE_CHECKING:
 
 __all__ = ["sample_posterior"]
 
+MIN_DRAWS = 4  # of a chain: with fewer Pyro's diagnostics, which say where it diverged, are not defined
 
+
+@counted(num_draws=MIN_DRAWS, num_warmup=1, num_chains=1)
 @with_gradients
 def sample_posterior(
     prior: Hierarchical,
@@ -58,6 +62,7 @@ def sample_posterior(
         `log_likelihood` each task's evidence, so that `arviz.loo` compares priors by tasks left out; `sample_stats` the
         log density and divergences.
     """
+    require_hierarchical("sample_posterior", prior)
     unknown = prior.hyperparameters(tasks)
     if log_hyperprior is not None:
         unknown = dataclasses.replace(unknown, hyperprior=log_hyperprior, source=None)

@@ -30,6 +30,7 @@ from torch.distributions import Bernoulli, Distribution, LogNormal
 
 from bayesmeta.columns import Columns, columns_of
 from bayesmeta.data import Data, describe_rows
+from bayesmeta.doors import counted
 from bayesmeta.fields import LearnedFrom, TensorFields
 from bayesmeta.glm_functions import LogisticFunctions, PoissonFunctions
 from bayesmeta.glm_learning import hyperparameters, weak_prior
@@ -112,6 +113,11 @@ class _Regression(TensorFields):
         return self.loc.shape[:-1]
 
     @property
+    def num_inputs(self) -> int:
+        """Columns of x."""
+        return self.roles.num
+
+    @property
     def event_shape(self) -> torch.Size:
         return torch.Size()
 
@@ -146,6 +152,7 @@ class _Regression(TensorFields):
         evidence = _log_evidence(prior, every)
         return (evidence if self.data is None else evidence - _log_evidence(prior, self.data)).to(self.loc)
 
+    @counted(num_draws=2)
     def log_evidence_error(
         self, data: Data, *, num_draws: int = 1000, generator: Generator | None = None
     ) -> EvidenceError:

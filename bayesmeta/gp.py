@@ -119,6 +119,11 @@ class GaussianProcess(TensorFields):
     def event_shape(self) -> torch.Size:
         return torch.Size()
 
+    @property
+    def num_inputs(self) -> int:
+        """Columns of x."""
+        return self.lengthscale.shape[-1]
+
     def __getitem__(self, index: slice | Int64[Tensor, " chosen"]) -> "GaussianProcess":
         """Some entries of the first axis of the batch."""
         num_batch = len(self.batch_shape)

@@ -9,7 +9,7 @@ from typing import Any, ParamSpec, TypeVar
 import torch
 from torch import Tensor
 
-__all__ = ["gradients", "ordinary", "with_gradients"]
+__all__ = ["gradients", "ordinary", "outside_inference", "with_gradients"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -49,6 +49,19 @@ def with_gradients(function: Callable[P, R]) -> Callable[P, R]:
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
         with gradients():
             return function(*(ordinary(arg) for arg in args), **{name: ordinary(arg) for name, arg in kwargs.items()})
+
+    return call
+
+
+def outside_inference(function: Callable[P, R]) -> Callable[P, R]:
+    """The function, whose tensors can be changed in place later, also where it is called under `inference_mode`."""
+
+    @wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        if not torch.is_inference_mode_enabled():
+            return function(*args, **kwargs)
+        with torch.inference_mode(False), torch.no_grad():
+            return function(*args, **kwargs)
 
     return call
 

@@ -158,6 +158,13 @@ class Mixture(TensorFields):
     def event_shape(self) -> torch.Size:
         return self.components.event_shape
 
+    def _title(self) -> str:
+        number = self.log_weights.shape[-1]
+        return f"of {number} {type(self.components).__name__}{super()._title()}"
+
+    def _parts(self) -> dict[str, Any]:
+        return {"weights": self.weights, "components": self.components}
+
     @property
     def weights(self) -> Tensor:
         """Probabilities of the hypotheses, `(*batch, hypotheses)`."""

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from bayesmeta.data import Data
+from bayesmeta.describe import Described, listed, plural
 from bayesmeta.fields import LearnedFrom
 from bayesmeta.gradients import with_gradients
 from bayesmeta.optimise import VALUE_TOLERANCE, maximise
@@ -28,6 +29,7 @@ from bayesmeta.warning_kinds import LimitWarning, warn
 
 __all__ = ["Hierarchical", "Hyperparameter", "Hyperparameters", "LimitWarning", "fit_by_mode", "most_probable"]
 
+MEANS = ("loc", "logit_mean", "log_mean")
 FLAT = 1e-12  # of the objective, per row: less than this between a limit and the best value found is no difference
 
 
@@ -41,6 +43,8 @@ class Hyperparameter:
         scale: standard deviation of the hyperprior.
         limit: bound of the search on the absolute value of the entry, infinite where none is needed.
         at_limit: what it means that the search ended there.
+        is_mean: whether it says what a task is expected to be, rather than how tasks or rows spread about it; None
+            goes by the name, which for means is `loc`, `logit_mean` or `log_mean`, with or without an index.
     """
 
     name: str
@@ -48,10 +52,15 @@ class Hyperparameter:
     scale: float
     limit: float = math.inf
     at_limit: str = ""
+    is_mean: bool | None = None
+
+    @property
+    def moves_mean(self) -> bool:
+        return self.name.split("[")[0] in MEANS if self.is_mean is None else self.is_mean
 
 
 @dataclass(frozen=True, eq=False)
-class Hyperparameters:
+class Hyperparameters(Described):
     """The unknown hyperparameters of a family, given tasks.
 
     Args:
@@ -102,6 +111,12 @@ class Hyperparameters:
             lambda vector: build(vector).to(like),
             float(tasks.count.sum()),
         )
+
+    def _title(self) -> str:
+        return f"of {plural(round(self.num_rows), 'row')}, {len(self.entries)} in all: {listed(self.names)}"
+
+    def _parts(self) -> dict[str, Any]:
+        return {entry.name: f"{entry.start:.4g}, sd {entry.scale:.4g} of the hyperprior" for entry in self.entries}
 
     @property
     def names(self) -> list[str]:
@@ -209,6 +224,7 @@ def fit_by_mode(prior: Any, tasks: Data | Statistics, *, hyperprior_weight: floa
 def _at_limits(unknown: Hyperparameters, objective: Callable[[Tensor], Tensor], best: Tensor) -> Tensor:
     """Move entries to the limits that they approach: the search stops on the way, where nothing is gained any more."""
     with torch.no_grad():
+        best = _together(objective, best, unknown.limit)
         value, moved = objective(best), torch.zeros(len(best), dtype=torch.bool, device=best.device)
         for i, entry in enumerate(unknown.entries):
             if math.isinf(entry.limit) or abs(best[i]) < 0.5 * entry.limit:
@@ -221,6 +237,16 @@ def _at_limits(unknown: Hyperparameters, objective: Callable[[Tensor], Tensor], 
                 text = f"{entry.name} ended at its limit, {float(there[i]):.3g}: {entry.at_limit}"
                 warn(text, LimitWarning)
     return _others(objective, best, moved, unknown.limit) if bool(moved.any()) else best
+
+
+def _together(objective: Callable[[Tensor], Tensor], best: Tensor, limit: Tensor) -> Tensor:
+    """Entries that approach their limits side by side, as a Dirichlet's do, moved alike until the first is there."""
+    for sign in (1.0, -1.0):
+        near = (sign * best >= 0.5 * limit) & limit.isfinite()
+        if near.sum() > 1:
+            there = torch.where(near, best + sign * (limit - sign * best)[near].min(), best)
+            best = there if objective(there) >= objective(best) - FLAT else best
+    return best
 
 
 def _others(objective: Callable[[Tensor], Tensor], best: Tensor, held: Tensor, limit: Tensor) -> Tensor:

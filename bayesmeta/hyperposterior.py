@@ -18,6 +18,8 @@ import torch
 from torch import Generator, Tensor
 
 from bayesmeta.data import Data
+from bayesmeta.describe import Described, plural
+from bayesmeta.doors import counted, require_hierarchical, require_rows
 from bayesmeta.fields import LearnedFrom
 from bayesmeta.gradients import with_gradients
 from bayesmeta.hierarchy import Mixture
@@ -38,7 +40,7 @@ CHUNK = 100  # draws whose evidence of all tasks is held at once
 LogDensity = Callable[[Tensor], Tensor]
 
 
-class Hyperposterior:
+class Hyperposterior(Described):
     """Weighted draws of the hyperparameters of a family, given past tasks and tasks that still run.
 
     `Hyperposterior.fit` makes one. It changes as tasks run; what `sample` and `marginal` return does not.
@@ -64,6 +66,7 @@ class Hyperposterior:
         self._renew(draws, log_weights)
 
     @classmethod
+    @counted(num_draws=2)
     @with_gradients
     def fit(
         cls, prior: Hierarchical, tasks: Data | Statistics, *, num_draws: int = 1000, generator: Generator | None = None
@@ -75,11 +78,25 @@ class Hyperposterior:
             tasks: at least two tasks with rows, on one axis.
             num_draws: of hyperparameters.
         """
+        require_hierarchical("Hyperposterior.fit", prior)
         unknown = prior.hyperparameters(tasks)
         draws, log_weights = _weighted_draws(
             unknown.log_density, most_probable(unknown), unknown.scale, num_draws, generator
         )
         return cls(unknown, draws, log_weights, LearnedFrom.counts(tasks.count), (prior, tasks))
+
+    def _title(self) -> str:
+        of = f"of {type(self.priors).__name__}: {plural(len(self.draws), 'draw')}, worth {self.ess:.0f} equal ones"
+        if self.learned_from is not None:
+            of += f"; learned from {plural(self.learned_from.tasks, 'task')}, {plural(self.learned_from.rows, 'row')}"
+        return of + (f"; {len(self._running)} running" if self._running else "")
+
+    def _parts(self) -> dict[str, str]:
+        weights = self.log_weights.exp()[:, None]
+        mean = (weights * self.draws).sum(0)
+        sd = (weights * (self.draws - mean).square()).sum(0).sqrt()
+        moments = zip(self.unknown.names, mean.tolist(), sd.tolist(), strict=True)
+        return {name: f"{centre:.4g}, sd {spread:.3g}" for name, centre, spread in moments}
 
     @property
     def ess(self) -> float:
@@ -104,6 +121,7 @@ class Hyperposterior:
             task: any name; a new one begins a task.
             statistics: all rows of the task so far, without a batch; its additive statistics where the family has them.
         """
+        require_rows("Hyperposterior.update", statistics)
         if statistics.batch_shape:
             raise ValueError(
                 f"statistics must be of one task; got batch_shape {tuple(statistics.batch_shape)}. Update task by task"
@@ -130,10 +148,12 @@ class Hyperposterior:
         """log p(rows of each past task) at each draw of hyperparameters, `(draws, tasks)`."""
         return _in_chunks(self.unknown.log_evidence, self.draws)
 
+    @counted(num_draws=1)
     def sample(self, num_draws: int, *, generator: Generator | None = None) -> Any:
         """Priors of batch_shape `(num_draws,)`, drawn by weight."""
         return self.unknown.build(self.draws[_systematic(self.log_weights, num_draws, generator)])
 
+    @counted(num_components=1)
     def marginal(self, num_components: int = 100, *, generator: Generator | None = None) -> Mixture:
         """The prior with its hyperparameters integrated out: an equal mixture of `num_components` drawn priors.
 

@@ -19,7 +19,7 @@ def lazily(package: str, homes: Mapping[str, str]) -> tuple[Callable[[str], Any]
         return value
 
     def names() -> list[str]:
-        # what is public, and no module or helper that happens to have been imported
+        # what is public, and no module that happens to have been imported
         return sorted({*homes, *(name for name in vars(sys.modules[package]) if name.startswith("__"))})
 
     return get, names

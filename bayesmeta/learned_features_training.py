@@ -26,7 +26,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from torch import Generator, Tensor
 
 from bayesmeta.data import Data
-from bayesmeta.learned_features import LearnedFeatures, TanhFeatures, tanh_features
+from bayesmeta.learned_features import GRID_OF_X, LearnedFeatures, TanhFeatures, on_grid, tanh_features
 from bayesmeta.linalg import cholesky, log_det, solve, symmetric, unpack_tril
 from bayesmeta.linear import LinearGaussian
 from bayesmeta.optimise import maximise
@@ -97,7 +97,7 @@ class _Unknown:
         features, prior = start.features, start.linear
         (h, d), k = features.weight.shape, features.num_features
         self.start, self.y, self.mask = start, tasks.y, tasks.mask
-        self.x = features.standardised(tasks.x).masked_fill(~tasks.mask[..., None], 0.0)
+        self.x = on_grid(features.standardised(tasks.x), GRID_OF_X).masked_fill(~tasks.mask[..., None], 0.0)
         self.unit = cholesky(torch.cholesky_inverse(cholesky(prior.precision, "precision")), "covariance")
         self.sizes = [h * d, h, k, k, k * (k - 1) // 2, 1, 1]
         zeros = torch.zeros(sum(self.sizes[2:])).to(self.x)

@@ -15,6 +15,7 @@ __all__ = [
     "pack_tril",
     "piece_of",
     "positive",
+    "rounded",
     "solve",
     "symmetric",
     "unpack_tril",
@@ -88,6 +89,11 @@ def positive(matrix: Tensor, dtype: torch.dtype | None = None) -> Tensor:
     dim, eps = matrix.shape[-1], torch.finfo(dtype or matrix.dtype).eps
     more = (info > 0).to(matrix)[..., None] * 4.0 * dim * eps * matrix.diagonal(dim1=-2, dim2=-1)
     return matrix + torch.diag_embed(more)
+
+
+def rounded(matrix: Tensor, dtype: torch.dtype) -> Tensor:
+    """A positive definite matrix in another dtype, where it is positive definite still: see `positive`."""
+    return matrix if matrix.dtype == dtype else positive(matrix.to(dtype))
 
 
 def piece_of(tasks: int) -> int:

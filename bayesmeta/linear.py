@@ -29,7 +29,7 @@ from bayesmeta.fields import LearnedFrom, TensorFields
 from bayesmeta.frame import Frame
 from bayesmeta.hyperparameters import Hyperparameter, Hyperparameters, most_probable
 from bayesmeta.kernels import over_tasks
-from bayesmeta.linalg import cholesky, log_det, positive, symmetric
+from bayesmeta.linalg import cholesky, log_det, positive, rounded, symmetric
 from bayesmeta.linear_em import expectation_maximisation
 from bayesmeta.linear_evidence import Natural, Restricted, log_evidence, update, whitened_log_evidence
 from bayesmeta.random import randn
@@ -107,12 +107,17 @@ class LinearGaussian(TensorFields):
         y_var = frame.y_scale[0].square()
         noise = torch.ones_like(y_var) if noise_var is not None else y_var * rows.mean_weight
         loc = frame.leave(torch.zeros(d, 1).to(y_var))[:, 0]
-        prior = cls(loc, positive(weak_precision(frame) / y_var), noise, columns=columns)
-        return prior.to(tasks.y if isinstance(tasks, Data) else loc)
+        precision = rounded(positive(weak_precision(frame) / y_var), dtype)
+        return cls(loc.to(dtype), precision, noise.to(dtype), columns=columns)
 
     @property
     def batch_shape(self) -> torch.Size:
         return self.loc.shape[:-1]
+
+    @property
+    def num_inputs(self) -> int:
+        """Columns of x."""
+        return self.loc.shape[-1] if self.columns is None else self.columns.num
 
     @property
     def event_shape(self) -> torch.Size:
@@ -232,7 +237,7 @@ class LinearGaussian(TensorFields):
         if self.columns is not None and not self.columns.all_inputs:
             return OnlineRows(self, batch_shape)
         if len(batch_shape) == 1:
-            return OnlineWeights(self, batch_shape, lambda posterior: (posterior.loc, posterior._root_of_covariance()))
+            return OnlineWeights(self, batch_shape, _mean_and_root)
         return OnlineArmWeights(self, batch_shape)
 
     def statistics(self, data: Data | Statistics) -> Statistics:
@@ -317,9 +322,10 @@ class _Unknown:
             unknown = self.restricted()
             return unknown, most_probable(unknown, hyperprior_weight=hyperprior_weight)
         unknown = self.hyperparameters()
-        start, converged = (None, False) if hyperprior_weight else self.by_em()
-        if start is None or not converged:
+        start, converged = (None, False) if hyperprior_weight or self.space.fixed else self.by_em()
+        if not converged:
             start = most_probable(unknown, hyperprior_weight=hyperprior_weight, start=start)
+        assert start is not None  # EM that converged has one
         return unknown, start
 
     def components(self, unknown: Hyperparameters, vector: Tensor) -> "VarianceComponents":
@@ -336,6 +342,7 @@ class _Unknown:
             noise_var=noise * self.unit.square(),
             log_evidence=unknown.log_density(vector, hyperprior_weight=0.0),
             restricted=restricted,
+            prior=self.learned(unknown, vector),
         )
 
     def _spread_entries(self) -> list[Hyperparameter]:
@@ -346,21 +353,21 @@ class _Unknown:
         return self._prior(*self.natural(vector))
 
     def _prior(self, loc: Tensor, root: Tensor, noise: Tensor) -> LinearGaussian:
-        square = self.unit.square()
+        square, dtype = self.unit.square(), self.prior.loc.dtype
+        known = self.prior.noise_var.expand(noise.shape)
         return LinearGaussian(
-            self.space.frame.leave(loc[..., None])[..., 0],
-            self.space.precision(root) / square,
-            noise * square,
+            self.space.frame.leave(loc[..., None])[..., 0].to(dtype),
+            rounded(self.space.precision(root) / square, dtype),
+            known if self.knows_noise else (noise * square).to(dtype),
             columns=self.prior.columns,
-        ).to(self.prior.loc)
+        )
 
-    def by_em(self) -> tuple[Tensor | None, bool]:
+    def by_em(self) -> tuple[Tensor, bool]:
         """The vector of greatest evidence, and whether EM reached it; it cannot move weights that tasks share."""
-        if self.space.fixed:
-            return None, False
-        start = self.natural(torch.zeros(len(self.hyperparameters().entries), dtype=torch.float64))
+        centre, unit = self.space.loc[:, 0], self.space.unit
+        start = centre, unit, self.noise_var
         loc, root, noise, converged = expectation_maximisation(*start, self.rows, known_noise=self.knows_noise)
-        shift = torch.linalg.solve_triangular(self.space.unit, (loc - self.space.loc[:, 0])[:, None], upper=False)[:, 0]
+        shift = torch.linalg.solve_triangular(unit, (loc - centre)[:, None], upper=False)[:, 0]
         ratio = [] if self.knows_noise else [(noise / self.noise_var).log()[None]]
         return torch.cat([shift, self.space.scales(root), *ratio]), converged
 
@@ -380,6 +387,7 @@ class VarianceComponents(TensorFields):
         noise_var: of a row of weight one.
         log_evidence: of all tasks: the log likelihood, or the restricted one.
         restricted: which of both.
+        prior: what `fit` returns.
     """
 
     loc: Float[Tensor, "d"]
@@ -388,6 +396,7 @@ class VarianceComponents(TensorFields):
     noise_var: Float[Tensor, ""]
     log_evidence: Float[Tensor, ""]
     restricted: bool
+    prior: LinearGaussian
 
 
 @dataclass(frozen=True, eq=False)
@@ -405,3 +414,7 @@ class LinearFunctions(Draws):
     def predict(self, x: Tensor) -> Distribution:
         mean = self(x)
         return Normal(mean, read(self.columns, x, self.weights).noise(self.noise_var).sqrt().expand_as(mean))
+
+
+def _mean_and_root(posterior: LinearGaussian) -> tuple[Tensor, Tensor]:
+    return posterior.loc, posterior._root_of_covariance()

@@ -11,7 +11,7 @@ import math
 import torch
 from torch import Tensor
 
-from bayesmeta.linalg import cholesky, log_det, positive, solve, symmetric
+from bayesmeta.linalg import cholesky, log_det, solve, symmetric
 from bayesmeta.statistics import Statistics
 from bayesmeta.weighted_rows import WeightedRows
 
@@ -19,13 +19,16 @@ __all__ = [
     "Natural",
     "Restricted",
     "gradient",
-    "inverse_of",
     "log_evidence",
+    "seen",
     "sum_of_squares",
     "update",
     "whitened",
     "whitened_log_evidence",
 ]
+
+LARGE = 1e4  # of the spread of y: squares of what weights make of the rows, before digits are lost in them
+UNSEEN = 1e-14  # an eigenvalue of the correlation of columns that is zero but for rounding
 
 Natural = tuple[Tensor, Tensor, Tensor]  # loc, precision, noise_var
 
@@ -43,9 +46,30 @@ def gradient(loc: Tensor, stats: Statistics) -> tuple[Tensor, Tensor]:
 def sum_of_squares(stats: Statistics, weights: Tensor) -> Tensor:
     """Sum of (y - x'w)^2, `(*batch,)`."""
     d, scatter, mean = weights.shape[-1], stats.scatter, stats.mean
-    contrast = torch.cat([-weights.double(), torch.ones_like(weights[..., :1]).double()], -1)
+    weights = weights.double()
+    level = mean[..., d] - (mean[..., :d] * weights).sum(-1)
+    contrast = torch.cat([-seen(weights[..., None], scatter)[..., 0], torch.ones_like(weights[..., :1])], -1)
     centred = ((scatter @ contrast[..., None])[..., 0] * contrast).sum(-1)
-    return centred + stats.count * (mean[..., d] - (mean[..., :d] * weights).sum(-1)).square()
+    return centred + stats.count * level.square()
+
+
+def seen(weights: Tensor, scatter: Tensor) -> Tensor:
+    """Weights `(*batch, d, m)` less what no centred row shows, where they are so large that it would drown the rest.
+
+    Columns that make a constant together carry the level of y: 1e8 on each of three categories moves no centred row,
+    and yet its square times the rounding of the scatter `(*batch, d + m, d + m)` is of order one.
+    """
+    d, diagonal = weights.shape[-2], scatter.diagonal(dim1=-2, dim2=-1)
+    largest = (weights.square() * diagonal[..., :d, None]).amax(-2)
+    if not bool((largest > LARGE * diagonal[..., d:]).any()):
+        return weights
+    total = scatter[..., :d, :d].reshape(-1, d, d).sum(0)
+    scale = total.diagonal().sqrt()
+    scale = scale.where(scale > 0, 1.0)
+    values, vectors = torch.linalg.eigh(total / (scale[:, None] * scale))
+    null = vectors[:, values <= UNSEEN * d]
+    scaled = scale[:, None] * weights
+    return (scaled - null @ (null.mT @ scaled)) / scale[:, None]
 
 
 def update(prior: Natural, stats: Statistics) -> tuple[Tensor, Tensor]:
@@ -83,6 +107,8 @@ def whitened(loc: Tensor, root: Tensor, stats: Statistics, noise_var: Tensor | N
         root: R `(*batch, d, d)`, R R' being their covariance; zero rows stand for weights that are known.
         noise_var: `(*batch,)`, one where it is None.
     """
+    if _alone(stats):
+        return _whitened_alone(loc, root, stats, noise_var)
     xx, slope = gradient(loc, stats)
     if noise_var is not None:
         xx, slope = xx / noise_var[..., None, None], slope / noise_var[..., None]
@@ -93,6 +119,21 @@ def whitened(loc: Tensor, root: Tensor, stats: Statistics, noise_var: Tensor | N
     squares = sum_of_squares(stats, loc + (root @ step[..., None])[..., 0])
     squares = squares if noise_var is None else squares / noise_var
     return squares + step.square().sum(-1), log_det(factor)
+
+
+def _alone(stats: Statistics) -> bool:
+    """Whether the rows of each task are all alike, as where each has one row."""
+    return not bool(stats.first.any()) and stats.second is not None and not bool(stats.second.any())
+
+
+def _whitened_alone(loc: Tensor, root: Tensor, stats: Statistics, noise_var: Tensor | None) -> tuple[Tensor, Tensor]:
+    """As `whitened`, by one number per task in place of a matrix: a million tasks of one row are no rarity."""
+    d, mean = loc.shape[-1], stats.mean
+    weight = stats.count if noise_var is None else stats.count / noise_var
+    rows = mean[..., None, :d] @ root  # of R'x
+    spread = weight * rows[..., 0, :].square().sum(-1)
+    residual = mean[..., d] - (mean[..., :d] * loc).sum(-1)
+    return weight * residual.square() / (1.0 + spread), torch.log1p(spread)
 
 
 def whitened_log_evidence(loc: Tensor, root: Tensor, noise_var: Tensor, rows: WeightedRows) -> Tensor:
@@ -121,7 +162,7 @@ class Restricted:
         # x'V^-1 x and x'V^-1 y of each task, V being the covariance of its rows
         information = (xx - half[..., :d].mT @ half[..., :d]).sum(-3)
         moment = (slope - (half[..., :d].mT @ half[..., d:])[..., 0]).sum(-2)
-        self._precision = cholesky(symmetric(information), "information about the shared weights")
+        self._precision = cholesky(symmetric(information), "information about the weights")
         self.loc = solve(self._precision, moment)
         each = whitened_log_evidence(self.loc[..., None, :], root, scale, rows)
         self.log_evidence = each.sum(-1) + 0.5 * (d * math.log(2.0 * math.pi) - log_det(self._precision))
@@ -130,9 +171,3 @@ class Restricted:
     def cov(self) -> Tensor:
         """Covariance of `loc`, `(*draws, d, d)`."""
         return torch.cholesky_inverse(self._precision)
-
-
-def inverse_of(root: Tensor, from_weights: Tensor) -> Tensor:
-    """Precision `(*batch, d, d)` of weights of x from a lower factor of the covariance of those of z."""
-    half = torch.linalg.solve_triangular(root, from_weights.expand_as(root), upper=False)
-    return positive(symmetric(half.mT @ half))

@@ -18,7 +18,9 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
-from bayesmeta.data import Data
+from bayesmeta.data import Data, as_floats
+from bayesmeta.describe import Described, plural
+from bayesmeta.doors import counted, require_rows
 from bayesmeta.linalg import cholesky, solve, symmetric
 from bayesmeta.linear import LinearGaussian
 from bayesmeta.linear_evidence import gradient
@@ -30,7 +32,7 @@ from bayesmeta.weighted_rows import WeightedRows
 __all__ = ["LinearHyperposterior"]
 
 
-class LinearHyperposterior:
+class LinearHyperposterior(Described):
     """The shared mean of linear tasks, whose spread between tasks and noise are known.
 
     It changes as tasks run; what `sample` and `marginal` return does not.
@@ -45,6 +47,9 @@ class LinearHyperposterior:
     """
 
     def __init__(self, task_prior: LinearGaussian, cov: Float[Tensor, "d d"]) -> None:
+        if not isinstance(task_prior, LinearGaussian):
+            raise TypeError(f"task_prior must be a LinearGaussian; got {type(task_prior).__name__}")
+        cov = as_floats("cov", cov, like=task_prior.loc)
         if task_prior.batch_shape:
             raise ValueError(f"task_prior must have no batch; got batch_shape {tuple(task_prior.batch_shape)}")
         require_positive_definite("cov", cov, task_prior.loc.shape[-1])
@@ -61,6 +66,7 @@ class LinearHyperposterior:
         Raises:
             ValueError: `statistics` are of several tasks.
         """
+        require_rows("LinearHyperposterior.update", statistics)
         d = len(self._shift)
         stats = WeightedRows.of(self._task_prior.statistics(statistics), d).stats
         if stats.batch_shape:
@@ -75,6 +81,12 @@ class LinearHyperposterior:
         self._precision = self._precision + new[0] - old[0]
         self._shift = self._shift + new[1] - old[1]
         self._terms[task] = new
+
+    def _title(self) -> str:
+        return f"of {plural(len(self._shift), 'weight')}, {plural(len(self._terms), 'task')} so far"
+
+    def _parts(self) -> dict[str, Tensor]:
+        return {"loc": self.loc, "sd": self.cov.diagonal().sqrt(), "noise_var": self._task_prior.noise_var}
 
     @property
     def task_prior(self) -> LinearGaussian:
@@ -92,6 +104,7 @@ class LinearHyperposterior:
         """Covariance of the belief in the shared mean, `(d, d)`."""
         return torch.cholesky_inverse(cholesky(self._precision, "precision")).to(self._dtype)
 
+    @counted(num_draws=1)
     def sample(self, num_draws: int, *, generator: Generator | None = None) -> LinearGaussian:
         """Priors of tasks with drawn shared means, batch_shape `(num_draws,)`; MetaTS and HierTS condition one."""
         noise = randn((num_draws, len(self._shift), 1), like=self._shift, generator=generator)

@@ -27,7 +27,7 @@ from bayesmeta.doors import Draws
 from bayesmeta.fields import LearnedFrom, TensorFields
 from bayesmeta.frame import Frame
 from bayesmeta.hyperparameters import Hyperparameter, Hyperparameters, most_probable
-from bayesmeta.linalg import cholesky, log_det, positive, solve, symmetric
+from bayesmeta.linalg import cholesky, log_det, positive, rounded, solve, symmetric
 from bayesmeta.linear_evidence import gradient, sum_of_squares, whitened
 from bayesmeta.marginals import StudentMarginal
 from bayesmeta.random import log_gamma, randn
@@ -113,13 +113,17 @@ class LinearNormalInverseGamma(TensorFields):
         noise_var = 0.5 * frame.y_scale[0].square() * rows.mean_weight
         loc = frame.leave(torch.zeros(d, 1).to(noise_var))[:, 0]
         two = torch.full_like(noise_var, 2.0)
-        precision = positive(0.5 * rows.mean_weight * weak_precision(frame))
-        prior = cls(loc, precision, two, two * noise_var, columns=columns)
-        return prior.to(tasks.y if isinstance(tasks, Data) else loc)
+        precision = rounded(positive(0.5 * rows.mean_weight * weak_precision(frame)), dtype)
+        return cls(loc.to(dtype), precision, two.to(dtype), (two * noise_var).to(dtype), columns=columns)
 
     @property
     def batch_shape(self) -> torch.Size:
         return self.loc.shape[:-1]
+
+    @property
+    def num_inputs(self) -> int:
+        """Columns of x."""
+        return self.loc.shape[-1] if self.columns is None else self.columns.num
 
     @property
     def event_shape(self) -> torch.Size:
@@ -231,10 +235,10 @@ class LinearNormalInverseGamma(TensorFields):
 
         def build(vector: Tensor) -> "LinearNormalInverseGamma":
             loc, root, concentration, rate = natural(vector)
-            loc = space.frame.leave(loc[..., None])[..., 0]
-            rate = rate * y_scale.square()
-            prior = LinearNormalInverseGamma(loc, space.precision(root), concentration, rate, columns=self.columns)
-            return prior.to(self.loc)
+            loc, rate = space.frame.leave(loc[..., None])[..., 0], rate * y_scale.square()
+            precision, numbers = rounded(space.precision(root), self.loc.dtype), (loc, concentration, rate)
+            loc, concentration, rate = (value.to(self.loc) for value in numbers)
+            return LinearNormalInverseGamma(loc, precision, concentration, rate, columns=self.columns)
 
         entries = [
             *(Hyperparameter(f"loc[{i}]", 0.0, 2.0) for i in range(d)),

@@ -27,7 +27,17 @@ from bayesmeta.doors import Draws
 from bayesmeta.fields import LearnedFrom, TensorFields
 from bayesmeta.frame import Frame
 from bayesmeta.hyperparameters import Hyperparameter, Hyperparameters, most_probable
-from bayesmeta.linalg import cholesky, log_det, log_det_of_one_plus, pack_tril, positive, symmetric, unpack_tril
+from bayesmeta.linalg import (
+    cholesky,
+    log_det,
+    log_det_of_one_plus,
+    pack_tril,
+    positive,
+    rounded,
+    symmetric,
+    unpack_tril,
+)
+from bayesmeta.linear_evidence import seen
 from bayesmeta.random import randn, wishart_tril
 from bayesmeta.special import lgamma_ratio
 from bayesmeta.statistics import Statistics
@@ -37,6 +47,7 @@ from bayesmeta.validation import (
     require_finite,
     require_positive,
     require_positive_definite,
+    require_vectors,
 )
 from bayesmeta.weight_space import LARGEST_LOG, WeightSpace, weak_precision
 from bayesmeta.weighted_rows import pooled
@@ -88,6 +99,7 @@ class MatrixNormalInverseWishart(TensorFields):
 
         Where the columns of x span a constant, it is about the mean of y, wherever x and y lie.
         """
+        require_vectors(tasks)
         stats = pooled(tasks, None)
         dtype = tasks.y.dtype if isinstance(tasks, Data) else torch.float64
         frame = Frame.of(stats, dtype=dtype)
@@ -95,12 +107,17 @@ class MatrixNormalInverseWishart(TensorFields):
         df = torch.full_like(stats.count, m + 3.0)
         scatter = 0.5 * df * torch.diag_embed(frame.y_scale.square())
         loc = frame.leave(torch.zeros(d, m).to(df))
-        prior = cls(loc, positive(0.5 * weak_precision(frame)), df, scatter)
-        return prior.to(tasks.y if isinstance(tasks, Data) else loc)
+        precision = rounded(positive(0.5 * weak_precision(frame)), dtype)
+        return cls(loc.to(dtype), precision, df.to(dtype), scatter.to(dtype))
 
     @property
     def batch_shape(self) -> torch.Size:
         return self.loc.shape[:-2]
+
+    @property
+    def num_inputs(self) -> int:
+        """Columns of x."""
+        return self.loc.shape[-2]
 
     @property
     def event_shape(self) -> torch.Size:
@@ -228,8 +245,9 @@ class MatrixNormalInverseWishart(TensorFields):
         def build(vector: Tensor) -> "MatrixNormalInverseWishart":
             loc, root, df, scatter_root = natural(vector)
             scatter = symmetric((y_scale[:, None] * scatter_root) @ (y_scale[:, None] * scatter_root).mT)
-            prior = MatrixNormalInverseWishart(space.frame.leave(loc), space.precision(root), df, scatter)
-            return prior.to(self.loc)
+            precision, numbers = rounded(space.precision(root), self.loc.dtype), (space.frame.leave(loc), df)
+            loc, df = (value.to(self.loc) for value in numbers)
+            return MatrixNormalInverseWishart(loc, precision, df, rounded(positive(scatter), self.loc.dtype))
 
         log_excess, largest = (start_df - (m - 1)).log().item(), math.log(LARGEST_COUNT)
         # a log standard deviation has half the spread of a log variance
@@ -307,7 +325,7 @@ def _explain(loc: Tensor, root: Tensor, stats: Statistics) -> tuple[Tensor, Tens
     step = torch.cholesky_solve(root.mT @ gradient, factor)
     weights = loc + root @ step
     outputs = torch.eye(m, dtype=white.dtype, device=white.device).expand(*weights.shape[:-2], m, m)
-    contrast = torch.cat([-weights, outputs], -2)
+    contrast = torch.cat([-seen(weights, scatter), outputs], -2)
     rest = residual(weights)
     squares = contrast.mT @ scatter @ contrast + count * rest.mT @ rest + step.mT @ step
     return weights, symmetric(squares), -log_det(factor)

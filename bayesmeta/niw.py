@@ -36,6 +36,7 @@ from bayesmeta.validation import (
     require_positive,
     require_positive_definite,
     require_spread,
+    require_vectors,
 )
 
 __all__ = ["MultivariateNormalFunctions", "NormalInverseWishart"]
@@ -78,6 +79,7 @@ class NormalInverseWishart(TensorFields):
     @classmethod
     def initial(cls, tasks: Data | Statistics) -> "NormalInverseWishart":
         """A weak prior on the scale of `tasks`: half of the variance within tasks, half between them."""
+        require_vectors(tasks)
         stats = Statistics.of(tasks).pooled()
         var = stats.scatter.diagonal() / stats.count.clamp(min=1.0)
         var = var.where(var > 0, 1.0)  # rows that do not vary say nothing of their scale

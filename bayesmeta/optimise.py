@@ -1,7 +1,6 @@
 """Climb a smooth function of a few unconstrained numbers: how closed-form families maximise their summed evidence."""
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,15 +15,20 @@ MAX_STEPS = 1000
 MEMORY = 30  # steps whose curvature is kept: with as many as there are entries, half the steps of the usual ten
 GRADIENT_TOLERANCE = 1e-9
 MAX_POLISH = 30  # steps after the search, each a gradient
-POLISHED = 1e-10  # the largest entry of a gradient that is zero but for rounding
+POLISHED = 1e-9  # the largest entry of a gradient that is zero but for rounding
 ROUGHER = 2.0  # a step after which the gradient is larger by more is shortened
+PATIENCE = 4  # steps without a smaller gradient
 LENGTHS = (1.0, 0.1, 1e-3)
 VALUE_TOLERANCE = 1e-15  # relative, between two steps: what float64 can still tell apart
 
 
 @with_gradients
 def maximise(
-    objective: Callable[[Tensor], Tensor], start: Tensor, *, limit: Tensor, tolerance: float = VALUE_TOLERANCE
+    objective: Callable[[Tensor], Tensor],
+    start: Tensor,
+    *,
+    limit: Tensor,
+    tolerance: float = VALUE_TOLERANCE,
 ) -> Tensor:
     """The float64 vector near `start` where `objective` is greatest, by L-BFGS on its gradient.
 
@@ -38,13 +42,8 @@ def maximise(
         ValueError: the objective is not finite at the best vector found, as it grows without bound.
     """
 
-    def loss(vector: np.ndarray) -> tuple[float, np.ndarray]:
-        point = torch.as_tensor(vector, device=start.device).requires_grad_()
-        value = -objective(point)
-        (gradient,) = torch.autograd.grad(value, point)
-        return value.item(), gradient.cpu().numpy()
-
-    bounds = [(-bound, bound) for bound in limit.tolist()]
+    loss, reach = _loss(objective, start.device), limit.cpu().numpy()
+    bounds = [(-bound, bound) for bound in reach]
     # scipy stops with a complaint where rounding leaves nothing to gain: what counts is the value reached
     found = minimize(
         loss,
@@ -58,20 +57,46 @@ def maximise(
         raise ValueError(
             "the evidence of these tasks grows without bound, so no prior fits them best; add rows or tasks"
         )
-    return torch.as_tensor(_polished(loss, found, limit.cpu().numpy()), device=start.device)
+    # along flat directions values are equal to the last digit long before the gradient is zero, and where the search
+    # stops on the way there depends on rounding; the gradient still knows the way
+    best, _ = _by_curvature(loss, found.x, found.jac, found.hess_inv.todense(), reach)
+    return torch.as_tensor(best, device=start.device)
 
 
-def _polished(loss: Callable[[np.ndarray], tuple[float, np.ndarray]], found: Any, limit: np.ndarray) -> np.ndarray:
-    """The point where the gradient is smallest, by the curvature that the search has learned and goes on to learn.
+Loss = Callable[[np.ndarray], tuple[float, np.ndarray]]
 
-    Along flat directions values are equal to the last digit long before the gradient is zero: where the search stops on
-    the way there depends on rounding. The gradient still knows the way.
+
+def _loss(objective: Callable[[Tensor], Tensor], device: torch.device) -> Loss:
+    """Minus the objective, and its gradient."""
+
+    def loss(vector: np.ndarray) -> tuple[float, np.ndarray]:
+        point = torch.as_tensor(vector, device=device).requires_grad_()
+        value = -objective(point)
+        (gradient,) = torch.autograd.grad(value, point)
+        return value.item(), gradient.cpu().numpy()
+
+    return loss
+
+
+def _by_curvature(
+    loss: Loss,
+    point: np.ndarray,
+    slope: np.ndarray,
+    inverse: np.ndarray,
+    limit: np.ndarray,
+) -> tuple[np.ndarray, float]:
+    """The point near `point` where the gradient is smallest, and its largest entry: full steps by curvature.
+
+    Args:
+        slope: gradient at `point`, `(h,)`.
+        inverse: estimate of the inverse Hessian, `(h, h)`, which each step improves.
+        limit: bounds; an entry that starts there stays.
     """
-    free = np.abs(found.x) < limit
-    point, slope, inverse = found.x, np.where(free, found.jac, 0.0), found.hess_inv.todense()
-    best, least = point, _size(slope)
+    free = np.abs(point) < limit
+    slope = np.where(free, slope, 0.0)
+    best, least, fruitless = point, _size(slope), 0
     for _ in range(MAX_POLISH):
-        if least <= POLISHED:
+        if least <= POLISHED or fruitless == PATIENCE:
             break
         step = np.where(free, -inverse @ slope, 0.0)
         for length in LENGTHS:
@@ -83,10 +108,10 @@ def _polished(loss: Callable[[np.ndarray], tuple[float, np.ndarray]], found: Any
         else:
             break
         inverse = _secant(inverse, moved - point, new - slope)
-        point, slope = moved, new
+        point, slope, fruitless = moved, new, fruitless + 1
         if _size(slope) < least:
-            best, least = point, _size(slope)
-    return best
+            best, least, fruitless = point, _size(slope), 0
+    return best, least
 
 
 def _secant(inverse: np.ndarray, step: np.ndarray, change: np.ndarray) -> np.ndarray:

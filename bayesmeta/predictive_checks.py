@@ -11,6 +11,7 @@ import torch
 from torch import Generator, Tensor
 
 from bayesmeta.data import Data
+from bayesmeta.doors import counted, require_rows
 from bayesmeta.protocol import Evidence, Posterior, Predictive
 from bayesmeta.random import rand, seeded
 
@@ -55,6 +56,7 @@ def log_score(posterior: Predictive, held_out: Data) -> TaskMean:
     return _by_task(posterior.predict(held_out.x).log_prob(held_out.y), held_out.mask)
 
 
+@counted(num_draws=1)
 def crps(
     posterior: Predictive, held_out: Data, *, num_draws: int = 1000, generator: Generator | None = None
 ) -> TaskMean:
@@ -77,6 +79,7 @@ def crps(
     return _by_task(score.flatten(held_out.mask.ndim).mean(-1) if held_out.event_shape else score, held_out.mask)
 
 
+@counted(num_draws=1)
 def randomised_pit(
     posterior: Predictive, held_out: Data, *, num_draws: int = 999, generator: Generator | None = None
 ) -> Tensor:
@@ -94,6 +97,7 @@ def randomised_pit(
     return _share_below(draws, y, generator).masked_fill(~_rows(held_out), math.nan)
 
 
+@counted(num_draws=1)
 def coverage(
     posterior: Predictive,
     held_out: Data,
@@ -116,6 +120,7 @@ def coverage(
     return _by_task(inside.flatten(held_out.mask.ndim).mean(-1) if held_out.event_shape else inside, held_out.mask)
 
 
+@counted(num_draws=1)
 def prior_predictive_p_values(
     prior: Posterior,
     tasks: Data,
@@ -187,6 +192,7 @@ def _by_task(rows: Tensor, mask: Tensor) -> TaskMean:
 
 
 def _require_same_tasks(posterior: Predictive, held_out: Data) -> None:
+    require_rows("a check of predictions", held_out, statistics=False)
     if posterior.batch_shape not in (torch.Size(), held_out.batch_shape):
         raise ValueError(
             f"the posterior must be of the tasks whose rows are held out, {tuple(held_out.batch_shape)}; "

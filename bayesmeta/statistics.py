@@ -19,6 +19,8 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from bayesmeta.data import Data
+from bayesmeta.describe import Described, plural, unusual
+from bayesmeta.doors import require_rows
 from bayesmeta.fused import run_fused
 from bayesmeta.linalg import differentiated, piece_of
 
@@ -33,7 +35,7 @@ ROOM = 4_000_000  # numbers, most never touched: glibc keeps twice the largest b
 
 
 @dataclass(frozen=True, eq=False)
-class Statistics:
+class Statistics(Described):
     """Count, first and second moments of rows z = (x, y) about `origin`, for a batch of tasks.
 
     The object is frozen, its tensors are not: `add_at` changes them in place, everything else returns a new object.
@@ -55,6 +57,16 @@ class Statistics:
     @property
     def batch_shape(self) -> torch.Size:
         return self.count.shape
+
+    def _title(self) -> str:
+        tasks = plural(self.batch_shape.numel(), "task") if self.batch_shape else "one task"
+        outputs = self.first.shape[-1] - self.num_inputs
+        of = f"{plural(self.num_inputs, 'input')} and {plural(outputs, 'output')}"
+        moments = "first moments" if self.second is None else "first and second moments"
+        return f"of {tasks}, {of}, {moments}" + "".join(f", {word}" for word in unusual(self))
+
+    def _parts(self) -> dict[str, Any]:
+        return {} if self.count.is_meta else {"count": self.count, "mean": self.mean}
 
     @property
     def dtype(self) -> torch.dtype:
@@ -90,6 +102,7 @@ class Statistics:
         """
         if isinstance(data, Statistics):
             return data
+        require_rows("Statistics.of", data)
         padded = not bool(data.mask.all())
         count = data.mask.sum(-1, dtype=torch.float64) if padded else _full_count(data.mask)
         if _suits_batch_last(data):
@@ -167,10 +180,19 @@ class Statistics:
 
     def pooled(self) -> "Statistics":
         """All rows as those of one task."""
-        pooled = self
-        while pooled.batch_shape:
-            pooled = pooled.sum()
-        return pooled
+        if not self.batch_shape:
+            return self
+        k = self.first.shape[-1]
+        count, origin, first = self.count.reshape(-1), self.origin.reshape(-1, k), self.first.reshape(-1, k)
+        total = count.sum()
+        centre = (count[:, None] * origin + first).sum(0) / _divisor(total)
+        shift = origin - centre
+        moved = count[:, None] * shift
+        second = None
+        if self.second is not None:
+            cross = first.mT @ shift
+            second = self.second.reshape(-1, k, k).sum(0) + cross + cross.mT + moved.mT @ shift
+        return Statistics(total, centre, (first + moved).sum(0), second, self.num_inputs)
 
     def standardised(self, centre: Tensor, scale_tril: Tensor) -> "Statistics":
         """The statistics of scale_tril^-1 (z - centre), for families without inputs."""
@@ -256,6 +278,13 @@ class Statistics:
         from bayesmeta.frames import stream_statistics
 
         return stream_statistics(paths, task=task, target=target, inputs=inputs).statistics
+
+    @classmethod
+    def from_frame(cls, source: Any, *, task: str, target: str, inputs: Sequence[str] | None = None) -> "Statistics":
+        """Per-task statistics of a table, however much longer one task is: see `bayesmeta.frames.reduce_tasks`."""
+        from bayesmeta.frames import reduce_tasks
+
+        return reduce_tasks(source, task=task, target=target, inputs=inputs).statistics
 
     def _second(self) -> Tensor:
         if self.second is None:

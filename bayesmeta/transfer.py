@@ -61,6 +61,8 @@ def transfer_hypotheses(learned: GaussianProcess, task_weights: Float[Tensor, " 
     Raises:
         ValueError: `learned` has no past functions, or has a batch.
     """
+    if not isinstance(learned, GaussianProcess):
+        raise TypeError(f"transfer_hypotheses needs a GaussianProcess; got {type(learned).__name__}")
     if learned.past is None or learned.past.loadings is None or learned.batch_shape:
         raise ValueError("transfer_hypotheses needs one prior learned from past tasks; use GaussianProcess.fit(tasks)")
     points = learned.past.points
@@ -117,6 +119,8 @@ def trusting(hypotheses: Mixture) -> Mixture:
 
 def trust(hypotheses: Mixture) -> dict[str, Tensor]:
     """Posterior probabilities that the past applies, that only its kernel does, and that nothing does."""
+    if not isinstance(hypotheses, Mixture):
+        raise TypeError(f"trust needs the Mixture of transfer_hypotheses; got {type(hypotheses).__name__}")
     num_past = hypotheses.log_weights.shape[-1] - NUM_DOUBTING
     past, kernel, nothing = hypotheses.weights.split([num_past, 1, len(LENGTHSCALES)], -1)
     return {"past": past.sum(-1), "kernel": kernel.sum(-1), "nothing": nothing.sum(-1)}

@@ -17,9 +17,11 @@ __all__ = [
     "require_positive",
     "require_positive_definite",
     "require_spread",
+    "require_vectors",
 ]
 
 ROUNDING = 1e-12
+VECTORS = ". Where the last axis of y is of outputs, say so by Data.of(None, y, event_dim=1)"
 
 
 def require_finite(name: str, value: Tensor) -> None:
@@ -70,7 +72,17 @@ def require_columns(data: Data | Statistics, *, num_inputs: int, event_shape: Se
     if tuple(data.event_shape) != tuple(event_shape):
         wanted = "one number per row" if not event_shape else f"vectors of length {event_shape[0]}"
         rows = tuple(data.mask.shape)
-        raise ValueError(f"y must hold {wanted}, shape {(*rows, *event_shape)}; got {tuple(data.y.shape)}")
+        is_vectors = tuple(data.y.shape[-1:]) == tuple(event_shape) and not num_inputs
+        hint = VECTORS if is_vectors else ""
+        raise ValueError(f"y must hold {wanted}, shape {(*rows, *event_shape)}; got {tuple(data.y.shape)}{hint}")
+
+
+def require_vectors(tasks: Data | Statistics) -> None:
+    """Rows of y are vectors, for families of which that is all one knows before the first rows."""
+    if isinstance(tasks, Data) and not tasks.event_shape:
+        raise ValueError(
+            f"y must hold vectors, shape (..., n, k); got one number per row, {tuple(tasks.y.shape)}{VECTORS}"
+        )
 
 
 def require_enough_tasks(count: Tensor, batch_shape: torch.Size) -> None:
@@ -113,7 +125,8 @@ def require_spread(stats: Statistics) -> None:
         raise ValueError(
             f"y must vary to be learned from; column {column} is {pooled.mean[column].item():g} in every row. Drop it"
         )
-    relative = within / (width[:, None] * width[None, :]).sqrt()
+    spread = width.sqrt()  # one at a time: a product of variances leaves float64 where y is in units of 1e80
+    relative = within / spread[:, None] / spread
     least = torch.linalg.eigvalsh(relative).min().item()
     if least < ROUNDING:
         raise ValueError(

@@ -55,8 +55,17 @@ def pooled(tasks: Data | Statistics, columns: Columns | None) -> Statistics:
     """Statistics of all rows as those of one task."""
     if isinstance(tasks, Statistics):
         return tasks.pooled()
-    y = tasks.y.reshape(-1, *tasks.event_shape)
-    return row_statistics(Data(tasks.x.reshape(-1, tasks.x.shape[-1]), y, tasks.mask.reshape(-1)), columns)
+    if columns is not None and not columns.all_inputs:
+        return row_statistics(tasks, columns).pooled()
+    y = tasks.y if tasks.event_shape else tasks.y[..., None]
+    full = bool(tasks.mask.all())
+    # one matrix of all rows: `Statistics.of` would lay each column out for many tasks, of which there is one
+    x, y = (v.flatten(0, -2) if full else v[tasks.mask] for v in (tasks.x, y))
+    z = torch.cat([x, y], -1).double()
+    count = torch.full((), len(z), dtype=torch.float64, device=z.device)
+    origin = z.sum(0) / count.clamp(min=1.0)
+    z -= origin
+    return Statistics(count, origin, z.sum(0), z.mT @ z, x.shape[-1])
 
 
 def row_statistics(data: Data, columns: Columns | None) -> Statistics:

@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from bayesmeta.data import Data
+from bayesmeta.describe import Described
 from bayesmeta.hierarchy import Mixture
 from bayesmeta.transfer import likeness, trust
 from bo.history import History
@@ -22,7 +23,7 @@ __all__ = ["Resemblance", "resemblance", "study_rows"]
 
 
 @dataclass(frozen=True, eq=False)
-class Resemblance:
+class Resemblance(Described):
     """Probabilities of what applies to a study; all of them together add up to one.
 
     Args:

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from bayesmeta.data import Data
+from bayesmeta.doors import require_rows
 from bayesmeta.fields import LearnedFrom
 from bayesmeta.gradients import with_gradients
 from bo.prior import TuningPrior, require_direction, starts_of
@@ -49,6 +50,7 @@ def varying_tasks(tasks: Data, direction: str) -> Data:
     Raises:
         ValueError: there is none, or `direction` is none.
     """
+    require_rows("a prior for tuning", tasks, statistics=False)
     require_direction(direction)
     y = tasks.y.double() if direction == "maximize" else -tasks.y.double()
     greatest, least = (sign * (sign * y).masked_fill(~tasks.mask, -torch.inf).amax(-1) for sign in (1.0, -1.0))

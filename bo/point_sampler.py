@@ -21,6 +21,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 from torch import Generator, Tensor
 
+from bayesmeta.describe import Described, listed, plural
 from bayesmeta.gradients import with_gradients
 from bayesmeta.warning_kinds import BayesmetaWarning, warn
 from bo.conditions import is_ruled_out
@@ -90,7 +91,7 @@ class Memory:
         return found
 
 
-class PointSampler(BaseSampler):
+class PointSampler(Described, BaseSampler):
     """A sampler of known parameters, whose values subclasses choose by `_propose`; others are left to another sampler.
 
     Args:
@@ -111,6 +112,12 @@ class PointSampler(BaseSampler):
         # Optuna's storages know studies by number; a storage that nobody uses any more takes its studies along
         self._memories: WeakKeyDictionary[Any, dict[int, Memory]] = WeakKeyDictionary()
         self._lock = threading.RLock()
+
+    def _title(self) -> str:
+        return f"of {plural(len(self.space.names), 'parameter')}: {listed(self.space.names)}"
+
+    def _parts(self) -> dict[str, Any]:
+        return {"other parameters by": str(self._independent), "seed": self._seed}
 
     def __getstate__(self) -> dict[str, Any]:
         """Without what cannot be copied to another process; a study is read again there."""

@@ -11,6 +11,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from bayesmeta.data import Data
+from bayesmeta.describe import listed
+from bayesmeta.doors import require_rows
 from bayesmeta.fields import LearnedFrom, TensorFields
 from bayesmeta.gp import GaussianProcess
 from bayesmeta.gradients import with_gradients
@@ -69,6 +71,13 @@ class TuningPrior(TensorFields):
     def __post_init__(self) -> None:
         require_direction(self.direction)
 
+    def _title(self) -> str:
+        return f"to {self.direction}{super()._title()}"
+
+    def _parts(self) -> dict[str, Any]:
+        parts = {name: part for name, part in super()._parts().items() if name not in ("direction", "task_names")}
+        return parts if self.task_names is None else {**parts, "past tasks": listed(self.task_names)}
+
     @classmethod
     @with_gradients
     def fit(
@@ -94,6 +103,7 @@ class TuningPrior(TensorFields):
             ValueError: fewer than two tasks have targets that vary, there are not as many names as tasks or as
                 features, or `direction` is none.
         """
+        require_rows("TuningPrior.fit", tasks, statistics=False)
         require_direction(direction)
         if task_names is not None and len(task_names) != len(tasks.y):
             raise ValueError(f"task_names must name {len(tasks.y)} tasks; got {len(task_names)}")

@@ -57,6 +57,9 @@ class MetaSampler(PointSampler):
         self._given: tuple[dict[str, float], TuningPrior] = ({}, prior)  # the prior for the features of the last study
         super().__init__(prior.space, independent_sampler=independent_sampler, seed=seed)
 
+    def _parts(self) -> dict[str, Any]:
+        return {"prior": self.prior, **super()._parts()}
+
     @classmethod
     def from_studies(
         cls,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Generator, Tensor
 
+from bayesmeta.gradients import with_gradients
 from bayesmeta.random import seeded
 from bo.point_sampler import PointSampler
 from bo.question import Question
@@ -46,6 +47,7 @@ def scratch_acquisition(x: Tensor, y: Tensor) -> Value:
     return value
 
 
+@with_gradients
 def log_expected_improvement(x: Tensor, y: Tensor, *, fit: Fit = fit_single_task_gp) -> "AcquisitionFunction":
     """BoTorch's, of a `SingleTaskGP` (its defaults) fitted to rows `x` and standardised `y`, in float64.
 
@@ -67,6 +69,7 @@ def log_expected_improvement(x: Tensor, y: Tensor, *, fit: Fit = fit_single_task
         return LogExpectedImprovement(fit(model), target.max())
 
 
+@with_gradients
 def fit_by_botorch(model: "SingleTaskGP") -> "SingleTaskGP":
     """The same model by BoTorch's own fit, which is slower and may end in a worse mode.
 

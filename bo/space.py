@@ -19,7 +19,6 @@ from dataclasses import dataclass, field
 from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any
 
-import narwhals as nw
 import numpy as np
 import torch
 from jaxtyping import Float
@@ -34,6 +33,8 @@ from optuna.distributions import (
 from optuna.trial import TrialState
 from torch import Generator, Tensor
 
+from bayesmeta.describe import listed, plural
+from bayesmeta.doors import require_count
 from bayesmeta.fields import TensorFields
 from bo.conditions import Conditions, learn_conditions, require_conditions
 from bo.scalars import Scalars
@@ -76,6 +77,24 @@ class SearchSpace(TensorFields):
         object.__setattr__(self, "distributions", dict(self.distributions))
         object.__setattr__(self, "conditions", dict(self.conditions))
 
+    def _title(self) -> str:
+        return f"of {plural(len(self.distributions), 'parameter')}: {listed(self.names)}"
+
+    def _parts(self) -> dict[str, Any]:
+        return {name: self._in_words(name) for name in self.distributions}
+
+    def _in_words(self, name: str) -> str:
+        distribution: Any = self.distributions[name]
+        if isinstance(distribution, CategoricalDistribution):
+            text = f"one of {listed(distribution.choices)}"
+        else:
+            kind = "whole, " if isinstance(distribution, IntDistribution) else ""
+            text = f"{kind}{distribution.low:.4g} to {distribution.high:.4g}{', log scale' if distribution.log else ''}"
+        if name in self.conditions:
+            category, choices = self.conditions[name]
+            text += f", where {category} is {' or '.join(map(str, choices))}"
+        return text
+
     @classmethod
     def from_studies(cls, studies: Iterable["Study"]) -> "SearchSpace":
         """Every parameter that a trial of one of the studies had; ranges and choices are widened to hold all.
@@ -107,13 +126,16 @@ class SearchSpace(TensorFields):
         is there with some choices of a category and missing with all others is conditional.
 
         Args:
-            frame: any dataframe that narwhals knows, one row per configuration.
+            frame: any dataframe that narwhals knows, or the path of a file, one row per configuration.
             columns: the parameters; entries may be missing.
 
         Raises:
+            TypeError: `frame` is no table, or a column has no string for a name.
             ValueError: a column is named twice, not in the table, constant, empty, infinite or of another type.
         """
-        table = nw.from_native(frame, eager_only=True)
+        from bayesmeta.frames import read_frame
+
+        table = read_frame(frame)
         for name in columns:
             if list(columns).count(name) > 1:
                 raise ValueError(f"every parameter must be one column; {name!r} is named more than once")
@@ -227,6 +249,7 @@ class SearchSpace(TensorFields):
 
     def sobol(self, n: int, *, generator: Generator | None = None) -> Float[Tensor, "n d"]:
         """Valid scrambled Sobol points, one dimension per parameter; float64."""
+        n = require_count("n", n)
         seed = int(torch.randint(2**31, (), generator=generator))
         engine = torch.quasirandom.SobolEngine(len(self.distributions), scramble=True, seed=seed)
         return self.quantile(engine.draw(n, dtype=torch.float64))

@@ -60,6 +60,9 @@ class Surrogate(Model, FantasizeMixin):
         with gradients():  # acquisitions are climbed by their gradients
             self.task_posterior = ordinary(task_posterior)
 
+    def __repr__(self) -> str:
+        return f"Surrogate of {self.task_posterior!r}"
+
     @property
     def num_outputs(self) -> int:
         return 1

@@ -30,6 +30,8 @@ class Family:
     rtol: float = 1e-10
     num_draws: int = 20_000  # of the Monte Carlo laws
     evidence_rtol: float | None = None  # where predictions or the evidence are approximate
+    farthest_x: float = 0.0  # standard deviations that x, with a column of ones, may lie from zero
+    farthest_y: float = 0.0  # that y may
 
     def draw_x(self, n: int, generator: Generator) -> Tensor:
         return rand((n, self.num_inputs), like=F64, generator=generator)
@@ -53,7 +55,30 @@ def _spd(d: int, number: int) -> Tensor:
 
 def _linear() -> Family:
     prior = bm.LinearGaussian(torch.tensor([0.5, -1.0, 2.0], dtype=torch.float64), _spd(3, 1), F64 + 0.3)
+    return Family(prior, 3, lambda n, g: randn((n,), like=F64, generator=g), farthest_x=1e4, farthest_y=1e8)
+
+
+def _linear_with_roles() -> Family:
+    """Two weights that vary and one that tasks share; an offset, and rows with weights."""
+    columns = bm.Columns(5, shared=(3,), offset=0, weight=4)
+    loc, precision = torch.tensor([0.5, -1.0, 2.0], dtype=torch.float64), _spd(3, 1)
+    precision[2], precision[:, 2] = 0.0, 0.0
+    precision[2, 2] = 1e16
+    prior = bm.LinearGaussian(loc, precision, F64 + 0.3, columns=columns)
+    return Family(prior, 5, lambda n, g: randn((n,), like=F64, generator=g), rtol=1e-9)
+
+
+def _linear_known_noise() -> Family:
+    loc = torch.tensor([0.5, -1.0], dtype=torch.float64)
+    prior = bm.LinearGaussian(loc, _spd(2, 1), F64 + 1.0, columns=bm.Columns(3, noise_var=1))
     return Family(prior, 3, lambda n, g: randn((n,), like=F64, generator=g))
+
+
+def _linear_normal_inverse_gamma_with_roles() -> Family:
+    loc = torch.tensor([0.5, -1.0], dtype=torch.float64)
+    columns = bm.Columns(4, offset=3, weight=1)
+    prior = bm.LinearNormalInverseGamma(loc, _spd(2, 1), F64 + 5.0, F64 + 3.0, columns=columns)
+    return Family(prior, 4, lambda n, g: randn((n,), like=F64, generator=g))
 
 
 def _beta_bernoulli() -> Family:
@@ -152,13 +177,13 @@ def _normal_known_variance(num_inputs: int) -> Family:
 def _linear_normal_inverse_gamma() -> Family:
     loc = torch.tensor([0.5, -1.0, 2.0], dtype=torch.float64)
     prior = bm.LinearNormalInverseGamma(loc, _spd(3, 1), F64 + 5.0, F64 + 3.0)
-    return Family(prior, 3, lambda n, g: randn((n,), like=F64, generator=g))
+    return Family(prior, 3, lambda n, g: randn((n,), like=F64, generator=g), farthest_x=1e4, farthest_y=1e8)
 
 
 def _matrix_normal_inverse_wishart() -> Family:
     loc = torch.tensor([[0.5, -1.0], [2.0, 0.3], [-0.7, 1.0]], dtype=torch.float64)
     prior = bm.MatrixNormalInverseWishart(loc, _spd(3, 1), F64 + 9.0, _spd(2, 2))
-    return Family(prior, 3, lambda n, g: randn((n, 2), like=F64, generator=g))
+    return Family(prior, 3, lambda n, g: randn((n, 2), like=F64, generator=g), farthest_x=1e4, farthest_y=1e8)
 
 
 @dataclass(frozen=True)
@@ -208,6 +233,9 @@ FAMILIES: dict[str, Family] = {
     "gaussian_process": _gaussian_process(),
     "learned_features": _learned_features(),
     "linear_gaussian": _linear(),
+    "linear_gaussian_with_known_noise": _linear_known_noise(),
+    "linear_gaussian_with_roles": _linear_with_roles(),
+    "linear_normal_inverse_gamma_with_roles": _linear_normal_inverse_gamma_with_roles(),
     "logistic_gaussian": _logistic(),
     "mixture": _mixture(),
     "nested_mixture": _nested_mixture(),

@@ -39,9 +39,8 @@ def main() -> int:
     options = parser.parse_args()
     options.out.parent.mkdir(parents=True, exist_ok=True)
     runs = [(STEP * (options.first + number), "") for number in range(options.shifts)]
-    codes = [
-        _run(options, shift, capability) for shift, capability in runs + [(0, name) for name in options.capabilities]
-    ]
+    runs += [(0, name) for name in options.capabilities]
+    codes = [_run(options, shift, capability) for shift, capability in runs]
     failing = _print_table(options.out)
     return 2 if any(code not in (NOTHING_FAILED, SOME_FAILED, NONE_LEFT) for code in codes) else int(failing)
 

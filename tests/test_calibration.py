@@ -174,8 +174,8 @@ def test_transforms_that_are_alike_within_tasks_stay_inside(correlation: float) 
 
 
 def test_transforms_of_narrow_predictions_go_outside() -> None:
-    pit = alike(60, 5, 0.2, 1)[0]
-    wide = torch.special.ndtr(1.5 * torch.special.ndtri(pit))
+    pit = alike(200, 5, 0.2, 1)[0]
+    wide = torch.special.ndtr(2.5 * torch.special.ndtri(pit))
     check = pit_ecdf(wide)
     assert check.excess > 0
     assert check.ecdf[9] > check.upper[9]

@@ -165,7 +165,7 @@ def test_fit_agrees_with_a_plain_maximiser(weight: float) -> None:
 def test_fit_does_not_depend_on_the_order_of_arms_nor_on_units() -> None:
     tasks = simulate(PRIOR, 30, 4)
     order, unit = torch.tensor([2, 0, 3, 1]), 1e4
-    moved = Data.of(order.argsort()[tasks.x[..., 0]][..., None], unit * (tasks.y + 7.0))
+    moved = Data.of(order.argsort()[tasks.x[..., 0].long()][..., None], unit * (tasks.y + 7.0))
     plain, other = (CorrelatedArms.initial(d).fit(d) for d in (tasks, moved))
     torch.testing.assert_close(other.loc / unit - 7.0, plain.loc[order], rtol=1e-6, atol=1e-6)
     torch.testing.assert_close(other.cov / unit**2, plain.cov[order][:, order], rtol=1e-5, atol=1e-5)
@@ -306,3 +306,35 @@ def test_bad_hyperparameters_are_refused() -> None:
         CorrelatedArms(LOC, -PRIOR.scale_tril, F64 + 1.0)
     with pytest.raises(ValueError, match="noise_var must be finite and above zero; got 0"):
         CorrelatedArms(LOC, PRIOR.scale_tril, F64)
+
+
+def test_small_variances_between_tasks_are_not_pulled_up() -> None:
+    """Arms vary by a fifth of the noise: intervals of their means cover, and predictions are those of the truth."""
+    covered, worse = [], []
+    for number in range(6):
+        cov = 0.04 * (0.3 + 0.7 * torch.eye(4, dtype=torch.float64))
+        truth = CorrelatedArms(LOC, torch.linalg.cholesky(cov), F64 + 1.0)
+        generator = seed(300 + number)
+        x = torch.randint(4, (4000, 10, 1), generator=generator)
+        means = truth.sample_params(4000, generator=generator).gather(-1, x[..., 0])
+        every = Data.of(x, means + randn(means.shape, like=F64, generator=generator))
+        fitted = CorrelatedArms.initial(every[:2000]).fit(every[:2000])
+        new, hidden = every[2000:], means[2000:, 5:]
+        marginal = fitted.condition(new.rows(slice(5))).marginal(new.x[:, 5:])
+        covered.append((((hidden - marginal.mean) / marginal.stddev).abs() < 1.6449).double().mean().item())
+        target = new.rows(slice(5, None))
+        best, found = (p.condition(new.rows(slice(5))) for p in (truth, fitted))
+        worse.append(log_score(best, target).value - log_score(found, target).value)
+    assert sum(covered) / 6 == pytest.approx(0.9, abs=0.03)
+    assert sum(worse) / 6 < 2e-3
+
+
+def test_initial_variances_are_those_of_the_arms() -> None:
+    """By moments, within what chance moves products of errors; one that hardly varies stays above zero."""
+    scale = torch.tensor([0.01, 0.3, 1.0, 3.0], dtype=torch.float64)
+    tasks = simulate(CorrelatedArms(LOC, scale.diag(), F64 + 1.0), 3000, 12, 9)
+    variance = CorrelatedArms.initial(tasks).cov.diagonal()
+    assert 0.0 < variance[0] < 0.08
+    torch.testing.assert_close(variance[1:], scale[1:].square(), rtol=0.2, atol=0.06)
+    few = CorrelatedArms.initial(tasks[:2]).cov.diagonal()
+    assert (few > 0.1).all(), "two tasks say little of what they vary by"

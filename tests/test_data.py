@@ -1,12 +1,14 @@
 """Data: rows go in and come out as they were, and every bad row is named."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bayesmeta import Data
+from bayesmeta import Data, DirichletCategorical, NormalInverseWishart
 
 NAN = float("nan")
 
@@ -147,3 +149,81 @@ ONE, THREE = torch.ones(3, 1), torch.ones(3)
 def test_bad_rows_are_named(make: object, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.mark.parametrize("y", [[0, 1, 1], np.array([0, 1, 1]), torch.tensor([0, 1, 1]), [False, True, True]])
+@pytest.mark.parametrize("x", [[[0], [1], [2]], np.arange(3)[:, None], torch.arange(3)[:, None]])
+def test_numbers_of_any_type(x: object, y: object) -> None:
+    for data in (Data.of(x, y), Data(x, y, [1, 1, 1]), Data.pad([(x, y)])[0], Data(x, y, np.ones(3, bool), [1, 2])):
+        assert data.x.dtype == data.y.dtype == torch.float64
+        assert data.mask.dtype == torch.bool
+        assert rows_of(Data(data.x[None], data.y[None], data.mask[None])) == [[(0.0, 0.0), (1.0, 1.0), (2.0, 1.0)]]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_x_has_the_dtype_of_y(dtype: torch.dtype) -> None:
+    y = torch.ones(3, dtype=dtype)
+    for x in (torch.ones(3, 1, dtype=torch.float64), torch.ones(3, 1).bool(), np.ones((3, 1), np.uint8), [[1.0]] * 3):
+        data = Data(x, y, [True] * 3, [1, 2])
+        assert data.x.dtype == data.y.dtype == data.task_x.dtype == dtype
+    assert Data.of(None, [1, 2], dtype=dtype).y.dtype == dtype
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.arange(3.0)[::-1],
+        np.arange(3).astype(">f8"),
+        np.broadcast_to(np.float64(1.0), 3),
+        np.arange(3, dtype=np.longdouble),
+        np.arange(3, dtype=np.uint32),
+    ],
+)
+def test_arrays_that_torch_would_not_take(array: np.ndarray) -> None:
+    assert Data.of(None, array).y.tolist() == array.tolist()
+
+
+def test_rows_of_two_dtypes_are_joined() -> None:
+    a, b = Data.of(None, torch.ones(2)), Data.of(None, torch.arange(2))
+    assert (a + b).y.tolist() == (b + a).y.tolist()[::-1] or (a + b).y.tolist() == [1.0, 1.0, 0.0, 1.0]
+    assert (a + b).y.dtype == (a + b).x.dtype == torch.float64
+    assert Data.pad([(None, np.ones(2, np.float32)), (None, [1, 2, 3])]).y.dtype == torch.float64
+
+
+@pytest.mark.parametrize(
+    "wrong", ["abc", [[1.0], [1.0, 2.0]], [None, 1.0], torch.ones(3) * 1j, np.array(["a"]), {"a": 1}, object()]
+)
+def test_what_holds_no_numbers(wrong: object) -> None:
+    for make in (Data.of, lambda x, y: Data(x, y, [1]), lambda x, y: Data.pad([(x, y)])):
+        with pytest.raises(TypeError, match=r"y.* must (be a tensor, an array or a list of numbers|hold real numbers)"):
+            make(None, wrong)
+
+
+def test_a_mask_of_other_numbers() -> None:
+    with pytest.raises(ValueError, match="mask must be true where a row is real"):
+        Data(torch.ones(2, 1), torch.ones(2), [1, 2])
+
+
+def test_length_is_that_of_the_axis_of_tasks() -> None:
+    data = ragged()
+    assert len(data) == 3
+    assert len(list(data)) == 3
+    assert len(Data.of(None, torch.ones(2, 3, 4))) == 2
+    with pytest.raises(TypeError, match=r"one task and has no axis of tasks; data.count is its number of rows"):
+        len(data[0])
+    assert data[0]
+    assert Data.of(None, torch.ones(0, 3))
+
+
+def test_padding_that_would_take_gigabytes_is_refused_before_it_is_made() -> None:
+    tasks = [(None, [1.0])] * 20_000 + [(None, np.ones(200_000))]
+    with pytest.raises(ValueError, match=r"20001 tasks to the 200000 rows of task 20000 takes 32 GB.*Statistics.from_"):
+        Data.pad(tasks)
+
+
+@pytest.mark.parametrize("family", [NormalInverseWishart, DirichletCategorical])
+def test_vectors_given_as_tasks_are_told_of_event_dim(family: Any) -> None:
+    y = torch.eye(3).repeat(4, 1).expand(5, 12, 3)
+    for call in (family.initial, family.initial(Data.of(None, y, event_dim=1)).condition):
+        with pytest.raises(ValueError, match=r"Data.of\(None, y, event_dim=1\)"):
+            call(Data.of(None, y))

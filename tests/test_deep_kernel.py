@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.distributions import Normal
 
 import bayesmeta as bm
 from bayesmeta import Data, DeepKernel, GaussianProcess
@@ -128,7 +129,9 @@ def test_what_only_tells_past_tasks_apart_is_not_learned(monkeypatch: pytest.Mon
     endless = fit(tasks)
     assert endless.log_evidence(tasks).sum() > stopped.log_evidence(tasks).sum() + 20.0
     assert score(stopped, new) > score(endless, new) + 0.1
-    assert score(stopped, new) > -1.6, "next to the entropy of what has no pattern, 1.42"
+    # the noise is learned though it stops early: hardly worse than the normal distribution of the past targets
+    pooled = Normal(tasks.y.mean(), tasks.y.std()).log_prob(new.y[:, 15:]).mean()
+    assert score(stopped, new) > pooled - 0.25
 
 
 def _always_gains(evidence: Any) -> Any:

@@ -10,8 +10,9 @@ import bayesmeta
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted((ROOT / "docs").glob("*.md"))
-BANDITS, BOTORCH, CHECKS, CHOOSING, LOGGING, OPTUNA = (
-    ROOT / "docs" / name for name in ("bandits.md", "botorch.md", "checks.md", "choosing.md", "logging.md", "optuna.md")
+BANDITS, BOTORCH, CHECKS, CHOOSING, LOGGING, MIXED, OPTUNA = (
+    ROOT / "docs" / f"{name}.md"
+    for name in ("bandits", "botorch", "checks", "choosing", "logging", "mixed-models", "optuna")
 )
 LINKING = [*PAGES, ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
 # that one makes a module and an installed package of its examples, which test_extending.py does
@@ -95,11 +96,20 @@ def the_log_tells_what_is_true(names: dict[str, Any], printed: str, folder: Path
     assert high - low < 0.5
 
 
+def what_has_been_seen_narrows_predictions(names: dict[str, Any], printed: str, folder: Path) -> None:
+    assert "log restricted likelihood" in printed
+    known, _, unknown = names["fit"].predict(names["later"]).stddev
+    after = names["posterior"].predict(names["model"].inputs(names["later"])).stddev[0]
+    assert known < after < unknown
+    assert 15.0 < names["fit"].standard_deviations["Intercept"] < 35.0
+
+
 FINDINGS = {
     BANDITS: the_past_makes_policies_better,
     LOGGING: the_log_tells_what_is_true,
     BOTORCH: candidates_are_better_than_what_was_tried,
     CHECKS: checks_prefer_the_learned_prior,
+    MIXED: what_has_been_seen_narrows_predictions,
     OPTUNA: the_past_makes_few_trials_do,
     CHOOSING: evidence_chooses_the_truth_and_averages_cover,
 }

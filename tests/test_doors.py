@@ -3,20 +3,27 @@
 import copy
 import pickle
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from optuna.distributions import FloatDistribution
 from torch import Tensor
 
+import bandits
 import bayesmeta as bm
 from bayesmeta import Data, Statistics, deep_kernel_training
+from bayesmeta.calibration import sbc_ranks
 from bayesmeta.doors import require_count
 from bayesmeta.gradients import gradients, ordinary, with_gradients
 from bayesmeta.hyperparameters import Hierarchical
+from bayesmeta.predictive_checks import crps
 from bayesmeta.protocol import Additive, Density, Evidence, Joint, Learnable, Marginal, Posterior
+from bo import SearchSpace, TuningPrior
 from tests.families import FAMILIES, Family, seed
+from tests.seeds import shifted
 from tests.test_laws import close, every_family, having, moments
 
 MODES = {"no_grad": torch.no_grad, "inference_mode": torch.inference_mode}
@@ -207,6 +214,70 @@ def test_families_in_closed_form_take_statistics(family: Family) -> None:
     assert family.prior.condition(statistics).equals(family.prior.condition(tasks), rtol=1e-12)
 
 
+@pytest.mark.parametrize("wrong", [torch.ones(3, 4), None, [1.0]])
+def test_what_takes_rows_beside_families(wrong: Any) -> None:
+    beta, tasks = FAMILIES["beta_bernoulli"].prior, FAMILIES["beta_bernoulli"].tasks([5, 6])
+    linear = bm.LinearHyperposterior(FAMILIES["linear_gaussian"].prior, torch.eye(3, dtype=torch.float64))
+    space = SearchSpace({"x": FloatDistribution(0.0, 1.0)})
+    calls: list[Callable[[Any], Any]] = [
+        lambda rows: bm.Hyperposterior.fit.__func__.__wrapped__(bm.Hyperposterior, beta, rows),
+        lambda rows: _hyperposterior().update("new", rows),
+        lambda rows: linear.update("new", rows),
+        lambda rows: bm.fit_with_features(beta, rows),
+        lambda rows: bm.fit_kinds(beta, rows),
+        lambda rows: bm.sample_posterior(beta, rows),
+        lambda rows: TuningPrior.fit(space, rows, "minimize"),
+        Statistics.of,
+    ]
+    for call in calls:
+        # of some the tests' own check of types comes first
+        with pytest.raises(TypeError, match=r"needs Data; got .*Data\.of\(x, y\)|^Type-check error"):
+            call(wrong)
+    with pytest.raises(TypeError, match="unsupported operand"):
+        tasks + wrong
+
+
+@pytest.mark.parametrize("learn", [bm.Hyperposterior.fit, bm.fit_kinds, bm.fit_with_features, bm.sample_posterior])
+def test_families_without_hyperparameters_are_named(learn: Callable[..., Any]) -> None:
+    family = FAMILIES["gaussian_process"]
+    with pytest.raises(TypeError, match=r"needs a prior with hyperparameters, .*got GaussianProcess|^Type-check error"):
+        learn(family.prior, family.tasks([3, 4]))
+
+
+@pytest.mark.parametrize("features", [[1], [[1], [2]], torch.tensor([1]), np.array([1]), np.float32([1])])
+def test_features_of_a_task_of_any_type(features: Any) -> None:
+    tasks = FAMILIES["beta_bernoulli"].tasks([5, 6])
+    prior = bm.fit_with_features(FAMILIES["beta_bernoulli"].prior, Data(tasks.x, tasks.y, tasks.mask, [[1], [2]]))
+    expected = prior.given(torch.as_tensor(features, dtype=torch.float64))
+    assert prior.given(features).equals(expected, rtol=0.0)
+    again = pickle.loads(pickle.dumps(prior))
+    assert again.given(features).equals(expected, rtol=0.0)
+    assert copy.deepcopy(prior).given(features).equals(expected, rtol=0.0)
+
+
+@pytest.mark.parametrize("copied", [lambda v: pickle.loads(pickle.dumps(v)), copy.deepcopy], ids=["pickle", "deepcopy"])
+def test_hyperposteriors_can_be_copied(copied: Callable[[Any], Any]) -> None:
+    family = FAMILIES["beta_bernoulli"]
+    posterior = bm.Hyperposterior.fit(family.prior, family.tasks([5, 6]), num_draws=50, generator=seed(0))
+    posterior.update("now", family.rows(3))
+    again = copied(posterior)
+    for one in (again, posterior):
+        one.update("now", family.rows(4))
+        one.renew(generator=seed(1))
+    assert torch.equal(again.draws, posterior.draws)
+    assert torch.equal(again.log_weights, posterior.log_weights)
+    assert again.marginal(5, generator=seed(2)).equals(posterior.marginal(5, generator=seed(2)), rtol=0.0)
+
+
+@every_family
+def test_another_number_of_columns(family: Family) -> None:
+    if not hasattr(family.prior, "num_inputs"):
+        return
+    for ask in (family.prior.predict, family.prior.marginal, family.prior.joint):
+        with pytest.raises(ValueError, match=f"x must have {family.num_inputs} columns; got {family.num_inputs + 3}"):
+            ask(torch.ones(2, family.num_inputs + 3))
+
+
 @every_family
 def test_inputs_without_an_axis_of_rows(family: Family) -> None:
     if family.num_inputs:
@@ -230,6 +301,60 @@ def test_numbers_of_draws(family: Family) -> None:
             with pytest.raises(TypeError, match="num_draws must be a whole number; got"):
                 sample(number)
         sample(num_draws=np.int64(2), generator=seed(0))
+
+
+@cache
+def _hyperposterior() -> bm.Hyperposterior:
+    family = FAMILIES["beta_bernoulli"]
+    return bm.Hyperposterior.fit(family.prior, family.tasks([5, 6]), num_draws=20, generator=seed(0))
+
+
+def _asked_for(number: Any) -> dict[str, Callable[[], Any]]:
+    tasks = FAMILIES["beta_bernoulli"].tasks([5, 6])
+    beta, linear = FAMILIES["beta_bernoulli"].prior, FAMILIES["linear_gaussian"].prior
+    logistic = FAMILIES["logistic_gaussian"]
+    posterior = _hyperposterior()
+    shared = bm.LinearHyperposterior(linear, torch.eye(3, dtype=torch.float64))
+    policy = bandits.ThompsonSampling(beta, ["a", "b"], seed=shifted(0))
+    unit = SearchSpace({"x": FloatDistribution(0.0, 1.0)})
+    every = FAMILIES["correlated_arms"].tasks([3])
+    return {
+        "NUTS": lambda: bm.sample_posterior(beta, tasks, num_draws=number, progress=False),
+        "warm-up": lambda: bm.sample_posterior(beta, tasks, num_warmup=number, progress=False),
+        "chains": lambda: bm.sample_posterior(beta, tasks, num_chains=number, progress=False),
+        "fit": lambda: bm.Hyperposterior.fit(beta, tasks, num_draws=number),
+        "priors": lambda: posterior.sample(number),
+        "components": lambda: posterior.marginal(number),
+        "shared": lambda: shared.sample(number),
+        "error": lambda: logistic.prior.log_evidence_error(logistic.rows(3), num_draws=number),
+        "crps": lambda: crps(beta, tasks, num_draws=number),
+        "ranks": lambda: sbc_ranks(beta, torch.zeros(3, 0), num_tasks=2, num_draws=number),
+        "rounds": lambda: bandits.simulate(
+            policy, bandits.FromPrior(beta, ["a", "b"], 1, seed=shifted(0)), number, progress=False
+        ),
+        "choices": lambda: policy.choose(num=number),
+        "tasks": lambda: bandits.ThompsonSampling(beta, ["a", "b"], tasks=number),
+        "environment": lambda: bandits.FromPrior(beta, ["a", "b"], number, seed=shifted(0)),
+        "wheel": lambda: bandits.Wheel(number, 0.5, seed=shifted(0)),
+        "arms": lambda: bandits.arms_as_tasks(every, number),
+        "points": lambda: unit.sobol(number),
+    }
+
+
+@pytest.mark.parametrize("name", _asked_for(1))
+def test_numbers_of_anything(name: str) -> None:
+    for number in (0, -1):
+        with pytest.raises(ValueError, match=f" must be at least [124]; got {number}"):
+            _asked_for(number)[name]()
+    # of some the tests' own check of types comes first
+    with pytest.raises(TypeError, match=r"whole number; got 2\.5|^Type-check error"):
+        _asked_for(2.5)[name]()
+
+
+def test_a_few_draws_of_one_chain() -> None:
+    family = FAMILIES["beta_bernoulli"]
+    options = {"num_draws": 4, "num_warmup": 1, "num_chains": 1, "progress": False, "generator": seed(0)}
+    assert bm.sample_posterior(family.prior, family.tasks([5, 6]), **options).posterior.sizes["draw"] == 4
 
 
 def test_counts() -> None:

@@ -1,6 +1,7 @@
 """Rows at the extremes of float32 and float64: every family answers in finite numbers, or says clearly why not."""
 
 import dataclasses
+import math
 import re
 import warnings
 from collections.abc import Iterable
@@ -111,3 +112,22 @@ def test_learned_priors_are_finite(name: str, case: dict[str, object]) -> None:
             return
     finite("fields", tensors(prior))
     answers(prior, data)
+
+
+@pytest.mark.parametrize("name", ["normal_inverse_gamma", "normal_known_variance", "normal_inverse_wishart",
+                                  "gamma_exponential", "correlated_arms", "gaussian_process"])  # fmt: skip
+@pytest.mark.parametrize("power", [-150, -90, 90, 150])
+def test_units_of_y_at_the_ends_of_float64(name: str, power: int) -> None:
+    """A prior learned in units of 10^power says the same, and its squares still fit into float64."""
+    family, scale = FAMILIES[name], 10.0**power
+    kind = type(family.prior)
+    tasks = family.tasks([7, 5, 8, 6, 9])
+    scaled = Data(tasks.x, tasks.y * scale, tasks.mask)
+    one, other = kind.initial(tasks).fit(tasks), kind.initial(scaled).fit(scaled)
+    x = family.draw_x(3, seed(1))
+    a, b = one.condition(tasks[0]).predict(x), other.condition(scaled[0]).predict(x)
+    torch.testing.assert_close(b.mean / scale, a.mean, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(b.variance.sqrt() / scale, a.variance.sqrt(), rtol=1e-4, atol=1e-4)
+    shift = tasks.count * tasks.event_shape.numel() * math.log(scale)
+    torch.testing.assert_close(other.log_evidence(scaled) + shift, one.log_evidence(tasks), rtol=1e-4, atol=1e-4)
+    finite("draws", [other.sample(3, generator=seed(0))(x)])

@@ -13,8 +13,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bayesmeta import Data, Statistics, frames
-from bayesmeta.frames import TaskStatistics, read_tasks, require_varying_target, stream_statistics
+from bandits import Log
+from bayesmeta import Data, LinearGaussian, Statistics, frames
+from bayesmeta.fields import LearnedFrom
+from bayesmeta.frames import TaskStatistics, read_tasks, reduce_tasks, require_varying_target, stream_statistics
+from bo import SearchSpace, TuningPrior
 from tests.seeds import shifted
 
 NAMES = {"task": "task", "target": "y"}
@@ -310,3 +313,54 @@ def test_a_constant_target() -> None:
 
 def test_read_frame_takes_any_table() -> None:
     assert isinstance(frames.read_frame(table().lazy()), nw.DataFrame)
+
+
+def test_a_table_is_reduced_without_padding() -> None:
+    """One task of 2 x 10^5 rows among 20,000 of one row: 64 GB if padded."""
+    task = np.concatenate([np.arange(20_000), np.full(200_000, 20_000)])
+    rng = np.random.default_rng(shifted(0))
+    frame = pl.DataFrame({"task": task, "x": rng.random(len(task)), "y": 1e6 + rng.random(len(task))})
+    with pytest.raises(ValueError, match=r"task 20000 takes 64 GB, for 220000 rows.*Statistics.from_frame"):
+        Data.from_frame(frame, **NAMES)
+    statistics = Statistics.from_frame(frame, **NAMES)
+    assert statistics.count[[0, -1]].tolist() == [1.0, 200_000.0]
+    long = frame.filter(task=20_000)
+    alone = Statistics.of(Data.of(long.select("x").to_numpy(), long["y"].to_numpy()))
+    close(statistics[-1], alone, 1e-9)
+    prior = LinearGaussian.initial(statistics).fit(statistics)
+    assert prior.learned_from == LearnedFrom(20_001, 220_000)
+
+
+@settings(max_examples=20, deadline=None)
+@given(num_rows=st.integers(1, 200), number=st.integers(0, 10**6), offset=st.sampled_from([0.0, 1e6]))
+def test_reduced_rows_are_those_that_were_read(num_rows: int, number: int, offset: float) -> None:
+    frame = table(num_rows, number=number, offset=offset)
+    reduced, read = reduce_tasks(frame, **NAMES), read_tasks(frame, **NAMES)
+    assert (reduced.tasks, reduced.inputs) == (read.tasks, read.inputs)
+    close(reduced.statistics, Statistics.of(read.data), 1e-9)
+
+
+@pytest.mark.parametrize(
+    ("columns", "new"),
+    [([0, 1, 2], "str(name)"), (pd.MultiIndex.from_product([["a"], ["x", "y", "z"]]), '"_".join(map(str, name))')],
+)
+def test_columns_whose_names_are_no_strings(columns: Any, new: str) -> None:
+    frame = pd.DataFrame(np.eye(3), columns=columns)
+    reads = [lambda: Data.from_frame(frame, **NAMES), lambda: Statistics.from_frame(frame, **NAMES)]
+    reads += [
+        lambda: TuningPrior.from_table(frame, **NAMES, direction="minimize"),
+        lambda: SearchSpace.infer(frame, ["a"]),
+        lambda: Log.from_open_bandit(frame),
+    ]
+    for read in reads:
+        with pytest.raises(TypeError, match=r"names of columns must be strings; got .*Rename them: ") as caught:
+            read()
+        assert f"frame.columns = [{new} for name in frame.columns]" in str(caught.value)
+
+
+def test_a_name_in_place_of_names(tmp_path: Path) -> None:
+    frame = table()
+    frame.write_parquet(tmp_path / "t.parquet")
+    for read, source in ((read_tasks, frame), (reduce_tasks, frame), (stream_statistics, tmp_path / "t.parquet")):
+        with pytest.raises(TypeError, match="inputs must be a list of names of columns, which are strings; got 'ab'"):
+            read(source, **NAMES, inputs="ab")

@@ -61,4 +61,5 @@ def test_fit_agrees_with_a_slow_reference(family: Family, hyperprior_weight: flo
         value = getattr(expected, field.name)
         if isinstance(value, Tensor):
             got = getattr(fitted, field.name)
-            assert (got - value).abs().max() < 1e-6 * value.abs().max(), field.name
+            tolerance = 1e-6 if hyperprior_weight else 1e-5  # EM stops on the way
+            assert (got - value).abs().max() < tolerance * value.abs().max(), field.name

@@ -97,18 +97,20 @@ def past(tables: Tensor) -> Data:
 
 
 def test_a_past_that_misleads_costs_little_and_one_that_helps_still_does() -> None:
-    new, rounds = world(80, 5), 200
-    vague = CorrelatedArms(torch.zeros(10).double(), 2.0 * torch.eye(10).double(), F64 + 1.0)
-    data = past(world(200, 6))
-    learned = CorrelatedArms.initial(data).fit(data)
-    shuffled = data.y.gather(1, torch.rand(data.y.shape, generator=seed(7)).argsort(-1))
-    permuted_data = Data(data.x, shuffled, data.mask)
-    permuted = CorrelatedArms.initial(permuted_data).fit(permuted_data)
-    plain = regret(vague, new, rounds)
-    helped = regret(bandits.Hypotheses.of([learned, vague]), new, rounds)
-    misled = regret(bandits.Hypotheses.of([permuted, vague]), new, rounds)
-    assert misled.mean() <= 1.2 * plain.mean()
-    assert helped.mean() <= 0.8 * plain.mean()
+    vague, rounds = CorrelatedArms(torch.zeros(10).double(), 2.0 * torch.eye(10).double(), F64 + 1.0), 200
+    plain, helped, misled = [], [], []
+    for number in range(3):
+        new, data = world(160, 5 + 100 * number), past(world(200, 6 + 100 * number))
+        shuffled = data.y.gather(1, torch.rand(data.y.shape, generator=seed(7 + number)).argsort(-1))
+        permuted_data = Data(data.x, shuffled, data.mask)
+        learned = CorrelatedArms.initial(data).fit(data)
+        permuted = CorrelatedArms.initial(permuted_data).fit(permuted_data)
+        plain.append(regret(vague, new, rounds))
+        helped.append(regret(bandits.Hypotheses.of([learned, vague]), new, rounds))
+        misled.append(regret(bandits.Hypotheses.of([permuted, vague]), new, rounds))
+    # of one past about 1.07 +- .07 and .67 +- .05 times the plain regret
+    assert torch.cat(misled).mean() <= 1.3 * torch.cat(plain).mean()
+    assert torch.cat(helped).mean() <= 0.83 * torch.cat(plain).mean()
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,14 @@
 
 import ast
 from pathlib import Path
+from types import ModuleType
 
 import pytest
+
+import bandits
+import bayesmeta
+import bayesmeta.datasets
+import bo
 
 ROOT = Path(__file__).parents[1]
 ABOVE = {"bayesmeta": {"bandits", "bo"}, "bandits": {"bo"}, "bo": {"bandits"}}
@@ -43,3 +49,12 @@ def test_arrows_point_one_way(package: str) -> None:
         assert not found & ABOVE[package], f"{path} imports {found & ABOVE[package]}"
         assert not found & NOT_LIBRARY, f"{path} imports {found & NOT_LIBRARY}"
         assert "." not in found, f"{path} imports by a relative name"
+
+
+@pytest.mark.parametrize("package", [bayesmeta, bandits, bo, bayesmeta.datasets], ids=lambda package: package.__name__)
+def test_a_package_shows_what_is_public(package: ModuleType) -> None:
+    for name in package.__all__:
+        getattr(package, name)
+    shown = set(dir(package))
+    assert {name for name in shown if not name.startswith("__")} == set(package.__all__)
+    assert {name for name in vars(package) if name.startswith("__")} <= shown

@@ -5,6 +5,7 @@ import json
 import math
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -390,3 +391,28 @@ def test_a_killed_save_leaves_a_whole_file(tmp_path: Path) -> None:
     assert all(values in ([0.0], [1.0]) for values in seen)
     if hasattr(os, "O_TMPFILE"):
         assert [name for name in os.listdir(tmp_path) if (tmp_path / name).stat().st_size != path.stat().st_size] == []
+
+
+@pytest.mark.parametrize("write", [lambda path: bm.save(linear(), path), lambda path: io.write_whole(path, b"x")])
+@pytest.mark.parametrize("linked", [False, True])
+def test_a_pipe_is_not_replaced_by_a_file(tmp_path: Path, write: Any, linked: bool) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    path = tmp_path / "link" if linked else pipe
+    if linked:
+        path.symlink_to(pipe)
+    with pytest.raises(
+        ValueError, match=r"cannot save to .*pipe: it is not a regular file but a pipe. Name another file"
+    ):
+        write(path)
+    assert pipe.is_fifo()
+    assert sorted(p.name for p in tmp_path.iterdir()) == (["link", "pipe"] if linked else ["pipe"])
+
+
+def test_a_socket_is_not_replaced_by_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind("s")
+        with pytest.raises(ValueError, match="not a regular file but a socket"):
+            bm.save(linear(), "s")
+    assert Path("s").is_socket()

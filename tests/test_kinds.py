@@ -1,15 +1,16 @@
 """Tasks that come in kinds: how many, which, and the evidence that says so."""
 
 import math
+import warnings
 
 import pytest
 import torch
-from scipy import integrate
+from scipy import integrate, stats
 
 import bayesmeta as bm
 from bayesmeta import Data
-from bayesmeta.kinds import _log_density, _log_evidence, fit_kinds
-from bayesmeta.random import rand, randn
+from bayesmeta.kinds import StartsDisagreeWarning, _log_density, _log_evidence, _warn_if_starts_disagree, fit_kinds
+from bayesmeta.random import rand, randn, seeded
 from tests.families import F64, seed
 
 
@@ -30,6 +31,106 @@ def test_evidence_finds_the_number_of_kinds(means: list[float]) -> None:
     # every pair of tasks is together if and only if it is of one kind
     label = found.responsibilities.argmax(-1)
     assert torch.equal(label[:, None] == label, kind[:, None] == kind)
+
+
+def numbers(*values: object) -> torch.Tensor:
+    return torch.tensor(values, dtype=torch.float64)
+
+
+EYE = torch.eye(2, dtype=torch.float64)
+# priors of kinds that are apart, rows of a task, columns of x (the last of ones)
+APART = {
+    "rates": (bm.BetaBernoulli(numbers(10.0, 80.0), numbers(90.0, 20.0)), 30, 0),
+    "three rates": (bm.BetaBernoulli(numbers(5.0, 50.0, 95.0), numbers(95.0, 50.0, 5.0)), 60, 0),
+    "means": (bm.NormalInverseGamma(numbers(0, 5, -6), numbers(4, 4, 4), numbers(5, 5, 5), numbers(5, 5, 5)), 10, 0),
+    "variances": (bm.NormalInverseGamma(numbers(0, 0), numbers(4, 4), numbers(8, 8), numbers(8, 200)), 10, 0),
+    "counts": (bm.GammaPoisson(numbers(40, 40), numbers(20, 2)), 8, 0),
+    "slopes": (bm.LinearGaussian(numbers([2, 0], [-2, 1]), 10.0 * torch.stack([EYE, EYE]), numbers(0.3, 0.3)), 10, 2),
+    "correlations": (
+        bm.NormalInverseWishart(
+            numbers([0, 0], [0, 0]),
+            numbers(4, 4),
+            numbers(20, 20),
+            20.0 * torch.stack([0.9 + 0.1 * EYE, 1.9 * EYE - 0.9]),
+        ),
+        12,
+        0,
+    ),
+}
+ONE = {
+    "rates": (bm.BetaBernoulli(numbers(0.5), numbers(0.6)), 30, 0),
+    "means": (bm.NormalInverseGamma(numbers(0.0), numbers(0.5), numbers(3.0), numbers(3.0)), 10, 0),
+    "counts": (bm.GammaPoisson(numbers(2.0), numbers(1.0)), 8, 0),
+}
+
+
+def kinds_of(prior: bm.BetaBernoulli, num_rows: int, d: int, number: int, num_tasks: int = 60) -> tuple[Data, ...]:
+    """Tasks of kinds with equal shares, and the kind of each."""
+    generator = seed(number)
+    num_kinds, nothing = prior.batch_shape[0], torch.ones(num_tasks, 1, 0).bool()
+    x = 2.0 * rand((num_tasks, 1, num_rows, d), like=F64, generator=generator) - 1.0
+    x[..., d - 1 :] = 1.0
+    empty = Data(x[:, :, :0], F64.new_zeros(num_tasks, 1, 0, *prior.event_shape), nothing)
+    functions = prior.condition(empty).sample(1, generator=generator)
+    kind = (num_kinds * rand((num_tasks,), like=F64, generator=generator)).long()
+    with seeded(generator):
+        y = functions.predict(x).sample()[0][torch.arange(num_tasks), kind]
+    return Data.of(x[:, 0] if d else None, y, event_dim=len(prior.event_shape)), kind
+
+
+@pytest.mark.parametrize("case", APART)
+def test_kinds_that_are_apart_are_found(case: str) -> None:
+    """Never fewer; a kind more than there are is found by chance in a few of a hundred."""
+    prior, num_rows, d = APART[case]
+    num_kinds, repeats, right = prior.batch_shape[0], 12 if case == "rates" else 3, 0
+    for number in range(repeats):
+        tasks, kind = kinds_of(prior, num_rows, d, 100 + number, 40 if case == "rates" else 60)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", StartsDisagreeWarning)  # one start is enough
+            found = fit_kinds(type(prior).initial(tasks), tasks, generator=seed(number))
+        assert found.num_kinds >= num_kinds
+        if found.num_kinds > num_kinds:
+            continue
+        right += 1
+        assert len(found.starts[num_kinds]) > num_kinds
+        assert max(found.starts[num_kinds]) == found.log_evidence[num_kinds]
+        label = found.responsibilities.argmax(-1)
+        together = (label[:, None] == label) == (kind[:, None] == kind)
+        assert together.double().mean() > 0.85
+        count = kind.bincount(minlength=num_kinds).sort(descending=True).values
+        expected = (count + 1.0).double() / (count + 1.0).sum()  # the shares' hyperprior is one task of each
+        torch.testing.assert_close(found.prior.weights, expected, rtol=0.0, atol=0.12)
+    assert stats.binom.sf(repeats - right - 1, repeats, 0.05) > 1e-6
+
+
+@pytest.mark.parametrize("case", ONE)
+def test_one_kind_is_found_where_there_is_one(case: str) -> None:
+    repeats, right = 8, 0
+    for number in range(repeats):
+        tasks, _ = kinds_of(*ONE[case], 200 + number, 40)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", StartsDisagreeWarning)  # where more are found by chance
+            right += fit_kinds(type(ONE[case][0]).initial(tasks), tasks, generator=seed(number)).num_kinds == 1
+    assert stats.binom.sf(repeats - right - 1, repeats, 0.05) > 1e-6
+
+
+def test_evidence_counts_kinds_that_coincide_once() -> None:
+    """Twice the same kind explains what one does: in place of 2! hills there is one, whose shares say nothing."""
+    tasks, _ = kinds_of(bm.BetaBernoulli(numbers(60.0), numbers(90.0)), 60, 0, 5, 100)
+    unknown = bm.BetaBernoulli.initial(tasks).hyperparameters(tasks)
+    single = fit_kinds(bm.BetaBernoulli.initial(tasks), tasks, num_kinds=1)
+    twice = _vector(unknown, single).expand(2, -1)
+    halves = numbers(0.5, 0.5).log()
+    apart = _log_evidence(unknown, twice + numbers([0.3, 0.0], [-0.3, 0.0]), halves)
+    near = _log_evidence(unknown, twice + numbers([1e-6, 0.0], [-1e-6, 0.0]), halves)
+    assert near == pytest.approx(_log_evidence(unknown, twice, halves), abs=1e-3)
+    assert apart < near < single.log_evidence[1] + math.log(2.0)
+
+
+def test_starts_that_disagree_are_told() -> None:
+    with pytest.warns(StartsDisagreeWarning, match=r"1 of 6 starts .* log evidence: -3\.0, -9\.0"):
+        _warn_if_starts_disagree([-9.0, -3.0, -9.0, -9.0, -9.0, -9.0])
+    _warn_if_starts_disagree([-9.0, -3.0, -3.5, -9.0, -9.0, -9.0])
 
 
 def test_kinds_of_rates() -> None:

@@ -13,7 +13,8 @@ from torch.distributions import Distribution
 from bayesmeta import Data, Mixture
 from bayesmeta.hyperparameters import Hierarchical
 from bayesmeta.protocol import Density, Evidence, Joint, Marginal, Posterior, Predictive
-from tests.families import FAMILIES, Family, seed
+from bayesmeta.random import rand, seeded
+from tests.families import F64, FAMILIES, Family, seed
 
 Law = Callable[..., None]
 
@@ -219,3 +220,46 @@ def test_moving_to_float32_keeps_the_answer(family: Family) -> None:
     for a, b in zip(left, moments(family.prior.condition(data).predict(x)), strict=True):
         assert a.dtype == torch.float32
         close(a.double(), b, 1e-4)
+
+
+def _drawn_tasks(family: Family, number: int, ones: bool) -> Data:
+    """Tasks of the family's own prior, so that they differ; with `ones`, the first column of x is constant."""
+    x = torch.stack([family.draw_x(6, seed(number + i)) for i in range(12)])
+    if ones:
+        x[..., 0] = 1.0
+    draws = family.prior.sample(12, generator=seed(number + 20))
+    with seeded(seed(number + 21)):
+        y = torch.stack([draws.predict(x[i]).sample()[i] for i in range(12)])
+    return Data.of(x, y, event_dim=len(family.prior.event_shape))
+
+
+def _moved(tasks: Data, number: int, far_x: float, far_y: float) -> tuple[Data, Tensor, Tensor]:
+    """The same rows elsewhere and in other units, and the place and unit of y."""
+    columns = tasks.x.shape[-1]
+    units = 10.0 ** (4.0 * rand((columns + 1,), like=F64, generator=seed(number)) - 2.0)
+    unit_x, unit_y = units[:-1], units[-1]
+    place = far_x * tasks.x.std((0, 1)) * (2.0 * rand((columns,), like=F64, generator=seed(number + 1)) - 1.0)
+    sd = tasks.y.std((0, 1))
+    place_y = far_y * sd * (2.0 * rand(sd.shape or (1,), like=F64, generator=seed(number + 2)).reshape(sd.shape) - 1.0)
+    unit_y = unit_y if far_y else torch.ones_like(unit_y)
+    return Data(unit_x * (tasks.x + place), unit_y * (tasks.y + place_y), tasks.mask), place_y, unit_y
+
+
+@having(Hierarchical)
+@pytest.mark.filterwarnings("ignore::bayesmeta.LimitWarning")
+@given(number=st.integers(0, 10**6))
+@settings(max_examples=4)
+def test_it_does_not_matter_where_rows_lie_or_in_which_units(family: Family, number: int) -> None:
+    """But for the Jacobian: where x spans a constant, as far as 1e4 standard deviations of x and 1e8 of y."""
+    if not family.farthest_x and not family.farthest_y:
+        return
+    tasks = _drawn_tasks(family, number, ones=bool(family.farthest_x))
+    moved, place, unit = _moved(tasks, number + 30, family.farthest_x, family.farthest_y)
+    here, there = (type(family.prior).initial(t).fit(t) for t in (tasks, moved))
+    jacobian = tasks.count * unit.log() * max(place.numel(), 1)
+    close(there.log_evidence(moved) + jacobian, here.log_evidence(tasks), 1e-6)
+    for prior, other in ((here, there), (here.condition(tasks[0]), there.condition(moved[0]))):
+        left, right = prior.predict(tasks.x[0]), other.predict(moved.x[0])
+        sd = left.variance.sqrt()
+        close((right.mean / unit - place - left.mean) / sd, torch.zeros_like(sd), 1e-6)
+        close(right.variance / unit.square() / left.variance, torch.ones_like(sd), 1e-6)

@@ -148,7 +148,7 @@ def test_initial_explains_the_variance_of_the_rows() -> None:
     torch.testing.assert_close(standard.square().mean(0), F64.new_ones(2), rtol=1e-9, atol=0)
     # each bends where its argument is zero, which is at some row
     arguments = standard @ prior.features.weight.mT + prior.features.bias
-    assert arguments.abs().amin(0).max() < 1e-9
+    assert arguments.abs().amin(0).max() < 1e-5, "to the digits of the inputs that learning sees"
     prediction, var = prior.predict(far.x), far.y.var(correction=0)
     assert (prediction.mean - far.y.mean()).abs().max() < 1e-6 * 1e6
     assert ((prediction.variance / var > 0.5) & (prediction.variance / var < 1.5)).all()
@@ -161,7 +161,7 @@ def test_the_vector_holds_the_prior_that_it_builds() -> None:
     vector = unknown.first + 0.1 * randn(unknown.first.shape, like=F64, generator=seed(3))
     built = unknown.build(vector)
     expected = built.log_evidence(tasks)[1:].sum() / 12
-    torch.testing.assert_close(unknown.evidence_per_row(vector, slice(1, None)), expected, rtol=1e-10, atol=0)
+    torch.testing.assert_close(unknown.evidence_per_row(vector, slice(1, None)), expected, rtol=1e-6, atol=0)
     # loc, the spread of weights and the noise move in units of the prior where the search starts
     cov = [torch.linalg.inv(p.linear.precision) for p in (built, PRIOR)]
     white = torch.linalg.solve_triangular(torch.linalg.cholesky(cov[1]), torch.linalg.cholesky(cov[0]), upper=False)
@@ -219,16 +219,27 @@ def test_what_the_family_can_be_is_found_again() -> None:
     assert (fitted.learned_from.tasks, fitted.learned_from.rows) == (150, 1800)
 
 
+@pytest.mark.parametrize(("d", "most"), [(1, -0.7), (4, 0.2)])
+def test_a_dozen_tasks_do_no_harm(d: int, most: float) -> None:
+    """With 33 features, 240 rows could be explained with little noise, by features that mean nothing in new tasks.
+
+    Means over data sets, whose standard deviation is .1 of one input and .35 of four. Of two or five tasks no mean is
+    safe: in one data set of ten the held-out task is like the others by chance, and what is learned is worse by nats.
+    """
+    gaps = []
+    for number in range(4):
+        tasks, new = waves(12, 20, number=1 + 10 * number, d=d), waves(100, 25, number=2 + 10 * number, d=d)
+        initial = LearnedFeatures.initial(tasks)
+        fitted = initial.fit(tasks)
+        gaps.append(score(initial, new).value - score(fitted, new).value)
+        assert fitted.linear.noise_var > 0.15 * NOISE**2
+    assert sum(gaps) / len(gaps) < most
+
+
 @pytest.mark.parametrize("num_tasks", [2, 5])
-@pytest.mark.parametrize("d", [1, 4])
-def test_few_tasks_teach_little_and_do_no_harm(num_tasks: int, d: int) -> None:
-    """With 33 features, 40 or 100 rows could be explained without noise, by features that mean nothing."""
-    tasks, new = waves(num_tasks, 20, number=1, d=d), waves(100, 25, number=2, d=d)
-    initial = LearnedFeatures.initial(tasks)
-    fitted = initial.fit(tasks)
-    gap = score(initial, new).value - score(fitted, new).value
-    assert gap < 1.0
-    assert fitted.linear.noise_var > 0.25 * NOISE**2
+def test_few_tasks_give_finite_predictions(num_tasks: int) -> None:
+    tasks, new = waves(num_tasks, 20, number=1, d=4), waves(10, 25, number=2, d=4)
+    assert math.isfinite(score(LearnedFeatures.initial(tasks).fit(tasks), new).value)
 
 
 def test_search_ends_when_tasks_that_were_held_out_do_not_gain(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -399,3 +410,37 @@ def test_bad_input(past: Data) -> None:
         replace(initial.features, scale=F64.new_zeros(1))
     with pytest.raises(ValueError, match="bias must be finite"):
         replace(initial.features, bias=F64.new_full((2,), math.nan))
+
+
+INVARIANT = {
+    "learned_features": (lambda d: LearnedFeatures.initial(d, width=6).fit(d, progress=False), 20),
+    "gaussian_process": (lambda d: bm.GaussianProcess.initial(d).fit(d), 6),
+    "deep_kernel": (lambda d: bm.DeepKernel.initial(d).fit(d), 6),
+}
+
+
+@pytest.mark.parametrize("family", INVARIANT)
+def test_origins_and_units_of_x_and_y_change_nothing(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """But for the digits that y + 1e8 has lost itself: 1.5e-8 of a row, which the evidence multiplies by 25.
+
+    The steps of a deep kernel's search multiply them too.
+    """
+    monkeypatch.setattr("bayesmeta.deep_kernel_training.NUM_STEPS", 50)
+    fit, num_tasks = INVARIANT[family]
+    generator = seed(7)
+    x = 6.0 * rand((num_tasks, 8, 1), like=F64, generator=generator) - 3.0
+    weights = randn((num_tasks, 2), like=F64, generator=generator)
+    y = weights[:, :1] * x[..., 0].sin() + weights[:, 1:] + 0.2 * randn((num_tasks, 8), like=F64, generator=generator)
+
+    def said(scale_x: float, shift_x: float, scale_y: float, shift_y: float) -> torch.Tensor:
+        tasks = Data.of(scale_x * x + shift_x, scale_y * y + shift_y)
+        prior = fit(tasks)
+        shown, hidden = tasks.rows(slice(5)), tasks.x[:, 5:]
+        predicted = [p.predict(hidden) for p in (prior, prior.condition(shown))]
+        marginals = [part for p in predicted for part in ((p.mean - shift_y) / scale_y, p.stddev / scale_y)]
+        evidence = prior.log_evidence(shown) + 5.0 * math.log(scale_y)
+        return torch.cat([*(part.flatten() for part in marginals), evidence / 5.0])
+
+    expected = said(1.0, 0.0, 1.0, 0.0)
+    for change in ((1.0, 1e4, 1.0, 1e6), (3.3, -2e4, 3.7e-3, 3e3), (1.0, 0.0, 1e4, 1e12)):
+        torch.testing.assert_close(said(*change), expected, rtol=1e-6, atol=2e-5 if family == "deep_kernel" else 2e-6)

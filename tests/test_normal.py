@@ -140,7 +140,8 @@ def test_fit_does_not_depend_on_units(unit: float, offset: float) -> None:
 
 def test_fit_of_tasks_that_do_not_differ_ends_at_a_large_count() -> None:
     tasks = Data.of(None, randn((50, 20), like=F64, generator=seed(4)))
-    tasks = Data.of(None, tasks.y - tasks.y.mean(-1, keepdim=True))
+    centred = tasks.y - tasks.y.mean(-1, keepdim=True)
+    tasks = Data.of(None, centred / centred.std(-1, keepdim=True))
     with pytest.warns(LimitWarning) as caught:
         fitted = NormalInverseGamma.initial(tasks).fit(tasks, hyperprior_weight=0.0)
     assert [str(w.message).split(",")[0] for w in caught] == [

@@ -172,7 +172,7 @@ def test_a_study_begins_with_configurations_that_the_past_shares(tmp_path: Path)
         listed = prior.regrets.next_point(chosen[:n], weights)
         torch.testing.assert_close(chosen[n], listed, atol=1e-6, rtol=0.0)
     # the third past task alone has another optimum
-    assert int(weights.argmin()) == 2
+    assert weights[2] <= weights.min() + 1e-9
 
 
 def test_a_pool_is_searched_for_it() -> None:
@@ -203,8 +203,7 @@ def test_it_goes_on_for_ten_rows_if_any_past_task_agrees() -> None:
     turns = turns_of(prior, losses, 14)
     assert turns[:10] == ["list"] * 10
     assert {"list", "past"} < set(turns[10:]) <= {"list", "past", "plain", "explore"}
-    noise = torch.randn(len(losses), generator=seed(6)).double()
-    assert turns_of(prior, noise, 10)[6:] == ["plain"] * 4
+    assert "list" not in turns_of(prior, -losses, 10)[6:]
 
 
 def test_agreement_is_a_ratio_of_densities() -> None:

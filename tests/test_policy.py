@@ -1,13 +1,17 @@
 """A policy as people use it: names, numbers of choices, late rewards, arms that come and go, faults, files."""
 
+import copy
 import multiprocessing
 import os
+import pickle
 import signal
 import statistics
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -27,7 +31,7 @@ from bayesmeta import (
     LinearNormalInverseGamma,
 )
 from bayesmeta.random import randn
-from tests.families import F64, seed
+from tests.families import F64, FAMILIES, seed
 from tests.seeds import shifted
 from tests.states import same, snapshot
 
@@ -571,3 +575,78 @@ def test_an_update_takes_as_long_among_many_tasks_and_arms_as_among_few() -> Non
         return statistics.median(times)
 
     assert seconds(2000, 200) < 3 * seconds(2, 2)
+
+
+def _policies() -> dict[str, Callable[[], Policy]]:
+    """One for each kind of state that is changed in place."""
+    beta, linear = FAMILIES["beta_bernoulli"].prior, FAMILIES["linear_gaussian"].prior
+    arms: Any = {"a": [1, 0, 1], "b": [0, 1, 1]}
+    two: Any = {"a": [1, 0], "b": [0, 1]}
+    return {
+        "sums": lambda: bandits.ThompsonSampling(beta, ["a", "b"], seed=shifted(0)),
+        "weights": lambda: bandits.ThompsonSampling(linear, arms, seed=shifted(0)),
+        "numbers": lambda: bandits.ThompsonSampling(
+            FAMILIES["correlated_arms"].prior, ["a", "b", "c"], seed=shifted(0)
+        ),
+        "rows": lambda: bandits.BayesUCB(FAMILIES["gaussian_process"].prior, two, seed=shifted(0)),
+        "likelihood": lambda: bandits.ThompsonSampling(FAMILIES["logistic_gaussian"].prior, two, seed=shifted(0)),
+        "averages": lambda: bandits.UCB1(["a", "b"], seed=shifted(0)),
+        "shared": lambda: bandits.HierTS(
+            LinearHyperposterior(linear, torch.eye(3, dtype=torch.float64)), arms, tasks=1, seed=shifted(0)
+        ),
+        "forgetting": lambda: bandits.ThompsonSampling(bandits.Forgetting(beta, 0.9), ["a", "b"], seed=shifted(0)),
+        "window": lambda: bandits.ThompsonSampling(bandits.SlidingWindow(beta, 3), ["a", "b"], seed=shifted(0)),
+        "hypotheses": lambda: bandits.ThompsonSampling(
+            bandits.Hypotheses.of([beta, beta]), ["a", "b"], seed=shifted(0)
+        ),
+        "change": lambda: bandits.ThompsonSampling(bandits.ChangePoints(beta, 3), ["a", "b"], seed=shifted(0)),
+    }
+
+
+def _arms_chosen(policy: Policy, rounds: int = 3) -> list[Any]:
+    chosen = []
+    for _ in range(rounds):
+        choice = policy.choose()
+        policy.update(choice, 1)
+        chosen.append(choice.arm if isinstance(choice, bandits.Choice) else choice[0].arm)
+    return chosen
+
+
+@pytest.mark.parametrize("name", _policies())
+def test_a_policy_may_be_made_or_run_under_inference_mode(name: str) -> None:
+    make = _policies()[name]
+    plain = make()
+    expected = _arms_chosen(plain) + _arms_chosen(plain)
+    with torch.inference_mode():
+        inside = make()
+        chosen = _arms_chosen(inside)
+    assert chosen + _arms_chosen(inside) == expected
+    outside = make()
+    chosen = _arms_chosen(outside)
+    with torch.inference_mode():
+        chosen += _arms_chosen(outside)
+    assert chosen == expected
+    _arms_chosen(outside)
+
+
+@pytest.mark.parametrize("name", _policies())
+@pytest.mark.parametrize("copied", [lambda v: pickle.loads(pickle.dumps(v)), copy.deepcopy], ids=["pickle", "deepcopy"])
+def test_a_copy_goes_on_as_the_policy_does(name: str, copied: Callable[[Policy], Policy]) -> None:
+    policy = _policies()[name]()
+    _arms_chosen(policy)
+    again = copied(policy)
+    assert _arms_chosen(again) == _arms_chosen(policy)
+
+
+@pytest.mark.parametrize("kind", [list, torch.tensor, np.array, lambda v: np.array(v, np.float32)])
+def test_contexts_of_whole_numbers(kind: Any) -> None:
+    policy = bandits.ThompsonSampling(FAMILIES["linear_gaussian"].prior, ["a", "b"], seed=shifted(0))
+    policy.update(policy.choose(kind([1, 0, 2])), 1)
+    policy.update(policy.choose(torch.tensor([True, False, True])), True)
+    assert int(policy.pulls.sum()) == 2
+
+
+@pytest.mark.parametrize("prior", [None, BetaBernoulli, Data.of(None, [1.0, 0.0]), 0.5])
+def test_what_is_no_prior(prior: Any) -> None:
+    with pytest.raises(TypeError, match=r"ThompsonSampling needs a prior, such as .*; got"):
+        bandits.ThompsonSampling(prior, ["a", "b"])

@@ -1,17 +1,24 @@
 """Learning a prior for tuning: from studies and from tables alike, and from nothing else."""
 
 import functools
+from typing import Any
 
 import optuna
 import polars as pl
 import pytest
 import torch
+from botorch.acquisition import LogExpectedImprovement
+from optuna.samplers import BaseSampler
 
 import bayesmeta as bm
+import bo
 from bayesmeta.fields import LearnedFrom
+from bayesmeta.random import rand
 from bo import SearchSpace, TuningPrior
+from bo.scratch import ScratchSampler, fit_by_botorch, log_expected_improvement
+from tests.families import F64, FAMILIES, seed
 from tests.past import NUM_TASKS, NUM_TRIALS, OPTIMUM, SPACE, learned, objective, studies, table
-from tests.seeds import seed
+from tests.seeds import shifted
 from tests.test_io import same
 
 COLUMNS = {"task": "task", "target": "loss", "direction": "minimize"}
@@ -199,3 +206,29 @@ def test_moving_a_prior_keeps_it_whole() -> None:
     assert isinstance(moved, TuningPrior)
     assert same(moved, learned())
     assert sum(bm.trust(moved.functions).values()).item() == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_tuning_without_gradients(mode: Any) -> None:
+    """What is learned inside is what is learned outside, and can be used on either side."""
+    past, family = studies(num=3), FAMILIES["gaussian_process"]
+    expected = TuningPrior.from_studies(past)
+    with mode():
+        prior = TuningPrior.from_studies(past)
+        process = family.prior.to(torch.float32).to(torch.float64).condition(family.rows(5))
+        tune(bo.MetaSampler(prior, seed=shifted(0)))
+        tune(ScratchSampler(prior.space, seed=shifted(0)))
+        assert bo.thompson_points(prior.functions, prior.space, 2, generator=seed(0)).isfinite().all()
+        x, y = rand((8, 2), like=F64, generator=seed(1)), rand((8,), like=F64, generator=seed(2))
+        log_expected_improvement(x, y, fit=fit_by_botorch)
+        points = prior.space.sobol(4, generator=seed(0)).expand(2, -1, -1)
+        assert bo.fit_rgpe(prior.space, bm.Data.of(points, y.reshape(2, 4)), "minimize", seed=shifted(0)).learned_from
+    assert same(prior, expected)
+    tune(bo.MetaSampler(prior, seed=shifted(0)))
+    x = torch.full((1, 1, 2), 0.5, dtype=torch.float64).requires_grad_()
+    (gradient,) = torch.autograd.grad(LogExpectedImprovement(bo.Surrogate(process), 0.0)(x).sum(), x)
+    assert gradient.isfinite().all()
+
+
+def tune(sampler: BaseSampler) -> None:
+    optuna.create_study(sampler=sampler).optimize(objective(1), n_trials=8)

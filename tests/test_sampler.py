@@ -164,10 +164,13 @@ def test_a_posterior_in_the_units_of_the_objective(direction: str) -> None:
     """`scores=False`: the GP sees the values as they are, in the study's own direction."""
     space = SearchSpace({"a": FloatDistribution(0.0, 1.0)})
     process = GaussianProcess(torch.full((1,), 0.3), torch.ones(()), torch.full((), 1e-4))
-    study = new_study(MetaSampler(TuningPrior(space, direction, process, scores=False), seed=shifted(0)), direction)
-    sign = 1.0 if direction == "minimize" else -1.0
-    study.optimize(lambda trial: sign * (trial.suggest_float("a", 0.0, 1.0) - 0.7) ** 2, n_trials=10)
-    assert abs(study.best_params["a"] - 0.7) < 0.03
+    prior = TuningPrior(space, direction, process, scores=False)
+    sign, distances = 1.0 if direction == "minimize" else -1.0, []
+    for number in range(4):
+        study = new_study(MetaSampler(prior, seed=shifted(number)), direction)
+        study.optimize(lambda trial: sign * (trial.suggest_float("a", 0.0, 1.0) - 0.7) ** 2, n_trials=10)
+        distances.append(abs(study.best_params["a"] - 0.7))
+    assert statistics.mean(distances) < 0.045  # of one study about .017 +- .011
 
 
 def test_a_suggestion_is_quick() -> None:

@@ -63,8 +63,11 @@ def test_less_is_promised_next_to_what_is_pending(num_rows: int) -> None:
     turns = ["list"] * min(num_rows, 2)
     _, before = suggest(prior, data, nothing, turns)
     best = x[before(x).argmax()][None]
-    _, after = suggest(prior, data, best, turns)
-    assert after(best) < after(x).max()
+    turn, after = suggest(prior, data, best, turns)
+    if turn == "list":  # what others add to it: nothing is worth less than the same once more
+        assert after(best) <= after(x).min() + 1e-9
+    else:
+        assert after(best) < before(best)
 
 
 # ---- workers of one process
@@ -87,9 +90,10 @@ def test_what_a_trial_will_be_given_is_believed_before_it_asks() -> None:
     first, second = study.ask(), study.ask()
     first.suggest_categorical("kind", ["linear", "tree", "forest"])
     second.suggest_categorical("kind", ["linear", "tree", "forest"])
-    values = [objective(1)(trial) for trial in (first, second)]
+    value, _ = (objective(1)(trial) for trial in (first, second))
     assert distances([first.params, second.params]).item() > 0.05
-    assert max(values) < sorted(objective(1)(optuna.trial.FixedTrial(random_params(n))) for n in range(40))[10]
+    # the second may be anything where the first is the best of all past tasks: the list has nothing to add
+    assert value < sorted(objective(1)(optuna.trial.FixedTrial(random_params(n))) for n in range(40))[10]
 
 
 def test_threads_do_not_repeat_each_other() -> None:

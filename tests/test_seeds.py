@@ -19,6 +19,7 @@ TAKEN = [
     r"manual_seed\((?!shifted\()",
     r"(?:default_rng|RandomState|SeedSequence|random\.Random)\((?!.*(?:shifted|SEED))",
     r"\b(?:seed|random_state)=(?!shifted\(|seed\b|SEED\b|True\b)",
+    r"[\"']seed[\"']: (?!shifted\()",
     r"--seed\b(?!.*shifted)",
     r"derandomize|random\.seed\(|set_rng_seed|@seed",
 ]

@@ -1,6 +1,7 @@
 """Priors that depend on features of the task."""
 
 import dataclasses
+import math
 from pathlib import Path
 
 import pytest
@@ -9,9 +10,9 @@ import torch
 import bayesmeta as bm
 from bayesmeta import Data
 from bayesmeta.fields import LearnedFrom
-from bayesmeta.hyperparameters import Hierarchical
+from bayesmeta.hyperparameters import Hierarchical, Hyperparameter
 from bayesmeta.random import rand, randn
-from bayesmeta.task_features import FeaturePrior, _units, fit_with_features
+from bayesmeta.task_features import SHARE, FeaturePrior, _units, fit_with_features
 from tests.families import F64, FAMILIES, Family, seed
 
 FEATURES = randn((80, 2), like=F64, generator=seed(0)) * torch.tensor([1.0, 100.0]) + torch.tensor([0.0, 500.0])
@@ -45,6 +46,92 @@ def test_rates_depend_on_features() -> None:
     at = torch.tensor([[-1.0], [1.0]], dtype=torch.float64)
     expected = (at * 1.5 - 0.5).sigmoid()
     assert (learned.given(at).predict().mean - expected).abs().max() < 0.05
+
+
+def of_spread_and_mean(slope: float, log_slope: float, number: int, num_tasks: int) -> Data:
+    """Means of tasks with a mean and a standard deviation that follow the first of two features."""
+    generator = seed(number)
+    u = randn((num_tasks, 2), like=F64, generator=generator)
+    means = slope * u[:, 0] + 0.6 * (log_slope * u[:, 0]).exp() * randn((num_tasks,), like=F64, generator=generator)
+    rows = means[:, None] + randn((num_tasks, 6), like=F64, generator=generator)
+    return dataclasses.replace(Data.of(None, rows), task_x=u)
+
+
+@pytest.mark.parametrize(
+    ("slope", "log_slope", "moves"), [(2.0, 0.0, "mean"), (0.0, 1.2, "all"), (0.0, 0.0, "mean")], ids=str
+)
+def test_evidence_says_what_features_move(slope: float, log_slope: float, moves: str) -> None:
+    """Held-out scores agree: what moves is found, and what does not move does little harm."""
+    right, gains, harms = 0, [], []
+    for number in range(6):
+        tasks = of_spread_and_mean(slope, log_slope, 20 + number, 100)
+        new = of_spread_and_mean(slope, log_slope, 40 + number, 500)
+        start = bm.NormalInverseGamma.initial(tasks)
+        learned = {m: fit_with_features(start, tasks, moves=m) for m in (None, "mean", "all")}
+        scores = {m: p.given(new.task_x).log_evidence(new).mean().item() for m, p in learned.items()}
+        best = learned[None]
+        right += best.moves == moves
+        torch.testing.assert_close(best.intercept, learned[best.moves].intercept, rtol=1e-3, atol=1e-3)
+        assert best.log_evidence[best.moves] == max(best.log_evidence[m] for m in ("mean", "all"))
+        other = "all" if moves == "mean" else "mean"
+        gains.append(scores[moves] - scores[other])
+        harms.append(start.fit(tasks).log_evidence(new).mean().item() - scores[None])
+        assert (learned["mean"].coefficients[1:] == 0.0).all(), "loc is the first"
+    assert right >= 4
+    gain, harm = torch.tensor(gains), torch.tensor(harms)
+    assert gain.mean() > -5.0 * gain.std() / 6**0.5
+    if moves == "all":
+        assert gain.mean() > 0.1
+    assert harm.mean() < 0.03
+
+
+def test_means_that_features_may_move() -> None:
+    """Of every family: at least one hyperparameter, but for concentrations, which say mean and strength at once."""
+    for name, family in HIERARCHICAL.items():
+        unknown = family.prior.hyperparameters(family.tasks([6, 3, 0, 9]))
+        means = [entry.name for entry in unknown.entries if entry.moves_mean]
+        assert bool(means) == (name != "dirichlet_categorical"), name
+        assert len(means) < len(unknown.entries)
+    entry = Hyperparameter("level", 0.0, 1.0, is_mean=True)
+    assert entry.moves_mean
+
+
+@pytest.mark.parametrize("name", ["logistic_gaussian", "dirichlet_categorical", "linear_gaussian", "correlated_arms"])
+def test_families_compare_what_features_move(name: str) -> None:
+    family = FAMILIES[name]
+    tasks = family.tasks([6, 3, 4, 9, 5, 7])
+    tasks = dataclasses.replace(tasks, task_x=randn((6, 1), like=F64, generator=seed(8)))
+    learned = fit_with_features(family.prior, tasks)
+    assert learned.log_evidence.keys() == ({"none", "all"} if "dirichlet" in name else {"none", "mean", "all"})
+    assert learned.given(tasks.task_x).batch_shape == (6,)
+    with pytest.raises(ValueError, match="moves must be 'mean', 'all' or None; got 'loc'"):
+        fit_with_features(family.prior, tasks, moves="loc")
+    if "dirichlet" in name:
+        with pytest.raises(ValueError, match="no hyperparameter is of the mean alone"):
+            fit_with_features(family.prior, tasks, moves="mean")
+
+
+def test_evidence_agrees_with_quadrature() -> None:
+    """Over the two hyperparameters and one coefficient of a normal prior of means."""
+    u = torch.tensor([[-1.0], [0.0], [1.0], [0.5]], dtype=torch.float64)
+    y = torch.tensor([[-2.0, -1.0], [0.3, 0.2], [1.0, 2.5], [0.2, 1.0]], dtype=torch.float64)
+    tasks = dataclasses.replace(Data.of(None, y), task_x=u)
+    prior = bm.NormalKnownVariance(F64, F64 + 1.0, F64 + 1.0)
+    learned = fit_with_features(prior, tasks)
+    unknown = prior.hyperparameters(tasks)
+    assert unknown.names == ["loc", "log_var"]
+    axes = [torch.linspace(-6.0, 6.0, n, dtype=torch.float64) for n in (61, 81, 61)]
+    loc, log_var, relative = torch.meshgrid(*axes, indexing="ij")
+    standard = ((u - u.mean()) / u.std())[:, 0]
+    each_loc = loc[..., None] + unknown.scale[0] * SHARE * relative[..., None] * standard
+    vector = torch.stack([each_loc, log_var[..., None].expand_as(each_loc)], -1)
+    evidence = unknown.build(vector).log_evidence(tasks).sum(-1)
+    own = (
+        unknown.log_hyperprior(torch.stack([loc, log_var], -1)) - 0.5 * relative.square() - 0.5 * math.log(2 * math.pi)
+    )
+    cell = math.log(math.prod(12.0 / (len(axis) - 1) for axis in axes))
+    exact = (evidence + own).flatten().logsumexp(0).item() + cell
+    assert learned.log_evidence["mean"] == pytest.approx(exact, abs=0.6)  # the variance's hyperposterior is skew
 
 
 def test_wrong_features_are_refused() -> None:
@@ -109,6 +196,10 @@ def test_a_learned_one_survives_saving_and_moving(tmp_path: Path) -> None:
     bm.save(learned, tmp_path / "prior.safetensors")
     loaded = bm.load(tmp_path / "prior.safetensors")
     assert torch.equal(loaded.given(FEATURES).loc, learned.given(FEATURES).loc)
+    assert (loaded.moves, loaded.log_evidence) == (learned.moves, learned.log_evidence)
+    state = learned.state_dict()
+    old = FeaturePrior.from_state({k: v for k, v in state.items() if k not in ("moves", "log_evidence")})
+    assert torch.equal(old.given(FEATURES).loc, learned.given(FEATURES).loc), "files of before hold neither"
     small = loaded.to(torch.float32).given(FEATURES).loc
     assert small.dtype == torch.float32
     torch.testing.assert_close(small.double(), learned.given(FEATURES).loc, rtol=1e-5, atol=1e-5)
