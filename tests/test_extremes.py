@@ -15,6 +15,7 @@ from torch import Tensor
 from bayesmeta import Data, LimitWarning
 from bayesmeta.predictive_checks import filled
 from bayesmeta.protocol import Evidence, Learnable, Posterior
+from bayesmeta.warning_kinds import PlacementWarning
 from tests.families import FAMILIES, Family, seed
 
 COUNTS = {"gamma_poisson", "gamma_poisson_exposure", "poisson_gaussian", "poisson_exposure_gaussian"}
@@ -104,6 +105,7 @@ def test_learned_priors_are_finite(name: str, case: dict[str, object]) -> None:
     family = type(FAMILIES[name].prior)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", LimitWarning)
+        warnings.simplefilter("ignore", PlacementWarning)
         try:
             prior = family.initial(data).fit(data)
         except ValueError as error:

@@ -250,7 +250,8 @@ def test_search_ends_when_tasks_that_were_held_out_do_not_gain(monkeypatch: pyte
     monkeypatch.setattr(_Unknown, "evidence_per_row", _always_gains(_Unknown.evidence_per_row))
     endless = LearnedFeatures.initial(tasks).fit(tasks)
     assert endless.log_evidence(tasks).sum() > stopped.log_evidence(tasks).sum() + 50.0
-    clearly_better(score(stopped, new), score(endless, new), 0.2)
+    # of most tasks: means are those of the few that are predicted worst
+    assert (score(stopped, new).by_task - score(endless, new).by_task).median() > 0.1
 
 
 def _always_gains(evidence: Any) -> Any:

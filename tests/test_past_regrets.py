@@ -104,7 +104,7 @@ def test_a_diverged_run_does_not_make_all_others_equal(far: float) -> None:
     diverged = Y.clone()
     diverged[0, Y[0].argmin()] = far
     table = torch.tensor([regret_of(row) for row in diverged.tolist()], dtype=torch.float64)
-    assert float(table[0].median()) == pytest.approx(0.1, abs=0.004)
+    assert float(table[0].sort().values[15]) == pytest.approx(0.1)  # the upper of the two in the middle
     regrets = of_table(diverged)
     torch.testing.assert_close(regrets.regrets, table.mT[order_of(regrets.points)])
 

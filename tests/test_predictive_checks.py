@@ -130,8 +130,8 @@ def test_p_values_find_a_task_unlike_the_others() -> None:
     y = tasks.y.clone()
     y[7] += 20.0
     p = prior_predictive_p_values(SCALAR[3], Data.of(None, y), num_draws=999, generator=seed(5))
-    assert p.argmin() == 7
     assert p[7] <= 0.002
+    assert 0.17 < p[torch.arange(20) != 7].mean() < 0.83  # nineteen uniform numbers
 
 
 def test_p_values_take_any_statistic() -> None:
