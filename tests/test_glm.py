@@ -232,8 +232,8 @@ def test_derivatives_of_the_evidence(prior: Any) -> None:
     vector = (0.3 * randn((5,), like=F64, generator=seed(3))).requires_grad_()
     with seeded(seed(0)):
         # points of the quadrature move with the vector, which derivatives leave out
-        assert torch.autograd.gradcheck(unknown.log_evidence, vector, eps=1e-5, atol=2e-3, rtol=1e-3)
-        assert torch.autograd.gradgradcheck(unknown.log_evidence, vector, eps=1e-5, atol=5e-3, rtol=5e-3)
+        assert torch.autograd.gradcheck(unknown.log_evidence, vector, eps=1e-5, atol=5e-3, rtol=5e-3)
+        assert torch.autograd.gradgradcheck(unknown.log_evidence, vector, eps=1e-5, atol=5e-2, rtol=5e-2)
     draws = 0.3 * randn((3, 2, 5), like=F64, generator=seed(4))
     each = unknown.log_evidence(draws)
     assert each.shape == (3, 2, 4)
