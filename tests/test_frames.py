@@ -17,6 +17,7 @@ from bandits import Log
 from bayesmeta import Data, LinearGaussian, Statistics, frames
 from bayesmeta.fields import LearnedFrom
 from bayesmeta.frames import TaskStatistics, read_tasks, reduce_tasks, require_varying_target, stream_statistics
+from bayesmeta.warning_kinds import PlacementWarning
 from bo import SearchSpace, TuningPrior
 from tests.seeds import shifted
 
@@ -327,7 +328,8 @@ def test_a_table_is_reduced_without_padding() -> None:
     long = frame.filter(task=20_000)
     alone = Statistics.of(Data.of(long.select("x").to_numpy(), long["y"].to_numpy()))
     close(statistics[-1], alone, 1e-9)
-    prior = LinearGaussian.initial(statistics).fit(statistics)
+    with pytest.warns(PlacementWarning, match="y lies 10 standard deviations"):
+        prior = LinearGaussian.initial(statistics).fit(statistics)
     assert prior.learned_from == LearnedFrom(20_001, 220_000)
 
 
