@@ -30,6 +30,8 @@ from bayesmeta.validation import require_binary, require_columns, require_enough
 __all__ = ["BernoulliFunctions", "BetaBernoulli"]
 
 LARGEST_TOTAL = 1e8  # pseudo-counts stop here where tasks do not differ, and more of them would always be better
+LARGEST_LOGIT = 30.0  # of the mean rate: it ends there where every row is alike
+ALL_ALIKE = "every row is 0, or every row is 1: the rate of all tasks is taken to be that; add rows, or a hyperprior"
 SAME_RATE = "tasks do not differ by more than chance, and are taken to share one probability"
 
 
@@ -147,7 +149,7 @@ class BetaBernoulli(TensorFields):
         successes, failures = self.successes.double(), self.failures.double()
         total = (successes + failures).log().item()
         entries = [
-            Hyperparameter("logit_mean", (successes / failures).log().item(), 2.0),
+            Hyperparameter("logit_mean", (successes / failures).log().item(), 2.0, LARGEST_LOGIT, ALL_ALIKE),
             Hyperparameter("log_total", total, 2.0, math.log(LARGEST_TOTAL), SAME_RATE),
         ]
         return Hyperparameters(

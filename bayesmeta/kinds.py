@@ -15,7 +15,6 @@ Source: Dempster, Laird and Rubin (1977); MacKay, Information Theory, Inference,
 
 import dataclasses
 import math
-import warnings
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from itertools import combinations, permutations
@@ -35,6 +34,7 @@ from bayesmeta.hyperparameters import Hierarchical, Hyperparameters, most_probab
 from bayesmeta.optimise import VALUE_TOLERANCE, maximise
 from bayesmeta.random import categorical
 from bayesmeta.statistics import Statistics
+from bayesmeta.warning_kinds import BayesmetaWarning, warn
 
 __all__ = ["Kinds", "StartsDisagreeWarning", "fit_kinds"]
 
@@ -56,7 +56,7 @@ A = TypeVar("A")
 B = TypeVar("B")
 
 
-class StartsDisagreeWarning(UserWarning):
+class StartsDisagreeWarning(BayesmetaWarning):
     """One start alone of a search for kinds found the best: there may be a better answer yet."""
 
 
@@ -168,7 +168,7 @@ def _warn_if_starts_disagree(evidence: list[float]) -> None:
             f"1 of {len(evidence)} starts of the search found these kinds, and no other came within {SAME_EVIDENCE:g} "
             f"of its log evidence: {listed}. There may be better ones yet; try other generators, or fewer kinds"
         )
-        warnings.warn(text, StartsDisagreeWarning, stacklevel=3)
+        warn(text, StartsDisagreeWarning)
 
 
 def _fit(

@@ -35,6 +35,8 @@ from bayesmeta.validation import require_columns, require_enough_tasks, require_
 __all__ = ["ExponentialFunctions", "GammaExponential", "GammaPoisson", "PoissonFunctions"]
 
 LARGEST_SHAPE = 1e8
+LARGEST_LOG_MEAN = 30.0  # of the mean rate in units of the rows': it ends there where nothing was counted
+NOTHING_COUNTED = "every row is zero, and the rate of all tasks is taken to be zero; add rows, or a hyperprior"
 SAME_RATE = "tasks do not differ by more than chance, and are taken to share one rate"
 
 G = TypeVar("G", bound="_GammaRate")
@@ -151,7 +153,7 @@ class _GammaRate(TensorFields):
 
         shape, inverse_scale = self.shape.double(), self.inverse_scale.double() / unit
         entries = [
-            Hyperparameter("log_mean", (shape / inverse_scale).log().item(), 2.0),
+            Hyperparameter("log_mean", (shape / inverse_scale).log().item(), 2.0, LARGEST_LOG_MEAN, NOTHING_COUNTED),
             Hyperparameter("log_shape", shape.log().item(), 2.0, math.log(LARGEST_SHAPE), SAME_RATE),
         ]
         return Hyperparameters(entries, evidence, build, float(tasks.count.sum()))

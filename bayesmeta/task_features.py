@@ -233,7 +233,7 @@ def _units(prior: Any, tasks: Data, unknown: Hyperparameters) -> Data | Statisti
     expected = unknown.build(probes).state_dict()
     for smaller in (_two_rows, _halves_of_all):
         try:
-            units = smaller(tasks)
+            units = smaller(prior, tasks)
             found = prior.hyperparameters(units).build(probes).state_dict()
         except (ValueError, TypeError, AttributeError):  # two rows may not vary, and some families need single rows
             continue
@@ -242,16 +242,16 @@ def _units(prior: Any, tasks: Data, unknown: Hyperparameters) -> Data | Statisti
     return Data(tasks.x, tasks.y, tasks.mask)
 
 
-def _two_rows(tasks: Data) -> Data:
+def _two_rows(_prior: Any, tasks: Data) -> Data:
     """The first row of two tasks."""
     task = tasks.mask.any(-1).nonzero()[:2, 0]
     row = tasks.mask[task].int().argmax(-1)
     return Data(tasks.x[task, row][:, None], tasks.y[task, row][:, None], tasks.mask[task, row][:, None])
 
 
-def _halves_of_all(tasks: Data) -> Statistics:
+def _halves_of_all(prior: Any, tasks: Data) -> Statistics:
     """Two tasks, each of which has half of all rows, whatever task they are of: pooled, they are the rows of all."""
-    pooled = Statistics.of(tasks).pooled()
+    pooled = prior.statistics(tasks).pooled()  # as the family reads its columns
     second = None if pooled.second is None else (0.5 * pooled.second).expand(2, -1, -1)
     count, first = (0.5 * pooled.count).expand(2), (0.5 * pooled.first).expand(2, -1)
     return Statistics(count, pooled.origin.expand(2, -1), first, second, pooled.num_inputs)

@@ -444,4 +444,4 @@ def test_origins_and_units_of_x_and_y_change_nothing(family: str, monkeypatch: p
 
     expected = said(1.0, 0.0, 1.0, 0.0)
     for change in ((1.0, 1e4, 1.0, 1e6), (3.3, -2e4, 3.7e-3, 3e3), (1.0, 0.0, 1e4, 1e12)):
-        torch.testing.assert_close(said(*change), expected, rtol=1e-6, atol=2e-5 if family == "deep_kernel" else 2e-6)
+        torch.testing.assert_close(said(*change), expected, rtol=1e-6, atol=2e-4 if family == "deep_kernel" else 2e-6)
