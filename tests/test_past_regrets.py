@@ -67,7 +67,7 @@ def test_tasks_that_rank_what_was_tried_as_the_new_one_does_count_for_more() -> 
     expected = torch.tensor([value / sum(likeness) for value in likeness], dtype=torch.float64)
     weights = regrets.likeness(X[rows], y[rows])
     torch.testing.assert_close(weights, expected)
-    assert int(weights.argmax()) == 2
+    torch.testing.assert_close(weights[2], weights.max())  # another task may rank them so too
     # in any units, and whatever else was tried
     elsewhere = torch.full((2, 3), 0.123, dtype=torch.float64)
     again = regrets.likeness(torch.cat([elsewhere, X[rows]]), torch.cat([y[:2], 1e3 * y[rows] - 7.0]))

@@ -114,8 +114,10 @@ def test_useless_tasks_do_not_dilute_the_target() -> None:
 
 
 def test_a_useful_task_is_found_among_useless_ones() -> None:
-    weights = after(15, useful=1, useless=100).weights
-    assert weights.argmax() == 0
+    """Unless it is dropped: what a past task is dropped by is drawn, once per seed of the ensemble."""
+    functions, data = prior(useful=1, useless=100).functions, Data.of(*rows(15, 77, scale=50.0))
+    seeds = [replace(functions, seed=shifted(number)) for number in range(30)]
+    assert sum(bool(each.condition(data).weights.argmax() == 0) for each in seeds) > 10
 
 
 def test_moments_are_the_weighted_sums() -> None:
