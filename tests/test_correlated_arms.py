@@ -334,7 +334,7 @@ def test_initial_variances_are_those_of_the_arms() -> None:
     scale = torch.tensor([0.01, 0.3, 1.0, 3.0], dtype=torch.float64)
     tasks = simulate(CorrelatedArms(LOC, scale.diag(), F64 + 1.0), 3000, 12, 9)
     variance = CorrelatedArms.initial(tasks).cov.diagonal()
-    assert 0.0 < variance[0] < 0.08
+    assert 0.0 < variance[0] < 0.15
     torch.testing.assert_close(variance[1:], scale[1:].square(), rtol=0.2, atol=0.06)
     few = CorrelatedArms.initial(tasks[:2]).cov.diagonal()
     assert (few > 0.1).all(), "two tasks say little of what they vary by"
