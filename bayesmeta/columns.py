@@ -103,7 +103,9 @@ class Columns(TensorFields):
         known = {role: x[..., column].double() for role, column in self._known.items()}
         if "noise_var" in known:
             known["weight"] = 1.0 / known.pop("noise_var")
-        return Reading(x if self.all_inputs else x[..., list(self.inputs)], **known)
+        used = self.inputs
+        # the first columns are a view of x, any others a copy
+        return Reading(x[..., : len(used)] if used == tuple(range(len(used))) else x[..., list(used)], **known)
 
     @property
     def _known(self) -> dict[str, int]:

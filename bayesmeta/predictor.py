@@ -15,13 +15,10 @@ def split(x: Tensor, columns: Columns) -> tuple[Tensor, Tensor, Tensor]:
     Raises:
         ValueError: x does not have as many columns as there are roles.
     """
-    if x.shape[-1] != columns.num:
-        raise ValueError(f"x must have {columns.num} columns; got {x.shape[-1]}")
-    used = columns.inputs
-    inputs = x[..., : len(used)] if used == tuple(range(len(used))) else x[..., list(used)]
-    offset = x.new_zeros(x.shape[:-1]) if columns.offset is None else x[..., columns.offset]
-    trials = x.new_ones(x.shape[:-1]) if columns.trials is None else x[..., columns.trials]
-    return inputs, offset, trials
+    rows = columns.read(x)
+    offset = x.new_zeros(x.shape[:-1]) if rows.offset is None else rows.offset.to(x)
+    trials = x.new_ones(x.shape[:-1]) if rows.trials is None else rows.trials.to(x)
+    return rows.x, offset, trials
 
 
 def predictor(x: Tensor, weights: Tensor, columns: Columns) -> Tensor:
