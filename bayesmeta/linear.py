@@ -26,7 +26,6 @@ from bayesmeta.columns import Columns, Reading, columns_of, read, require_column
 from bayesmeta.data import Data
 from bayesmeta.doors import Draws
 from bayesmeta.fields import LearnedFrom, TensorFields
-from bayesmeta.frame import Frame
 from bayesmeta.hyperparameters import Hyperparameter, Hyperparameters, most_probable
 from bayesmeta.kernels import over_tasks
 from bayesmeta.linalg import cholesky, log_det, positive, rounded, symmetric
@@ -40,8 +39,8 @@ from bayesmeta.validation import (
     require_positive,
     require_positive_definite,
 )
-from bayesmeta.weight_space import LARGEST_LOG, WeightSpace, weak_precision
-from bayesmeta.weighted_rows import WeightedRows, pooled, regression_statistics
+from bayesmeta.weight_space import LARGEST_LOG, WeightSpace, frame_of_all, weak_precision
+from bayesmeta.weighted_rows import WeightedRows, regression_statistics
 
 if TYPE_CHECKING:
     from bayesmeta.online import Online
@@ -100,13 +99,10 @@ class LinearGaussian(TensorFields):
         """
         num = tasks.num_inputs if isinstance(tasks, Statistics) else tasks.x.shape[-1]
         columns = columns_of(num, shared, offset=offset, weight=weight, noise_var=noise_var)
-        d = num if columns is None else len(columns.inputs)
-        rows = WeightedRows.of(pooled(tasks, columns), d)
-        dtype = tasks.y.dtype if isinstance(tasks, Data) else torch.float64
-        frame = Frame.of(rows.stats, fixed=() if columns is None else columns.fixed, dtype=dtype)
+        frame, rows, dtype = frame_of_all(tasks, columns)
         y_var = frame.y_scale[0].square()
         noise = torch.ones_like(y_var) if noise_var is not None else y_var * rows.mean_weight
-        loc = frame.leave(torch.zeros(d, 1).to(y_var))[:, 0]
+        loc = frame.leave(torch.zeros(len(frame.scale), 1).to(y_var))[:, 0]
         precision = rounded(positive(weak_precision(frame) / y_var), dtype)
         return cls(loc.to(dtype), precision, noise.to(dtype), columns=columns)
 

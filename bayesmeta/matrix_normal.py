@@ -25,7 +25,6 @@ from torch.distributions import MultivariateNormal
 from bayesmeta.data import Data
 from bayesmeta.doors import Draws
 from bayesmeta.fields import LearnedFrom, TensorFields
-from bayesmeta.frame import Frame
 from bayesmeta.hyperparameters import Hyperparameter, Hyperparameters, most_probable
 from bayesmeta.linalg import (
     cholesky,
@@ -49,8 +48,7 @@ from bayesmeta.validation import (
     require_positive_definite,
     require_vectors,
 )
-from bayesmeta.weight_space import LARGEST_LOG, WeightSpace, weak_precision
-from bayesmeta.weighted_rows import pooled
+from bayesmeta.weight_space import LARGEST_LOG, WeightSpace, frame_of_all, weak_precision
 
 __all__ = ["MatrixNormalInverseWishart", "NoisyLinearMaps"]
 
@@ -100,11 +98,9 @@ class MatrixNormalInverseWishart(TensorFields):
         Where the columns of x span a constant, it is about the mean of y, wherever x and y lie.
         """
         require_vectors(tasks)
-        stats = pooled(tasks, None)
-        dtype = tasks.y.dtype if isinstance(tasks, Data) else torch.float64
-        frame = Frame.of(stats, dtype=dtype)
-        d, m = stats.num_inputs, len(frame.y_scale)
-        df = torch.full_like(stats.count, m + 3.0)
+        frame, rows, dtype = frame_of_all(tasks, None)
+        d, m = len(frame.scale), len(frame.y_scale)
+        df = torch.full_like(rows.count, m + 3.0)
         scatter = 0.5 * df * torch.diag_embed(frame.y_scale.square())
         loc = frame.leave(torch.zeros(d, m).to(df))
         precision = rounded(positive(0.5 * weak_precision(frame)), dtype)

@@ -10,12 +10,14 @@ from torch import Tensor
 
 from bayesmeta.columns import Columns
 from bayesmeta.correlations import LARGEST_TILT, TOGETHER, pack_scales, scale_tril
+from bayesmeta.data import Data
 from bayesmeta.frame import Frame
 from bayesmeta.hyperparameters import Hyperparameter
 from bayesmeta.linalg import cholesky, positive, symmetric
 from bayesmeta.statistics import Statistics
+from bayesmeta.weighted_rows import WeightedRows, pooled
 
-__all__ = ["LARGEST_LOG", "WeightSpace", "weak_precision"]
+__all__ = ["LARGEST_LOG", "WeightSpace", "frame_of_all", "weak_precision"]
 
 KNOWN = 1e-8  # standard deviation of a weight that is known, in units of its frame
 LARGEST_LOG = math.log(1e4)  # a standard deviation that ends as far from where the search starts is zero, or endless
@@ -28,6 +30,14 @@ def weak_precision(frame: Frame) -> Tensor:
     eye = torch.eye(len(tilt), dtype=tilt.dtype, device=tilt.device)
     inverse = eye - tilt[:, None] * tilt / (1.0 + tilt.square().sum())
     return symmetric(frame.from_weights.mT @ inverse @ frame.from_weights)
+
+
+def frame_of_all(tasks: Data | Statistics, columns: Columns | None) -> tuple[Frame, WeightedRows, torch.dtype]:
+    """The frame of all rows, these as rows of one task, and their dtype: where `initial` starts."""
+    num = tasks.num_inputs if isinstance(tasks, Statistics) else tasks.x.shape[-1]
+    rows = WeightedRows.of(pooled(tasks, columns), num if columns is None else len(columns.inputs))
+    dtype = tasks.y.dtype if isinstance(tasks, Data) else torch.float64
+    return Frame.of(rows.stats, fixed=() if columns is None else columns.fixed, dtype=dtype), rows, dtype
 
 
 @dataclass(frozen=True)
