@@ -2,13 +2,14 @@
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from torch import Tensor
 
 from bayesmeta.describe import Described
 from bayesmeta.doors import first_tensor, guard
+from bayesmeta.linalg import rounded
 
 __all__ = ["LearnedFrom", "TensorFields", "same"]
 
@@ -21,6 +22,8 @@ class TensorFields(Described):
 
     Its public methods check what they are given, see `bayesmeta.doors`.
     """
+
+    _matrices: ClassVar[tuple[str, ...]] = ()  # fields that are positive definite, in any dtype
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
@@ -56,6 +59,9 @@ class TensorFields(Described):
         fields = {f.name: moved(getattr(self, f.name)) for f in dataclasses.fields(self)}  # type: ignore[arg-type]
         if any(isinstance(value, Tensor) and value.is_meta for value in fields.values()):
             return self._replace(**fields)  # there are no numbers to check
+        for name in self._matrices:
+            matrix = getattr(self, name).to(fields[name].device)
+            fields[name] = rounded(matrix, fields[name].dtype)
         return type(self)(**fields)
 
     def equals(self, other: Any, *, rtol: float = 1e-6, atol: float = 1e-12) -> bool:

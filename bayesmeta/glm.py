@@ -79,6 +79,8 @@ class _Regression(TensorFields):
     known_roles: ClassVar[tuple[str, ...]]
     num_offsets: ClassVar[int] = 0
 
+    _matrices: ClassVar[tuple[str, ...]] = ("precision",)
+
     def __post_init__(self) -> None:
         require_finite("loc", self.loc)
         require_positive_definite("precision", self.precision, self.loc.shape[-1])

@@ -82,13 +82,17 @@ def _factor_by_columns(matrix: Tensor) -> Tensor:
 
 
 def positive(matrix: Tensor, dtype: torch.dtype | None = None) -> Tensor:
-    """Where rounding to `dtype` took the least eigenvalue of a sum of squares, a last digit more on the diagonal."""
-    info = torch.linalg.cholesky_ex(matrix.detach()).info
+    """Where rounding to `dtype` took the least eigenvalue of a sum of squares, a last digit more on the diagonal.
+
+    Rounding moves a matrix with a diagonal of ones by dim * eps / 2 at most, and its factors by as much again. What
+    has that much to spare is left as it is, so that what passes here is factored by any algorithm.
+    """
+    dim, diagonal = matrix.shape[-1], matrix.detach().diagonal(dim1=-2, dim2=-1)
+    digit = dim * torch.finfo(dtype or matrix.dtype).eps * diagonal
+    info = torch.linalg.cholesky_ex(matrix.detach() - torch.diag_embed(2.0 * digit)).info
     if not bool(info.any()):
         return matrix
-    dim, eps = matrix.shape[-1], torch.finfo(dtype or matrix.dtype).eps
-    more = (info > 0).to(matrix)[..., None] * 4.0 * dim * eps * matrix.diagonal(dim1=-2, dim2=-1)
-    return matrix + torch.diag_embed(more)
+    return matrix + torch.diag_embed((info > 0).to(matrix)[..., None] * 4.0 * digit)
 
 
 def rounded(matrix: Tensor, dtype: torch.dtype) -> Tensor:

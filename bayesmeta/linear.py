@@ -13,7 +13,7 @@ Source: Bishop, Pattern Recognition and Machine Learning (2006), section 3.3; th
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from gpytorch.distributions import MultivariateNormal as LazyMultivariateNormal
@@ -69,6 +69,8 @@ class LinearGaussian(TensorFields):
     noise_var: Float[Tensor, "*batch"]
     learned_from: LearnedFrom | None = None
     columns: Columns | None = None
+
+    _matrices: ClassVar[tuple[str, ...]] = ("precision",)
 
     def __post_init__(self) -> None:
         require_finite("loc", self.loc)

@@ -11,7 +11,7 @@ import math
 import torch
 from torch import Tensor
 
-from bayesmeta.linalg import cholesky, log_det, solve, symmetric
+from bayesmeta.linalg import cholesky, log_det, rounded, solve, symmetric
 from bayesmeta.statistics import Statistics
 from bayesmeta.weighted_rows import WeightedRows
 
@@ -75,7 +75,7 @@ def seen(weights: Tensor, scatter: Tensor) -> Tensor:
 def update(prior: Natural, stats: Statistics) -> tuple[Tensor, Tensor]:
     """Posterior mean and precision of the weights, in the dtype of `loc`."""
     mean, total = _posterior(prior, WeightedRows.of(stats, prior[0].shape[-1]).stats)
-    return mean.to(prior[0]), total.to(prior[0])
+    return mean.to(prior[0]), rounded(total, prior[0].dtype)
 
 
 def _posterior(prior: Natural, stats: Statistics) -> tuple[Tensor, Tensor]:

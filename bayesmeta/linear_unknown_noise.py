@@ -14,7 +14,7 @@ An Introduction (2022), section 11.7.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from jaxtyping import Float
@@ -71,6 +71,8 @@ class LinearNormalInverseGamma(TensorFields):
     rate: Float[Tensor, "*#batch"]
     learned_from: LearnedFrom | None = None
     columns: Columns | None = None
+
+    _matrices: ClassVar[tuple[str, ...]] = ("precision",)
 
     def __post_init__(self) -> None:
         d = self.loc.shape[-1]
@@ -130,7 +132,7 @@ class LinearNormalInverseGamma(TensorFields):
         natural = self._natural()
         loc, precision, concentration, squares, _ = _update(*natural, self._rows(self.statistics(data)))
         rate = natural[-1] + 0.5 * squares
-        precision = precision.expand(*loc.shape[:-1], -1, -1)
+        precision = rounded(precision, self.loc.dtype).expand(*loc.shape[:-1], -1, -1)
         fields = {"loc": loc, "precision": precision, "concentration": concentration, "rate": rate}
         return self._replace(**{name: value.to(self.loc) for name, value in fields.items()})
 

@@ -15,6 +15,7 @@ Perspective (2012), section 4.6; Rossi, Allenby and McCulloch, Bayesian Statisti
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -76,6 +77,8 @@ class MatrixNormalInverseWishart(TensorFields):
     scatter: Float[Tensor, "*#batch m m"]
     learned_from: LearnedFrom | None = None
 
+    _matrices: ClassVar[tuple[str, ...]] = ("precision", "scatter")
+
     def __post_init__(self) -> None:
         d, m = self.loc.shape[-2:]
         require_finite("loc", self.loc)
@@ -132,9 +135,9 @@ class MatrixNormalInverseWishart(TensorFields):
         precision = symmetric(precision + stats.raw_second[..., : loc.shape[-2], : loc.shape[-2]])
         return self._replace(
             loc=mean.to(self.loc),
-            precision=positive(precision.to(self.loc)).expand(*batch, -1, -1),
+            precision=rounded(precision, self.loc.dtype).expand(*batch, -1, -1),
             df=(df + stats.count).to(self.loc),
-            scatter=positive(symmetric(scatter + squares).to(self.loc)),
+            scatter=rounded(positive(symmetric(scatter + squares)), self.loc.dtype),
         )
 
     def predict(self, x: Float[Tensor, "*batch q d"]) -> MultivariateStudentT:

@@ -12,6 +12,7 @@ Gaussian distribution (2007), section 9.
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -63,6 +64,8 @@ class NormalInverseWishart(TensorFields):
     df: Float[Tensor, "*#batch"]
     scatter: Float[Tensor, "*#batch d d"]
     learned_from: LearnedFrom | None = None
+
+    _matrices: ClassVar[tuple[str, ...]] = ("scatter",)
 
     def __post_init__(self) -> None:
         d = self.loc.shape[-1]

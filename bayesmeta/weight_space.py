@@ -85,7 +85,8 @@ class WeightSpace:
         frame = Frame.of(stats, fixed=fixed, dtype=loc.dtype)
         frame.warn(stats, loc.dtype)
         back = frame.to_weights
-        inside = positive(symmetric(back.mT @ precision.double() @ back))
+        outside = positive(precision.double(), loc.dtype)  # the frame makes more of what rounding left
+        inside = positive(symmetric(back.mT @ outside @ back))
         cov = torch.cholesky_inverse(cholesky(inside, "precision"))
         unit = torch.eye(len(cov), dtype=cov.dtype, device=cov.device)
         at = torch.tensor(varying)
