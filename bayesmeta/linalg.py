@@ -1,14 +1,18 @@
 """Cholesky factors that say which task failed, and the few solves that the families share."""
 
+import math
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from bayesmeta.warning_kinds import PlacementWarning, warn
+
 __all__ = [
     "add_outer",
     "cholesky",
     "differentiated",
+    "factor_of_sum",
     "log_det",
     "log_det_of",
     "log_det_of_one_plus",
@@ -81,14 +85,51 @@ def _factor_by_columns(matrix: Tensor) -> Tensor:
     return factor.movedim(-1, 0)
 
 
-def positive(matrix: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+def factor_of_sum(total: Tensor, name: str, sizes: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """A sum of positive definite matrices `(*batch, d, d)`, and its Cholesky factor.
+
+    Where one is larger than another by more than the digits of the dtype hold, rounding leaves neither: then the sum
+    is lifted as by `positive`, and a warning says so.
+
+    Args:
+        total: of precisions, or of sums of squares.
+        name: of the sum, for errors.
+        sizes: see `positive`.
+
+    Raises:
+        ValueError: entries are not finite, or no sum of positive definite matrices.
+
+    Warns:
+        PlacementWarning: digits were lost.
+    """
+    try:
+        return total, cholesky(total, name)
+    except ValueError:
+        lifted = positive(total, sizes=sizes)
+        factor = cholesky(lifted, name)
+    digits = -math.log10(torch.finfo(total.dtype).eps) / 2
+    warn(
+        f"rows of x are so long that next to them the {name} of the weights before them is lost to rounding: "
+        f"posteriors are too sure of the weights; divide x by its scale, so that it is within 1e{digits:.0f} of what "
+        "the prior expects",
+        PlacementWarning,
+    )
+    return lifted, factor
+
+
+def positive(matrix: Tensor, dtype: torch.dtype | None = None, *, sizes: Tensor | None = None) -> Tensor:
     """Where rounding to `dtype` took the least eigenvalue of a sum of squares, a last digit more on the diagonal.
 
     Rounding moves a matrix with a diagonal of ones by dim * eps / 2 at most, and its factors by as much again. What
     has that much to spare is left as it is, so that what passes here is factored by any algorithm.
+
+    Args:
+        matrix: symmetric `(*batch, d, d)`.
+        dtype: that it was rounded to, by default its own.
+        sizes: of the terms that were added up on its diagonal, `(*batch, d)`, where these cancel.
     """
     dim, diagonal = matrix.shape[-1], matrix.detach().diagonal(dim1=-2, dim2=-1)
-    digit = dim * torch.finfo(dtype or matrix.dtype).eps * diagonal
+    digit = dim * torch.finfo(dtype or matrix.dtype).eps * (diagonal if sizes is None else sizes.detach())
     info = torch.linalg.cholesky_ex(matrix.detach() - torch.diag_embed(2.0 * digit)).info
     if not bool(info.any()):
         return matrix

@@ -11,7 +11,7 @@ import math
 import torch
 from torch import Tensor
 
-from bayesmeta.linalg import cholesky, log_det, rounded, solve, symmetric
+from bayesmeta.linalg import cholesky, factor_of_sum, log_det, rounded, solve, symmetric
 from bayesmeta.statistics import Statistics
 from bayesmeta.weighted_rows import WeightedRows
 
@@ -74,26 +74,27 @@ def seen(weights: Tensor, scatter: Tensor) -> Tensor:
 
 def update(prior: Natural, stats: Statistics) -> tuple[Tensor, Tensor]:
     """Posterior mean and precision of the weights, in the dtype of `loc`."""
-    mean, total = _posterior(prior, WeightedRows.of(stats, prior[0].shape[-1]).stats)
+    mean, total, _ = _posterior(prior, WeightedRows.of(stats, prior[0].shape[-1]).stats)
     return mean.to(prior[0]), rounded(total, prior[0].dtype)
 
 
-def _posterior(prior: Natural, stats: Statistics) -> tuple[Tensor, Tensor]:
+def _posterior(prior: Natural, stats: Statistics) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean and precision of the weights, and the precision's factor."""
     loc, precision, noise_var = (value.double() for value in prior)
     xx, slope = gradient(loc, stats)
-    total = symmetric(precision + xx / noise_var[..., None, None])
+    total, factor = factor_of_sum(symmetric(precision + xx / noise_var[..., None, None]), "precision")
     # the step from loc, not the mean itself, so that no rows change nothing and large locs lose no digits
-    return loc + solve(cholesky(total, "precision"), slope / noise_var[..., None]), total
+    return loc + solve(factor, slope / noise_var[..., None]), total, factor
 
 
 def log_evidence(prior: Natural, stats: Statistics) -> tuple[Tensor]:
     """Log evidence by way of the posterior; Bishop (2006), equation 3.86, for any prior mean."""
     loc, start, noise_var = (value.double() for value in prior)
     rows = WeightedRows.of(stats, loc.shape[-1])
-    mean, total = _posterior(prior, rows.stats)
+    mean, _, factor = _posterior(prior, rows.stats)
     shift = mean - loc
     penalty = (shift * (start @ shift[..., None])[..., 0]).sum(-1)
-    volume = log_det(cholesky(total, "precision")) - log_det(cholesky(start, "precision"))
+    volume = log_det(factor) - log_det(cholesky(start, "precision"))
     fit = sum_of_squares(rows.stats, mean) / noise_var
     constant = rows.count * (2.0 * math.pi * noise_var).log() - rows.log_weights
     return (-0.5 * (constant + volume + fit + penalty),)

@@ -26,7 +26,7 @@ from bayesmeta.data import Data
 from bayesmeta.doors import Draws
 from bayesmeta.fields import LearnedFrom, TensorFields
 from bayesmeta.hyperparameters import Hyperparameter, Hyperparameters, most_probable
-from bayesmeta.linalg import cholesky, log_det, positive, rounded, solve, symmetric
+from bayesmeta.linalg import cholesky, factor_of_sum, log_det, positive, rounded, solve, symmetric
 from bayesmeta.linear_evidence import gradient, sum_of_squares, whitened
 from bayesmeta.marginals import StudentMarginal
 from bayesmeta.random import log_gamma, randn
@@ -296,8 +296,7 @@ def _update(
     """Mean, precision and concentration of the posterior, twice what rows add to the rate, and log|precision| less that
     of the posterior."""
     xx, slope = gradient(loc, rows.stats)
-    total = symmetric(precision + xx)
-    factor = cholesky(total, "precision")
+    total, factor = factor_of_sum(symmetric(precision + xx), "precision")
     step = solve(factor, slope)
     mean = loc + step
     penalty = (step * (precision @ step[..., None])[..., 0]).sum(-1)

@@ -29,6 +29,7 @@ from bayesmeta.fields import LearnedFrom, TensorFields
 from bayesmeta.hyperparameters import Hyperparameter, Hyperparameters, most_probable
 from bayesmeta.linalg import (
     cholesky,
+    factor_of_sum,
     log_det,
     log_det_of_one_plus,
     pack_tril,
@@ -318,9 +319,11 @@ def _explain(loc: Tensor, root: Tensor, stats: Statistics) -> tuple[Tensor, Tens
         return mean[..., None, d:] - x_mean.mT @ weights  # of the mean row
 
     gradient = scatter[..., :d, d:] - scatter[..., :d, :d] @ loc + count * x_mean @ residual(loc)
-    white = root.mT @ (scatter[..., :d, :d] + count * x_mean @ x_mean.mT) @ root
+    total = scatter[..., :d, :d] + count * x_mean @ x_mean.mT
+    white = root.mT @ total @ root
     eye = torch.eye(d, dtype=white.dtype, device=white.device)
-    factor = cholesky(positive(symmetric(white) + eye), "posterior precision")
+    sizes = d * (total.diagonal(dim1=-2, dim2=-1)[..., None, :] @ root.square())[..., 0, :]
+    _, factor = factor_of_sum(symmetric(white) + eye, "precision", sizes)
     step = torch.cholesky_solve(root.mT @ gradient, factor)
     weights = loc + root @ step
     outputs = torch.eye(m, dtype=white.dtype, device=white.device).expand(*weights.shape[:-2], m, m)

@@ -262,7 +262,8 @@ def test_fit_finds_the_greatest_evidence(prior: Any, weight: float) -> None:
     torch.testing.assert_close(unknown.build(at).precision, fitted.precision)
     best = scipy.optimize.minimize(loss, at.numpy() + 0.05, method="BFGS", options={"gtol": 1e-4})
     assert loss(at.numpy()) == pytest.approx(best.fun, rel=1e-6)
-    assert at.numpy() == pytest.approx(best.x, abs=5e-3)
+    # one that runs off, as correlations of plain empirical Bayes may, ends where nothing more is gained
+    assert at.numpy() == pytest.approx(best.x, abs=5e-3, rel=1e-3)
 
 
 @pytest.mark.parametrize("family", [LogisticGaussian, PoissonGaussian])
@@ -286,8 +287,8 @@ def test_fit_does_not_depend_on_units(prior: Any) -> None:
 
 @both
 def test_tasks_that_do_not_differ_are_taken_to_share_their_weights(prior: Any) -> None:
-    one = simulate(prior, 2, 20)[:1]
-    same = Data.of(one.x.expand(20, 20, 2), one.y.expand(20, 20))
+    one = simulate(prior, 2, 300)[:1]  # so many that no plane separates the classes
+    same = Data.of(one.x.expand(20, 300, 2), one.y.expand(20, 300))
     with pytest.warns(LimitWarning, match="ended at its limit, -9.21: tasks do not differ"):
         fitted = type(prior).initial(same).fit(same, hyperprior_weight=0.0)
     assert torch.linalg.inv(fitted.precision).diagonal().max() < 1e-4

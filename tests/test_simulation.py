@@ -123,10 +123,10 @@ def test_policies_are_compared_on_the_same_luck_and_the_right_prior_is_better() 
 
 
 def test_regret_is_plotted_with_its_interval() -> None:
-    regret = torch.rand(30, 12, generator=seed(5))
+    regret = torch.rand(30, 12, generator=seed(5), dtype=torch.float64)
     ax = bandits.plot_regret({"ours": regret, "theirs": 2 * regret}, level=0.9)
     ours, band = ax.get_lines()[0], ax.collections[0]
-    torch.testing.assert_close(torch.as_tensor(ours.get_ydata()), regret.cumsum(-1).mean(0).double())
+    torch.testing.assert_close(torch.as_tensor(ours.get_ydata()), regret.cumsum(-1).mean(0))
     assert [text.get_text() for text in ax.get_legend().get_texts()] == ["ours", "theirs"]
     half = 1.6991 * regret.cumsum(-1)[:, -1].std() / math.sqrt(30)  # quantile of a t with 29 degrees of freedom
     top = band.get_paths()[0].vertices[:, 1].max()
