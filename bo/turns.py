@@ -4,7 +4,8 @@ A model that weighs hypotheses by evidence still errs in the same direction from
 misleads in the one region that matters, its evidence elsewhere holds it there. So suggestions take turns:
 
 - `list`: the first two of a study, and all until a trial has finished, go down the past's own list: each next point
-  raises the mean over past tasks of the best so far the most. A task's first rows say little about what applies.
+  raises the mean over past tasks of the best so far the most. A task's first rows say little about what applies. Where
+  the list has come to its end, as tasks that agree have it do at once, expected improvement takes its place.
 - `mixture`: while there are few rows, the expected improvement under all hypotheses.
 - `past` and `plain` alternate from then on: the expected improvement under the hypotheses that trust the past, and that
   of a Gaussian process which never saw it. Late in a study three turns of four are `plain`, and all of them where
@@ -39,6 +40,7 @@ MIN_ROWS, MIN_LISTED = 6, 10  # before a plain Gaussian process has a turn, and 
 LATE = 22  # suggestions, from which it has three turns of four: what the past knows was tried by then
 NUM_EXPLORED, MIN_STALLED, PATIENCE = 5, 4, 2  # points without the past; rows, and trials without a gain, before one
 MAX_ROWS, MAX_PLAIN_ROWS = 64, 400  # that hypotheses, and a plain Gaussian process, are conditioned on
+NUM_CANDIDATES, LEAST_GAIN = 256, 0.01  # to see whether the list goes on: of what the best adds to an average point
 MASS, MAX_HYPOTHESES = 0.95, 8  # of those that trust the past, kept for the search
 
 
@@ -53,8 +55,9 @@ def suggest(prior: TuningPrior, rows: Data, pending: Tensor, turns: Sequence[str
     """
     better = rows.y if prior.direction == "maximize" else -rows.y
     turn = _next_turn(prior, rows.x, better, len(pending), turns)
-    if turn == "list" and len(better) < MIN_ROWS:
-        return turn, _list_value(prior, rows.x, better, pending)
+    listed = _list_value(prior, rows.x, better, pending) if turn == "list" else None
+    if listed is not None and len(better) < MIN_ROWS:
+        return turn, listed
     if turn == "explore":
         return turn, Near(_space_filling_point(prior, turns.count("explore")))
     if turn == "plain":
@@ -68,8 +71,8 @@ def suggest(prior: TuningPrior, rows: Data, pending: Tensor, turns: Sequence[str
     if turn in ("past", "list"):
         if functions.weights[: prior.num_trusting].sum() < 0.5:
             return "plain", _plain_value(rows.x, better, pending)
-        if turn == "list":
-            return turn, _list_value(prior, rows.x, better, pending)
+        if listed is not None:
+            return turn, listed
         functions = functions[: prior.num_trusting]
     if prior.num_trusting is not None:
         functions = functions.leading(MASS, MAX_HYPOTHESES)
@@ -97,22 +100,29 @@ def _next_turn(prior: TuningPrior, x: Tensor, better: Tensor, num_pending: int, 
     return "list" if agrees and own // 2 % 2 == 0 else "past"
 
 
-def _list_value(prior: TuningPrior, x: Tensor, better: Tensor, pending: Tensor) -> Value:
-    """Mean over past tasks of the best so far, were a point added to those that were tried."""
+def _list_value(prior: TuningPrior, x: Tensor, better: Tensor, pending: Tensor) -> Value | None:
+    """Mean over past tasks of the best so far, were a point added to those that were tried; None where none adds."""
     tried, weights = torch.cat([x, pending]), prior.task_weights
     if prior.regrets is not None:
         likeness = prior.regrets.likeness(x, better)
         likeness = likeness if weights is None else likeness * weights / (likeness @ weights)
         return Near(prior.regrets.next_point(tried, likeness))
     past = prior.past
-    best = past.each(tried).amax(0) if len(tried) else torch.tensor(-torch.inf)
-    if weights is None:
-        return lambda x: torch.maximum(past.each(x), best).mean(-1)
+    each = past.each(torch.cat([past.points, _sobol(prior, NUM_CANDIDATES)]))
+    weights = torch.full_like(each[0], 1.0 / each.shape[-1]) if weights is None else weights
+    best = past.each(tried).amax(0) if len(tried) else torch.full_like(each[0], -torch.inf)
+    gain = ((each - best).clamp(min=0.0) @ weights).max()
+    if gain <= LEAST_GAIN * ((best - each) @ weights).mean():
+        return None
     return lambda x: torch.maximum(past.each(x), best) @ weights
 
 
 def _space_filling_point(prior: TuningPrior, number: int) -> Tensor:
-    return prior.space.sobol(number + 1, generator=Generator().manual_seed(0))[number]
+    return _sobol(prior, number + 1)[number]
+
+
+def _sobol(prior: TuningPrior, num: int) -> Tensor:
+    return prior.space.sobol(num, generator=Generator().manual_seed(0))
 
 
 def _plain_value(x: Tensor, better: Tensor, pending: Tensor) -> Value:
