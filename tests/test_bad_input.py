@@ -160,7 +160,7 @@ def test_no_rows(family: Family) -> None:
 
 @families(*LEARNABLE)
 def test_all_tasks_equal(family: Family) -> None:
-    tasks = family.rows(6).expand((4,))
+    tasks = family.rows(24).expand((4,))
     finite(fitted(family, tasks)[0])
 
 
