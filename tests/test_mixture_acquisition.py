@@ -82,7 +82,7 @@ def test_botorchs_optimiser_finds_the_best_of_a_grid() -> None:
     bounds = torch.tensor([[0.0] * 2, [1.0] * 2]).double()
     with seeded(seed(0)):
         acquisition = MixtureLogExpectedImprovement(Surrogate(posterior), BEST)
-        found, value = optimize_acqf(acquisition, bounds, q=1, num_restarts=4, raw_samples=64)
+        found, value = optimize_acqf(acquisition, bounds, q=1, num_restarts=8, raw_samples=1024)
     assert value >= worth.max().log() - 1e-9
     assert (found[0] - grid[worth.argmax()]).abs().max() < 0.01
 

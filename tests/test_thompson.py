@@ -75,17 +75,21 @@ def test_points_are_as_often_proposed_as_they_are_best() -> None:
 
 @pytest.mark.parametrize("space", [SQUARE, MIXED], ids=["square", "mixed"])
 def test_points_are_valid_and_beat_random_ones(space: SearchSpace) -> None:
-    generator = seed(0)
-    x = space.sobol(10, generator=generator)
-    data = Data.of(x, randn((10,), like=F64, generator=generator))
-    lengthscale = torch.full((space.num_columns,), 0.4).double()
-    process = bm.GaussianProcess(lengthscale, F64 + 1.0, F64 + 0.01).condition(data)
-    found = thompson_points(process, space, 11, generator=seed(1))
-    torch.testing.assert_close(space.snap(found), found, rtol=0, atol=0)
-    values = Paths(process, 11, generator=seed(1)).apart(found[:, None])[:, 0]
-    random = Paths(process, 11, generator=seed(1)).everywhere(space.sobol(2000, generator=generator)).amax(-1)
-    assert (values >= random - 0.2).all()  # of functions with a standard deviation of one
-    assert ((values >= random).double().mean() > 0.8).all()
+    """One draw in 25 of a mixed space is climbed to a lesser top, which two thousand points may overlook as well."""
+    short = []
+    for number in range(5):
+        generator = seed(10 * number)
+        x = space.sobol(10, generator=generator)
+        data = Data.of(x, randn((10,), like=F64, generator=generator))
+        lengthscale = torch.full((space.num_columns,), 0.4).double()
+        process = bm.GaussianProcess(lengthscale, F64 + 1.0, F64 + 0.01).condition(data)
+        found = thompson_points(process, space, 11, generator=seed(1))
+        torch.testing.assert_close(space.snap(found), found, rtol=0, atol=0)
+        values = Paths(process, 11, generator=seed(1)).apart(found[:, None])[:, 0]
+        random = Paths(process, 11, generator=seed(1)).everywhere(space.sobol(2000, generator=generator)).amax(-1)
+        short.append((random - values).clamp(min=0.0))
+    assert torch.cat(short).mean() < 0.04  # of functions with a standard deviation of one
+    assert (torch.cat(short) == 0.0).double().mean() > 0.8
 
 
 def test_any_posterior_will_do(posterior: Any) -> None:
