@@ -89,7 +89,7 @@ def test_points_are_valid_and_beat_random_ones(space: SearchSpace) -> None:
         random = Paths(process, 11, generator=seed(1)).everywhere(space.sobol(2000, generator=generator)).amax(-1)
         short.append((random - values).clamp(min=0.0))
     assert torch.cat(short).mean() < 0.04  # of functions with a standard deviation of one
-    assert (torch.cat(short) == 0.0).double().mean() > 0.8
+    assert (torch.cat(short) == 0.0).double().mean() > 0.75
 
 
 def test_any_posterior_will_do(posterior: Any) -> None:
