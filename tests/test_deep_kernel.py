@@ -214,10 +214,13 @@ def test_it_suggests_for_a_study() -> None:
     ]
     tasks = Data.of(x.expand(4, -1, -1), torch.stack(losses))
     known = fit_family(space, tasks, "minimize", fit)
-    tried = space.sobol(8, generator=seed(1))
-    y = torch.tensor([studies.loss(params, 0.05) for params in space.from_unit(tried)], dtype=torch.float64)
-    _, value = suggest(known, Data.of(tried, y), tried[:1] + 0.01, ["mixture"] * 8)
-    assert losses[1][value(x).argmax()] < losses[1].quantile(0.1)
+    better = []  # share of points better than the one suggested, in eight studies
+    for number in range(1, 9):
+        tried = space.sobol(8, generator=seed(number))
+        y = torch.tensor([studies.loss(params, 0.05) for params in space.from_unit(tried)], dtype=torch.float64)
+        _, value = suggest(known, Data.of(tried, y), tried[:1] + 0.01, ["mixture"] * 8)
+        better.append((losses[1] < losses[1][value(x).argmax()]).double().mean())
+    assert sum(better) / 8 < 0.1  # about .02 +- .013, and .5 by chance
 
 
 def test_it_is_saved_and_loaded(learned: DeepKernel, tmp_path: Path) -> None:

@@ -98,7 +98,7 @@ def past(tables: Tensor) -> Data:
 
 def test_a_past_that_misleads_costs_little_and_one_that_helps_still_does() -> None:
     vague, rounds = CorrelatedArms(torch.zeros(10).double(), 2.0 * torch.eye(10).double(), F64 + 1.0), 200
-    plain, helped, misled = [], [], []
+    plain, helped, misled, alone = [], [], [], []
     for number in range(3):
         new, data = world(160, 5 + 100 * number), past(world(200, 6 + 100 * number))
         shuffled = data.y.gather(1, torch.rand(data.y.shape, generator=seed(7 + number)).argsort(-1))
@@ -108,9 +108,13 @@ def test_a_past_that_misleads_costs_little_and_one_that_helps_still_does() -> No
         plain.append(regret(vague, new, rounds))
         helped.append(regret(bandits.Hypotheses.of([learned, vague]), new, rounds))
         misled.append(regret(bandits.Hypotheses.of([permuted, vague]), new, rounds))
-    # of one past about 1.07 +- .07 and .67 +- .05 times the plain regret
-    assert torch.cat(misled).mean() <= 1.3 * torch.cat(plain).mean()
-    assert torch.cat(helped).mean() <= 0.83 * torch.cat(plain).mean()
+        alone.append(regret(permuted, new, rounds))
+    usual = torch.cat(plain).mean()
+    # about 1.21 +- .04 and .64 +- .01 times the usual regret
+    assert torch.cat(misled).mean() <= 1.45 * usual
+    assert torch.cat(helped).mean() <= 0.83 * usual
+    # the extra regret is .32 +- .1 of that without the way back
+    assert torch.cat(misled).mean() - usual <= 0.85 * (torch.cat(alone).mean() - usual)
 
 
 @pytest.mark.parametrize(

@@ -204,7 +204,7 @@ def test_what_the_family_can_be_is_found_again() -> None:
     truth = LearnedFeatures(features, LinearGaussian(loc, _spd(4, 1), F64 + 0.01))
 
     def draw(num_tasks: int) -> Data:
-        x = randn((num_tasks, 12, 2), like=F64, generator=g)
+        x = randn((num_tasks, 20, 2), like=F64, generator=g)
         weights = truth.sample_params(num_tasks, generator=g)
         y = (features(x) @ weights[..., None])[..., 0]
         return Data.of(x, y + 0.1 * randn(y.shape, like=F64, generator=g))
@@ -214,9 +214,9 @@ def test_what_the_family_can_be_is_found_again() -> None:
     for seen in (0, 4):
         gap = TaskMean(score(truth, new, seen).by_task - score(fitted, new, seen).by_task)
         assert gap.value < 0.1, seen
-    assert fitted.linear.noise_var.item() == pytest.approx(0.01, rel=0.1)
+    assert fitted.linear.noise_var.item() == pytest.approx(0.01, rel=0.25)  # about .0098 +- .0004
     assert fitted.learned_from is not None
-    assert (fitted.learned_from.tasks, fitted.learned_from.rows) == (150, 1800)
+    assert (fitted.learned_from.tasks, fitted.learned_from.rows) == (150, 3000)
 
 
 @pytest.mark.parametrize(("d", "most"), [(1, -0.7), (4, 0.2)])
@@ -317,7 +317,7 @@ def test_generators_choose_and_repeat(past: Data) -> None:
     first, other = (LearnedFeatures.initial(past, width=4, generator=seed(i)) for i in (1, 2))
     assert not torch.equal(first.features.weight, other.features.weight)
     same_tensors(first, LearnedFeatures.initial(past, width=4, generator=seed(1)), 0.0)
-    few = past[:4].rows(slice(8))
+    few = past.rows(slice(4))  # of so many tasks that no two generators hold out the same ones
     same_tensors(first.fit(few), first.fit(few), 0.0)
     fits = [first.fit(few, generator=seed(i)) for i in (1, 1, 2)]
     same_tensors(fits[0], fits[1], 0.0)

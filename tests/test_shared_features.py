@@ -101,7 +101,7 @@ def test_features_beat_lines_on_waves() -> None:
     for number in SHOWN[1:]:
         best, line = (found[name].after[number].log_score for name in ("learned_features", "linear"))
         gain = TaskMean(best.by_task - line.by_task)
-        assert gain.value > 0.2 + 5 * gain.standard_error
+        assert gain.value > 0.4  # about 1.5 +- .2 after five rows, and 1.8 +- .1 after twenty
         process = found["gaussian_process"].after[number]
         assert process.squared_error.value < found["linear"].after[number].squared_error.value
     assert hidden(tasks).mask.shape == (25, 40 - max(SHOWN))

@@ -227,10 +227,11 @@ def test_a_study_is_like_the_task_whose_function_it_has() -> None:
 
 
 def test_a_study_without_structure_is_like_nothing() -> None:
-    x = learned().space.sobol(40, generator=seed(1))
-    noise = torch.randn(40, dtype=torch.float64, generator=seed(2))
-    found = resemblance(learned(), Data.of(x, noise))
-    assert found.nothing + found.kernel > 0.9
+    """On average over eight studies: some noise happens to look as the past does as a whole."""
+    x, generator = learned().space.sobol(40, generator=seed(1)), seed(2)
+    noise = torch.randn(8, 40, dtype=torch.float64, generator=generator)
+    found = [resemblance(learned(), Data.of(x, y)) for y in noise]
+    assert sum(each.nothing + each.kernel for each in found) / 8 > 0.75  # about .95 +- .03, and .2 before any trial
 
 
 def test_of_many_tasks_some_stand_for_those_near_them() -> None:
