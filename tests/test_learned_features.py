@@ -219,21 +219,24 @@ def test_what_the_family_can_be_is_found_again() -> None:
     assert (fitted.learned_from.tasks, fitted.learned_from.rows) == (150, 3000)
 
 
-@pytest.mark.parametrize(("d", "most"), [(1, -0.7), (4, 0.2)])
+@pytest.mark.parametrize(("d", "most"), [(1, -0.65), (4, 0.35)])
 def test_a_dozen_tasks_do_no_harm(d: int, most: float) -> None:
     """With 33 features, 240 rows could be explained with little noise, by features that mean nothing in new tasks.
 
-    Means over data sets, whose standard deviation is .1 of one input and .35 of four. Of two or five tasks no mean is
-    safe: in one data set of ten the held-out task is like the others by chance, and what is learned is worse by nats.
+    Means over four data sets: the gap is about -1.3 +- .13 of one input and -.8 +- .23 of four, and the noise, where
+    less than the true one, about 10^-.19 (+- .11) of it; features learned without end make that about 10^-1.5. Of two
+    or five tasks no mean is safe: in one data set of ten the held-out task is like the others by chance, and what is
+    learned is worse by nats.
     """
-    gaps = []
+    gaps, shares = [], []
     for number in range(4):
         tasks, new = waves(12, 20, number=1 + 10 * number, d=d), waves(100, 25, number=2 + 10 * number, d=d)
         initial = LearnedFeatures.initial(tasks)
         fitted = initial.fit(tasks)
         gaps.append(score(initial, new).value - score(fitted, new).value)
-        assert fitted.linear.noise_var > 0.15 * NOISE**2
+        shares.append((fitted.linear.noise_var / NOISE**2).clamp(max=1.0).log10())
     assert sum(gaps) / len(gaps) < most
+    assert sum(shares) / len(shares) > -0.8
 
 
 @pytest.mark.parametrize("num_tasks", [2, 5])
