@@ -46,7 +46,7 @@ def test_leaving_out_by_importance_matches_quadrature(number: int) -> None:
     assert not left_out.refitted.any()
     error = (left_out.log_evidence - by_quadrature(prior, tasks)).abs()
     assert (error <= 5 * left_out.error + 1e-12).all()
-    assert left_out.error.max() < 0.05
+    assert left_out.error[tasks.count > 0].median() < 0.015, "0.007 in the mean over data sets; 0.0147 is five sd above"
     assert left_out.log_evidence[2] == pytest.approx(0.0, abs=1e-12)  # no rows, nothing to be surprised by
 
 
