@@ -5,10 +5,10 @@ With kinds $k$ of share $w_k$ and hyperparameters $v_k$,
 $$ p(D_s) = \sum_k w_k\, p(D_s \mid v_k), \quad w \sim \text{Dirichlet}(2, ..., 2), \quad v_k \sim \text{hyperprior}. $$
 
 Expectation-maximisation from several starts finds a hill, and L-BFGS its top. A start is a grouping of tasks by
-k-means, each task known by how it would move the prior that all share, or kinds found before with one of them split;
-every group is fitted alone at first. The number of kinds is that of the greatest evidence, each further kind half as
-likely beforehand, by Laplace's approximation at the mode; the K! orders of the kinds are counted, those of kinds that
-coincide once.
+k-means, each task known by how it would move the prior that all share, in all hyperparameters or in one that parts
+tasks tightly; or kinds found before with one of them split. Every group is fitted alone at first. The number of kinds
+is that of the greatest evidence, each further kind half as likely beforehand, by Laplace's approximation at the mode;
+the K! orders of the kinds are counted, those of kinds that coincide once.
 
 Source: Dempster, Laird and Rubin (1977); MacKay, Information Theory, Inference, and Learning Algorithms (2003), ch. 27.
 """
@@ -181,7 +181,8 @@ def _fit(
     num_fewer = len(fewer.log_shares)
     alone = _peculiar(unknown, single)
     evenly = alone / alone.std(0).clamp(min=1e-12)  # all hyperparameters count alike, or as much as tasks pull them
-    groups = [_group(points, num_fewer + 1, generator) for points in (evenly, evenly, alone) for _ in range(NUM_STARTS)]
+    groups = [_group(points, num_fewer + 1, generator) for points in (evenly, alone) for _ in range(NUM_STARTS)]
+    groups += _by_one(evenly, num_fewer + 1, generator)
     groups += [_split(unknown, fewer, kind, generator) for kind in range(num_fewer if num_fewer > 1 else 0)]
     hills = _one_each(groups, groups, lambda each: _expectation_maximisation(unknown, single, each))
     labels = [_responsibilities(unknown, hill) for hill in hills]
@@ -227,6 +228,25 @@ def _group(points: Tensor, num_groups: int, generator: Generator | None) -> Tens
     runs = [_k_means(points, num_groups, generator) for _ in range(NUM_TRIES)]
     tightest = min(runs, key=lambda centres: float(_distance(points, centres).amin(-1).sum()))
     return _nearest(points, tightest)
+
+
+def _by_one(points: Tensor, num_groups: int, generator: Generator | None) -> list[Tensor]:
+    """Groups `(tasks, groups)` by one column of `points` each, of the few columns that part tasks most tightly.
+
+    Kinds that differ in one hyperparameter are hidden where the others, which all kinds share, count as much.
+    """
+    columns = points.split(1, -1)
+    groups = [_group(column, num_groups, generator) for column in columns]
+    # where all tasks are alike in a column, it has no spread to leave: not a number, and sorted last
+    left = [_spread(column, each) / _spread(column) for column, each in zip(columns, groups, strict=True)]
+    return [groups[i] for i in torch.stack(left).argsort()[:NUM_STARTS].tolist()]
+
+
+def _spread(points: Tensor, groups: Tensor | None = None) -> Tensor:
+    """Sum `()` of the squared distances of points `(tasks, h)` to the centre of their group, or of all."""
+    groups = torch.ones_like(points[:, :1]) if groups is None else groups
+    centres = groups.mT @ points / groups.sum(0).clamp(min=1.0)[:, None]
+    return (points - groups @ centres).square().sum()
 
 
 def _k_means(points: Tensor, num_groups: int, generator: Generator | None) -> Tensor:

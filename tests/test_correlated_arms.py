@@ -136,13 +136,13 @@ def test_expectation_maximisation_never_loses(weight: float) -> None:
     steps = list(islice(expectation_maximisation(initial, _Seen.of(arm_statistics(tasks, 4)), weight), 60))
     values = torch.tensor([value for _, value in steps], dtype=torch.float64)
     assert (values.diff() > -1e-10 * values[0].abs()).all()
-    assert values[-1] > values[0] + 5.0
     if weight:
         unknown = initial.hyperparameters(tasks)
         mode = unknown.log_density(most_probable(unknown)) - unknown.log_hyperprior(unknown.start)
     else:
         mode = initial.fit(tasks, hyperprior_weight=0.0).log_evidence(tasks).sum()
     assert values[-1] < mode + 1e-8
+    assert values[-1] - values[0] > 0.5 * (mode - values[0]), "most of what there is to gain"
     assert values[0].item() == pytest.approx(initial.log_evidence(tasks).sum().item(), rel=1e-12)
 
 
@@ -205,17 +205,25 @@ def test_noise_that_cannot_be_told_from_spread_does_not_run_away() -> None:
 
 def test_few_rows_of_many_arms_with_one_offset() -> None:
     """A fifth of 30 arms per task, one row each: what is learned predicts nearly as well as the truth, and covers."""
-    g, level = seed(2), randn((30,), like=F64, generator=seed(5))
-    truth = CorrelatedArms(level, torch.linalg.cholesky(0.4 + 0.5 * torch.eye(30, dtype=torch.float64)), F64 + 0.1)
-    means = truth.sample_params(700, generator=g)
-    y = means + truth.noise_var.sqrt() * randn(means.shape, like=F64, generator=g)
-    x = torch.arange(30)[:, None].expand(700, 30, 1)
-    past, new = Data(x, y, rand(y.shape, like=F64, generator=g) < 0.2)[:300], Data.of(x, y)[300:]
-    fitted = CorrelatedArms.initial(past, num_arms=30).fit(past)
-    shown, hidden = new.rows(slice(10)), new.rows(slice(10, None))
-    for prior, best, most in ((fitted, truth, 0.02), (fitted.condition(shown), truth.condition(shown), 0.065)):
-        assert log_score(best, hidden).value - log_score(prior, hidden).value < most, "nats per row"
-    assert coverage(fitted, hidden, generator=g).value == pytest.approx(0.9, abs=0.02)
+    losses, covered = [], []
+    for number in range(2):
+        g, level = seed(20 + number), randn((30,), like=F64, generator=seed(50 + number))
+        truth = CorrelatedArms(level, torch.linalg.cholesky(0.4 + 0.5 * torch.eye(30, dtype=torch.float64)), F64 + 0.1)
+        means = truth.sample_params(700, generator=g)
+        y = means + truth.noise_var.sqrt() * randn(means.shape, like=F64, generator=g)
+        x = torch.arange(30)[:, None].expand(700, 30, 1)
+        past, new = Data(x, y, rand(y.shape, like=F64, generator=g) < 0.2)[:300], Data.of(x, y)[300:]
+        fitted = CorrelatedArms.initial(past, num_arms=30).fit(past)
+        shown, hidden = new.rows(slice(10)), new.rows(slice(10, None))
+        pairs = ((truth, fitted), (truth.condition(shown), fitted.condition(shown)))
+        losses.append([log_score(best, hidden).value - log_score(prior, hidden).value for best, prior in pairs])
+        ours, best = (coverage(prior, hidden, generator=g).value for prior in (fitted, truth))
+        covered.append(ours - best)
+    # means over data sets and five standard deviations, measured: 0.011 + 5 * 0.0026, 0.045 + 5 * 0.0056
+    before, after = torch.tensor(losses).mean(0).tolist()
+    assert before < 0.025, "nats per row"
+    assert after < 0.075, "nats per row"
+    assert abs(sum(covered) / 2) < 0.04, "-0.011 in the mean, sd 0.0055"
 
 
 def test_initial_arms_share_what_those_of_past_tasks_share() -> None:
@@ -311,7 +319,7 @@ def test_bad_hyperparameters_are_refused() -> None:
 def test_small_variances_between_tasks_are_not_pulled_up() -> None:
     """Arms vary by a fifth of the noise: intervals of their means cover, and predictions are those of the truth."""
     covered, worse = [], []
-    for number in range(6):
+    for number in range(10):
         cov = 0.04 * (0.3 + 0.7 * torch.eye(4, dtype=torch.float64))
         truth = CorrelatedArms(LOC, torch.linalg.cholesky(cov), F64 + 1.0)
         generator = seed(300 + number)
@@ -325,8 +333,9 @@ def test_small_variances_between_tasks_are_not_pulled_up() -> None:
         target = new.rows(slice(5, None))
         best, found = (p.condition(new.rows(slice(5))) for p in (truth, fitted))
         worse.append(log_score(best, target).value - log_score(found, target).value)
-    assert sum(covered) / 6 == pytest.approx(0.9, abs=0.03)
-    assert sum(worse) / 6 < 2e-3
+    # 0.891 in the mean over data sets, with an sd of 0.032 of one; variances that are pulled up gave 0.987
+    assert sum(covered) / 10 == pytest.approx(0.9, abs=0.06)
+    assert sum(worse) / 10 < 2e-3
 
 
 def test_initial_variances_are_those_of_the_arms() -> None:
