@@ -12,23 +12,16 @@ from torch.distributions import Distribution
 
 from bandits.wrapped import entries
 from bayesmeta.hierarchy import Mixture, MixtureDistribution
-from bayesmeta.online import Task
+from bayesmeta.online import DrawsFunctions, Task
 from bayesmeta.random import categorical
 
 __all__ = ["OnlineAlternatives"]
 
 
-class OnlineAlternatives:
+class OnlineAlternatives(DrawsFunctions):
     """Draws and marginals of an `Online` over hypotheses; a subclass says which there are and how likely."""
 
     batch_shape: torch.Size
-
-    def draw(self, x: Tensor, task: Task = None, *, generator: Generator | None = None) -> Tensor:
-        index = entries(task, len(x))
-        log_weights = self._log_weights(index)
-        which = categorical(1, log_weights, generator=generator)[0]
-        draws: Tensor = self._given(index, which).sample(1, generator=generator)(x)
-        return draws[0]
 
     def marginal(self, x: Tensor, task: Task = None) -> Distribution:
         log_weights, each = self.alternatives(x, task)
@@ -50,6 +43,11 @@ class OnlineAlternatives:
         log_weights = log_weights.expand(last.batch_shape)
         chosen = (0 if isinstance(first, int) else slice(None), *rest)
         return Mixture(last[chosen], log_weights[chosen])
+
+    def _functions(self, x: Tensor, task: Task, generator: Generator | None) -> Any:
+        index = entries(task, len(x))
+        which = categorical(1, self._log_weights(index), generator=generator)[0]
+        return self._given(index, which).sample(1, generator=generator)
 
     def _log_weights(self, index: Any) -> Tensor:
         """Normalised, of some tasks `(n, hypotheses)`."""

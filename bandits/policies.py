@@ -17,11 +17,14 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Generator, Tensor
+from torch.distributions import Distribution
 
 from bandits.averages import Averages
+from bandits.lines import best_along_lines
 from bandits.policy import Policy
-from bandits.propensity import Propensities, best_of_independent, of_best, with_axis
+from bandits.propensity import JointlyNormal, Propensities, best_of_independent, of_best, of_chosen, with_axis
 from bandits.prospects import Prospects
+from bayesmeta.link_marginals import on_link
 from bayesmeta.random import rand
 
 __all__ = [
@@ -46,12 +49,18 @@ class Best(NamedTuple):
 class ThompsonSampling(Policy):
     """Choose each arm as often as it is probably the best: the best of one joint draw of all arms.
 
-    Propensities are exact where arms have a posterior each, and for two jointly normal arms; else they are the share of
-    1000 draws, with its standard error.
+    Propensities are exact where arms have a posterior each, and for two jointly normal arms; else they are averages
+    over draws, with their standard errors, the draw that chose among them: so 1 / propensity is right on average.
     """
 
     def _choose(self, prospects: Prospects, generator: Generator) -> Tensor:
-        return prospects.draw(generator).argmax(-1)
+        return prospects.best(prospects.compared(generator), generator)
+
+    def _decide(self, prospects: Prospects, wanted: bool) -> tuple[Tensor, Propensities | None]:
+        if wanted and not prospects.separate and isinstance(prospects.online, JointlyNormal):
+            return best_along_lines(prospects, prospects.online, self._generator, self._log_generator)
+        arm = self._choose(prospects, self._generator)
+        return arm, of_chosen(prospects, arm, self._log_generator) if wanted else None
 
     def _scores(self, prospects: Prospects) -> Tensor:
         return prospects.draw(self._generator)
@@ -68,15 +77,14 @@ class MarginalThompson(Policy):
     """
 
     def _choose(self, prospects: Prospects, generator: Generator) -> Tensor:
-        return self._drawn(prospects, generator).argmax(-1)
+        return prospects.best(self._drawn(prospects, on_link(prospects.marginal()), generator), generator)
 
     def _scores(self, prospects: Prospects) -> Tensor:
-        return self._drawn(prospects, self._generator)
+        return self._drawn(prospects, prospects.marginal(), self._generator)
 
-    def _drawn(self, prospects: Prospects, generator: Generator) -> Tensor:
-        marginal = prospects.marginal()
-        uniform = rand(marginal.batch_shape, like=marginal.mean, generator=generator)
-        draws = marginal.icdf(uniform.clamp(min=torch.finfo(uniform.dtype).tiny))
+    def _drawn(self, prospects: Prospects, marginal: Distribution, generator: Generator) -> Tensor:
+        uniform = torch.rand(marginal.batch_shape, dtype=torch.float64, generator=generator)
+        draws = marginal.icdf(uniform.clamp(min=torch.finfo(torch.float64).tiny))
         return prospects.masked(draws[..., 0] if prospects.separate else draws)
 
     def _probabilities(self, prospects: Prospects, generator: Generator) -> Propensities:
@@ -92,7 +100,8 @@ class _Explicit(Policy):
 
     def _decide(self, prospects: Prospects, wanted: bool) -> tuple[Tensor, Propensities | None]:
         propensities = self._probabilities(prospects, self._generator)
-        return _one_of(propensities.probability, self._generator), propensities if wanted else None
+        arm = _one_of(propensities.probability, self._generator)
+        return arm, propensities.of(arm) if wanted else None
 
 
 class TopTwoThompson(_Explicit):
@@ -141,8 +150,12 @@ class _Deterministic(_Explicit):
     def _scores(self, prospects: Prospects) -> Tensor:
         raise TypeError("each policy has its scores")
 
+    def _compared(self, prospects: Prospects) -> Tensor:
+        """Scores, or what increases with them and rounds less."""
+        return self._scores(prospects)
+
     def _probabilities(self, prospects: Prospects, generator: Generator) -> Propensities:
-        scores = self._scores(prospects)
+        scores = self._compared(prospects)
         is_best = scores == scores.amax(-1, keepdim=True)
         return Propensities(is_best / is_best.sum(-1, keepdim=True), None)
 
@@ -162,8 +175,14 @@ class BayesUCB(_Deterministic):
         self.horizon, self.power = horizon, power
 
     def _scores(self, prospects: Prospects) -> Tensor:
+        return prospects.quantile(self._level(prospects))
+
+    def _compared(self, prospects: Prospects) -> Tensor:
+        return prospects.quantile(self._level(prospects), on_its_link=True)
+
+    def _level(self, prospects: Prospects) -> Tensor:
         t = prospects.rounds.to(torch.float64) + 1.0
-        return prospects.quantile(1.0 - 1.0 / ((t + 1.0) * math.log(self.horizon) ** self.power))
+        return 1.0 - 1.0 / ((t + 1.0) * math.log(self.horizon) ** self.power)
 
     def _settings(self) -> dict[str, Any]:
         return {"horizon": self.horizon, "power": self.power}

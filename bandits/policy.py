@@ -323,9 +323,9 @@ class Policy(Described):
         return policy
 
     def _decide(self, prospects: Prospects, wanted: bool) -> tuple[Tensor, Propensities | None]:
-        """Position of the arm at each decision `(n,)`, and where they are wanted, how probable each arm was."""
+        """Position of the arm at each decision, and where that is wanted, how probable it was, `(n,)` each."""
         arm = self._choose(prospects, self._generator)
-        return arm, self._probabilities(prospects, self._log_generator) if wanted else None
+        return arm, self._probabilities(prospects, self._log_generator).of(arm) if wanted else None
 
     def _scores(self, prospects: Prospects) -> Tensor:
         """What is compared; means, unless a policy says otherwise."""
@@ -424,8 +424,8 @@ class Policy(Described):
             self._rounds[task] += 1
             if propensities is None:
                 return Choice(id, self._arms.names[position], task)
-            error = None if propensities.error is None else float(propensities.error[0, position])
-            return Choice(id, self._arms.names[position], task, float(propensities.probability[0, position]), error)
+            error = None if propensities.error is None else float(propensities.error[0])
+            return Choice(id, self._arms.names[position], task, float(propensities.probability[0]), error)
         if index is None:
             tasks = torch.arange(n)
         elif isinstance(index, int):
@@ -438,8 +438,7 @@ class Policy(Described):
         ids = torch.arange(first, first + n)
         if propensities is None:
             return Choices(ids, arm, tasks, self._arms.names)
-        chosen = [None if v is None else v.expand(n, -1).gather(1, arm[:, None])[:, 0] for v in propensities]
-        return Choices(ids, arm, tasks, self._arms.names, *chosen)
+        return Choices(ids, arm, tasks, self._arms.names, *propensities)
 
     def _mask(self, available: Any, n: int) -> Tensor | None:
         if available is None:

@@ -4,9 +4,14 @@ Where arms are independent it is an integral over one number, the best reward v:
 
 $$ p_a = \int f_a(v) \prod_{b \ne a} F_b(v)\, dv, $$
 
-by Gauss-Legendre between the quantiles of all arms, from where the best cannot be less. Two dependent arms that are
-jointly normal differ by a normal variable. All others, and arms that average over many hypotheses each, are drawn, and
-the standard error is returned with the estimate.
+by Gauss-Legendre between the quantiles of all arms, from where the best cannot be less, on the scale of their link, on
+which densities have no poles. Two dependent arms that are jointly normal differ by a normal variable. All others, and
+arms that average over many hypotheses each, are drawn, and the standard error is returned with the estimate.
+
+Of an arm that was chosen an estimate p must not be zero, and should make 1/p right: the draw that chose it is one of
+those that p is averaged over. Draws are exchangeable, so that E[1{A = a} / p] is the probability that p is above
+zero. Where arms are jointly normal (`bandits.lines`), each draw counts by the probability of the arm given all of the
+draw but one direction.
 """
 
 from typing import NamedTuple, Protocol, runtime_checkable
@@ -17,9 +22,10 @@ from torch import Generator, Tensor
 from torch.distributions import Distribution, Normal
 
 from bandits.prospects import Prospects
+from bayesmeta.link_marginals import on_link
 from bayesmeta.online import NoMarginalError, Task
 
-__all__ = ["Propensities", "best_of_independent", "of_best", "with_axis"]
+__all__ = ["Propensities", "best_of_independent", "of_best", "of_chosen", "with_axis"]
 
 NUM_DRAWS = 1000  # for arms that are not independent
 NEVER = 1e-10  # beyond the quantile of this an arm is taken not to be
@@ -32,10 +38,19 @@ AFFORDABLE = 4_000_000  # evaluations, of which SciPy does some million a second
 
 
 class Propensities(NamedTuple):
-    """Probabilities that each arm is chosen, `(n, arms)`, and their standard errors, None where they are exact."""
+    """Probabilities that each arm is chosen `(n, arms)`, or of the one that was `(n,)`, and their standard errors.
+
+    Errors are None where probabilities are exact.
+    """
 
     probability: Tensor
     error: Tensor | None
+
+    def of(self, arm: Tensor) -> "Propensities":
+        """Those of one arm of each decision, `(n,)`; at least `NEVER`, as what was chosen can be."""
+        each = [None if v is None else v.expand(len(arm), -1).gather(1, arm[:, None])[:, 0] for v in self]
+        assert each[0] is not None
+        return Propensities(each[0].clamp(min=NEVER), each[1])
 
 
 @runtime_checkable
@@ -78,6 +93,23 @@ def of_best(prospects: Prospects, generator: Generator, *, num_draws: int = NUM_
     return Propensities(best, (best * (1.0 - best) / num_draws).sqrt())
 
 
+def of_chosen(prospects: Prospects, arm: Tensor, generator: Generator, *, num_draws: int = NUM_DRAWS) -> Propensities:
+    """How probable the arm that was chosen at each decision was, `(n,)`.
+
+    Args:
+        arm: positions `(n,)`, each the best of a draw.
+    """
+    if prospects.separate:
+        exact = _best_if_affordable(prospects)
+        if exact is not None:
+            return Propensities(exact, None).of(arm)
+    if isinstance(prospects.online, JointlyNormal) and prospects.x.shape[1] == 2:
+        return Propensities(_better_of_two(prospects, prospects.online), None).of(arm)
+    others = torch.cat([_best_of_draws(part, num_draws, generator) for part in _parts(prospects, num_draws)])
+    share = (others.gather(1, arm[:, None])[:, 0] * num_draws + 1.0) / (num_draws + 1)
+    return Propensities(share, (share * (1.0 - share) / (num_draws + 1)).sqrt())
+
+
 def best_of_independent(marginal: Distribution, available: Tensor | None = None) -> Tensor:
     """Probabilities `(n, arms)` that each of independent variables is the greatest.
 
@@ -85,7 +117,7 @@ def best_of_independent(marginal: Distribution, available: Tensor | None = None)
         marginal: of batch_shape `(n, arms, 1)`, with `log_prob`, `cdf` and `icdf`.
         available: which take part, `(n, arms)`; None for all.
     """
-    dtype, marginal = marginal.mean.dtype, _in_float64(marginal)
+    dtype, marginal = marginal.mean.dtype, on_link(_in_float64(marginal))
     n, arms, _ = marginal.batch_shape
     ends = _ends(marginal, torch.tensor(LEVELS, dtype=torch.float64).expand(n, arms, -1))
     if available is not None:
@@ -197,7 +229,7 @@ def _parts(prospects: Prospects, num_draws: int) -> list[Prospects]:
 
 
 def _best_of_draws(prospects: Prospects, num_draws: int, generator: Generator) -> Tensor:
-    draws = prospects.draws(num_draws, generator)
-    best = draws.argmax(-1)
+    draws = prospects.compared_draws(num_draws, generator)
+    best = prospects.best(draws.flatten(0, 1), generator).unflatten(0, draws.shape[:2])
     counts = torch.zeros(draws.shape[1:], dtype=draws.dtype)
     return counts.scatter_add(-1, best.mT, torch.ones_like(best.mT, dtype=draws.dtype)) / num_draws

@@ -6,7 +6,9 @@ import torch
 from torch import Generator, Tensor
 from torch.distributions import Distribution
 
+from bayesmeta.link_marginals import on_link
 from bayesmeta.online import Online, Task
+from bayesmeta.random import rand
 
 __all__ = ["Prospects"]
 
@@ -43,10 +45,13 @@ class Prospects:
 
     def draw(self, generator: Generator) -> Tensor:
         """Expected rewards drawn together, `(n, arms)`; those that are not available are minus infinity."""
-        draws = self.online.draw(self.x, self.task, generator=generator)
-        return self.masked(draws[..., 0] if self.separate else draws)
+        return self.masked(self._arms(self.online.draw(self.x, self.task, generator=generator)))
 
-    def draws(self, num: int, generator: Generator) -> Tensor:
+    def compared(self, generator: Generator) -> Tensor:
+        """As `draw`, on the scale of the family's link: probabilities that round to one still differ there."""
+        return self.masked(self._arms(self._on_link(self.x, self.task, generator)))
+
+    def compared_draws(self, num: int, generator: Generator) -> Tensor:
         """The same `num` times, `(num, n, arms)`."""
         n = len(self.x)
         if isinstance(self.task, int):
@@ -54,9 +59,16 @@ class Prospects:
         else:
             each = torch.arange(n) if self.task is None else self.task
             task = each.repeat(num)
-        values = self.online.draw(self.x.repeat(num, *[1] * (self.x.ndim - 1)), task, generator=generator)
-        values = values[..., 0] if self.separate else values
+        values = self._arms(self._on_link(self.x.repeat(num, *[1] * (self.x.ndim - 1)), task, generator))
         return self.masked(values.unflatten(0, (num, n)))
+
+    def best(self, values: Tensor, generator: Generator) -> Tensor:
+        """Position of the greatest value of each decision `(n,)`; one of several, each as often."""
+        is_best = values == values.amax(-1, keepdim=True)
+        if int(is_best.sum()) == len(values):
+            return values.argmax(-1)
+        ranks = rand(values.shape, like=values, generator=generator)
+        return torch.where(is_best, ranks, -1.0).argmax(-1)
 
     def marginal(self) -> Distribution:
         """Of each arm's expected reward: batch_shape `(n, arms, 1)` where they are separate, else `(n, arms)`."""
@@ -70,9 +82,9 @@ class Prospects:
         marginal = self.marginal()
         return self.masked(self._arms(marginal.mean + num_deviations * marginal.stddev))
 
-    def quantile(self, probability: Tensor) -> Tensor:
-        """Of each arm's expected reward `(n, arms)`, `probability` being `(n,)`."""
-        marginal = self.marginal()
+    def quantile(self, probability: Tensor, *, on_its_link: bool = False) -> Tensor:
+        """Of each arm's expected reward `(n, arms)`, or of its link, `probability` being `(n,)`."""
+        marginal = on_link(self.marginal()) if on_its_link else self.marginal()
         axes = (1,) * (len(marginal.batch_shape) - 1)
         return self.masked(self._arms(marginal.icdf(probability.reshape(-1, *axes).expand(marginal.batch_shape))))
 
@@ -86,6 +98,11 @@ class Prospects:
 
     def masked(self, scores: Tensor) -> Tensor:
         return scores if self.available is None else scores.masked_fill(~self.available, -torch.inf)
+
+    def _on_link(self, x: Tensor, task: Task, generator: Generator) -> Tensor:
+        draw = getattr(self.online, "draw_on_link", self.online.draw)
+        values: Tensor = draw(x, task, generator=generator)
+        return values
 
     def _arms(self, value: Tensor) -> Tensor:
         return value[..., 0] if self.separate else value

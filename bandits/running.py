@@ -25,7 +25,16 @@ from torch.distributions import Distribution
 from bandits.wrapped import LearnedByTasks, entries
 from bayesmeta.hierarchy import Mixture, MixtureDistribution
 from bayesmeta.hyperposterior import LEAST_ESS, Hyperposterior, weighted_draws
-from bayesmeta.online import Index, RowStatistics, State, Task, distinct, statistics_from, statistics_state
+from bayesmeta.online import (
+    DrawsFunctions,
+    Index,
+    RowStatistics,
+    State,
+    Task,
+    distinct,
+    statistics_from,
+    statistics_state,
+)
 from bayesmeta.protocol import Additive
 from bayesmeta.random import categorical
 
@@ -97,7 +106,7 @@ class Running(LearnedByTasks):
         return OnlineRunning(self, batch_shape)
 
 
-class OnlineRunning:
+class OnlineRunning(DrawsFunctions):
     """Statistics of each entry, their evidence under each draw, and the draws: for each arm r of the tasks its own."""
 
     def __init__(self, prior: Running, batch_shape: Sequence[int]) -> None:
@@ -146,7 +155,7 @@ class OnlineRunning:
             if self._share(r) < self._least[r]:
                 self._renew(r)
 
-    def draw(self, x: Tensor, task: Task = None, *, generator: Generator | None = None) -> Tensor:
+    def _functions(self, x: Tensor, task: Task, generator: Generator | None) -> Any:
         index = entries(task, len(x))
         if self._how == "redraw":  # from weights that all decisions share
             which = categorical(len(x), self._log_weights, generator=generator)
@@ -157,8 +166,7 @@ class OnlineRunning:
             chosen = vectors.gather(2, which[..., None, None].expand(*which.shape, 1, vectors.shape[-1]))[:, :, 0]
             prior = self._like_batch(self._unknown.build(chosen))
         posterior = prior if self._rows.are_none else prior.condition(self._rows[index])
-        draws: Tensor = posterior.sample(1, generator=generator)(x)
-        return draws[0]
+        return posterior.sample(1, generator=generator)
 
     def marginal(self, x: Tensor, task: Task = None) -> Distribution:
         mixture = self.posterior(entries(task, len(x)))

@@ -8,7 +8,7 @@ from torch import Generator, Tensor
 from torch.distributions import Distribution
 
 from bayesmeta.fields import TensorFields
-from bayesmeta.online import Task, marginal_of
+from bayesmeta.online import DrawsFunctions, Task, marginal_of
 
 __all__ = ["ByPosterior", "LearnedByTasks", "Wrapped", "entries", "turns"]
 
@@ -59,15 +59,14 @@ class LearnedByTasks(TensorFields):
         raise ValueError("arms of tasks that run together learn their priors: they cannot be given one each")
 
 
-class ByPosterior:
+class ByPosterior(DrawsFunctions):
     """Draws and marginals of an `Online` that makes a posterior for each decision."""
-
-    def draw(self, x: Tensor, task: Task = None, *, generator: Generator | None = None) -> Tensor:
-        draws: Tensor = self._at(x, task).sample(1, generator=generator)(x)
-        return draws[0]
 
     def marginal(self, x: Tensor, task: Task = None) -> Distribution:
         return marginal_of(self._at(x, task), x)
+
+    def _functions(self, x: Tensor, task: Task, generator: Generator | None) -> Any:
+        return self._at(x, task).sample(1, generator=generator)
 
     def _at(self, x: Tensor, task: Task) -> Any:
         """The posterior of each decision, of batch_shape `(n, *rest)`."""

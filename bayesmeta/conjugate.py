@@ -175,6 +175,10 @@ class BernoulliFunctions(Draws):
     def __call__(self, x: Tensor | None = None) -> Tensor:
         return repeat_rows(self.logits.sigmoid(), x)
 
+    def link(self, x: Tensor | None = None) -> Tensor:
+        """Logits, which differ where probabilities round to one."""
+        return repeat_rows(self.logits, x)
+
     def predict(self, x: Tensor | None = None) -> Bernoulli:
         return Bernoulli(logits=repeat_rows(self.logits, x))
 

@@ -50,7 +50,7 @@ class Draws(Described):
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
-        for name in ("__call__", "predict"):
+        for name in ("__call__", "link", "predict"):
             if name in vars(cls):
                 setattr(cls, name, _at_inputs(vars(cls)[name], name))
 

@@ -26,7 +26,7 @@ from typing import Any, ClassVar, TypeVar, cast
 import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
-from torch.distributions import Bernoulli, Distribution, LogNormal
+from torch.distributions import Bernoulli, Distribution
 
 from bayesmeta.columns import Columns, columns_of
 from bayesmeta.data import Data, describe_rows
@@ -40,7 +40,7 @@ from bayesmeta.hyperparameters import Hyperparameters, most_probable
 from bayesmeta.laplace import factor, fit_mode, positive_definite
 from bayesmeta.likelihoods import LOGISTIC, POISSON, Likelihood
 from bayesmeta.linalg import log_det, symmetric
-from bayesmeta.marginals import LogitNormalMarginal
+from bayesmeta.marginals import LogitNormalMarginal, LogNormalMarginal
 from bayesmeta.posterior_axes import Around
 from bayesmeta.posterior_points import Cloud, draws, importance_draws
 from bayesmeta.predictor import rows_of, split
@@ -436,12 +436,12 @@ class PoissonGaussian(_Regression):
         loc, scale = self._predictor(x)
         return PoissonLogNormal(loc.to(self.loc), scale.to(self.loc))
 
-    def marginal(self, x: Float[Tensor, "*batch q d"]) -> LogNormal | ProbabilityMarginal | RateMarginal:
+    def marginal(self, x: Float[Tensor, "*batch q d"]) -> LogNormalMarginal | ProbabilityMarginal | RateMarginal:
         """p(expected count) at each row; before rows its logarithm is normal."""
         if not self._is_prior:
             return self._marginal_after(x)
         loc, scale = self._predictor(x)
-        return LogNormal(loc.to(self.loc), _some(scale).to(self.loc))
+        return LogNormalMarginal(loc.to(self.loc), _some(scale).to(self.loc))
 
     def sample(self, num_draws: int, *, generator: Generator | None = None) -> "PoissonFunctions":
         """Draws of the rate at x."""

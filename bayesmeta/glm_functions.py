@@ -22,10 +22,14 @@ class LogisticFunctions(Draws):
     columns: Columns
 
     def __call__(self, x: Tensor) -> Tensor:
-        return predictor(x, self.weights, self.columns).sigmoid()
+        return self.link(x).sigmoid()
+
+    def link(self, x: Tensor) -> Tensor:
+        """Logits, which differ where probabilities round to one."""
+        return predictor(x, self.weights, self.columns)
 
     def predict(self, x: Tensor) -> Distribution:
-        logits = predictor(x, self.weights, self.columns)
+        logits = self.link(x)
         if self.columns.trials is None:
             return Bernoulli(logits=logits)
         return Binomial(split(x, self.columns)[2].expand_as(logits), logits=logits)
@@ -39,8 +43,12 @@ class PoissonFunctions(Draws):
     columns: Columns
 
     def __call__(self, x: Tensor) -> Tensor:
-        eta = predictor(x, self.weights, self.columns)
+        eta = self.link(x)
         return eta.exp().clamp(max=torch.finfo(eta.dtype).max)
+
+    def link(self, x: Tensor) -> Tensor:
+        """Logarithms of the rate, which differ where rates round to zero."""
+        return predictor(x, self.weights, self.columns)
 
     def predict(self, x: Tensor) -> Distribution:
         return Poisson(self(x))

@@ -7,11 +7,11 @@ from typing import Any
 
 import torch
 from torch import Generator, Tensor
-from torch.distributions import Distribution, LogNormal
+from torch.distributions import Distribution
 
 from bayesmeta.glm_tasks import Asked, Tasks
 from bayesmeta.likelihoods import LOGISTIC
-from bayesmeta.marginals import LogitNormalMarginal
+from bayesmeta.marginals import LogitNormalMarginal, LogNormalMarginal
 from bayesmeta.posterior_axes import Around
 from bayesmeta.posterior_points import Cloud, importance_draws, quantiles
 from bayesmeta.predictor_marginals import SCORES, ProbabilityMarginal, RateMarginal
@@ -147,7 +147,7 @@ class Predictor:
         return loc[chosen], scale[chosen]
 
     def _prior_moments(self, loc: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
-        prior: Any = LogitNormalMarginal if self.tasks.likelihood is LOGISTIC else LogNormal
+        prior: Any = LogitNormalMarginal if self.tasks.likelihood is LOGISTIC else LogNormalMarginal
         value = prior(loc, scale, validate_args=False)
         largest = torch.finfo(torch.float64).max
         return value.mean.clamp(max=largest), value.variance.clamp(max=largest)

@@ -16,6 +16,7 @@ from torch.distributions import Distribution
 from bayesmeta.data import Data
 from bayesmeta.doors import Draws
 from bayesmeta.fields import TensorFields
+from bayesmeta.link_marginals import drawn_on_link, on_link
 from bayesmeta.protocol import Functions
 from bayesmeta.random import categorical
 from bayesmeta.statistics import Statistics
@@ -72,6 +73,10 @@ class MixtureDistribution(Distribution):
 
     def cdf(self, value: Tensor) -> Tensor:
         return self._weighted(self.components.cdf(value.unsqueeze(self.axis)))
+
+    def link(self) -> "MixtureDistribution":
+        """On the scale of the components' link, where they have one."""
+        return MixtureDistribution(self.log_weights, on_link(self.components), self.axis)
 
     @property
     def num_components(self) -> int:
@@ -238,6 +243,10 @@ class MixtureFunctions(Draws):
 
     def __call__(self, x: Tensor) -> Tensor:
         return _pick(self.functions(x.unsqueeze(-3)), self.index, self.index.ndim)
+
+    def link(self, x: Tensor) -> Tensor:
+        """On the scale of the hypotheses' link, where they have one."""
+        return _pick(drawn_on_link(self.functions, x.unsqueeze(-3)), self.index, self.index.ndim)
 
     def predict(self, x: Tensor) -> Distribution:
         each = self.functions.predict(x.unsqueeze(-3))

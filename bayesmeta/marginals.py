@@ -9,9 +9,18 @@ from typing import Any, ClassVar
 import torch
 from scipy import special
 from torch import Tensor
-from torch.distributions import Beta, Distribution, Gamma, InverseGamma, Normal, StudentT, constraints
+from torch.distributions import Beta, Distribution, Gamma, InverseGamma, LogNormal, Normal, StudentT, constraints
 
-__all__ = ["BetaMarginal", "GammaMarginal", "InverseGammaMarginal", "LogitNormalMarginal", "StudentMarginal"]
+from bayesmeta.link_marginals import LogGamma, LogInverseGamma, LogitBeta
+
+__all__ = [
+    "BetaMarginal",
+    "GammaMarginal",
+    "InverseGammaMarginal",
+    "LogNormalMarginal",
+    "LogitNormalMarginal",
+    "StudentMarginal",
+]
 
 WIDTH, STEP = 9.0, 1.0 / 16.0  # of the trapezoidal rule for means over a standard normal
 
@@ -24,6 +33,9 @@ class BetaMarginal(Beta):
 
     def icdf(self, value: Tensor) -> Tensor:
         return _by_scipy(special.betaincinv, self.concentration1, self.concentration0, value)
+
+    def link(self) -> LogitBeta:
+        return LogitBeta(self.concentration1, self.concentration0)
 
 
 class StudentMarginal(StudentT):
@@ -45,6 +57,9 @@ class GammaMarginal(Gamma):
     def icdf(self, value: Tensor) -> Tensor:
         return _by_scipy(special.gammaincinv, self.concentration, value) / self.rate
 
+    def link(self) -> LogGamma:
+        return LogGamma(self.concentration, self.rate)
+
 
 class InverseGammaMarginal(InverseGamma):
     """Inverse gamma with distribution function and quantiles."""
@@ -54,6 +69,16 @@ class InverseGammaMarginal(InverseGamma):
 
     def icdf(self, value: Tensor) -> Tensor:
         return self.rate / _by_scipy(special.gammainccinv, self.concentration, value)
+
+    def link(self) -> LogInverseGamma:
+        return LogInverseGamma(self.concentration, self.rate)
+
+
+class LogNormalMarginal(LogNormal):
+    """Log-normal, as of a rate under a Poisson regression with normal weights."""
+
+    def link(self) -> Normal:
+        return Normal(self.loc, self.scale, validate_args=False)
 
 
 class LogitNormalMarginal(Distribution):
@@ -86,6 +111,9 @@ class LogitNormalMarginal(Distribution):
 
     def icdf(self, value: Tensor) -> Tensor:
         return (self.loc + self.scale * torch.special.ndtri(value)).sigmoid()
+
+    def link(self) -> Normal:
+        return Normal(self.loc, self.scale, validate_args=False)
 
     def log_prob(self, value: Tensor) -> Tensor:
         logit = value.logit()

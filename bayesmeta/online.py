@@ -18,11 +18,13 @@ from torch import Generator, Tensor
 from torch.distributions import Distribution
 
 from bayesmeta.data import Data
+from bayesmeta.link_marginals import drawn_on_link
 from bayesmeta.protocol import Additive, Predictive
 from bayesmeta.statistics import Statistics
 
 __all__ = [
     "Begins",
+    "DrawsFunctions",
     "InPlace",
     "Index",
     "NoMarginalError",
@@ -129,7 +131,23 @@ def online(prior: "Predictive | InPlace", batch_shape: Sequence[int]) -> Online:
     return OnlineRows(prior, batch_shape)
 
 
-class OnlineStatistics:
+class DrawsFunctions:
+    """Mixin of an `Online` whose draws are functions of a frozen posterior."""
+
+    def draw(self, x: Tensor, task: Task = None, *, generator: Generator | None = None) -> Tensor:
+        values: Tensor = self._functions(x, task, generator)(x)
+        return values[0]
+
+    def draw_on_link(self, x: Tensor, task: Task = None, *, generator: Generator | None = None) -> Tensor:
+        """As `draw`, on the scale of the family's link: an increasing function of f, with no end to round to."""
+        return drawn_on_link(self._functions(x, task, generator), x)[0]
+
+    def _functions(self, x: Tensor, task: Task, generator: Generator | None) -> Any:
+        """One draw of functions for each decision."""
+        raise TypeError("each state says what it draws from")
+
+
+class OnlineStatistics(DrawsFunctions):
     """For families that know their rows through sums: an update conditions the entries that it names."""
 
     def __init__(self, prior: Any, batch_shape: Sequence[int]) -> None:
@@ -144,10 +162,6 @@ class OnlineStatistics:
     def add(self, index: Index, x: Tensor, y: Tensor) -> None:
         self.rows.add(index, x, y)
         self._refresh(distinct(index))
-
-    def draw(self, x: Tensor, task: Task = None, *, generator: Generator | None = None) -> Tensor:
-        draws: Tensor = self._at(task, len(x)).sample(1, generator=generator)(x)
-        return draws[0]
 
     def marginal(self, x: Tensor, task: Task = None) -> Distribution:
         return marginal_of(self._at(task, len(x)), x)
@@ -172,6 +186,9 @@ class OnlineStatistics:
     def _refresh(self, index: Any) -> None:
         for name, value in _tensors(self.prior[index].condition(self.rows[index])).items():
             getattr(self._now, name)[index] = value
+
+    def _functions(self, x: Tensor, task: Task, generator: Generator | None) -> Any:
+        return self._at(task, len(x)).sample(1, generator=generator)
 
     def _at(self, task: Task, num: int) -> Any:
         if task is None:
@@ -251,7 +268,7 @@ class RowStatistics:
         return each if self._num_arms is None or not each.ndim else each[..., None]
 
 
-class OnlineRows:
+class OnlineRows(DrawsFunctions):
     """For families that keep their rows: a decision conditions the prior on all rows of its entries."""
 
     def __init__(self, prior: Any, batch_shape: Sequence[int]) -> None:
@@ -275,10 +292,6 @@ class OnlineRows:
             self._x[(*entry, place)], self._y[(*entry, place)] = x[i], y[i]
             self._count[entry] += 1
 
-    def draw(self, x: Tensor, task: Task = None, *, generator: Generator | None = None) -> Tensor:
-        draws: Tensor = self._at(x, task).sample(1, generator=generator)(x)
-        return draws[0]
-
     def marginal(self, x: Tensor, task: Task = None) -> Distribution:
         return marginal_of(self._at(x, task), x)
 
@@ -301,6 +314,9 @@ class OnlineRows:
         if old:
             grown_x[..., :old, :], grown_y[..., :old] = self._x, self._y
         self._x, self._y = grown_x, grown_y
+
+    def _functions(self, x: Tensor, task: Task, generator: Generator | None) -> Any:
+        return self._at(x, task).sample(1, generator=generator)
 
     def _at(self, x: Tensor, task: Task) -> Any:
         index = ... if task is None else torch.full((len(x),), task) if isinstance(task, int) else task

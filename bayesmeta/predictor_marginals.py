@@ -52,6 +52,9 @@ class _OfPredictor(Distribution):
     def variance(self) -> Tensor:
         return self.spread
 
+    def link(self) -> "_Predictor":
+        return _Predictor(self._quantiles)
+
     def cdf(self, value: Tensor) -> Tensor:
         return torch.special.ndtr(self._quantiles.inverse(self._predictor(value.double()))).to(self.average)
 
@@ -89,6 +92,33 @@ class _OfPredictor(Distribution):
     @abstractmethod
     def _log_slope(self, value: Tensor) -> Tensor:
         """Log of the predictor's derivative by the value."""
+
+
+class _Predictor(Distribution):
+    """The predictor itself: its quantiles are an increasing function of a normal score."""
+
+    arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {}
+    support = constraints.real
+
+    def __init__(self, quantiles: Increasing) -> None:
+        self.quantiles = quantiles
+        super().__init__(quantiles.y.shape[:-1], validate_args=False)
+
+    @property
+    def mean(self) -> Tensor:
+        """The median, which is as good a middle."""
+        return self.quantiles.y[..., len(SCORES) // 2]
+
+    def cdf(self, value: Tensor) -> Tensor:
+        return torch.special.ndtr(self.quantiles.inverse(value.double()))
+
+    def icdf(self, value: Tensor) -> Tensor:
+        shape = torch.broadcast_shapes(value.shape, self.batch_shape)
+        return self.quantiles(torch.special.ndtri(value.double()).expand(shape))[0]
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        score = self.quantiles.inverse(value.double())
+        return -0.5 * score.square() - LOG_ROOT_TWO_PI - self.quantiles(score)[1].log()
 
 
 class ProbabilityMarginal(_OfPredictor):

@@ -268,6 +268,10 @@ class PoissonFunctions(Draws):
         exposure = _log_exposure(x, self.log_rate[0]).exp()
         return repeat_rows(self.log_rate.exp(), None if x is None else x[..., :0]) * exposure
 
+    def link(self, x: Tensor | None = None) -> Tensor:
+        """Logarithms, which differ where rates round to zero."""
+        return repeat_rows(self.log_rate, None if x is None else x[..., :0]) + _log_exposure(x, self.log_rate[0])
+
     def predict(self, x: Tensor | None = None) -> Poisson:
         return Poisson(self(x))
 
@@ -280,6 +284,10 @@ class ExponentialFunctions(Draws):
 
     def __call__(self, x: Tensor | None = None) -> Tensor:
         return repeat_rows((-self.log_rate).exp(), x)
+
+    def link(self, x: Tensor | None = None) -> Tensor:
+        """Logarithms of the mean, which differ where that rounds to zero or to infinity."""
+        return repeat_rows(-self.log_rate, x)
 
     def predict(self, x: Tensor | None = None) -> Exponential:
         return Exponential(repeat_rows(self.log_rate.exp(), x))
