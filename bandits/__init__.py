@@ -41,6 +41,7 @@ __all__ = [
     "ThompsonSampling",
     "TopTwoThompson",
     "UniformlyRandom",
+    "UnusableRowsWarning",
     "Wheel",
     "arms_as_tasks",
     "bayes_optimal_value",
@@ -83,7 +84,7 @@ if TYPE_CHECKING:
     from bandits.gittins import gittins_index
     from bandits.hierarchical import AdaTS, HierTS, MetaTS, running_together
     from bandits.hypotheses import Hypotheses
-    from bandits.logs import Log, LogWriter
+    from bandits.logs import Log, LogWriter, UnusableRowsWarning
     from bandits.partition_tree import ChangePoints
     from bandits.past import arms_as_tasks, prior_of_each_arm
     from bandits.plots import plot_regret
@@ -140,6 +141,7 @@ else:
             "TopTwoThompson": "policies",
             "UCB1": "policies",
             "UniformlyRandom": "policies",
+            "UnusableRowsWarning": "logs",
             "Wheel": "environments",
             "arms_as_tasks": "past",
             "bayes_optimal_value": "bayes_optimal",

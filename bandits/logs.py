@@ -5,6 +5,7 @@ these four, the value of a policy that never ran can be estimated (`bandits.eval
 """
 
 import io
+import math
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,10 +21,15 @@ from bayesmeta.data import Data
 from bayesmeta.describe import Described, listed, plural
 from bayesmeta.frames import read_frame
 from bayesmeta.io import write_whole
+from bayesmeta.warning_kinds import BayesmetaWarning, warn
 
-__all__ = ["Log", "LogWriter"]
+__all__ = ["Log", "LogWriter", "UnusableRowsWarning"]
 
 CONTEXT = "context_"  # columns of a table, with a number
+
+
+class UnusableRowsWarning(BayesmetaWarning):
+    """A log leaves decisions out, as what is known of them cannot be used."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -222,6 +228,7 @@ class LogWriter(Described):
         self.names, self.max_pending = tuple(names), max_pending
         self._waiting: dict[int, tuple[int, int, float, Tensor | None]] = {}
         self._rows: list[tuple[int, int, float, Tensor | None, float]] = []
+        self._ids: list[int] = []  # of the rows
 
     @property
     def num_pending(self) -> int:
@@ -268,16 +275,36 @@ class LogWriter(Described):
             raise ValueError(f"decision {unknown} does not wait for a reward: it was not recorded, or has had it")
         for id, value in zip(ids, values, strict=True):
             self._rows.append((*self._waiting.pop(id), value))
+            self._ids.append(id)
+
+    @property
+    def unusable(self) -> dict[int, str]:
+        """Decisions with a reward that `log` leaves out, by their number, and why."""
+        rows = zip(self._ids, self._rows, strict=True)
+        return {id: why for id, row in rows if (why := _why_unusable(row[2], row[4])) is not None}
 
     def log(self) -> Log:
-        """Those that have had their reward.
+        """Those that have had their reward and can be used; see `unusable` for the others.
 
         Raises:
             ValueError: there are none.
+
+        Warns:
+            UnusableRowsWarning: some cannot be used.
         """
         if not self._rows:
             raise ValueError("no decision has had its reward yet")
-        arm, task, propensity, context, reward = zip(*self._rows, strict=True)
+        usable = [row for row in self._rows if _why_unusable(row[2], row[4]) is None]
+        if len(usable) < len(self._rows):
+            first, why = next(iter(self.unusable.items()))
+            text = (
+                f"{len(self._rows) - len(usable)} of {plural(len(self._rows), 'decision')} cannot be used, of which the "
+                f"first is decision {first}: {why}"
+            )
+            if not usable:
+                raise ValueError(text)
+            warn(f"{text}; `unusable` has them all", UnusableRowsWarning)
+        arm, task, propensity, context, reward = zip(*usable, strict=True)
         rows = None if any(row is None for row in context) else torch.stack(context)
         return Log(
             torch.tensor(arm),
@@ -287,6 +314,14 @@ class LogWriter(Described):
             rows,
             torch.tensor(task),
         )
+
+
+def _why_unusable(propensity: float, reward: float) -> str | None:
+    if not 0.0 < propensity <= 1.0:
+        return f"its propensity is {propensity}, and must be above 0 and at most 1"
+    if not math.isfinite(reward):
+        return f"its reward is {reward}, and must be finite"
+    return None
 
 
 def _require_columns(columns: Sequence[str], needed: Sequence[str]) -> None:

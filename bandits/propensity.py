@@ -83,6 +83,9 @@ class Mixed(Protocol):
 
 def of_best(prospects: Prospects, generator: Generator, *, num_draws: int = NUM_DRAWS) -> Propensities:
     """How probable it is that each arm is the best of those available, `(n, arms)`."""
+    if prospects.are_alike:
+        one = of_best(prospects.some(slice(0, 1)), generator, num_draws=num_draws)
+        return Propensities(*(None if v is None else v.expand(len(prospects.x), -1) for v in one))
     if prospects.separate:
         exact = _best_if_affordable(prospects)
         if exact is not None:
@@ -100,7 +103,8 @@ def of_chosen(prospects: Prospects, arm: Tensor, generator: Generator, *, num_dr
         arm: positions `(n,)`, each the best of a draw.
     """
     if prospects.separate:
-        exact = _best_if_affordable(prospects)
+        one = prospects.some(slice(0, 1)) if prospects.are_alike else prospects
+        exact = _best_if_affordable(one)
         if exact is not None:
             return Propensities(exact, None).of(arm)
     if isinstance(prospects.online, JointlyNormal) and prospects.x.shape[1] == 2:

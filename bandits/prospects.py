@@ -43,6 +43,12 @@ class Prospects:
         """Decisions that the task of each has had before, `(n,)`."""
         return self.history[1][... if self.task is None else self.task].expand(len(self.x))
 
+    @property
+    def are_alike(self) -> bool:
+        """Whether there are several decisions, and all are the same: of one task, without contexts."""
+        same = self.available is None or self.available.stride(0) == 0
+        return isinstance(self.task, int) and len(self.x) > 1 and same and not (self.x.numel() and self.x.stride(0))
+
     def draw(self, generator: Generator) -> Tensor:
         """Expected rewards drawn together, `(n, arms)`; those that are not available are minus infinity."""
         return self.masked(self._arms(self.online.draw(self.x, self.task, generator=generator)))

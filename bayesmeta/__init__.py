@@ -33,6 +33,7 @@ __all__ = [
     "NormalKnownVariance",
     "NotFusedWarning",
     "PastFunctions",
+    "PlacementWarning",
     "PoissonExposureGaussian",
     "PoissonGaussian",
     "StartsDisagreeWarning",
@@ -79,7 +80,7 @@ if TYPE_CHECKING:
     from bayesmeta.statistics import Statistics
     from bayesmeta.task_features import fit_with_features
     from bayesmeta.transfer import transfer_hypotheses, trust
-    from bayesmeta.warning_kinds import BayesmetaWarning, LimitWarning, NotFusedWarning
+    from bayesmeta.warning_kinds import BayesmetaWarning, LimitWarning, NotFusedWarning, PlacementWarning
 else:
     __getattr__, __dir__ = lazily(
         __name__,
@@ -110,6 +111,7 @@ else:
             "NormalKnownVariance": "normal_known_variance",
             "NotFusedWarning": "warning_kinds",
             "PastFunctions": "past_functions",
+            "PlacementWarning": "warning_kinds",
             "PoissonExposureGaussian": "glm",
             "PoissonGaussian": "glm",
             "StartsDisagreeWarning": "kinds",

@@ -90,11 +90,13 @@ def answers(prior: object, data: Data) -> None:
 @given(case=extremes())
 def test_answers_are_finite(name: str, case: dict[str, object]) -> None:
     data = rows(name, FAMILIES[name], case)
-    try:
-        answers(FAMILIES[name].prior.to(case["dtype"]), data)
-    except ValueError as error:
-        if not CLEAR.search(str(error)):
-            raise
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", PlacementWarning)  # rows too long for the digits of the prior
+        try:
+            answers(FAMILIES[name].prior.to(case["dtype"]), data)
+        except ValueError as error:
+            if not CLEAR.search(str(error)):
+                raise
 
 
 @pytest.mark.parametrize("name", [name for name, f in FAMILIES.items() if isinstance(f.prior, Learnable)])
@@ -112,8 +114,8 @@ def test_learned_priors_are_finite(name: str, case: dict[str, object]) -> None:
             if not CLEAR.search(str(error)):
                 raise
             return
-    finite("fields", tensors(prior))
-    answers(prior, data)
+        finite("fields", tensors(prior))
+        answers(prior, data)
 
 
 @pytest.mark.parametrize("name", ["normal_inverse_gamma", "normal_known_variance", "normal_inverse_wishart",

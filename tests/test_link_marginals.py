@@ -1,6 +1,5 @@
 """Logits of beta and logarithms of gamma variables, against arithmetic of 60 digits over ten decades of shapes."""
 
-
 import mpmath
 import pytest
 import torch

@@ -1,5 +1,6 @@
 """Logs survive files and other formats, and refuse what no estimate could be made of."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +108,23 @@ def test_a_writer_needs_propensities_and_known_arms() -> None:
         bandits.LogWriter(policy.arms).record(policy.choose())
     with pytest.raises(ValueError, match="there is no arm"):
         bandits.LogWriter(["x"]).record(policy.choose(propensities=True))
+
+
+def test_a_writer_keeps_the_rows_that_can_be_used_and_says_which_cannot() -> None:
+    writer = bandits.LogWriter(["a", "b"])
+    for id, propensity in enumerate([0.5, 0.0, math.nan, 1.0]):
+        writer.record(bandits.Choice(id, "a", 0, propensity))
+    writer.reward([0, 1, 2, 3], [1.0, 0.0, 1.0, math.inf])
+    with pytest.warns(bandits.UnusableRowsWarning, match="3 of 4 decisions cannot be used, of which the first is deci"):
+        log = writer.log()
+    assert log.propensity.tolist() == [0.5]
+    assert list(writer.unusable) == [1, 2, 3]
+    assert writer.unusable[3] == "its reward is inf, and must be finite"
+    hopeless = bandits.LogWriter(["a"])
+    hopeless.record(bandits.Choice(7, "a", 0, 0.0))
+    hopeless.reward(7, 1.0)
+    with pytest.raises(ValueError, match=r"decision 7: its propensity is 0.0"):
+        hopeless.log()
 
 
 @pytest.mark.parametrize(

@@ -11,10 +11,18 @@ import bandits
 import bayesmeta as bm
 import bo
 from bayesmeta import Data
-from bayesmeta.warning_kinds import BayesmetaWarning, LimitWarning, NotFusedWarning
+from bayesmeta.warning_kinds import BayesmetaWarning, LimitWarning, NotFusedWarning, PlacementWarning
 
 ROOT = Path(__file__).parents[1]
-KINDS = [LimitWarning, NotFusedWarning, bandits.FewSamplesWarning, bo.NoSuggestionWarning, bo.UnlikePastWarning]
+KINDS = [
+    LimitWarning,
+    NotFusedWarning,
+    PlacementWarning,
+    bandits.FewSamplesWarning,
+    bandits.UnusableRowsWarning,
+    bo.NoSuggestionWarning,
+    bo.UnlikePastWarning,
+]
 
 
 def test_every_kind_is_one_of_ours() -> None:

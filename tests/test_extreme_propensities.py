@@ -1,0 +1,109 @@
+"""Propensities where draws round to one or to zero, and estimates that must never be zero."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+import bandits
+from bandits.policy import Policy
+from bandits.propensity import best_of_independent
+from bayesmeta import BetaBernoulli, GammaExponential, GammaPoisson, LinearGaussian
+from bayesmeta.marginals import BetaMarginal, InverseGammaMarginal
+from bayesmeta.random import rand, randn
+from tests.families import F64, seed
+from tests.seeds import shifted
+from tests.test_propensity import OnlyDraws
+
+SEED, DRAWS = shifted(1), 40_000
+FAMILIES: dict[str, Callable[[Tensor, Tensor], object]] = {
+    "beta": BetaBernoulli,
+    "counts": GammaPoisson,
+    "times": GammaExponential,
+}
+
+
+def numbers(*values: float) -> Tensor:
+    return torch.tensor(values, dtype=torch.float64)
+
+
+def within_five_standard_errors(policy: Policy, num: int = DRAWS) -> None:
+    exact = policy.probabilities().probability[0]
+    share = torch.bincount(policy.choose(num=num, propensities=False).arm, minlength=len(exact)) / num
+    assert exact.isfinite().all()
+    assert exact.sum().item() == pytest.approx(1.0)
+    error = (exact * (1 - exact) / num).sqrt()
+    assert ((share - exact).abs() <= 5 * error + 5 / num).all(), (exact, share)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("policy", [bandits.ThompsonSampling, bandits.MarginalThompson])
+def test_they_are_frequencies_over_ten_decades_of_shapes(name: str, policy: type[Policy]) -> None:
+    for number in range(8):
+        first, second = 10.0 ** (10.0 * rand((2, 3), like=F64, generator=seed(number)) - 5.0)
+        within_five_standard_errors(policy(FAMILIES[name](first, second), ["a", "b", "c"], seed=SEED))
+
+
+@pytest.mark.parametrize(
+    ("successes", "failures", "expected"),
+    [
+        ([1.0, 1.0], [0.2, 0.2], [0.5, 0.5]),
+        ([616.0, 8.8, 0.32], [1.9, 0.0096, 0.0101], [0.0028, 0.536, 0.461]),  # the second: 8.8 and .0096
+        ([1e5, 1e5], [1e-4, 1e-4], [0.5, 0.5]),
+        ([1e-3] * 4, [5.0] * 4, [0.25] * 4),
+    ],
+)
+def test_draws_that_round_to_the_same_number_are_told_apart(
+    successes: list[float], failures: list[float], expected: list[float]
+) -> None:
+    names = range(len(successes))
+    for kind in (bandits.ThompsonSampling, bandits.TopTwoThompson):
+        policy = kind(BetaBernoulli(numbers(*successes), numbers(*failures)), names, seed=SEED)
+        within_five_standard_errors(policy)
+        if kind is bandits.ThompsonSampling:
+            torch.testing.assert_close(policy.probabilities().probability[0], numbers(*expected), rtol=0, atol=2e-3)
+
+
+def test_two_like_arms_are_as_likely_for_any_shapes() -> None:
+    shapes = 10.0 ** (10.0 * rand((400, 2), like=F64, generator=seed(3)) - 5.0)
+    for kind in (BetaMarginal, InverseGammaMarginal):
+        twice = kind(*(shapes[:, i, None, None].expand(-1, 2, 1) for i in range(2)))
+        torch.testing.assert_close(best_of_independent(twice), torch.full((400, 2), 0.5).double(), rtol=0, atol=1e-3)
+
+
+def test_arms_that_nothing_tells_apart_are_chosen_as_often() -> None:
+    """A context of zeros: all arms are worth exactly nothing."""
+    prior = LinearGaussian(torch.zeros(2).double(), torch.eye(2).double(), F64 + 1.0)
+    features = {"a": [0.0, 0.0], "b": [0.0, 0.0], "c": [0.0, 0.0]}
+    choices = bandits.ThompsonSampling(prior, features, seed=SEED).choose(num=6000)
+    share = torch.bincount(choices.arm, minlength=3) / 6000
+    assert (share - 1 / 3).abs().max() < 5 * (2 / 9 / 6000) ** 0.5
+    torch.testing.assert_close(choices.propensity, torch.full((6000,), 1 / 3).double())
+
+
+def linear(arms: int) -> Policy:
+    features = dict(enumerate(randn((arms, 10), like=F64, generator=seed(0))))
+    prior = LinearGaussian(torch.zeros(10).double(), torch.eye(10).double(), F64 + 0.5)
+    return bandits.ThompsonSampling(prior, features, seed=SEED)
+
+
+def drawn(arms: int) -> Policy:
+    return bandits.ThompsonSampling(OnlyDraws(BetaBernoulli(F64 + 1.0, F64 + 1.0)), range(arms), seed=SEED)
+
+
+@pytest.mark.parametrize("rewards", [0, 30])
+@pytest.mark.parametrize(("build", "arms", "num"), [(linear, 100, 8000), (drawn, 5, 2000)])
+def test_inverse_propensities_are_right_on_average(
+    build: Callable[[int], Policy], arms: int, num: int, rewards: int
+) -> None:
+    """E[1{A = a} / p] is one for each arm that is chosen often enough, and p is never zero."""
+    policy = build(arms)
+    for reward in rand((rewards,), like=F64, generator=seed(1)).round().tolist():
+        policy.update(policy.choose(propensities=False), reward)
+    choices = policy.choose(num=num)
+    propensity = choices.propensity.double()
+    assert ((propensity > 0) & (propensity <= 1)).all()
+    for arm in torch.bincount(choices.arm).argsort(descending=True)[:3].tolist():
+        inverse = torch.where(choices.arm == arm, 1 / propensity, 0.0)
+        assert (inverse.mean() - 1.0).abs() < 5 * inverse.std() / num**0.5
