@@ -298,8 +298,8 @@ class LogWriter(Described):
         if len(usable) < len(self._rows):
             first, why = next(iter(self.unusable.items()))
             text = (
-                f"{len(self._rows) - len(usable)} of {plural(len(self._rows), 'decision')} cannot be used, of which the "
-                f"first is decision {first}: {why}"
+                f"{len(self._rows) - len(usable)} of {plural(len(self._rows), 'decision')} cannot be used, of which "
+                f"the first is decision {first}: {why}"
             )
             if not usable:
                 raise ValueError(text)

@@ -5,11 +5,14 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import Tensor
+from torch.distributions import Normal
 
 import bandits
 from bandits.policy import Policy
 from bandits.propensity import best_of_independent
+from bandits.zoom import chance_of_chosen
 from bayesmeta import BetaBernoulli, GammaExponential, GammaPoisson, LinearGaussian
+from bayesmeta.link_marginals import LogGamma, LogInverseGamma, LogitBeta
 from bayesmeta.marginals import BetaMarginal, InverseGammaMarginal
 from bayesmeta.random import rand, randn
 from tests.families import F64, seed
@@ -107,3 +110,30 @@ def test_inverse_propensities_are_right_on_average(
     for arm in torch.bincount(choices.arm).argsort(descending=True)[:3].tolist():
         inverse = torch.where(choices.arm == arm, 1 / propensity, 0.0)
         assert (inverse.mean() - 1.0).abs() < 5 * inverse.std() / num**0.5
+
+
+@pytest.mark.parametrize("arms", [2, 5, 30])
+@pytest.mark.parametrize("name", ["beta", "gamma", "inverse gamma", "normal"])
+def test_the_chosen_arm_alone_is_as_probable_as_among_all(name: str, arms: int) -> None:
+    """Over ten decades of shapes, and four of standard deviations: by zooming, and by all arms' quantiles."""
+    generator = seed(arms)
+    first, second = (rand((100, arms, 1), like=F64, generator=generator) for _ in range(2))
+    line = {
+        "beta": lambda: LogitBeta(10 ** (10 * first - 5), 10 ** (10 * second - 5)),
+        "gamma": lambda: LogGamma(10 ** (10 * first - 5), 10 ** (10 * second - 5)),
+        "inverse gamma": lambda: LogInverseGamma(10 ** (10 * first - 5), 10 ** (10 * second - 5)),
+        "normal": lambda: Normal(3 * first, 10 ** (4 * second - 3)),
+    }[name]()
+    every = best_of_independent(line)
+    arm = torch.multinomial(every, 1, generator=generator)[:, 0]
+    available = rand((100, arms), like=F64, generator=generator) < 0.8
+    available[torch.arange(100), arm] = True
+    for mask in (None, available):
+        expected = best_of_independent(line, mask).gather(1, arm[:, None])[:, 0]
+        error = (chance_of_chosen(line, arm, mask) / expected - 1).abs()
+        assert error.median() < 1e-4
+        assert error.quantile(0.9) < 5e-3
+        assert error.max() < 0.15
+        alone = chance_of_chosen(Normal(line.loc[:1], line.scale[:1]), arm[:1]) if name == "normal" else None
+        if alone is not None and mask is None:
+            torch.testing.assert_close(alone, chance_of_chosen(line, arm)[:1], rtol=1e-3, atol=0)
