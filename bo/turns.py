@@ -5,7 +5,8 @@ misleads in the one region that matters, its evidence elsewhere holds it there. 
 
 - `list`: the first two of a study, and all until a trial has finished, go down the past's own list: each next point
   raises the mean over past tasks of the best so far the most. A task's first rows say little about what applies. Where
-  the list has come to its end, as tasks that agree have it do at once, expected improvement takes its place.
+  the list comes to its end before any trial has finished, as tasks that agree have it do at once, expected improvement
+  takes its place; afterwards what is left of it explores.
 - `mixture`: while there are few rows, the expected improvement under all hypotheses.
 - `past` and `plain` alternate from then on: the expected improvement under the hypotheses that trust the past, and that
   of a Gaussian process which never saw it. Late in a study three turns of four are `plain`, and all of them where
@@ -101,7 +102,8 @@ def _next_turn(prior: TuningPrior, x: Tensor, better: Tensor, num_pending: int, 
 
 
 def _list_value(prior: TuningPrior, x: Tensor, better: Tensor, pending: Tensor) -> Value | None:
-    """Mean over past tasks of the best so far, were a point added to those that were tried; None where none adds."""
+    """Mean over past tasks of the best so far, were a point added to those that were tried; None where none adds,
+    and nothing is known of the task."""
     tried, weights = torch.cat([x, pending]), prior.task_weights
     if prior.regrets is not None:
         likeness = prior.regrets.likeness(x, better)
@@ -112,7 +114,7 @@ def _list_value(prior: TuningPrior, x: Tensor, better: Tensor, pending: Tensor) 
     weights = torch.full_like(each[0], 1.0 / each.shape[-1]) if weights is None else weights
     best = past.each(tried).amax(0) if len(tried) else torch.full_like(each[0], -torch.inf)
     gain = ((each - best).clamp(min=0.0) @ weights).max()
-    if gain <= LEAST_GAIN * ((best - each) @ weights).mean():
+    if not len(better) and gain <= LEAST_GAIN * ((best - each) @ weights).mean():
         return None
     return lambda x: torch.maximum(past.each(x), best) @ weights
 
