@@ -42,7 +42,7 @@ demo: $(STAMP)
 
 # sets of strings have an order that depends on the hash seed, and so that follows too
 test: $(STAMP)
-	SEED=$(SEED) PYTHONHASHSEED=$(SEED) $(BIN)/python -m pytest -n 2
+	SEED=$(SEED) PYTHONHASHSEED=$(SEED) $(BIN)/python -m pytest -n 2 --dist worksteal
 
 lint: $(STAMP)
 	$(BIN)/ruff check

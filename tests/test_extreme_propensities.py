@@ -96,7 +96,7 @@ def drawn(arms: int) -> Policy:
 
 
 @pytest.mark.parametrize("rewards", [0, 30])
-@pytest.mark.parametrize(("build", "arms", "num"), [(linear, 100, 8000), (drawn, 5, 2000)])
+@pytest.mark.parametrize(("build", "arms", "num"), [(linear, 100, 8000), (drawn, 5, 800)])
 def test_inverse_propensities_are_right_on_average(
     build: Callable[[int], Policy], arms: int, num: int, rewards: int
 ) -> None:
