@@ -175,11 +175,11 @@ def test_the_hyperposterior_matches_quadrature(page: ModuleType, prior: Any) -> 
     start = page.BetaBinomial.initial(tasks)
     found = bm.Hyperposterior.fit(start, tasks, num_draws=4000, generator=seed(0))
     unknown = start.hyperparameters(tasks)
-    axes = (torch.linspace(-3.0, 3.0, 121), torch.linspace(-4.0, 12.0, 261))
+    axes = (torch.linspace(-5.0, 5.0, 201), torch.linspace(-4.0, 12.0, 261))
     grid = torch.stack(torch.meshgrid(*(axis.double() for axis in axes), indexing="ij"), -1)
     weights = torch.stack([unknown.log_density(row) for row in grid]).flatten().softmax(0)
     expected = weights @ grid.flatten(0, 1)
-    assert weights.reshape(121, 261)[[0, -1]].sum() + weights.reshape(121, 261)[:, [0, -1]].sum() < 1e-4
+    assert weights.reshape(201, 261)[[0, -1]].sum() + weights.reshape(201, 261)[:, [0, -1]].sum() < 1e-4
     mean = found.log_weights.exp() @ found.draws
     spread = (weights @ (grid.flatten(0, 1) - expected).square()).sqrt()
     assert ((mean - expected).abs() < 5 * spread / found.ess**0.5).all()

@@ -56,7 +56,7 @@ def test_pending_points_are_rows_with_the_mean_that_was_expected() -> None:
         torch.testing.assert_close(after.marginal(x).variance, by_hand.variance)
 
 
-@pytest.mark.parametrize("num_rows", [0, 1, 5])
+@pytest.mark.parametrize("num_rows", [1, 5])  # before any, below: trials asked for at once are apart
 def test_less_is_promised_next_to_what_is_pending(num_rows: int) -> None:
     prior, data = learned(), rows(num_rows)
     x, nothing = KNOWN.sobol(512, generator=seed(0)), torch.empty(0, KNOWN.num_columns, dtype=torch.float64)
@@ -64,10 +64,8 @@ def test_less_is_promised_next_to_what_is_pending(num_rows: int) -> None:
     _, before = suggest(prior, data, nothing, turns)
     best = x[before(x).argmax()][None]
     turn, after = suggest(prior, data, best, turns)
-    if turn == "list" and num_rows:  # what others add to it: nothing is worth less than the same once more
+    if turn == "list":  # what others add to it: nothing is worth less than the same once more
         assert after(best) <= after(x).min() + 1e-9
-    elif turn == "list":  # or, where no point adds anything, what may yet be better elsewhere
-        assert after(best) < after(x).max()
     else:
         assert after(best) < before(best)
 
