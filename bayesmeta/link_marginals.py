@@ -148,18 +148,12 @@ class LogGamma(_OnLine):
         return a * t - np.exp(t) - special.gammaln(a)
 
 
-class LogInverseGamma(_OnLine):
-    """Minus a `LogGamma` variable: the logarithm of an inverse gamma one.
+class LogInverseGamma(LogGamma):
+    """The logarithm of an inverse gamma variable: minus that of a gamma one.
 
     Args:
         concentration, rate: of the inverse gamma distribution.
     """
-
-    arg_constraints = LogGamma.arg_constraints
-
-    def __init__(self, concentration: Tensor, rate: Tensor, validate_args: bool | None = False) -> None:
-        self.concentration, self.rate = torch.broadcast_tensors(concentration, rate)
-        super().__init__(self.concentration.shape, validate_args=validate_args)
 
     @property
     def mean(self) -> Tensor:
