@@ -70,8 +70,9 @@ class Overconfident:
 @closed_form
 def test_an_overconfident_posterior_fails(family: Family) -> None:
     x = family.draw_x(NUM_ROWS, seed(1))
-    ranks = sbc_ranks(Overconfident(family.prior), x, num_tasks=NUM_TASKS, num_draws=NUM_DRAWS, generator=seed(0))
-    assert uniform_pvalue(ranks.reshape(NUM_TASKS, -1)[:, 0]) < 1e-3
+    num_tasks = 4 * NUM_TASKS  # of fewer, some look calibrated
+    ranks = sbc_ranks(Overconfident(family.prior), x, num_tasks=num_tasks, num_draws=NUM_DRAWS, generator=seed(0))
+    assert uniform_pvalue(ranks.reshape(num_tasks, -1)[:, 0]) < 1e-6
 
 
 def test_a_batch_of_priors_is_refused() -> None:
@@ -139,8 +140,8 @@ class Wrong:
 def test_bands_tell_how_a_posterior_is_wrong(factor: float, shift: float, signs: tuple[int, int]) -> None:
     prior = NormalKnownVariance(F64, F64 + 2.0, F64 + 1.0)
     wrong = Wrong(prior, factor, shift)
-    ranks = sbc_ranks(wrong, F64.new_zeros(3, 0), num_tasks=NUM_TASKS, num_draws=NUM_DRAWS, generator=seed(0))[:, 0]
-    check = sbc_ecdf(ranks, NUM_DRAWS, level=0.99)
+    ranks = sbc_ranks(wrong, F64.new_zeros(3, 0), num_tasks=8000, num_draws=NUM_DRAWS, generator=seed(0))[:, 0]
+    check = sbc_ecdf(ranks, NUM_DRAWS, level=1.0 - 1e-7)  # a right posterior is outside one time in ten million
     assert bool(check.inside) == (factor == 1.0 and shift == 0.0)
     assert (check.excess > 0).item() == (not check.inside)
     outside = (check.ecdf > check.upper).int() - (check.ecdf < check.lower).int()

@@ -49,7 +49,7 @@ def test_ratings_are_read_as_they_are(tmp_path: Path) -> None:
 
 
 def test_shown_and_hidden_ratings_are_apart() -> None:
-    data = rated(TRUTHS["correlated"], 50)
+    data = rated(TRUTHS["correlated"], 200)
     new = shuffled(data, seed(1))
     rest, before = table(hidden(new)), torch.zeros_like(data.mask)
     for number in SHOWN:

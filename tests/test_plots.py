@@ -27,7 +27,7 @@ from tests.families import F64, seed
 RANKS = torch.stack([torch.arange(200) % 20, torch.arange(200) % 10], 1)  # uniform on 0 to 19, and half of them
 CHECK = sbc_ecdf(RANKS, 19)
 PIT = rand((40, 3), like=F64, generator=seed(0))
-SCORES = {name: randn((30,), like=F64, generator=seed(i)) - i for i, name in enumerate(("good", "fair", "bad"))}
+SCORES = {name: randn((30,), like=F64, generator=seed(i)) - 2 * i for i, name in enumerate(("good", "fair", "bad"))}
 MEANS = {name: TaskMean(score) for name, score in SCORES.items()}
 COVERAGES = {0.9: TaskMean(torch.tensor([0.8, 1.0, 0.9])), 0.5: TaskMean(torch.tensor([0.4, 0.6, 0.5]))}
 P_VALUES = torch.tensor([0.5, 1e-4, 0.2, 0.9, 0.02], dtype=torch.float64)
