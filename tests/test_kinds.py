@@ -20,14 +20,15 @@ def normal_kinds(means: list[float], num_tasks: int) -> tuple[Data, torch.Tensor
     return Data.of(None, centre[:, None] + randn((num_tasks, 10), like=F64, generator=seed(2))), kind
 
 
-@pytest.mark.parametrize("means", [[0.0], [0.0, 5.0], [0.0, 5.0, -6.0]])
+@pytest.mark.parametrize("means", [[0.0], [0.0, 9.0], [0.0, 9.0, -10.0]])
 def test_evidence_finds_the_number_of_kinds(means: list[float]) -> None:
     tasks, kind = normal_kinds(means, 60)
     found = fit_kinds(bm.NormalInverseGamma.initial(tasks), tasks, generator=seed(0))
     assert found.num_kinds == len(means)
     assert found.learned_from.tasks == 60
     learned = found.prior.components.loc.sort().values
-    assert (learned - torch.tensor(sorted(means))).abs().max() < 0.5
+    shown = torch.stack([tasks.y[kind == each].mean() for each in range(len(means))]).sort().values
+    assert (learned - shown).abs().max() < 0.2
     # every pair of tasks is together if and only if it is of one kind
     label = found.responsibilities.argmax(-1)
     assert torch.equal(label[:, None] == label, kind[:, None] == kind)
@@ -138,8 +139,11 @@ def test_kinds_of_rates() -> None:
     tasks = Data.of(None, (rand((100, 20), like=F64, generator=seed(4)) < 0.1 + 0.6 * often).double())
     found = fit_kinds(bm.BetaBernoulli.initial(tasks), tasks, generator=seed(0))
     assert found.num_kinds == 2
-    assert found.prior.components.predict().mean.squeeze(-1).tolist() == pytest.approx([0.1, 0.7], abs=0.05)
-    assert found.prior.weights.tolist() == pytest.approx([0.7, 0.3], abs=0.1)
+    # a few of a hundred tasks more or less are often of a kind, and their rows too have rates of their own
+    share, kinds = often.mean().item(), (often < 0.5, often > 0.5)
+    shown = [tasks.y[kind[:, 0]].mean().item() for kind in kinds]
+    assert found.prior.components.predict().mean.squeeze(-1).tolist() == pytest.approx(shown, abs=0.04)  # sd 0.004
+    assert found.prior.weights.tolist() == pytest.approx([1.0 - share, share], abs=0.04)  # one task is 0.01
     torch.testing.assert_close(found.responsibilities.sum(-1), torch.ones(100, dtype=torch.float64))
 
 

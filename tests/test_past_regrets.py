@@ -46,7 +46,7 @@ def test_the_list_is_the_greedy_one() -> None:
 
         best = min(mean_of_best(index) for index in range(30) if index not in chosen)
         point = regrets.next_point(X[chosen])
-        index = int((X == point).all(-1).nonzero())  # one of the stored ones; several may be as good
+        index = int((point == X).all(-1).nonzero())  # one of the stored ones; several may be as good
         assert index not in chosen
         assert mean_of_best(index) == pytest.approx(best, rel=1e-12)
         chosen.append(index)

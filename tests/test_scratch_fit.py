@@ -38,8 +38,9 @@ def test_ends_where_the_loss_of_botorch_is_flat() -> None:
     fitted = fit_single_task_gp(model(30, 3, 0))
     noise, scale = fitted.likelihood.noise.detach(), fitted.covar_module.lengthscale.detach()
     _, gradients = botorch_loss(fitted)
-    # by logarithms, in which the search is: at a bound the gradient may point outwards
+    # by logarithms, in which the search is: at a bound the gradient may point outwards;
+    # on a scale of logarithms about log(1e-6) +- 1.5
     assert noise > 2e-4
-    assert (gradients["likelihood.noise_covar.raw_noise"] * noise).abs().max() < 1e-4
-    assert (gradients["model.covar_module.raw_lengthscale"] * scale).abs().max() < 1e-4
-    assert gradients["model.mean_module.raw_constant"].abs() < 1e-4
+    assert (gradients["likelihood.noise_covar.raw_noise"] * noise).abs().max() < 1e-3
+    assert (gradients["model.covar_module.raw_lengthscale"] * scale).abs().max() < 1e-3
+    assert gradients["model.mean_module.raw_constant"].abs() < 1e-3
