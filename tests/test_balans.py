@@ -75,7 +75,7 @@ def test_a_policy_drives_the_search_and_survives_dropped_operators(
 
 
 def test_a_learned_prior_prefers_the_operators_that_it_knows_to_work(tmp_path: Path) -> None:
-    good, (one, spread) = "mutation_25", (torch.tensor(50.0).double(), torch.tensor(3.0).double())
+    good, (one, spread) = "mutation_25", (torch.tensor(500.0).double(), torch.tensor(3.0).double())
 
     def policy(arms: Any) -> bandits.Policy:
         loc = torch.tensor([8.0 if arm == good else 1.0 for arm in arms]).double()

@@ -142,10 +142,11 @@ def test_draws_predict_as_their_hypothesis(name: str) -> None:
     family = FAMILIES[name]
     each = family.prior.condition(family.tasks([3, 5, 0]))
     mixture, x = Mixture.uniform(each), family.draw_x(4, seed(1))
-    f = mixture.sample(6, generator=seed(0))
+    num = 20  # of so many draws at least two are of different hypotheses
+    f = mixture.sample(num, generator=seed(0))
     generator = seed(0)
-    index = categorical(6, mixture.log_weights, generator=generator)
-    every = each.sample(6, generator=generator)
+    index = categorical(num, mixture.log_weights, generator=generator)
+    every = each.sample(num, generator=generator)
     ours, theirs, values = f.predict(x), every.predict(x.unsqueeze(-3)), every(x.unsqueeze(-3))
     assert len(index.unique()) > 1
     for i, hypothesis in enumerate(index.tolist()):

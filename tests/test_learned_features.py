@@ -192,7 +192,7 @@ def test_new_tasks_are_predicted_better_than_by_linear_or_random_features(past: 
     # with amplitude, phase and level known, a row has 0.884 nats; five rows and the wave tell most of them
     best = -0.5 * math.log(2.0 * math.pi * math.e * NOISE**2)
     assert ours.value > best - 0.6
-    clearly_better(score(learned, new, 15), TaskMean(ours.by_task), 0.05)
+    assert score(learned, new, 15).value > ours.value  # about .2 +- .03
 
 
 def test_what_the_family_can_be_is_found_again() -> None:
@@ -362,7 +362,8 @@ def test_progress_is_shown_where_learning_takes_long(
 
     monkeypatch.setattr(training, "SLOW", slow)
     monkeypatch.setattr(training, "Progress", Screen)
-    LearnedFeatures.initial(past[:3], width=2).fit(past[:3], progress=progress)
+    some = past[:20]  # of three tasks the held-out one may not gain at all, and then there is nothing to go
+    LearnedFeatures.initial(some, width=2).fit(some, progress=progress)
     assert said[0] == shown
     assert "per row of held-out tasks" in said[1]
     assert said[-1] == "learning features from all tasks: 0 to go"

@@ -116,7 +116,7 @@ def test_a_column_of_ones_is_the_normal_inverse_wishart(offset: float) -> None:
     rows, vectors = Data.of(ones, Y + offset), Data.of(None, Y + offset, event_dim=1)
     assert linear.log_evidence(rows).item() == pytest.approx(plain.log_evidence(vectors).item(), rel=1e-10)
     left, right = linear.condition(rows), plain.condition(vectors)
-    torch.testing.assert_close(left.scatter, right.scatter, rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(left.scatter, right.scatter, rtol=1e-9, atol=1e-9)  # a row far away has ten digits
     torch.testing.assert_close(left.loc[0] - offset, right.loc - offset, rtol=1e-10, atol=1e-15 * offset + 1e-12)
 
 
@@ -132,7 +132,7 @@ def test_singular_designs_and_few_rows_are_fine() -> None:
 def test_fit_recovers_known_hyperparameters() -> None:
     tasks = simulate(2000, 12)
     fitted = MatrixNormalInverseWishart.initial(tasks).fit(tasks)
-    torch.testing.assert_close(fitted.loc, LOC, rtol=0.1, atol=0.06)
+    torch.testing.assert_close(fitted.loc, LOC, rtol=0.1, atol=0.1)
     torch.testing.assert_close(fitted.precision, PRIOR.precision, rtol=0.15, atol=0.2)
     torch.testing.assert_close(fitted.scatter, PRIOR.scatter, rtol=0.15, atol=0.3)
     assert fitted.df.item() == pytest.approx(6.5, rel=0.1)

@@ -84,7 +84,7 @@ def test_botorchs_optimiser_finds_the_best_of_a_grid() -> None:
         acquisition = MixtureLogExpectedImprovement(Surrogate(posterior), BEST)
         found, value = optimize_acqf(acquisition, bounds, q=1, num_restarts=8, raw_samples=1024)
     assert value >= worth.max().log() - 1e-9
-    assert (found[0] - grid[worth.argmax()]).abs().max() < 0.01
+    close(value, expected_improvement(posterior.marginal(found), BEST)[0].log(), 1e-6)  # where it lies, two may tie
 
 
 class _Exponential(PosteriorTransform):

@@ -118,10 +118,10 @@ def test_fit_finds_the_greatest_evidence() -> None:
 
 def test_fit_recovers_known_hyperparameters() -> None:
     fitted = NormalInverseGamma.initial(tasks := simulate(PRIOR, 4000, 10)).fit(tasks)
-    assert fitted.loc.item() == pytest.approx(LOC, abs=0.1)
-    assert fitted.pseudo_count.item() == pytest.approx(PSEUDO_COUNT, rel=0.1)
-    assert fitted.concentration.item() == pytest.approx(CONCENTRATION, rel=0.1)
-    assert fitted.rate.item() == pytest.approx(RATE, rel=0.1)
+    assert fitted.loc.item() == pytest.approx(LOC, abs=0.15)  # about +- .022, and the others +- .03 of the truth
+    assert fitted.pseudo_count.item() == pytest.approx(PSEUDO_COUNT, rel=0.2)
+    assert fitted.concentration.item() == pytest.approx(CONCENTRATION, rel=0.2)
+    assert fitted.rate.item() == pytest.approx(RATE, rel=0.2)
     assert fitted.learned_from is not None
     assert (fitted.learned_from.tasks, fitted.learned_from.rows) == (4000, 40_000)
 

@@ -46,8 +46,8 @@ def test_one_decision_after_another() -> None:
     for _ in range(200):
         choice = policy.choose()
         policy.update(choice, float(choice.arm == "blue"))
-    assert policy.choose().arm == "blue"
     assert policy.pulls[1] > 150
+    assert policy.choose(num=100).arms.count("blue") > 90  # of one choice in 200 red remains possible
     assert policy.posterior(["blue"]).marginal().mean.item() > 0.95
 
 
@@ -181,7 +181,7 @@ def test_a_new_arm_starts_from_what_its_features_say() -> None:
 
 
 def test_arms_of_a_prior_over_all_of_them_come_and_go_by_number() -> None:
-    prior = CorrelatedArms(torch.tensor([0.0, 1.0, 5.0]), torch.eye(3), torch.tensor(1.0))
+    prior = CorrelatedArms(torch.tensor([0.0, 1.0, 50.0]), torch.eye(3), torch.tensor(1.0))
     policy = bandits.ThompsonSampling(prior, bandits.Numbered(("a", "b"), (0, 1)), seed=shifted(0))
     policy.update(policy.choose(), 1.0)
     policy.add_arm("best", features=2)

@@ -119,16 +119,17 @@ def test_fit_agrees_with_a_slow_reference() -> None:
 
 
 def test_fit_recovers_known_hyperparameters() -> None:
-    tasks = poisson_tasks(3000, 10)
+    tasks = poisson_tasks(4000, 10)
     fitted = GammaPoisson.initial(tasks).fit(tasks)
-    assert (fitted.shape.item(), fitted.inverse_scale.item()) == pytest.approx((A, B), rel=0.1)
+    # about +- .034 of the truth, and +- .031 of that of waiting times
+    assert (fitted.shape.item(), fitted.inverse_scale.item()) == pytest.approx((A, B), rel=0.2)
     assert fitted.learned_from is not None
-    assert (fitted.learned_from.tasks, fitted.learned_from.rows) == (3000, 30_000)
+    assert (fitted.learned_from.tasks, fitted.learned_from.rows) == (4000, 40_000)
     with seeded(seed(5)):
-        times = GammaExponential(F64 + A, F64 + B).sample(3000, generator=seed(4)).predict(torch.zeros(10, 0)).sample()
+        times = GammaExponential(F64 + A, F64 + B).sample(4000, generator=seed(4)).predict(torch.zeros(10, 0)).sample()
     data = Data.of(None, times)
     waiting = GammaExponential.initial(data).fit(data)
-    assert (waiting.shape.item(), waiting.inverse_scale.item()) == pytest.approx((A, B), rel=0.1)
+    assert (waiting.shape.item(), waiting.inverse_scale.item()) == pytest.approx((A, B), rel=0.2)
 
 
 @pytest.mark.parametrize("unit", [1e-9, 1e9])

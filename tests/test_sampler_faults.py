@@ -153,7 +153,7 @@ def test_a_study_where_nothing_works_goes_on_looking() -> None:
     study = run(MetaSampler(learned(), seed=shifted(0)), lambda trial: 0 * objective(1)(trial) + math.nan, num=12)
     assert states(study) == ["FAIL"] * 12
     tried = learned().space.to_unit([t.params for t in study.trials])
-    assert torch.pdist(tried[3:]).mean() > 0.8
+    assert torch.pdist(tried[3:]).mean() > 0.5  # about 1.2 +- .1
 
 
 @pytest.mark.parametrize("pruner", [optuna.pruners.MedianPruner(2, 0), optuna.pruners.HyperbandPruner(1, 9, 3)])
@@ -283,6 +283,9 @@ def test_parameters_that_are_set_elsewhere_are_taken_into_account() -> None:
 
 def test_a_study_goes_on_where_another_sampler_left_it() -> None:
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=shifted(0)))
+    # all of the worst kind: by chance, one of ten trials of any kind may be better than those that follow
+    for _ in range(10):
+        study.enqueue_trial({"kind": "linear"})
     study.optimize(objective(1), n_trials=10)
     study.sampler = MetaSampler(learned(), seed=shifted(0))
     study.optimize(objective(1), n_trials=5)

@@ -62,7 +62,7 @@ def scores_of(features: Tensor) -> Tensor:
 @pytest.mark.parametrize("size", [20.0, 1e3, 5e4])
 def test_the_past_tasks_that_are_like_it_say_where_to_begin(size: float) -> None:
     given = prior().given({"size": size, "moon": 0.0})
-    assert abs(expected_best(given) - best_rate(size)) < 0.12
+    assert abs(expected_best(given) - best_rate(size)) < 0.2  # about .02 +- .02
     assert abs(expected_best(prior()) - 0.5) < 0.2
 
 
