@@ -13,7 +13,7 @@ from torch import Tensor
 
 from bayesmeta.describe import Described
 
-__all__ = ["Arms", "Crossed", "Hybrid", "Joined", "Numbered", "Separate", "arms_of"]
+__all__ = ["Arms", "Crossed", "Hybrid", "Joined", "NamedArms", "Numbered", "Separate", "arms_of"]
 
 
 @runtime_checkable
@@ -45,7 +45,9 @@ class Arms(Protocol):
 
 
 @dataclass(frozen=True)
-class _Named(Described):
+class NamedArms(Described):
+    """What all kinds of arms have: names, of which no two are equal."""
+
     names: tuple[Hashable, ...]
 
     def __post_init__(self) -> None:
@@ -63,7 +65,7 @@ class _Named(Described):
 
 
 @dataclass(frozen=True)
-class Separate(_Named):
+class Separate(NamedArms):
     """Each arm has a posterior of its own: rewards of one say nothing of another. A context is the input of all.
 
     Draws of arms are independent, so that a draw for each arm is a draw of all of them together.
@@ -81,7 +83,7 @@ class Separate(_Named):
 
 
 @dataclass(frozen=True)
-class Numbered(_Named):
+class Numbered(NamedArms):
     """Arms are the numbers that a prior over all of them knows, such as `CorrelatedArms`: by default 0, 1, ...
 
     Args:
@@ -115,7 +117,7 @@ class Numbered(_Named):
 
 
 @dataclass(frozen=True, eq=False)
-class Joined(_Named):
+class Joined(NamedArms):
     """Arms are rows of features, which follow those of the context: for functions of (context, arm).
 
     Args:
@@ -134,7 +136,7 @@ class Joined(_Named):
         features = self.features.expand(num, -1, -1)
         if context is None:
             return features
-        return torch.cat([context[:, None].expand(-1, len(self.names), -1).to(features), features], -1)
+        return torch.cat([context[:, None].expand(-1, len(self.names), -1), features.to(context)], -1)
 
     def without(self, position: int) -> "Joined":
         keep = [i for i in range(len(self.names)) if i != position]
@@ -159,7 +161,7 @@ class Crossed(Joined):
     def rows(self, context: Tensor | None, num: int) -> Tensor:
         if context is None:
             raise ValueError("crossed arms need a context; got none. Use Joined for arms without")
-        return (context[:, None, :, None].to(self.features) * self.features[:, None, :]).flatten(-2)
+        return (context[:, None, :, None] * self.features[:, None, :].to(context)).flatten(-2)
 
 
 @dataclass(frozen=True, eq=False)
@@ -187,7 +189,7 @@ def arms_of(arms: Any, prior: Any) -> Arms:
 
     Names are numbers to a prior that has `num_arms`, and have a posterior each with any other.
     """
-    if isinstance(arms, _Named):
+    if isinstance(arms, NamedArms):
         return arms  # type: ignore[return-value]
     if isinstance(arms, Mapping):
         rows = [torch.as_tensor(row) for row in arms.values()]

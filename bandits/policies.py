@@ -59,8 +59,12 @@ class ThompsonSampling(Policy):
     def _decide(self, prospects: Prospects, wanted: bool) -> tuple[Tensor, Propensities | None]:
         if wanted and not prospects.separate and isinstance(prospects.online, JointlyNormal):
             return best_along_lines(prospects, prospects.online, self._generator, self._log_generator)
-        arm = self._choose(prospects, self._generator)
-        return arm, of_chosen(prospects, arm, self._log_generator) if wanted else None
+        if not wanted:
+            return self._choose(prospects, self._generator), None
+        values, marginal = prospects.compared_and_marginal(self._generator)
+        arm = prospects.best(values, self._generator)
+        at = values.gather(-1, arm[:, None])[:, 0]
+        return arm, of_chosen(prospects, arm, self._log_generator, at=at, marginal=marginal)
 
     def _scores(self, prospects: Prospects) -> Tensor:
         return prospects.draw(self._generator)
@@ -247,7 +251,7 @@ class UCB1(_Deterministic):
 
     def _scores(self, prospects: Prospects) -> Tensor:
         pulls = prospects.pulls.expand(len(prospects.x), -1).to(torch.float64)
-        t = pulls.sum(-1, keepdim=True).clamp(min=1.0)
+        t = prospects.rewards[:, None].to(pulls).clamp(min=1.0)
         bonus = self.width * (2.0 * t.log() / pulls.clamp(min=1.0)).sqrt()
         mean = prospects.marginal().mean[..., 0].double()
         return prospects.masked(torch.where(pulls > 0, mean + bonus, torch.inf))
@@ -271,5 +275,7 @@ class UniformlyRandom(_Explicit):
 def _one_of(probability: Tensor, generator: Generator) -> Tensor:
     """Positions drawn with these probabilities `(n, arms)`."""
     below = probability.cumsum(-1)
+    if bool(below[:, -1].isnan().any()):
+        raise ValueError("the arms' probabilities are not numbers: rewards or contexts are too large. Scale them")
     uniform = rand((len(probability), 1), like=below, generator=generator) * below[:, -1:]
     return (below <= uniform).sum(-1).clamp(max=probability.shape[-1] - 1)

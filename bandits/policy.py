@@ -8,9 +8,11 @@ import contextlib
 import dataclasses
 import math
 import secrets
-from collections.abc import Hashable, Sequence
+import threading
+from collections.abc import Callable, Hashable, Sequence
+from functools import wraps
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import numpy as np
 import torch
@@ -18,21 +20,39 @@ from torch import Generator, Tensor
 
 from bandits.arms import arms_of
 from bandits.choices import Choice, Choices, ids_of, rewards_of
+from bandits.numbers import numbers_of
 from bandits.pending import Pending
 from bandits.propensity import Propensities
-from bandits.prospects import Prospects
+from bandits.prospects import History, Prospects
 from bayesmeta.describe import Described, listed, plural
 from bayesmeta.doors import counted, require_count
+from bayesmeta.fields import TensorFields
 from bayesmeta.gradients import ordinary, outside_inference
 from bayesmeta.online import Begins, InPlace, NoMarginalError, Online, Task, online
 
 __all__ = ["Policy"]
 
 P = TypeVar("P", bound="Policy")
+R = TypeVar("R")
+Arguments = ParamSpec("Arguments")
+
+
+def alone(method: Callable[Concatenate[P, Arguments], R]) -> Callable[Concatenate[P, Arguments], R]:
+    """The method, which no other thread enters at the same time on the same policy."""
+    ordinarily = outside_inference(method)
+
+    @wraps(method)
+    def call(self: P, /, *args: Arguments.args, **kwargs: Arguments.kwargs) -> R:
+        with self._lock:
+            return ordinarily(self, *args, **kwargs)
+
+    return call
 
 
 class Policy(Described):
     """Chooses among arms, and learns from the rewards.
+
+    Threads may share one: each call waits for those of the others to end.
 
     Args:
         prior: what is known of a task before its first reward: any posterior that can be sampled from.
@@ -68,6 +88,7 @@ class Policy(Described):
             )
         prior = ordinary(prior)  # what was made under inference_mode could not be changed in place
         self.prior, self.propensities, self._dtype = prior, propensities, _dtype_of(prior)
+        self._lock = threading.RLock()
         self._arms = arms_of(arms, prior)
         self._is_single = tasks is None
         self._num_tasks = tasks or 1
@@ -84,9 +105,12 @@ class Policy(Described):
         self._next_key = len(self._keys)
         self._pulls = np.zeros((self._num_tasks, len(self._keys)), np.int64)
         self._rounds = np.zeros(self._num_tasks, np.int64)
+        self._rewards = np.zeros(self._num_tasks, np.int64)
 
     def _begin(self, prior: Any, tasks: int, arms: int) -> Online:
-        return online(prior, (tasks, arms) if self._arms.separate else (tasks,))
+        # in float64 whatever the prior is in: contexts such as seconds since 1970 leave no digits in float32
+        exact: Any = prior.to(torch.float64) if isinstance(prior, TensorFields) else prior
+        return online(exact, (tasks, arms) if self._arms.separate else (tasks,))
 
     @property
     def arms(self) -> tuple[Hashable, ...]:
@@ -104,13 +128,16 @@ class Policy(Described):
         return {
             "prior": self.prior,
             **self._settings(),
-            "rewards": f"{int(self._pulls.sum())} so far, {self.num_pending} choices wait for theirs",
+            "rewards": f"{int(self._rewards.sum())} so far, {self.num_pending} choices wait for theirs",
             "pulls": self.pulls,
         }
 
     @property
     def pulls(self) -> Tensor:
-        """Rewards that each arm of each task has had, `(tasks, arms)`; `(arms,)` for one task."""
+        """Rewards that each arm of each task has had, `(tasks, arms)`; `(arms,)` for one task.
+
+        An arm that `copy_arm` let start from another has those of the other too.
+        """
         return torch.from_numpy((self._pulls[0] if self._is_single else self._pulls).copy())
 
     @property
@@ -118,7 +145,7 @@ class Policy(Described):
         """Choices that wait for their reward."""
         return self._pending.num_open
 
-    @outside_inference
+    @alone
     def choose(
         self,
         context: Any = None,
@@ -150,7 +177,7 @@ class Policy(Described):
         wanted = self.propensities if propensities is None else propensities
         return self._record(prospects, index, is_one, *self._decide(prospects, wanted))
 
-    @outside_inference
+    @alone
     def probabilities(
         self, context: Any = None, *, task: Any = None, num: int | None = None, available: Any = None
     ) -> Propensities:
@@ -159,21 +186,21 @@ class Policy(Described):
         prospects = self._prospects(context, index, n, self._mask(available, n))
         return self._probabilities(prospects, self._log_generator)
 
-    @outside_inference
+    @alone
     def expected_rewards(
         self, context: Any = None, *, task: Any = None, num: int | None = None, available: Any = None
     ) -> Tensor:
         """Posterior means of all arms at decisions such as `choose` takes, `(n, arms)`; -inf where not available."""
         context, index, n, _ = self._decisions(context, task, num)
-        return self._prospects(context, index, n, self._mask(available, n)).mean()
+        return self._prospects(context, index, n, self._mask(available, n)).mean().to(self._dtype)
 
-    @outside_inference
+    @alone
     def scores(self, context: Any = None, *, task: Any = None, num: int | None = None, available: Any = None) -> Tensor:
         """What the policy compares at decisions such as `choose` takes, `(n, arms)`: draws, upper bounds or means."""
         context, index, n, _ = self._decisions(context, task, num)
-        return self._scores(self._prospects(context, index, n, self._mask(available, n)))
+        return self._scores(self._prospects(context, index, n, self._mask(available, n))).to(self._dtype)
 
-    @outside_inference
+    @alone
     def update(self, choice: Any, reward: Any) -> None:
         """Learn from rewards, which may come late, in any order, or never.
 
@@ -194,11 +221,11 @@ class Policy(Described):
         task, key, x = self._pending.rows(places)
         arm = self._positions(key)
         index = (torch.from_numpy(task), torch.from_numpy(arm))
-        self._learn(index, x, rewards.to(self._dtype))
+        self._learn(index, x, rewards.double())
         self._pending.end(places)
-        np.add.at(self._pulls, (task, arm), 1)
+        self._count(task, arm)
 
-    @outside_inference
+    @alone
     def learn(self, arms: Sequence[Hashable], rewards: Any, *, context: Any = None, task: Any = None) -> None:
         """Learn from decisions that were made elsewhere, such as those of a log.
 
@@ -225,10 +252,10 @@ class Policy(Described):
         of_task = index if isinstance(index, Tensor) else torch.full((n,), index or 0)
         x = self._rows(rows, n)
         x = x[:, 0, 0] if self._arms.separate else x[torch.arange(n), position]
-        self._learn((of_task, position), x, values.to(self._dtype))
-        np.add.at(self._pulls, (of_task.numpy(), position.numpy()), 1)
+        self._learn((of_task, position), x, values.double())
+        self._count(of_task.numpy(), position.numpy())
 
-    @outside_inference
+    @alone
     def add_arm(self, name: Hashable, *, features: Any = None, prior: Any = None) -> None:
         """A new arm: what the posterior says of its features, or where arms have a posterior each, the prior.
 
@@ -254,7 +281,7 @@ class Policy(Described):
         self._next_key += 1
         self._pulls = np.pad(self._pulls, ((0, 0), (0, 1)))
 
-    @outside_inference
+    @alone
     def remove_arm(self, name: Hashable) -> None:
         """Take an arm away; choices of it that wait for their reward are forgotten.
 
@@ -272,7 +299,7 @@ class Policy(Described):
         self._pending.forget_arm(self._keys.pop(position))
         self._pulls = self._pulls[:, keep]
 
-    @outside_inference
+    @alone
     def copy_arm(self, name: Hashable, like: Hashable) -> None:
         """Let an arm with a posterior of its own start from what another has shown.
 
@@ -283,8 +310,9 @@ class Policy(Described):
         if not self._arms.separate:
             raise ValueError("all arms share one posterior here: an arm is known by its features")
         self._rearrange([source if i == to else i for i in range(len(self._keys))], None, removed=True)
+        self._pulls[:, to] = self._pulls[:, source]
 
-    @outside_inference
+    @alone
     def posterior(self, arms: Sequence[Hashable] | None = None, *, task: int | None = None) -> Any:
         """What is known now, as a frozen posterior that later rewards do not change.
 
@@ -293,19 +321,27 @@ class Policy(Described):
             task: one of the tasks; by default all of them, or the only one.
         """
         first: Any = 0 if task is None and self._is_single else slice(None) if task is None else task
-        if not self._arms.separate:
-            if arms is not None:
+        index: Any = first
+        if arms is not None:
+            if not self._arms.separate:
                 raise ValueError("all arms share one posterior here: ask it at the rows of some of them")
-            return self._state.posterior(first)
-        if arms is None:
-            return self._state.posterior(first)
-        return self._state.posterior((first, torch.tensor([self._position(name) for name in arms])))
+            index = (first, torch.tensor([self._position(name) for name in arms]))
+        posterior = self._state.posterior(index)
+        return posterior.to(self._dtype) if isinstance(posterior, TensorFields) else posterior
 
+    @alone
     def save(self, path: str | Path) -> None:
-        """Write all of the policy, its stream of random numbers too, to one file; see `bandits.load`."""
+        """Write all of the policy, its stream of random numbers too, to one file; see `Policy.load`."""
         from bandits.saving import save
 
         save(self, path)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For copies and other processes, which have a lock of their own."""
+        return {name: value for name, value in vars(self).items() if name != "_lock"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, _lock=threading.RLock())
 
     @classmethod
     def load(cls: type[P], path: str | Path) -> P:
@@ -346,10 +382,14 @@ class Policy(Described):
     def _learn(self, index: tuple[Tensor, Tensor], x: Tensor, rewards: Tensor) -> None:
         self._state.add(index if self._arms.separate else index[:1], x, rewards)
 
+    def _count(self, task: np.ndarray, arm: np.ndarray) -> None:
+        np.add.at(self._pulls, (task, arm), 1)
+        np.add.at(self._rewards, task, 1)
+
     def _decisions(self, context: Any, task: Any, num: int | None) -> tuple[Tensor | None, Task, int, bool]:
         """Contexts `(n, c)`, the task of each, how many there are, and whether one was asked for alone."""
         if context is not None:
-            context = torch.as_tensor(context, dtype=self._dtype)
+            context = numbers_of(context, "contexts")
             if not math.isfinite(context.sum().item()):
                 raise ValueError("contexts must be finite; this one is not")
             if context.ndim not in (1, 2):
@@ -385,13 +425,13 @@ class Policy(Described):
             tasks = torch.arange(self._num_tasks) if index is None else torch.as_tensor(index).reshape(-1)
             self._begins.begin(tasks, self._generator)
         x = self._rows(context, n)
-        history = (torch.from_numpy(self._pulls), torch.from_numpy(self._rounds))
+        history = History(self._pulls, self._rounds, self._rewards)
         return Prospects(self._state, x, index, self._arms.separate, available, history)
 
     def _rows(self, context: Tensor | None, n: int) -> Tensor:
         """Inputs of all arms at n decisions, as wide as those before."""
         x = self._arms.rows(context, n)
-        x = x.to(self._dtype) if x.is_floating_point() else x
+        x = x.double() if x.is_floating_point() else x
         width = x.shape[-1] if self._width is None else self._width
         if x.shape[-1] != width:
             raise ValueError(

@@ -33,7 +33,6 @@ NEVER = 1e-10  # beyond the quantile of this an arm is taken not to be
 LEVELS = (NEVER, 1e-5, 1e-3, 0.02, 0.15, 0.5, 0.85, 0.98, 0.999, 1 - 1e-5, 1 - NEVER)  # where intervals end
 SURE = 1e-9  # a difference of two values of F that is larger has digits enough
 NUM_NODES = 6  # in each interval
-FEW = 16  # decisions, of which the chosen arm's probability is computed alone
 CHUNK = 4_000_000  # numbers that are held at once
 ROUGH_STEPS = 8  # of bisection, for where intervals end
 AFFORDABLE = 4_000_000  # evaluations, of which SciPy does some million a second
@@ -101,15 +100,25 @@ def of_best(prospects: Prospects, generator: Generator, *, num_draws: int = NUM_
     return Propensities(best, (best * (1.0 - best) / num_draws).sqrt())
 
 
-def of_chosen(prospects: Prospects, arm: Tensor, generator: Generator, *, num_draws: int = NUM_DRAWS) -> Propensities:
+def of_chosen(
+    prospects: Prospects,
+    arm: Tensor,
+    generator: Generator,
+    *,
+    at: Tensor | None = None,
+    marginal: Distribution | None = None,
+    num_draws: int = NUM_DRAWS,
+) -> Propensities:
     """How probable the arm that was chosen at each decision was, `(n,)`.
 
     Args:
         arm: positions `(n,)`, each the best of a draw.
+        at: what was drawn of it, on the scale of its link `(n,)`; None where that is not known.
+        marginal: of the arms, where it is known already.
     """
     if prospects.separate:
-        if len(arm) <= FEW:
-            zoomed = _by_zooming(prospects, arm)
+        if not (prospects.are_alike and len(arm) > prospects.num_arms):
+            zoomed = _by_zooming(prospects, arm, at, marginal)
             if zoomed is not None:
                 return Propensities(zoomed, None)
         one = prospects.some(slice(0, 1)) if prospects.are_alike else prospects
@@ -183,16 +192,16 @@ def _best_if_affordable(prospects: Prospects) -> Tensor | None:
     return best_of_independent(marginal, prospects.available)
 
 
-def _by_zooming(prospects: Prospects, arm: Tensor) -> Tensor | None:
+def _by_zooming(prospects: Prospects, arm: Tensor, at: Tensor | None, marginal: Distribution | None) -> Tensor | None:
     """At a tenth of the cost of all arms, where integrands are log-concave."""
     if isinstance(prospects.online, Alternatives):
         return None
     try:
-        marginal = prospects.marginal()
+        marginal = prospects.marginal() if marginal is None else marginal
     except NoMarginalError:
         return None
     line = on_link(marginal)
-    return chance_of_chosen(line, arm, prospects.available).to(marginal.mean) if is_log_concave(line) else None
+    return chance_of_chosen(line, arm, prospects.available, at) if is_log_concave(line) else None
 
 
 def _evaluations(marginal: Distribution) -> int:

@@ -1,7 +1,9 @@
 """What a posterior says of the arms at the decisions that are to be made: all that a policy sees."""
 
 from dataclasses import dataclass
+from typing import NamedTuple, Protocol, runtime_checkable
 
+import numpy as np
 import torch
 from torch import Generator, Tensor
 from torch.distributions import Distribution
@@ -10,7 +12,30 @@ from bayesmeta.link_marginals import on_link
 from bayesmeta.online import Online, Task
 from bayesmeta.random import rand
 
-__all__ = ["Prospects"]
+__all__ = ["History", "Prospects"]
+
+
+class History(NamedTuple):
+    """What has been before.
+
+    Args:
+        pulls: rewards that each arm of each task has had, with those that it was given by `copy_arm`, `(tasks, arms)`.
+        rounds: decisions of each task, `(tasks,)`.
+        rewards: that each task has had, `(tasks,)`.
+    """
+
+    pulls: np.ndarray
+    rounds: np.ndarray
+    rewards: np.ndarray
+
+
+@runtime_checkable
+class DrawsMarginals(Protocol):
+    """Whose draws at the one row of each arm are of its marginal, so that it need not be made twice."""
+
+    def draw_and_marginal(
+        self, x: Tensor, task: Task = None, *, generator: Generator | None = None
+    ) -> tuple[Tensor, Distribution]: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,7 +48,7 @@ class Prospects:
         task: of each decision, as of `Online`.
         separate: whether arms have a posterior each.
         available: which arms can be chosen, `(n, arms)`; None for all.
-        history: rewards that each arm of each task has had `(tasks, arms)`, and decisions of each task `(tasks,)`.
+        history: of all tasks.
     """
 
     online: Online
@@ -31,17 +56,26 @@ class Prospects:
     task: Task
     separate: bool
     available: Tensor | None
-    history: tuple[Tensor, Tensor]
+    history: History
+
+    @property
+    def num_arms(self) -> int:
+        return self.history.pulls.shape[-1]
 
     @property
     def pulls(self) -> Tensor:
         """Rewards that each arm has had, `(n, arms)`."""
-        return self.history[0][... if self.task is None else self.task].expand(len(self.x), -1)
+        return self._of_tasks(self.history.pulls).expand(len(self.x), -1)
 
     @property
     def rounds(self) -> Tensor:
         """Decisions that the task of each has had before, `(n,)`."""
-        return self.history[1][... if self.task is None else self.task].expand(len(self.x))
+        return self._of_tasks(self.history.rounds).expand(len(self.x))
+
+    @property
+    def rewards(self) -> Tensor:
+        """Rewards that the task of each has had, `(n,)`."""
+        return self._of_tasks(self.history.rewards).expand(len(self.x))
 
     @property
     def are_alike(self) -> bool:
@@ -57,6 +91,13 @@ class Prospects:
         """As `draw`, on the scale of the family's link: probabilities that round to one still differ there."""
         return self.masked(self._arms(self._on_link(self.x, self.task, generator)))
 
+    def compared_and_marginal(self, generator: Generator) -> tuple[Tensor, Distribution | None]:
+        """As `compared`, and the marginal of which it is a draw where the posterior makes both at once."""
+        if not isinstance(self.online, DrawsMarginals):
+            return self.compared(generator), None
+        values, marginal = self.online.draw_and_marginal(self.x, self.task, generator=generator)
+        return self.masked(self._arms(values)), marginal
+
     def compared_draws(self, num: int, generator: Generator) -> Tensor:
         """The same `num` times, `(num, n, arms)`."""
         n = len(self.x)
@@ -69,10 +110,20 @@ class Prospects:
         return self.masked(values.unflatten(0, (num, n)))
 
     def best(self, values: Tensor, generator: Generator) -> Tensor:
-        """Position of the greatest value of each decision `(n,)`; one of several, each as often."""
-        is_best = values == values.amax(-1, keepdim=True)
+        """Position of the greatest value of each decision `(n,)`; one of several, each as often.
+
+        Raises:
+            ValueError: a value is not a number.
+        """
+        greatest, position = values.max(-1, keepdim=True)
+        is_best = values == greatest
         if int(is_best.sum()) == len(values):
-            return values.argmax(-1)
+            return position[:, 0]
+        if bool(greatest.isnan().any()):
+            raise ValueError(
+                "what the posterior says of the arms is not a number: rewards or contexts are too large for it, or "
+                "columns of them are multiples of each other. Scale them"
+            )
         ranks = rand(values.shape, like=values, generator=generator)
         return torch.where(is_best, ranks, -1.0).argmax(-1)
 
@@ -104,6 +155,9 @@ class Prospects:
 
     def masked(self, scores: Tensor) -> Tensor:
         return scores if self.available is None else scores.masked_fill(~self.available, -torch.inf)
+
+    def _of_tasks(self, value: np.ndarray) -> Tensor:
+        return torch.from_numpy(value)[... if self.task is None else self.task]
 
     def _on_link(self, x: Tensor, task: Task, generator: Generator) -> Tensor:
         draw = getattr(self.online, "draw_on_link", self.online.draw)

@@ -1,6 +1,7 @@
 """A policy as one file: safetensors that are safe to open, written whole or not at all."""
 
 import dataclasses
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -8,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 import bayesmeta
-from bandits import arms as arm_kinds
+from bandits.arms import NamedArms
 from bayesmeta.fields import TensorFields
 
 if TYPE_CHECKING:
@@ -16,18 +17,13 @@ if TYPE_CHECKING:
 
 __all__ = ["PolicyState", "load", "save"]
 
-ARM_KINDS = {
-    kind.__name__: kind
-    for kind in (arm_kinds.Separate, arm_kinds.Numbered, arm_kinds.Joined, arm_kinds.Crossed, arm_kinds.Hybrid)
-}
-
 
 @dataclass(frozen=True, eq=False)
 class PolicyState(TensorFields):
     """All of a policy.
 
     Args:
-        kind: the class of the policy, one of this package's.
+        kind: the class of the policy: its name, after its module where that is not of this package.
         prior: of its tasks.
         arms: kind and fields of its arms.
         settings: what the class takes beside what every policy does.
@@ -83,13 +79,14 @@ def policy_state(policy: "Policy") -> PolicyState:
         "next_key": policy._next_key,
         "pulls": torch.from_numpy(policy._pulls),
         "rounds": torch.from_numpy(policy._rounds),
+        "rewards": torch.from_numpy(policy._rewards),
         "generator": policy._generator.get_state(),
         "log_generator": policy._log_generator.get_state(),
     }
     return PolicyState(
-        type(policy).__name__,
+        _key(type(policy)),
         policy.prior,
-        {"kind": type(policy._arms).__name__, **arms},
+        {"kind": _key(type(policy._arms)), **arms},
         policy._settings(),
         policy._state.state_dict(),
         policy._pending.state_dict(),
@@ -99,14 +96,12 @@ def policy_state(policy: "Policy") -> PolicyState:
 
 def policy_of(state: PolicyState) -> "Policy":
     """The policy again, with copies of the tensors of `state`."""
-    import bandits
+    import bandits  # defines all policies of its own
     from bandits.policy import Policy
 
-    kind: Any = getattr(bandits, state.kind) if state.kind in bandits.__all__ else None
-    if not (isinstance(kind, type) and issubclass(kind, Policy)):
-        raise ValueError(f"there is no policy {state.kind!r} in this version of bandits")
+    kind: Any = _class_of(state.kind, Policy, bandits)
     fields = dict(state.arms)
-    arms = ARM_KINDS[fields.pop("kind")](**fields)
+    arms = _class_of(fields.pop("kind"), NamedArms, bandits)(**fields)
     numbers = state.numbers
     policy: Policy = kind.__new__(kind)
     Policy.__init__(
@@ -124,9 +119,48 @@ def policy_of(state: PolicyState) -> "Policy":
     policy._pending.load_state_dict(state.pending)
     policy._keys, policy._next_key = list(numbers["keys"]), numbers["next_key"]
     policy._pulls, policy._rounds = numbers["pulls"].numpy().copy(), numbers["rounds"].numpy().copy()
+    # earlier versions did not keep it, and arms had no pulls but their own
+    policy._rewards = numbers["rewards"].numpy().copy() if "rewards" in numbers else policy._pulls.sum(-1)
     policy._generator.set_state(numbers["generator"])
     policy._log_generator.set_state(numbers["log_generator"])
     return policy
+
+
+def _key(kind: type) -> str:
+    """The name by which a file knows a class; one of people's own has its module before it."""
+    import bandits
+
+    if getattr(bandits, kind.__name__, None) is kind:
+        return kind.__name__
+    return f"{kind.__module__}:{kind.__qualname__}"
+
+
+def _class_of(key: str, base: type, package: Any) -> Any:
+    """The class of that name: one of `package`'s, or any subclass of `base` that is defined in this process.
+
+    A file names a class, and never has one imported: that would run code which a stranger chose.
+    """
+    kind: Any = getattr(package, key) if key in package.__all__ else None
+    if isinstance(kind, type) and issubclass(kind, base):
+        return kind
+    module, _, name = key.rpartition(":")
+    own: list[Any] = [each for each in _subclasses(base) if module and each.__qualname__ == name]
+    # the latest of that module; a class of a script or a notebook may have moved since
+    found = [each for each in own if each.__module__ == module] or own
+    if not found:
+        raise ValueError(
+            f"its class {name!r} is not defined in this process. Import {module} before you load it"
+            if module
+            else f"there is no policy {key!r} in this version of bandits"
+        )
+    return found[-1]
+
+
+def _subclasses(base: Any) -> Iterator[Any]:
+    kind: Any
+    for kind in base.__subclasses__():
+        yield kind
+        yield from _subclasses(kind)
 
 
 def _require_plain(name: Any) -> None:

@@ -27,6 +27,7 @@ from bayesmeta.linalg import cholesky, symmetric
 from bayesmeta.linear import LinearGaussian
 from bayesmeta.online import Index, State, Task
 from bayesmeta.random import randn
+from bayesmeta.square_root import potter
 
 __all__ = ["SharedMean"]
 
@@ -64,15 +65,14 @@ class OnlineSharedMean:
         task = prior.task_prior.to(torch.float64)
         self._how, self._like, self._task_prior = prior.how, prior.task_prior.loc, task
         rest, d = self.batch_shape[1:], task.loc.shape[-1]
-        self._between = symmetric(torch.cholesky_inverse(cholesky(task.precision, "precision")))
         self._loc = torch.zeros(*batch_shape, d, dtype=torch.float64)
-        self._cov = self._between.expand(*batch_shape, d, d).clone()
+        self._root = _root_of_inverse(task.precision, "precision").expand(*batch_shape, d, d).clone()
         # natural parameters of the belief add, however many tasks show a row at once
         precision = symmetric(torch.cholesky_inverse(cholesky(prior.cov.double(), "cov")))
         self._precision = precision.expand(*rest, d, d).clone()
         self._shift = (precision @ task.loc).expand(*rest, d).clone()
         self._begun = torch.zeros(self.batch_shape, dtype=torch.bool)
-        self._own_loc, self._own_cov = torch.zeros_like(self._loc), torch.zeros_like(self._cov)
+        self._own_loc, self._own_root = torch.zeros_like(self._loc), torch.zeros_like(self._root)
         self._generator = Generator().manual_seed(0)  # for tasks that learn before they decide
         self._renew()
 
@@ -82,12 +82,12 @@ class OnlineSharedMean:
             return
         new = tasks.unique()
         fresh = ~self._begun[new][..., None]  # arms that came later begin later
-        loc, cov = self._mean.expand_as(self._own_loc[new]), self._root @ self._root.mT
+        loc, root = self._mean.expand_as(self._own_loc[new]), self._shared_root
         if self._how == "keep":
             noise = randn((*loc.shape, 1), like=loc, generator=generator)
-            loc, cov = loc + (self._root @ noise)[..., 0], torch.zeros_like(cov)
+            loc, root = loc + (root @ noise)[..., 0], torch.zeros_like(root)
         self._own_loc[new] = torch.where(fresh, loc, self._own_loc[new])
-        self._own_cov[new] = torch.where(fresh[..., None], cov, self._own_cov[new])
+        self._own_root[new] = torch.where(fresh[..., None], root, self._own_root[new])
         self._begun[new] = True
 
     def add(self, index: Index, x: Tensor, y: Tensor) -> None:
@@ -125,27 +125,33 @@ class OnlineSharedMean:
         return _arms(LinearGaussian(loc, precision, noise_var).to(self._like), index)
 
     def state_dict(self) -> State:
-        of_tasks = {name: getattr(self, f"_{name}") for name in ("loc", "cov", "own_loc", "own_cov", "begun")}
+        of_tasks = {name: getattr(self, f"_{name}") for name in ("loc", "root", "own_loc", "own_root", "begun")}
         # arms are the second axis, as of all states
         of_arms = {name: getattr(self, f"_{name}")[None] for name in ("precision", "shift")}
         return {**of_tasks, **of_arms, "whole": {"generator": self._generator.get_state()}}
 
     def load_state_dict(self, state: State) -> None:
         self._generator.set_state(state["whole"]["generator"])
-        for name in ("loc", "cov", "own_loc", "own_cov", "begun"):
+        for name in ("loc", "own_loc", "begun"):
             setattr(self, f"_{name}", state[name].clone())
+        for name in ("root", "own_root"):
+            # earlier versions kept covariances
+            old = state.get(name.replace("root", "cov"))
+            root = state[name].clone() if old is None else torch.linalg.cholesky_ex(old).L
+            setattr(self, f"_{name}", root)
         self._precision, self._shift = state["precision"][0].clone(), state["shift"][0].clone()
         self._renew()
 
     def _step(self, entry: Index, x: Tensor, y: Tensor) -> None:
         """One row of each of some entries of different tasks."""
-        cov, loc = self._cov[entry], self._loc[entry]
-        gain = (cov @ x[..., None])[..., 0]
-        var = (gain * x).sum(-1) + self._task_prior.noise_var
+        root, loc = self._root[entry], self._loc[entry]
+        f = (x[:, None] @ root)[:, 0]
+        var = f.square().sum(-1) + self._task_prior.noise_var
         left = y - (x * loc).sum(-1)
-        about = gain @ self._task_prior.precision
-        self._loc[entry] = loc + gain * (left / var)[:, None]
-        self._cov[entry] = cov - gain[:, :, None] * (gain / var[:, None])[:, None]
+        gain, moved = potter(root, f, self._task_prior.noise_var.expand(var.shape))
+        about = (gain * var[:, None]) @ self._task_prior.precision
+        self._loc[entry] = loc + gain * left[:, None]
+        self._root[entry] = moved
         outer, moment = about[:, :, None] * (about / var[:, None])[:, None], about * (left / var)[:, None]
         if len(entry) > 1:
             self._precision.index_put_(entry[1:], outer, accumulate=True)
@@ -158,37 +164,35 @@ class OnlineSharedMean:
 
     def _own(self, entry: Index, about: Tensor, left: Tensor, var: Tensor) -> None:
         """The same row moves what each task knows of the shared mean by itself."""
-        cov, loc = self._own_cov[entry], self._own_loc[entry]
-        gain = (cov @ about[..., None])[..., 0]
-        var = var + (gain * about).sum(-1)
-        self._own_loc[entry] = loc + gain * ((left - (about * loc).sum(-1)) / var)[:, None]
-        self._own_cov[entry] = cov - gain[:, :, None] * (gain / var[:, None])[:, None]
+        root, loc = self._own_root[entry], self._own_loc[entry]
+        gain, moved = potter(root, (about[:, None] @ root)[:, 0], var)
+        self._own_loc[entry] = loc + gain * (left - (about * loc).sum(-1))[:, None]
+        self._own_root[entry] = moved
 
     def _renew(self) -> None:
         """Mean and a root of the covariance of the belief in the shared mean."""
-        upper = cholesky(self._precision, "precision").mT
-        eye = torch.eye(upper.shape[-1], dtype=upper.dtype).expand_as(upper)
-        self._root = torch.linalg.solve_triangular(upper, eye, upper=True)
-        self._mean = (self._root @ (self._root.mT @ self._shift[..., None]))[..., 0]
+        self._shared_root = _root_of_inverse(self._precision, "precision")
+        self._mean = (self._shared_root @ (self._shared_root.mT @ self._shift[..., None]))[..., 0]
 
     def _of(self, index: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Of some tasks: mean and root given a shared mean of zero, mean and root of what they know of that."""
-        loc, root = self._loc[index], cholesky(self._cov[index], "covariance of weights")
-        shared, shared_root = self._mean.expand_as(loc), self._root.expand_as(root)
+        loc, root = self._loc[index], self._root[index]
+        shared, shared_root = self._mean.expand_as(loc), self._shared_root.expand_as(root)
         if self._how == "redraw":
             return loc, root, shared, shared_root
         begun = self._begun[index][..., None]
-        if self._how == "keep":
-            own_root = torch.zeros_like(root)
-        else:
-            own = torch.where(begun[..., None], self._own_cov[index], self._between)
-            own_root = cholesky(own, "covariance of the shared mean")
+        own_root = self._own_root[index]
         return (
             loc,
             root,
             torch.where(begun, self._own_loc[index], shared),
             torch.where(begun[..., None], own_root, shared_root),
         )
+
+
+def _root_of_inverse(precision: Tensor, name: str) -> Tensor:
+    upper = cholesky(precision, name).mT
+    return torch.linalg.solve_triangular(upper, torch.eye(upper.shape[-1]).to(upper).expand_as(upper), upper=True)
 
 
 def _arms(posterior: LinearGaussian, index: Any) -> LinearGaussian:

@@ -8,7 +8,7 @@ from torch import Generator, Tensor
 from torch.distributions import Distribution
 
 from bayesmeta.fields import TensorFields
-from bayesmeta.online import DrawsFunctions, Task, marginal_of
+from bayesmeta.online import DrawsFunctions, Task, marginal_of, turn_of
 
 __all__ = ["ByPosterior", "LearnedByTasks", "Wrapped", "entries", "turns"]
 
@@ -85,13 +85,6 @@ def turns(task: Tensor) -> Iterator[Tensor]:
     if len(task) == 1:
         yield torch.zeros(1, dtype=torch.long)
         return
-    order = task.argsort(stable=True)
-    sorted_task = task[order]
-    new = torch.ones(len(task), dtype=torch.bool)
-    new[1:] = sorted_task[1:] != sorted_task[:-1]
-    place = torch.arange(len(task))
-    first = torch.where(new, place, 0).cummax(0).values
-    turn = torch.empty_like(place)
-    turn[order] = place - first
+    turn = turn_of((task,))
     for i in range(int(turn.max()) + 1 if len(task) else 0):
         yield (turn == i).nonzero()[:, 0]

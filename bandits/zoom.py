@@ -2,16 +2,16 @@ r"""The probability that the arm which was chosen is the best of independent one
 
 On the scale of their link, arms with normal, beta and gamma posteriors have log-concave densities, and so log-concave
 distribution functions. The integrand $f_a(v) \prod_b F_b(v)$ is log-concave too: it has one top, and falls the faster
-the farther from it. Grids find where it is, finer ones where it falls steeply, and Gauss-Legendre between the values at
-which it has fallen by as much as `DROPS` says integrates it, all decisions at once.
+the farther from it. The draw by which the arm was chosen has the integrand for its density, so that it says where to
+look. Points around it, more of them where the integrand falls steeply, say where it has fallen by as much as `DROPS`,
+and Gauss-Legendre integrates between those, all decisions at once.
 
-Over ten decades of shapes, and four of standard deviations, the median of the relative error is 1e-6, and 99 of 100 are
-below .4%; the worst of some thousand was 6%, where one arm's distribution ends a million times more steeply than
-another's.
+Over ten decades of shapes of beta variables, and four of standard deviations of normal ones, the median of the relative
+error is 1e-6, 95 of 100 are below .06%, and the worst of a thousand was 1.4%.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -25,14 +25,21 @@ __all__ = ["chance_of_chosen", "is_log_concave"]
 
 Array = Any  # of NumPy, which makes numbers of arrays without axes
 Function = Callable[..., Array]
-RARE = 1e-13  # beyond the quantile of this the chosen arm is taken not to be
-GRID = np.linspace(0.0, 1.0, 12)
+Worth = Callable[[Array, Array], Array]  # the logarithm of the integrand at points `(m, k)` of some rows `(m,)`
+OFFSETS = np.array([0.05, 0.25, 0.7, 1.5, 3.0, 6.0])  # of the first points, in standard deviations of the arm
+LEVELS = np.linspace(-6.0, 6.0, 25)  # the same, of the arm itself, where no draw is known
+MOST_WIDER = 60  # rounds of wider points
 INSIDE = np.arange(1, 7) / 7
-MOST_FINER, SMOOTH = 7, 5.0  # rounds of finer points, until the logarithm falls by less than that between two
+MOST_FINER, SMOOTH = 12, 5.0  # rounds of finer points, until the logarithm falls by less than that between two
 DROPS = (14.0, 4.0, 1.0)  # of the logarithm of the integrand, on both sides of its top
 NODES, WEIGHTS = np.polynomial.legendre.leggauss(6)
 TINY = np.finfo(float).tiny
+ROOT_HALF = np.sqrt(0.5)
 LOG_ROOT_TWO_PI = 0.5 * np.log(2.0 * np.pi)
+MANY = 50_000  # values of normal distribution functions, from which float32 does: 1e-7 of one, at a tenth of the time
+RARE = 1e-3  # probabilities below which it does not
+SURELY = 10.0  # standard deviations
+CHUNK = 100_000  # values that are held at once
 
 
 def is_log_concave(marginal: Distribution) -> bool:
@@ -40,67 +47,147 @@ def is_log_concave(marginal: Distribution) -> bool:
     return type(marginal) in FAMILIES
 
 
-def chance_of_chosen(marginal: Distribution, arm: Tensor, available: Tensor | None = None) -> Tensor:
+def chance_of_chosen(
+    marginal: Distribution, arm: Tensor, available: Tensor | None = None, at: Tensor | None = None
+) -> Tensor:
     """Probabilities `(n,)` that `arm` is the greatest of independent variables.
 
     Args:
         marginal: on the scale of its link, of batch_shape `(n, arms, 1)`.
         arm: positions `(n,)`.
         available: which take part, `(n, arms)`; None for all.
+        at: the draw of the arm by which it was chosen `(n,)`; None where it is not known.
     """
-    names, log_prob, cdf, icdf = FAMILIES[type(marginal)]
-    shape, each = tuple(marginal.batch_shape[:2]), np.arange(len(arm))
-    every = [_numbers(getattr(marginal, name)[..., 0], shape) for name in names]
-    own = [part[each, arm.numpy()][:, None] for part in every]
-    counts = np.ones(shape) if available is None else available.numpy().astype(float)
-    counts[each, arm.numpy()] -= 1.0
-    if len(arm) == 1:  # arms that are alike are computed once
-        several = np.unique(np.concatenate(every), axis=1, return_inverse=True)
-        counts = np.bincount(several[1].reshape(-1), counts[0])[None]
-        every = [part[None] for part in several[0]]
-    others = [part[..., None] for part in every]
-
-    def log_worth(t: Array) -> Array:
-        log_cdf = np.log(np.maximum(cdf(t[:, None], *others), TINY))
-        return log_prob(t, *own) + (counts[:, None] @ log_cdf)[:, 0]
-
+    variables = _Variables.of(marginal, arm, available)
     with np.errstate(all="ignore"):
-        low, high = icdf(np.full((1, 1), RARE), *own), icdf(np.full((1, 1), 1.0 - RARE), *own)
-        t = low + (high - low) * GRID
-        value = log_worth(t)
-        low, high = _last_before(t, value.max(1, keepdims=True) - value, DROPS[0])
-        t = low + (high - low) * GRID
-        ends = _ends(*_around(t, log_worth(t), log_worth))
-        width = np.diff(ends, axis=1)
-        t = ends[:, :-1, None] + 0.5 * width[..., None] * (NODES + 1.0)
-        worth = np.exp(log_worth(t.reshape(len(t), -1))).reshape(t.shape)
-        total = ((worth * WEIGHTS).sum(-1) * 0.5 * width).sum(-1)
-    return torch.from_numpy(np.clip(total, TINY, 1.0))
+        start = _first_points(variables, None if at is None else at.double().numpy())
+        many = variables.normal and start.shape[0] * variables.counts.shape[1] * start.shape[1] > MANY
+        if not many:
+            return _of_those_that_compete(_integrals(start, variables.worth), variables)
+        total = _integrals(start, _Quick(variables, start[:, start.shape[1] // 2, None]).worth)
+        again = np.flatnonzero(~(total > RARE))
+        if len(again):
+            total[again] = _integrals(start[again], lambda t, rows: variables.worth(t, again[rows]))
+    return _of_those_that_compete(total, variables)
 
 
-def _numbers(value: Tensor, shape: tuple[int, ...]) -> np.ndarray:
-    return np.broadcast_to(value.detach().double().numpy(), shape)
+def _of_those_that_compete(total: Array, variables: "_Variables") -> Tensor:
+    """A probability; one that is alone is sure."""
+    return torch.from_numpy(np.where(variables.counts.any(1), np.clip(total, TINY, 1.0), 1.0))
 
 
-def _last_before(t: Array, fall: Array, drop: float) -> tuple[Array, Array]:
-    """The points of a grid next to those at which the integrand has not fallen by as much, `(n, 1)` each."""
-    kept = fall < drop
-    rows, last = np.arange(len(t)), t.shape[1] - 1
-    first = np.maximum(kept.argmax(1) - 1, 0)
-    final = np.minimum(last - kept[:, ::-1].argmax(1) + 1, last)
-    return t[rows, first][:, None], t[rows, final][:, None]
-
-
-def _around(t: Array, value: Array, log_worth: Callable[[Array], Array]) -> tuple[Array, Array]:
-    """More points where the integrand falls, on either side of its top: one side may be a thousand times as steep."""
+def _integrals(t: Array, worth: Worth) -> Array:
     rows = np.arange(len(t))
+    ends = _ends(*_finer(*_wider(t, worth(t, rows), worth), worth))
+    width = np.diff(ends, axis=1)
+    t = ends[:, :-1, None] + 0.5 * width[..., None] * (NODES + 1.0)
+    value = np.exp(worth(t.reshape(len(t), -1), rows)).reshape(t.shape)
+    return ((value * WEIGHTS).sum(-1) * 0.5 * width).sum(-1)
+
+
+class _Variables(NamedTuple):
+    """Independent variables, and which of them were chosen.
+
+    Args:
+        family: its functions.
+        own: parameters of the chosen ones, `(n, 1)` each.
+        others: of all, `(n, arms)` each; where there is one decision, of those that differ.
+        counts: how often each of the others takes part, `(n, arms)`.
+    """
+
+    family: "_Family"
+    own: list[Array]
+    others: list[Array]
+    counts: Array
+
+    @classmethod
+    def of(cls, marginal: Distribution, arm: Tensor, available: Tensor | None) -> "_Variables":
+        family = FAMILIES[type(marginal)]
+        shape, each = tuple(marginal.batch_shape[:2]), np.arange(len(arm))
+        every = [_numbers(getattr(marginal, name)[..., 0], shape) for name in family.names]
+        own = [part[each, arm.numpy()][:, None] for part in every]
+        counts = np.ones(shape) if available is None else available.numpy().astype(float)
+        counts[each, arm.numpy()] -= 1.0
+        if len(arm) == 1 and type(marginal) is not Normal:  # arms that are alike are computed once
+            several = np.unique(np.concatenate(every), axis=1, return_inverse=True)
+            counts = np.bincount(several[1].reshape(-1), counts[0])[None]
+            every = [part[None] for part in several[0]]
+        return cls(family, own, every, counts)
+
+    @property
+    def normal(self) -> bool:
+        return self.family.names == FAMILIES[Normal].names
+
+    def worth(self, t: Array, rows: Array) -> Array:
+        step = max(1, CHUNK // (t.shape[1] * self.counts.shape[1]))
+        parts = [self._worth(t[i : i + step], rows[i : i + step]) for i in range(0, len(t), step)]
+        return np.concatenate(parts) if len(parts) > 1 else parts[0]
+
+    def _worth(self, t: Array, rows: Array) -> Array:
+        others = [part[rows, :, None] for part in self.others]
+        log_cdf = np.log(np.maximum(self.family.cdf(t[:, None], *others), TINY))
+        together = (self.counts[rows, None] @ log_cdf)[:, 0]
+        return self.family.log_prob(t, *(part[rows] for part in self.own)) + together
+
+
+class _Quick:
+    """`_Variables.worth` of normal variables, in float32 from what their means differ from a point near all others."""
+
+    def __init__(self, variables: _Variables, near: Array) -> None:
+        (loc, scale), (self._own_loc, self._own_scale) = variables.others, variables.own
+        self._near, self._log_prob = near, variables.family.log_prob
+        start, slope = (near - loc) / scale * ROOT_HALF, self._own_scale / scale * ROOT_HALF
+        absent = variables.counts == 0.0
+        start[absent], slope[absent] = SURELY, 0.0
+        self._start, self._slope = (torch.from_numpy(part.astype(np.float32)) for part in (start, slope))
+        self._half = torch.tensor(0.5)
+
+    def worth(self, t: Array, rows: Array) -> Array:
+        own_loc, own_scale = self._own_loc[rows], self._own_scale[rows]
+        z = torch.from_numpy(((t - self._near[rows]) / own_scale)[..., None].astype(np.float32))
+        chance = np.empty(t.shape)
+        step = max(1, CHUNK // (t.shape[1] * self._start.shape[1]))
+        for i in range(0, len(t), step):
+            part = slice(i, i + step)
+            start, slope = (value[rows[part], None] for value in (self._start, self._slope))
+            below = torch.addcmul(start, slope, z[part]).erf_()
+            chance[part] = torch.add(self._half, below, alpha=0.5, out=below).prod(-1).numpy()
+        return self._log_prob(t, own_loc, own_scale) + np.log(chance)
+
+
+def _first_points(variables: _Variables, at: Array | None) -> Array:
+    """Around what is known, `(n, k)`."""
+    icdf, own = variables.family.icdf, variables.own
+    low, high = icdf(np.array([[0.16]]), *own), icdf(np.array([[0.84]]), *own)
+    spread = np.maximum(0.5 * (high - low), TINY)
+    if at is None:
+        return 0.5 * (high + low) + spread * LEVELS
+    return np.clip(at, -1e300, 1e300)[:, None] + spread * np.concatenate([-OFFSETS[::-1], [0.0], OFFSETS])
+
+
+def _wider(t: Array, value: Array, worth: Worth) -> tuple[Array, Array]:
+    """More points on either side, until the integrand has fallen there."""
+    for side, last in ((-1.0, 0), (1.0, -1)):
+        reach = np.abs(t[:, -1] - t[:, 0])
+        for _ in range(MOST_WIDER):
+            rows = np.flatnonzero(value.max(1) - value[:, last] < DROPS[0])
+            if not len(rows):
+                break
+            reach[rows] *= 2.0
+            new = t[:, last].copy()
+            new[rows] += side * reach[rows]
+            values = value[:, last].copy()
+            values[rows] = worth(new[rows, None], rows)[:, 0]
+            pairs = ((new[:, None], t), (values[:, None], value))
+            t, value = (np.concatenate(pair if side < 0 else pair[::-1], 1) for pair in pairs)
+    return t, value
+
+
+def _finer(t: Array, value: Array, worth: Worth) -> tuple[Array, Array]:
+    """More points where the integrand falls, on either side of its top: one side may be a thousand times as steep."""
     for _ in range(MOST_FINER):
-        fall = value.max(1, keepdims=True) - value
-        kept, last = fall < DROPS[0], t.shape[1] - 1
-        first, final = kept.argmax(1), last - kept[:, ::-1].argmax(1)
-        before, after = np.maximum(first - 1, 0), np.minimum(final + 1, last)
-        steps = np.maximum(fall[rows, before] - fall[rows, first], fall[rows, after] - fall[rows, final])
-        if steps.max() < SMOOTH:
+        rows, before, first, final, after = _where_it_falls(t, value)
+        if not len(rows):
             break
         left, right = t[rows, before], t[rows, after]
         finer = np.concatenate(
@@ -110,23 +197,46 @@ def _around(t: Array, value: Array, log_worth: Callable[[Array], Array]) -> tupl
             ],
             1,
         )
-        t, value = np.concatenate([t, finer], 1), np.concatenate([value, log_worth(finer)], 1)
-        order = t.argsort(1)
+        # as many more of each row; those of others repeat its last
+        more_t, more_value = (np.repeat(part[:, -1:], finer.shape[1], 1) for part in (t, value))
+        more_t[rows], more_value[rows] = finer, worth(finer, rows)
+        t, value = np.concatenate([t, more_t], 1), np.concatenate([value, more_value], 1)
+        order = t.argsort(1, kind="stable")
         t, value = np.take_along_axis(t, order, 1), np.take_along_axis(value, order, 1)
     return t, value
+
+
+def _where_it_falls(t: Array, value: Array) -> tuple[Array, ...]:
+    """Rows in which the integrand falls by much between two points, and those points, on both sides."""
+    fall = value.max(1, keepdims=True) - value
+    kept, last = fall < DROPS[0], t.shape[1] - 1
+    first, final = kept.argmax(1), last - kept[:, ::-1].argmax(1)
+    before, after = np.maximum(first - 1, 0), np.minimum(final + 1, last)
+    every = np.arange(len(t))
+    steps = np.maximum(fall[every, before] - fall[every, first], fall[every, after] - fall[every, final])
+    rows = np.flatnonzero(steps >= SMOOTH)
+    return rows, before[rows], first[rows], final[rows], after[rows]
 
 
 def _ends(t: Array, value: Array) -> Array:
     """Where pieces end: at which the integrand has fallen by `DROPS`, by interpolation, and its top."""
     fall = value.max(1, keepdims=True) - value
-    top = value.argmax(1)
+    every, last = np.arange(len(t)), t.shape[1] - 1
     ends = np.empty((len(t), 2 * len(DROPS) + 1))
-    for i in range(len(t)):
-        left, right = slice(top[i], None, -1), slice(top[i], None)
-        ends[i, : len(DROPS)] = np.interp(DROPS, fall[i, left], t[i, left])
-        ends[i, len(DROPS)] = t[i, top[i]]
-        ends[i, : len(DROPS) : -1] = np.interp(DROPS, fall[i, right], t[i, right])
+    ends[:, len(DROPS)] = t[every, value.argmax(1)]
+    for i, drop in enumerate(DROPS):
+        kept = fall < drop
+        inner = kept.argmax(1), last - kept[:, ::-1].argmax(1)
+        outer = np.maximum(inner[0] - 1, 0), np.minimum(inner[1] + 1, last)
+        for place, near, far in zip((i, -1 - i), inner, outer, strict=True):
+            step = fall[every, far] - fall[every, near]
+            share = np.where(step > 0, (drop - fall[every, near]) / step, 0.0)
+            ends[:, place] = t[every, near] + np.clip(share, 0.0, 1.0) * (t[every, far] - t[every, near])
     return ends
+
+
+def _numbers(value: Tensor, shape: tuple[int, ...]) -> np.ndarray:
+    return np.broadcast_to(value.detach().double().numpy(), shape)
 
 
 def _normal_log_prob(t: Array, loc: Array, scale: Array) -> Array:
@@ -142,10 +252,19 @@ def _normal_icdf(level: Array, loc: Array, scale: Array) -> Array:
     return loc + scale * special.ndtri(level)
 
 
-FAMILIES: dict[type, tuple[tuple[str, ...], Function, Function, Function]] = {
-    Normal: (("loc", "scale"), _normal_log_prob, _normal_cdf, _normal_icdf),
+class _Family(NamedTuple):
+    """The functions of a family of distributions, each of values and the parameters that `names` says."""
+
+    names: tuple[str, ...]
+    log_prob: Function
+    cdf: Function
+    icdf: Function
+
+
+FAMILIES: dict[type, _Family] = {
+    Normal: _Family(("loc", "scale"), _normal_log_prob, _normal_cdf, _normal_icdf),
     **{
-        family: (tuple(family.arg_constraints), family._log_prob, family._cdf, family._icdf)
+        family: _Family(tuple(family.arg_constraints), family._log_prob, family._cdf, family._icdf)
         for family in (LogitBeta, LogGamma, LogInverseGamma)
     },
 }

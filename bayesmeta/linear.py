@@ -236,7 +236,7 @@ class LinearGaussian(TensorFields):
             return OnlineRows(self, batch_shape)
         if len(batch_shape) == 1:
             return OnlineWeights(self, batch_shape, _mean_and_root)
-        return OnlineArmWeights(self, batch_shape)
+        return OnlineArmWeights(self, batch_shape, _mean_and_root)
 
     def statistics(self, data: Data | Statistics) -> Statistics:
         """All that this family knows of the rows of `data`; statistics pass through."""

@@ -39,6 +39,7 @@ __all__ = [
     "online",
     "statistics_from",
     "statistics_state",
+    "turn_of",
 ]
 
 Task = Tensor | int | None
@@ -351,6 +352,18 @@ def distinct(index: Index) -> Index:
     if len(index[0]) == 1:
         return index
     return torch.stack(index).unique(dim=1).unbind(0)
+
+
+def turn_of(index: Index) -> Tensor:
+    """How many rows before it name the same entry, for each row `(m,)`."""
+    key = index[0] if len(index) == 1 else torch.stack(index).unique(dim=1, return_inverse=True)[1]
+    order = key.argsort(stable=True)
+    place = torch.arange(len(key))
+    new = torch.ones(len(key), dtype=torch.bool)
+    new[1:] = key[order[1:]] != key[order[:-1]]
+    turn = torch.empty_like(place)
+    turn[order] = place - torch.where(new, place, 0).cummax(0).values
+    return turn
 
 
 def statistics_state(statistics: Statistics | None) -> State | None:

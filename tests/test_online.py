@@ -9,7 +9,7 @@ from torch import Tensor
 
 from bayesmeta import BetaBernoulli, CorrelatedArms, Data, LinearGaussian
 from bayesmeta.online import Online, OnlineRows, OnlineStatistics, online
-from bayesmeta.online_weights import REFRESH_AFTER, OnlineArmWeights, OnlineWeights
+from bayesmeta.online_weights import BLOCK, FEW_TURNS, OnlineArmWeights, OnlineWeights
 from bayesmeta.protocol import Marginal, Posterior
 from bayesmeta.random import randn
 from tests.families import F64, FAMILIES, Family, seed
@@ -169,7 +169,7 @@ def float32_prior(d: int) -> LinearGaussian:
 
 @pytest.mark.parametrize("shape", [(2,), (2, 3)])
 def test_rounding_of_many_steps_does_not_add_up(shape: tuple[int, ...]) -> None:
-    d, num = 5, 20 * REFRESH_AFTER + 321
+    d, num = 5, 20_000
     state = online(float32_prior(d), shape)
     assert isinstance(state, OnlineWeights | OnlineArmWeights)
     index = tuple(torch.zeros(1, dtype=torch.long) for _ in shape)
@@ -182,8 +182,40 @@ def test_rounding_of_many_steps_does_not_add_up(shape: tuple[int, ...]) -> None:
     got = state.marginal(at, 0)
     expected = exact.marginal(x[:50].double())
     first = (slice(None), *(0 for _ in shape))
-    torch.testing.assert_close(got.mean[first].double(), expected.mean, rtol=0, atol=1e-4)
-    torch.testing.assert_close(got.stddev[first].double(), expected.stddev, rtol=1e-4, atol=0)
+    torch.testing.assert_close(got.mean[first], expected.mean, rtol=0, atol=1e-10)
+    torch.testing.assert_close(got.stddev[first], expected.stddev, rtol=1e-10, atol=0)
+
+
+@pytest.mark.parametrize("shape", [(2,), (2, 3)])
+@pytest.mark.parametrize("num", [1, FEW_TURNS, FEW_TURNS + 1, BLOCK + 3])
+def test_rows_of_one_entry_may_come_together(shape: tuple[int, ...], num: int) -> None:
+    """One after the other, in blocks, and with as many of another entry between them as there happen to be."""
+    state, other = online(float32_prior(3), shape), online(float32_prior(3), shape)
+    index = entries(shape, num, 1)
+    x, y = randn((num, 3), like=F64, generator=seed(2)), randn((num,), like=F64, generator=seed(3))
+    state.add(index, x, y)
+    for i in range(num):
+        other.add(tuple(part[i : i + 1] for part in index), x[i : i + 1], y[i : i + 1])
+    at = randn((2, *(1 for _ in shape), 3), like=F64, generator=seed(4))
+    torch.testing.assert_close(state.marginal(at).mean, other.marginal(at).mean, rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(state.marginal(at).stddev, other.marginal(at).stddev, rtol=1e-10, atol=0)
+
+
+@pytest.mark.parametrize("shape", [(2,), (2, 3)])
+def test_rows_that_overflow_change_nothing(shape: tuple[int, ...]) -> None:
+    state = online(float32_prior(2), shape)
+    one, two = (tuple(torch.arange(num) for _ in shape) for num in (1, 2))
+    state.add(two, torch.ones(2, 2), torch.ones(2))
+    before = copy.deepcopy(state.state_dict())
+    for index, x, y in (
+        (one, torch.full((1, 2), 1e200, dtype=torch.float64), torch.ones(1)),
+        (two, torch.full((2, 2), 1e200, dtype=torch.float64), torch.ones(2)),
+    ):
+        with pytest.raises(ValueError, match="rows are so large that what they say overflows"):
+            state.add(index, x, y)
+    after = state.state_dict()
+    assert all(torch.equal(after[name], before[name]) for name in ("loc", "root"))
+    assert torch.equal(after["statistics"]["count"], before["statistics"]["count"])
 
 
 def test_forgetting_everything_is_the_prior() -> None:

@@ -1,11 +1,15 @@
 """A policy as people use it: names, numbers of choices, late rewards, arms that come and go, faults, files."""
 
 import copy
+import dataclasses
 import multiprocessing
 import os
 import pickle
 import signal
 import statistics
+import subprocess
+import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -462,23 +466,60 @@ def test_a_restored_policy_goes_on_as_it_would_have(name: str, tmp_path: Path) -
     assert same(snapshot(other), snapshot(policy))
 
 
-def test_a_restored_policy_renews_its_numbers_when_the_other_does(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """To the last bit, also where numbers are computed anew from sums now and then."""
-    monkeypatch.setattr("bayesmeta.online_weights.REFRESH_AFTER", 10)
-    monkeypatch.setattr("bayesmeta.online_weights.CHECK_EVERY", 8)
-    for arms in (["a", "b"], FEATURES):
-        policy = bandits.ThompsonSampling(LINEAR, arms, seed=shifted(0), propensities=False)
-        context = torch.tensor([0.3, 1.1]) if isinstance(arms, list) else None
-        for i in range(13):
-            policy.update(policy.choose(context), float(i % 3))
-        policy.save(tmp_path / "policy")
-        again = Policy.load(tmp_path / "policy")
-        for i in range(100):
-            for one in (policy, again):
-                one.update(one.choose(context), float(i % 5))
-        assert same(snapshot(policy), snapshot(again))
+class Cautious(bandits.ThompsonSampling):
+    """A policy of one's own, with a setting."""
+
+    def __init__(self, prior: Any, arms: Any, *, caution: float = 1.0, **options: Any) -> None:
+        super().__init__(prior, arms, **options)
+        self.caution = caution
+
+    def _settings(self) -> dict[str, Any]:
+        return {"caution": self.caution}
+
+
+@dataclasses.dataclass(frozen=True)
+class Places(bandits.Separate):
+    """Arms of one's own."""
+
+
+def test_a_policy_of_ones_own_is_loaded_where_it_is_defined(tmp_path: Path) -> None:
+    policy = Cautious(ONES, Places(("a", "b")), caution=3.0, seed=shifted(0))
+    play(policy, 5)
+    policy.save(tmp_path / "policy")
+    again = Policy.load(tmp_path / "policy")
+    assert isinstance(again, Cautious)
+    assert isinstance(again._arms, Places)
+    assert again.caution == 3.0
+    assert same(snapshot(again), snapshot(policy))
+    elsewhere = "import sys, bandits\nbandits.Policy.load(sys.argv[1])"
+    run = subprocess.run([sys.executable, "-c", elsewhere, tmp_path / "policy"], capture_output=True, text=True)
+    assert "its class 'Cautious' is not defined in this process. Import tests.test_policy before you load it" in (
+        run.stderr
+    )
+
+
+def test_threads_share_a_policy() -> None:
+    """Rewards that are lost, or counted twice, and choices that share a number would show in the counts."""
+    policy = bandits.ThompsonSampling(ONES, ["a", "b", "c"], seed=shifted(0), propensities=False)
+    errors: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            for i in range(100):
+                policy.update(policy.choose(), float(i % 2))
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not errors
+    assert int(policy.pulls.sum()) == 400
+    assert policy.num_pending == 0
+    copied = copy.deepcopy(policy)  # a lock is no part of what is copied
+    assert play(copied, 3) == play(policy, 3)
 
 
 def test_files_that_hold_no_policy(tmp_path: Path) -> None:
