@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bandits.numbers import numbers_of
 from bayesmeta.describe import Described
 
 __all__ = ["Choice", "Choices", "ids_of", "rewards_of"]
@@ -77,6 +78,8 @@ def ids_of(choice: Any) -> np.ndarray:
         return np.array([choice])
     if isinstance(choice, Sequence) and choice and isinstance(choice[0], Choice):
         return np.array([one.id for one in choice])
+    if hasattr(choice, "to_numpy"):
+        choice = choice.to_numpy()
     ids = np.asarray(choice)
     if ids.ndim > 1 or (ids.size and not np.issubdtype(ids.dtype, np.integer)):
         raise TypeError(f"a choice is what choose returned, or its number; got {choice!r}")
@@ -88,7 +91,7 @@ def rewards_of(reward: Any) -> Tensor:
         if not math.isfinite(reward):
             raise ValueError(f"a reward must be finite; got {reward}. Leave choices without a reward out")
         return torch.tensor([reward], dtype=torch.float64)
-    rewards = torch.as_tensor(reward).reshape(-1)
+    rewards = numbers_of(reward, "rewards").reshape(-1)
     if not bool(rewards.isfinite().all()):
         raise ValueError("rewards must be finite; these are not. Leave choices without a reward out")
     return rewards

@@ -10,10 +10,17 @@ In place of one of its learning policies, a function from arms and a seed to any
 
     MAB(arms, lambda arms, seed: bandits.ThompsonSampling(prior, arms, seed=seed))
 
-Policies and estimates are those of MABWiser. What differs: an arm without rewards comes first for `UCB1`, not last;
-contexts are not scaled; there are no neighbourhood policies.
+Policies, estimates and types of errors are those of MABWiser. What differs:
+
+- an arm without rewards comes first for `UCB1`, not last;
+- `LinUCB` with `l2_lambda` other than 1: the bonus of an arm without rewards is alpha |x| / sqrt(l2_lambda), as of all
+  arms, where MABWiser takes l2_lambda to be 1 until the arm's first reward;
+- `l2_lambda` must be above 0: with 0 the weights have no posterior before there are as many rows;
+- decisions of unknown arms are refused, not passed over;
+- contexts are not scaled, and there are no neighbourhood policies.
 """
 
+import math
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -24,13 +31,15 @@ from scipy.spatial.distance import cdist
 from torch import Tensor
 
 from bandits.averages import Averages
+from bandits.numbers import numbers_of
 from bandits.policies import UCB1, EpsilonGreedy, LinUCB, ThompsonSampling, UniformlyRandom
 from bandits.policy import Policy
 from bayesmeta.conjugate import BetaBernoulli
 from bayesmeta.describe import Described, listed, plural
 from bayesmeta.linear import LinearGaussian
+from bayesmeta.warning_kinds import BayesmetaWarning, warn
 
-__all__ = ["MAB", "LearningPolicy"]
+__all__ = ["MAB", "LearningPolicy", "NoDirectionWarning"]
 
 Arm = Hashable
 Maker = Callable[[Sequence[Arm], int], Policy]
@@ -46,6 +55,9 @@ class LearningPolicy:
 
         epsilon: float = 0.1
 
+        def __post_init__(self) -> None:
+            _require_number("epsilon", self.epsilon, 0.0, 1.0)
+
         def policy(self, arms: Sequence[Arm], seed: int, width: int) -> Policy:
             return EpsilonGreedy(Averages.none().to(torch.float64), arms, epsilon=self.epsilon, seed=seed)
 
@@ -55,6 +67,11 @@ class LearningPolicy:
 
         epsilon: float = 0.1
         l2_lambda: float = 1.0
+        scale: bool = False
+
+        def __post_init__(self) -> None:
+            _require_number("epsilon", self.epsilon, 0.0, 1.0)
+            _require_regression(self.l2_lambda, self.scale)
 
         def policy(self, arms: Sequence[Arm], seed: int, width: int) -> Policy:
             return EpsilonGreedy(_ridge(width, self.l2_lambda, 1.0), arms, epsilon=self.epsilon, seed=seed)
@@ -65,6 +82,11 @@ class LearningPolicy:
 
         alpha: float = 1.0
         l2_lambda: float = 1.0
+        scale: bool = False
+
+        def __post_init__(self) -> None:
+            _require_number("alpha", self.alpha, 0.0, above=True)
+            _require_regression(self.l2_lambda, self.scale)
 
         def policy(self, arms: Sequence[Arm], seed: int, width: int) -> Policy:
             return ThompsonSampling(_ridge(width, self.l2_lambda, self.alpha), arms, seed=seed)
@@ -75,6 +97,11 @@ class LearningPolicy:
 
         alpha: float = 1.0
         l2_lambda: float = 1.0
+        scale: bool = False
+
+        def __post_init__(self) -> None:
+            _require_number("alpha", self.alpha, 0.0)
+            _require_regression(self.l2_lambda, self.scale)
 
         def policy(self, arms: Sequence[Arm], seed: int, width: int) -> Policy:
             return LinUCB(_ridge(width, self.l2_lambda, 1.0), arms, width=self.alpha, seed=seed)
@@ -96,6 +123,9 @@ class LearningPolicy:
 
         binarizer: Binarizer | None = None
 
+        def __post_init__(self) -> None:
+            _require_binarizer(self.binarizer)
+
         def policy(self, arms: Sequence[Arm], seed: int, width: int) -> Policy:
             one = torch.ones((), dtype=torch.float64)
             return ThompsonSampling(BetaBernoulli(one, one), arms, seed=seed)
@@ -106,8 +136,15 @@ class LearningPolicy:
 
         alpha: float = 1.0
 
+        def __post_init__(self) -> None:
+            _require_number("alpha", self.alpha, 0.0)
+
         def policy(self, arms: Sequence[Arm], seed: int, width: int) -> Policy:
             return UCB1(arms, width=self.alpha, seed=seed)
+
+
+class NoDirectionWarning(BayesmetaWarning):
+    """Features of an arm are all zero: a warm start by their direction passes it over."""
 
 
 CONTEXTUAL = (LearningPolicy.LinGreedy, LearningPolicy.LinTS, LearningPolicy.LinUCB)
@@ -116,13 +153,16 @@ CONTEXTUAL = (LearningPolicy.LinGreedy, LearningPolicy.LinTS, LearningPolicy.Lin
 class MAB(Described):
     """A multi-armed bandit.
 
-    Args: arms: at least one, of different names. learning_policy: one of `LearningPolicy`, or a function from arms and
-    a seed to one of our policies for one task. neighborhood_policy: must be None. seed: of the random numbers. n_jobs:
-    has no effect: decisions are computed together.
+    Args:
+        arms: at least one, of different names, none of them None, not a number or infinite.
+        learning_policy: one of `LearningPolicy`, or a function from arms and a seed to a policy for one task.
+        neighborhood_policy: must be None.
+        seed: of the random numbers.
+        n_jobs, backend: have no effect: decisions are computed together.
 
     Raises:
-        TypeError: `learning_policy` is neither.
-        ValueError: a neighbourhood policy is asked for.
+        TypeError: `learning_policy` is neither, or another argument is of the wrong type.
+        ValueError: arms are wrong, `n_jobs` is 0, or a neighbourhood policy is asked for.
     """
 
     def __init__(
@@ -132,21 +172,25 @@ class MAB(Described):
         neighborhood_policy: Any = None,
         seed: int = 123456,
         n_jobs: int = 1,
+        backend: str | None = None,
     ) -> None:
         if neighborhood_policy is not None:
             raise ValueError(
                 "there are no neighbourhood policies here; a GaussianProcess over contexts does their work"
             )
-        if not (hasattr(learning_policy, "policy") or callable(learning_policy)):
+        if isinstance(learning_policy, type) or not (hasattr(learning_policy, "policy") or callable(learning_policy)):
             raise TypeError(
                 "learning_policy must be one of LearningPolicy, or a function of arms and a seed; "
                 f"got {learning_policy!r}"
             )
+        _require_settings(seed, n_jobs, backend)
+        self._arms = _checked_arms(arms)
         self.learning_policy, self.seed = learning_policy, seed
-        self._arms = list(arms)
+        self.neighborhood_policy, self.n_jobs, self.backend = neighborhood_policy, n_jobs, backend
         self._policy: Policy | None = None if self.is_contextual else self._made(0)
         self._trained: set[Arm] = set()
         self._warm: set[Arm] = set()
+        self._has_fitted = False
 
     def _title(self) -> str:
         return f"over {plural(len(self.arms), 'arm')}: {listed(self.arms)}"
@@ -188,19 +232,17 @@ class MAB(Described):
             rewards: one for each.
             contexts: `(n, d)`, for contextual policies.
         """
-        rows = _rows(contexts)
-        self._require_contexts(rows)
+        rows = self._fitted_rows(contexts, decisions)
         policy = self._made(0 if rows is None else rows.shape[1])
         self._learn(policy, decisions, rewards, rows)
-        self._policy, self._trained, self._warm = policy, set(_names(decisions)), set()
+        self._policy, self._trained, self._warm, self._has_fitted = policy, set(_names(decisions)), set(), True
 
     def partial_fit(self, decisions: Any, rewards: Any, contexts: Any = None) -> None:
         """Learn from more decisions; the first time, the same as `fit`."""
-        rows = _rows(contexts)
-        self._require_contexts(rows)
+        rows = self._fitted_rows(contexts, decisions)
         policy = self._made(rows.shape[1]) if self._policy is None and rows is not None else self.policy
         self._learn(policy, decisions, rewards, rows)
-        self._policy = policy
+        self._policy, self._has_fitted = policy, True
         self._trained |= set(_names(decisions))
 
     def predict(self, contexts: Any = None) -> Any:
@@ -216,7 +258,19 @@ class MAB(Described):
         return each[0] if len(each) == 1 else each
 
     def add_arm(self, arm: Arm, binarizer: Binarizer | None = None) -> None:
-        """A new arm, cold."""
+        """A new arm, cold.
+
+        Raises:
+            ValueError: there is such an arm, it is None, not a number or infinite, or a binarizer is given to another
+                policy than `LearningPolicy.ThompsonSampling`.
+        """
+        if binarizer is not None:
+            if not isinstance(self.learning_policy, LearningPolicy.ThompsonSampling):
+                raise ValueError(
+                    f"a binarizer is of LearningPolicy.ThompsonSampling; this policy is {self.learning_policy!r}"
+                )
+            _require_binarizer(binarizer)
+        _checked_arms([*self.arms, arm])
         if self._policy is None:
             self._arms.append(arm)
         else:
@@ -225,7 +279,13 @@ class MAB(Described):
             self.learning_policy = LearningPolicy.ThompsonSampling(binarizer)
 
     def remove_arm(self, arm: Arm) -> None:
-        """Take an arm away."""
+        """Take an arm away.
+
+        Raises:
+            ValueError: there is no such arm.
+        """
+        if arm not in self.arms:
+            raise ValueError(f"there is no arm {arm!r}; there are {listed(self.arms)}")
         if self._policy is None:
             self._arms.remove(arm)
         else:
@@ -241,12 +301,14 @@ class MAB(Described):
             distance_quantile: of the distances of arms to their nearest; farther than that an arm stays cold.
 
         Raises:
+            TypeError: features are not by arm, or `distance_quantile` is no number.
             ValueError: features are not of all arms, or `distance_quantile` is not from 0 to 1.
         """
+        if not isinstance(arm_to_features, Mapping):
+            raise TypeError(f"arm_to_features must have the features of each arm by its name; got {arm_to_features!r}")
+        _require_number("distance_quantile", distance_quantile, 0.0, 1.0)
         if set(arm_to_features) != set(self.arms):
             raise ValueError("arm_to_features must have the features of every arm, and of no other")
-        if not 0.0 <= distance_quantile <= 1.0:
-            raise ValueError(f"distance_quantile must be from 0 to 1; got {distance_quantile}")
         for cold, warm in _nearest(self.arms, arm_to_features, distance_quantile, self.cold_arms, self._trained):
             self.policy.copy_arm(cold, warm)
             self._warm.add(cold)
@@ -262,7 +324,9 @@ class MAB(Described):
     def _learn(self, policy: Policy, decisions: Any, rewards: Any, rows: Tensor | None) -> None:
         names = _names(decisions)
         binarizer = getattr(self.learning_policy, "binarizer", None)
-        values = np.asarray(rewards, dtype=float).reshape(-1)
+        values = numbers_of(rewards, "rewards").reshape(-1).numpy()
+        if len(names) != len(values):
+            raise ValueError(f"decisions and rewards must be as many; got {len(names)} and {len(values)}")
         if binarizer is not None:
             values = np.array([float(binarizer(*pair)) for pair in zip(names, values.tolist(), strict=True)])
         policy.learn(names, torch.tensor(values), context=rows if self._takes_contexts else None)
@@ -274,15 +338,85 @@ class MAB(Described):
 
     def _asked(self, contexts: Any) -> dict[str, Any]:
         """What to ask the policy for: always several decisions, so that the answer has one form."""
-        rows = _rows(contexts)
-        self._require_contexts(rows)
+        named = hasattr(self.learning_policy, "policy")
+        if named and not self._has_fitted:
+            raise ValueError("call fit before predict: nothing has been learned yet")
+        rows = _rows(contexts, self._width)
+        if self.is_contextual and rows is None:
+            raise ValueError(f"{type(self.learning_policy).__name__} needs contexts (n, d); got none")
         if rows is not None and self._takes_contexts:
             return {"context": rows}
         return {"num": 1 if rows is None else len(rows)}
 
-    def _require_contexts(self, rows: Tensor | None) -> None:
-        if self.is_contextual and rows is None:
-            raise ValueError(f"{type(self.learning_policy).__name__} needs contexts (n, d); got none")
+    @property
+    def _width(self) -> int | None:
+        """Of the contexts so far."""
+        return None if self._policy is None else self._policy._width
+
+    def _fitted_rows(self, contexts: Any, decisions: Any) -> Tensor | None:
+        """Contexts to learn from.
+
+        Raises:
+            TypeError: they are missing, or of no use.
+        """
+        if self.is_contextual and contexts is None:
+            raise TypeError(f"{type(self.learning_policy).__name__} needs contexts (n, d); got none")
+        if contexts is not None and not self._takes_contexts:
+            raise TypeError(f"{type(self.learning_policy).__name__} takes no contexts; got some")
+        rows = _rows(contexts, 1 if len(_names(decisions)) > 1 else None)
+        if rows is not None and len(rows) != len(_names(decisions)):
+            raise ValueError(f"each decision needs its context; got {len(_names(decisions))} and {len(rows)}")
+        return rows
+
+
+def _checked_arms(arms: Any) -> list[Arm]:
+    """The names of arms.
+
+    Raises:
+        TypeError: they are no list.
+        ValueError: one is None, not a number or infinite, or two are equal.
+    """
+    if isinstance(arms, str | Mapping) or not isinstance(arms, Sequence):
+        raise TypeError(f"arms must be a list of names; got {arms!r}")
+    for arm in arms:
+        if arm is None or (isinstance(arm, float) and not math.isfinite(arm)):
+            raise ValueError(f"an arm cannot be {arm!r}; give each a name")
+    for place, arm in enumerate(arms):
+        if arm in arms[:place]:
+            raise ValueError(f"arms must have different names; {arm!r} is named twice")
+    return list(arms)
+
+
+def _require_settings(seed: Any, n_jobs: Any, backend: Any) -> None:
+    if not isinstance(seed, int):
+        raise TypeError(f"seed must be a whole number; got {seed!r}")
+    if not isinstance(n_jobs, int):
+        raise TypeError(f"n_jobs must be a whole number; got {n_jobs!r}")
+    if n_jobs == 0:
+        raise ValueError("n_jobs cannot be 0; 1 is the default")
+    if backend is not None and not isinstance(backend, str):
+        raise TypeError(f"backend must be a name; got {backend!r}")
+
+
+def _require_number(name: str, value: Any, low: float, high: float = math.inf, *, above: bool = False) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{name} must be a number; got {value!r}")
+    if not (low < value <= high if above else low <= value <= high):
+        room = f"from {low:g} to {high:g}" if high < math.inf else f"{'above' if above else 'at least'} {low:g}"
+        raise ValueError(f"{name} must be {room}; got {value}")
+
+
+def _require_regression(l2_lambda: Any, scale: Any) -> None:
+    _require_number("l2_lambda", l2_lambda, 0.0, above=True)
+    if not isinstance(scale, bool):
+        raise TypeError(f"scale must be True or False; got {scale!r}")
+    if scale:
+        raise ValueError("contexts are not scaled here: scale them before, or leave scale=False")
+
+
+def _require_binarizer(binarizer: Any) -> None:
+    if binarizer is not None and not callable(binarizer):
+        raise TypeError(f"a binarizer is a function of an arm and its reward, true or false; got {binarizer!r}")
 
 
 def _ridge(width: int, l2_lambda: float, alpha: float) -> LinearGaussian:
@@ -291,15 +425,20 @@ def _ridge(width: int, l2_lambda: float, alpha: float) -> LinearGaussian:
     return LinearGaussian(torch.zeros(width, dtype=torch.float64), precision, torch.tensor(alpha**2).double())
 
 
-def _rows(contexts: Any) -> Tensor | None:
-    """`(n, d)` from nested lists, NumPy or a frame."""
+def _rows(contexts: Any, width: int | None) -> Tensor | None:
+    """`(n, d)` from nested lists, NumPy, a frame or a series.
+
+    Args:
+        contexts: one axis is one context, or a column of them where they are known to be one number each.
+        width: of a context, where it is known.
+    """
     if contexts is None:
         return None
-    rows = torch.from_numpy(np.array(contexts, dtype=float))
+    rows = numbers_of(contexts, "contexts")
     if rows.ndim == 1:
-        rows = rows[None]
+        rows = rows[:, None] if width == 1 else rows[None]
     if rows.ndim != 2:
-        raise ValueError(f"contexts must have shape (n, d); got {tuple(rows.shape)}")
+        raise TypeError(f"contexts must have shape (n, d); got {tuple(rows.shape)}")
     return rows
 
 
@@ -317,9 +456,14 @@ def _nearest(
     """Each cold arm that is near enough to a trained one, and that one; distances are of cosines."""
     place = {arm: i for i, arm in enumerate(arms)}
     matrix = np.array([features[arm] for arm in arms], dtype=float)
-    distance = cdist(matrix, matrix, "cosine")
-    apart = distance + np.diag(np.full(len(arms), np.inf))
-    threshold = np.quantile(apart.min(1), quantile)
+    directed = np.asarray(matrix.any(1))  # zeros have no direction, and so no cosine
+    if not directed.all():
+        lost = listed([arm for arm, is_directed in zip(arms, directed, strict=True) if not is_directed])
+        warn(f"features of {lost} are all zero and point nowhere: no other arm is like them", NoDirectionWarning)
+    with np.errstate(invalid="ignore"):
+        distance = np.where(directed[:, None] & directed, cdist(matrix, matrix, "cosine"), np.inf)
+    nearest = (distance + np.diag(np.full(len(arms), np.inf))).min(1)
+    threshold = np.quantile(nearest[np.isfinite(nearest)], quantile) if np.isfinite(nearest).any() else -np.inf
     warm = [arm for arm in arms if arm in trained]
     for arm in cold if warm else []:
         best = min(warm, key=lambda other: distance[place[arm], place[other]])

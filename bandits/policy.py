@@ -20,7 +20,7 @@ from torch import Generator, Tensor
 
 from bandits.arms import arms_of
 from bandits.choices import Choice, Choices, ids_of, rewards_of
-from bandits.numbers import numbers_of
+from bandits.numbers import numbers_of, whole_numbers_of
 from bandits.pending import Pending
 from bandits.propensity import Propensities
 from bandits.prospects import History, Prospects
@@ -226,7 +226,7 @@ class Policy(Described):
         self._count(task, arm)
 
     @alone
-    def learn(self, arms: Sequence[Hashable], rewards: Any, *, context: Any = None, task: Any = None) -> None:
+    def learn(self, arms: Any, rewards: Any, *, context: Any = None, task: Any = None) -> None:
         """Learn from decisions that were made elsewhere, such as those of a log.
 
         Args:
@@ -239,7 +239,8 @@ class Policy(Described):
         nothing has changed.
         """
         values = rewards_of(rewards)
-        position = torch.tensor([self._position(name) for name in arms], dtype=torch.long)
+        names = arms.tolist() if hasattr(arms, "tolist") else arms.to_list() if hasattr(arms, "to_list") else arms
+        position = torch.tensor([self._position(name) for name in names], dtype=torch.long)
         if len(position) != len(values):
             raise ValueError(f"each decision has one reward; got {len(position)} arms and {len(values)} rewards")
         if not len(position):
@@ -405,10 +406,12 @@ class Policy(Described):
                 raise ValueError(f"there must be a context for each of {self._num_tasks} tasks; got {len(rows)}")
             return rows, None, self._num_tasks, False
         index: Task
+        if isinstance(task, np.integer):
+            task = int(task)
         if task is None or isinstance(task, int):
             index, n = task or 0, len(rows) if rows is not None else 1 if num is None else require_count("num", num)
         else:
-            index = torch.as_tensor(task, dtype=torch.long)
+            index = whole_numbers_of(task, "task")
             if index.ndim != 1 or (rows is not None and len(rows) != len(index)):
                 raise ValueError(f"each decision needs its task; got shape {tuple(index.shape)}")
             alone, n = False, len(index)
@@ -500,7 +503,9 @@ class Policy(Described):
 
     def _position(self, name: Hashable) -> int:
         try:
-            return self._arms.names.index(name)
+            return self._arms.names.index(
+                name
+            )  # which compares: a scalar of NumPy is the number or string that it equals
         except ValueError:
             known = ", ".join(map(repr, self._arms.names[:10])) + (", ..." if len(self._keys) > 10 else "")
             raise ValueError(f"there is no arm {name!r}; there are {known}") from None

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import bandits
-from bandits.mab import MAB, LearningPolicy
+from bandits.mab import MAB, LearningPolicy, NoDirectionWarning
 from bayesmeta import BetaBernoulli, LinearGaussian
 from tests.seeds import shifted
 
@@ -108,6 +108,46 @@ def test_a_warm_start_is_that_of_mabwiser() -> None:
         assert mine == pytest.approx(other, abs=1e-6)
 
 
+@pytest.mark.parametrize(("name", "settings"), [("UCB1", {"alpha": 0.9}), ("EpsilonGreedy", {"epsilon": 0.0})])
+def test_an_arm_that_starts_from_another_has_its_counts(name: str, settings: dict[str, Any]) -> None:
+    mabwiser = pytest.importorskip("mabwiser.mab")
+    features = {"a": [1.0, 0.0], "b": [0.0, 1.0], "c": [0.1, 1.0]}
+    ours = MAB(list(features), getattr(LearningPolicy, name)(**settings), seed=shifted(0))
+    theirs = mabwiser.MAB(list(features), getattr(mabwiser.LearningPolicy, name)(**settings), seed=shifted(0))
+    for mab in (ours, theirs):
+        mab.fit(["a", "b", "a", "b", "b"], [1.0, 0.2, 0.5, 0.3, 0.9])
+        mab.warm_start(features, 0.5)
+    assert ours.predict_expectations() == pytest.approx(theirs.predict_expectations())
+    for mab in (ours, theirs):
+        mab.partial_fit(["c", "a"], [0.4, 0.1])
+    assert ours.predict_expectations() == pytest.approx(theirs.predict_expectations())
+    assert ours.policy.pulls.tolist() == [3, 3, 4]
+
+
+def test_an_arm_without_direction_does_not_keep_others_from_a_warm_start() -> None:
+    mab = MAB(["a", "b", "c"], LearningPolicy.EpsilonGreedy(0.0), seed=shifted(0))
+    mab.fit(["a", "a"], [1.0, 0.5])
+    with pytest.warns(NoDirectionWarning, match="features of c are all zero"):
+        mab.warm_start({"a": [1.0, 0.0], "b": [1.0, 0.1], "c": [0.0, 0.0]}, 1.0)
+    assert mab.cold_arms == ["c"]
+
+
+def test_an_interface_as_that_of_mabwiser() -> None:
+    mab = MAB(ARMS, LearningPolicy.LinTS(1.0, 1.0, False), None, 7, 2, "loky")
+    assert (mab.seed, mab.n_jobs, mab.backend, mab.neighborhood_policy) == (7, 2, "loky", None)
+
+
+def test_one_feature_as_a_series() -> None:
+    mab = MAB(["a", "b"], LearningPolicy.LinGreedy(0.0), seed=shifted(0))
+    mab.fit(["a", "b", "a"], [1.0, 2.0, 3.0], pd.Series([1.0, 2.0, 3.0]))
+    again = MAB(["a", "b"], LearningPolicy.LinGreedy(0.0), seed=shifted(0))
+    again.fit(["a", "b", "a"], [1.0, 2.0, 3.0], [[1.0], [2.0], [3.0]])
+    assert mab.predict_expectations(pd.Series([1.0, 4.0])) == again.predict_expectations([[1.0], [4.0]])
+    wide = MAB(["a", "b"], LearningPolicy.LinGreedy(0.0), seed=shifted(0))
+    wide.fit(["a"], [1.0], pd.Series([1.0, 2.0, 3.0]))  # one decision: a context of three features
+    assert len(wide.predict_expectations(pd.Series([1.0, 2.0, 3.0]))) == 2
+
+
 def test_a_learned_prior_takes_the_place_of_a_learning_policy() -> None:
     prior = BetaBernoulli(torch.tensor([1.0, 9.0]).double(), torch.tensor([9.0, 1.0]).double())
     mab = MAB(["bad", "good"], lambda arms, seed: bandits.ThompsonSampling(prior, arms, seed=seed), seed=shifted(0))
@@ -128,7 +168,38 @@ def test_a_learned_prior_takes_the_place_of_a_learning_policy() -> None:
             "there are no neighbourhood policies here",
         ),
         (lambda: MAB(ARMS, LearningPolicy.LinTS()).predict(NEW), ValueError, "call fit before predict"),
-        (lambda: MAB(ARMS, LearningPolicy.LinTS()).fit(["a"], [1.0]), ValueError, r"LinTS needs contexts \(n, d\)"),
+        (lambda: MAB(ARMS, LearningPolicy.UCB1()).predict(), ValueError, "call fit before predict"),
+        (lambda: MAB(ARMS, LearningPolicy.LinTS()).fit(["a"], [1.0]), TypeError, r"LinTS needs contexts \(n, d\)"),
+        (lambda: MAB(ARMS, LearningPolicy.UCB1()).fit(["a"], [1.0], [[1.0]]), TypeError, "UCB1 takes no contexts"),
+        (lambda: MAB(ARMS, LearningPolicy.UCB1()).fit(["a"], [1.0, 0.0]), ValueError, "as many; got 1 and 2"),
+        (lambda: MAB(ARMS, LearningPolicy.UCB1()).fit(["a"], [None]), TypeError, "rewards must be numbers"),
+        (lambda: MAB(["a", None], LearningPolicy.UCB1()), ValueError, "an arm cannot be None"),
+        (lambda: MAB([1, math.nan], LearningPolicy.UCB1()), ValueError, "an arm cannot be nan"),
+        (lambda: MAB([1, math.inf], LearningPolicy.UCB1()), ValueError, "an arm cannot be inf"),
+        (lambda: MAB(["a", "a"], LearningPolicy.LinTS()), ValueError, "'a' is named twice"),
+        (lambda: MAB("ab", LearningPolicy.UCB1()), TypeError, "arms must be a list"),
+        (lambda: MAB(ARMS, LearningPolicy.LinTS), TypeError, "learning_policy must be one of LearningPolicy"),
+        (lambda: MAB(ARMS, LearningPolicy.UCB1(), seed="1"), TypeError, "seed must be a whole number|Type-check"),
+        (lambda: MAB(ARMS, LearningPolicy.UCB1(), n_jobs=0), ValueError, "n_jobs cannot be 0"),
+        (lambda: MAB(ARMS, LearningPolicy.UCB1(), n_jobs=1.5), TypeError, "n_jobs must be a whole number|Type-check"),
+        (lambda: MAB(ARMS, LearningPolicy.UCB1(), backend=3), TypeError, "backend must be a name|Type-check"),
+        (lambda: MAB(ARMS, LearningPolicy.UCB1()).add_arm(None), ValueError, "an arm cannot be None"),
+        (lambda: MAB(ARMS, LearningPolicy.LinTS()).add_arm("a"), ValueError, "'a' is named twice"),
+        (lambda: MAB(ARMS, LearningPolicy.LinTS()).remove_arm("x"), ValueError, "there is no arm 'x'"),
+        (lambda: MAB(ARMS, LearningPolicy.UCB1()).add_arm("d", bool), ValueError, "a binarizer is of"),
+        (lambda: LearningPolicy.ThompsonSampling(3), TypeError, "a binarizer is a function|Type-check"),
+        (lambda: LearningPolicy.EpsilonGreedy(1.5), ValueError, "epsilon must be from 0 to 1; got 1.5"),
+        (lambda: LearningPolicy.EpsilonGreedy("1"), TypeError, "epsilon must be a number|Type-check"),
+        (lambda: LearningPolicy.UCB1(-1.0), ValueError, "alpha must be at least 0; got -1.0"),
+        (lambda: LearningPolicy.LinTS(0.0), ValueError, "alpha must be above 0; got 0.0"),
+        (lambda: LearningPolicy.LinUCB(l2_lambda=-1.0), ValueError, "l2_lambda must be above 0; got -1.0"),
+        (lambda: LearningPolicy.LinGreedy(scale=True), ValueError, "contexts are not scaled here"),
+        (lambda: LearningPolicy.LinGreedy(scale=1), TypeError, "scale must be True or False|Type-check"),
+        (
+            lambda: MAB(["a"], LearningPolicy.UCB1()).warm_start([1.0], 0.5),
+            TypeError,
+            "features of each arm by its|Type-check",
+        ),
         (lambda: MAB(ARMS, LearningPolicy.UCB1()).fit(["x"], [1.0]), ValueError, "there is no arm 'x'"),
         (lambda: MAB(ARMS, LearningPolicy.UCB1()).fit(["a"], [math.nan]), ValueError, "rewards must be finite"),
         (

@@ -16,7 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
+import polars as pl
 import pytest
+import scipy.sparse
 import torch
 from torch import Tensor
 
@@ -691,3 +694,49 @@ def test_contexts_of_whole_numbers(kind: Any) -> None:
 def test_what_is_no_prior(prior: Any) -> None:
     with pytest.raises(TypeError, match=r"ThompsonSampling needs a prior, such as .*; got"):
         bandits.ThompsonSampling(prior, ["a", "b"])
+
+
+@pytest.mark.parametrize("kind", ["pandas", "polars", "sparse", "array", "lists", "tensors"])
+def test_contexts_and_rewards_as_people_have_them(kind: str) -> None:
+    rows, rewards = [[1.0, 0.5], [0.0, 2.0], [3.0, 1.0]], [1.0, 0.0, 2.0]
+    made: dict[str, tuple[Any, Any]] = {
+        "pandas": (pd.DataFrame(rows, columns=["u", "v"]), pd.Series(rewards, index=[7, 8, 9])),
+        "polars": (pl.DataFrame(rows, schema=["u", "v"], orient="row"), pl.Series(rewards)),
+        "sparse": (scipy.sparse.csr_matrix(rows), np.array(rewards, np.float32)),
+        "array": (np.array(rows, order="F", dtype=np.float32), np.array([1, 0, 2])),
+        "lists": (rows, rewards),
+        "tensors": (torch.tensor(rows), torch.tensor(rewards)),
+    }
+    policy = bandits.ThompsonSampling(LINEAR, ["a", "b"], seed=shifted(0), propensities=False)
+    expected = bandits.ThompsonSampling(LINEAR, ["a", "b"], seed=shifted(0), propensities=False)
+    context, reward = made[kind]
+    choices = policy.choose(context)
+    policy.update(choices, reward)
+    expected.update(expected.choose(rows), rewards)
+    names = {"pandas": pd.Series(["a", "b", "a"]), "polars": pl.Series(["a", "b", "a"])}.get(kind, ["a", "b", "a"])
+    policy.learn(names, reward, context=context)
+    expected.learn(["a", "b", "a"], rewards, context=rows)
+    assert torch.equal(policy.expected_rewards(rows), expected.expected_rewards(rows))
+
+
+def test_names_may_be_scalars_of_numpy() -> None:
+    policy = bandits.ThompsonSampling(ONES, [1, 2], seed=shifted(0))
+    policy.learn(np.array([1, 2, 2]), np.array([1, 0, 1]))
+    policy.learn([np.int64(1), np.int64(2)], [0, 1])
+    assert policy.pulls.tolist() == [2, 3]
+    assert policy.choose(available=[np.int64(2)]).arm == 2
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda policy: policy.update(policy.choose(), None), TypeError, "rewards must be numbers; got None"),
+        (lambda policy: policy.learn(["a"], [None]), TypeError, "rewards must be numbers; got None"),
+        (lambda policy: policy.learn(["a"], ["x"]), TypeError, "rewards must be numbers; could not convert"),
+        (lambda policy: policy.choose([[1.0], [1.0, 2.0]]), ValueError, "contexts must be numbers, as many in each"),
+        (lambda policy: policy.choose(task=np.array([0.5])), TypeError, "task must be whole numbers; got 0.5"),
+    ],
+)
+def test_what_is_no_number_is_named(call: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        call(bandits.ThompsonSampling(ONES, ["a", "b"], seed=shifted(0)))
