@@ -26,12 +26,13 @@ __all__ = ["chance_of_chosen", "is_log_concave"]
 Array = Any  # of NumPy, which makes numbers of arrays without axes
 Function = Callable[..., Array]
 Worth = Callable[[Array, Array], Array]  # the logarithm of the integrand at points `(m, k)` of some rows `(m,)`
-OFFSETS = np.array([0.05, 0.25, 0.7, 1.5, 3.0, 6.0])  # of the first points, in standard deviations of the arm
+OFFSETS = np.array([0.05, 0.25, 0.7, 1.4, 2.2, 3.1, 4.2, 5.4])  # of the first points, in standard deviations of the arm
 LEVELS = np.linspace(-6.0, 6.0, 25)  # the same, of the arm itself, where no draw is known
 MOST_WIDER = 60  # rounds of wider points
 INSIDE = np.arange(1, 7) / 7
 MOST_FINER, SMOOTH = 12, 5.0  # rounds of finer points, until the logarithm falls by less than that between two
-DROPS = (14.0, 4.0, 1.0)  # of the logarithm of the integrand, on both sides of its top
+SIDES = np.array([-1, 1])[:, None, None]
+DROPS = np.array([14.0, 4.0, 1.0])  # of the logarithm of the integrand, on both sides of its top
 NODES, WEIGHTS = np.polynomial.legendre.leggauss(6)
 TINY = np.finfo(float).tiny
 ROOT_HALF = np.sqrt(0.5)
@@ -109,9 +110,10 @@ class _Variables(NamedTuple):
         counts = np.ones(shape) if available is None else available.numpy().astype(float)
         counts[each, arm.numpy()] -= 1.0
         if len(arm) == 1 and type(marginal) is not Normal:  # arms that are alike are computed once
-            several = np.unique(np.concatenate(every), axis=1, return_inverse=True)
-            counts = np.bincount(several[1].reshape(-1), counts[0])[None]
-            every = [part[None] for part in several[0]]
+            one, two = every  # as one complex number, of which NumPy finds equal ones in a tenth of the time
+            both, place = np.unique(one[0] + 1j * two[0], return_inverse=True)
+            counts = np.bincount(place, counts[0])[None]
+            every = [both.real[None], both.imag[None]]
         return cls(family, own, every, counts)
 
     @property
@@ -220,19 +222,16 @@ def _where_it_falls(t: Array, value: Array) -> tuple[Array, ...]:
 
 def _ends(t: Array, value: Array) -> Array:
     """Where pieces end: at which the integrand has fallen by `DROPS`, by interpolation, and its top."""
-    fall = value.max(1, keepdims=True) - value
-    every, last = np.arange(len(t)), t.shape[1] - 1
-    ends = np.empty((len(t), 2 * len(DROPS) + 1))
-    ends[:, len(DROPS)] = t[every, value.argmax(1)]
-    for i, drop in enumerate(DROPS):
-        kept = fall < drop
-        inner = kept.argmax(1), last - kept[:, ::-1].argmax(1)
-        outer = np.maximum(inner[0] - 1, 0), np.minimum(inner[1] + 1, last)
-        for place, near, far in zip((i, -1 - i), inner, outer, strict=True):
-            step = fall[every, far] - fall[every, near]
-            share = np.where(step > 0, (drop - fall[every, near]) / step, 0.0)
-            ends[:, place] = t[every, near] + np.clip(share, 0.0, 1.0) * (t[every, far] - t[every, near])
-    return ends
+    fall = (value.max(1, keepdims=True) - value)[:, None]
+    kept, last = fall < DROPS[:, None], t.shape[1] - 1
+    near = np.stack([kept.argmax(2), last - kept[:, :, ::-1].argmax(2)])  # of both sides and each drop, (2, n, drops)
+    far = np.clip(near + SIDES, 0, last)
+    rows = np.arange(len(t))[:, None]
+    fallen, further = fall[rows, 0, near], fall[rows, 0, far]
+    share = np.where(further > fallen, (DROPS - fallen) / (further - fallen), 0.0)
+    left, right = t[rows, near] + np.clip(share, 0.0, 1.0) * (t[rows, far] - t[rows, near])
+    top = t[rows, value.argmax(1)[:, None]]
+    return np.concatenate([left, top, right[:, ::-1]], 1)
 
 
 def _numbers(value: Tensor, shape: tuple[int, ...]) -> np.ndarray:

@@ -8,7 +8,9 @@ Source: Gelman et al., Bayesian Data Analysis, 3rd ed. (2013), sections 2.4 and 
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float
@@ -26,6 +28,9 @@ from bayesmeta.random import log_gamma
 from bayesmeta.special import lgamma_ratio
 from bayesmeta.statistics import Statistics
 from bayesmeta.validation import require_binary, require_columns, require_enough_tasks, require_positive
+
+if TYPE_CHECKING:
+    from bayesmeta.online_betas import OnlineBetas
 
 __all__ = ["BernoulliFunctions", "BetaBernoulli"]
 
@@ -93,6 +98,12 @@ class BetaBernoulli(TensorFields):
     def sample(self, num_draws: int, *, generator: Generator | None = None) -> "BernoulliFunctions":
         """Draws of the probability of a one, the same at every row."""
         return BernoulliFunctions(self.sample_params(num_draws, generator=generator)[..., 0])
+
+    def online(self, batch_shape: Sequence[int]) -> "OnlineBetas":
+        """The posterior of tasks, or of tasks and arms, to be updated in place."""
+        from bayesmeta.online_betas import OnlineBetas
+
+        return OnlineBetas(self, batch_shape)
 
     def joint(self, x: Tensor | None = None) -> Constant:
         """The probability of a one at all rows together."""

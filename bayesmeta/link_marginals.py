@@ -86,10 +86,10 @@ class LogitBeta(_OnLine):
 
     @staticmethod
     def _cdf(t: Array, a: Array, b: Array) -> Array:
-        t, a, b = np.broadcast_arrays(t, a, b)
         swap = t > 0
-        first, second, s = np.where(swap, b, a), np.where(swap, a, b), -np.abs(t)
-        below = _lower_beta(s, first, second)
+        first: Array = np.where(swap, b, a)
+        second: Array = np.where(swap, a, b)
+        below = _lower_beta(-np.abs(t + np.zeros(first.shape)), first, second)
         return np.where(swap, 1.0 - below, below)
 
     @staticmethod
@@ -179,5 +179,7 @@ class LogInverseGamma(LogGamma):
 def _lower_beta(t: Array, a: Array, b: Array) -> Array:
     """I_x(a, b) at the logit t <= 0 of x; by the first term of its series where x is next to nothing."""
     x = special.expit(t)
-    series = np.exp(a * t - np.log(a) - special.betaln(a, b))
-    return np.where(x > TINY, special.betainc(a, b, x), series)
+    value = special.betainc(a, b, x)
+    if np.any(x <= TINY):
+        value = np.where(x > TINY, value, np.exp(a * t - np.log(a) - special.betaln(a, b)))
+    return value

@@ -1,5 +1,8 @@
 """How long a decision takes: linear Thompson sampling with 100 arms and 20 inputs, ours and three peers, on one thread.
 
+Ours comes as it is made by default, with propensities, and without. Beside it stand 100 arms of rates, without inputs
+and after 100 rewards, and 100 arms that share the weights of 10 features.
+
 Each library first sees the same 1000 rows, then takes turns with the others: one decision and one update at a time, and
 a batch of decisions at once. Times are medians over turns, in microseconds of CPU, so that a busy machine slows all.
 """
@@ -15,12 +18,12 @@ import numpy as np
 import torch
 
 import bandits
-from bayesmeta import LinearGaussian
+from bayesmeta import BetaBernoulli, LinearGaussian
 from benchmarks.report import Figure
 
 __all__ = ["BUDGETS", "SpeedBudget", "speed"]
 
-ARMS, INPUTS, ROWS = 100, 20, 1000
+ARMS, INPUTS, ROWS, FEATURES = 100, 20, 1000, 10
 TASKS = 1000
 
 
@@ -52,9 +55,11 @@ class Library(Protocol):
 
 
 class Ours:
+    propensities = False
+
     def __init__(self) -> None:
         prior = LinearGaussian(torch.zeros(INPUTS), torch.eye(INPUTS), torch.ones(()))
-        self.policy = bandits.ThompsonSampling(prior, range(ARMS), seed=0, propensities=False)
+        self.policy = bandits.ThompsonSampling(prior, range(ARMS), seed=0, propensities=self.propensities)
 
     def fit(self, x: np.ndarray, arm: np.ndarray, y: np.ndarray) -> None:
         self.policy.learn(arm.tolist(), torch.from_numpy(y), context=torch.from_numpy(x))
@@ -64,6 +69,10 @@ class Ours:
 
     def decide(self, x: np.ndarray) -> None:
         self.policy.choose(x)
+
+
+class OursWithPropensities(Ours):
+    propensities = True
 
 
 class MABWiser:
@@ -120,6 +129,7 @@ class BayesianBandits:
 
 LIBRARIES: dict[str, Callable[[], Library]] = {
     "ours": Ours,
+    "ours_with_propensities": OursWithPropensities,
     "mabwiser": MABWiser,
     "contextualbandits": ContextualBandits,
     "bayesianbandits": BayesianBandits,
@@ -127,14 +137,14 @@ LIBRARIES: dict[str, Callable[[], Library]] = {
 
 
 def speed(budget: SpeedBudget) -> Iterator[Figure]:
-    """`speed/single_us/<library>`, `speed/batch_us/<library>` and `speed/rounds_us/ours`."""
+    """`speed/<kind>_us/<library>`: single and batch of all, bernoulli, bernoulli_batch, shared and rounds of ours."""
     libraries = dict(_ready())
     rng = np.random.default_rng(1)
     single: dict[str, list[float]] = {name: [] for name in libraries}
     batch: dict[str, list[float]] = {name: [] for name in libraries}
     for _ in range(budget.turns):
         for name, library in libraries.items():
-            steps = budget.steps if name == "ours" else max(2, budget.steps // 50)
+            steps = budget.steps if name.startswith("ours") else max(2, budget.steps // 50)
             x, y = rng.normal(size=(steps, INPUTS)).astype(np.float32), rng.normal(size=steps)
             single[name].append(_seconds(lambda: [library.step(*row) for row in zip(x, y, strict=True)]) / steps)  # noqa: B023
             rows = rng.normal(size=(budget.batch, INPUTS)).astype(np.float32)
@@ -142,6 +152,9 @@ def speed(budget: SpeedBudget) -> Iterator[Figure]:
     for name in libraries:
         yield Figure(f"speed/single_us/{name}", 1e6 * statistics.median(single[name]), "us")
         yield Figure(f"speed/batch_us/{name}", 1e6 * statistics.median(batch[name]), "us")
+    for suffix, propensities in (("ours", False), ("ours_with_propensities", True)):
+        for name, seconds in _other_kinds(budget, propensities).items():
+            yield Figure(f"speed/{name}_us/{suffix}", 1e6 * seconds, "us")
     yield Figure("speed/rounds_us/ours", 1e6 * _rounds(budget.rounds) / TASKS, "us")
 
 
@@ -156,6 +169,26 @@ def _ready() -> Iterator[tuple[str, Library]]:
             library = make()
             library.fit(x, arm, y)
             yield name, library
+
+
+def _other_kinds(budget: SpeedBudget, propensities: bool) -> dict[str, float]:
+    """CPU seconds of a decision and its update, and of a decision in a batch, of arms that need no context."""
+    rng = np.random.default_rng(2)
+    one, options = torch.ones(()), {"seed": 0, "propensities": propensities}
+    rates = bandits.ThompsonSampling(BetaBernoulli(one, one), range(ARMS), **options)
+    won = (rng.random(ARMS) < 0.5).astype(float)
+    rates.learn(rng.integers(ARMS, size=ARMS).tolist(), torch.from_numpy(won))
+    features = dict(enumerate(torch.from_numpy(rng.normal(size=(ARMS, FEATURES)))))
+    weights = LinearGaussian(torch.zeros(FEATURES), torch.eye(FEATURES), torch.ones(()))
+    shared = bandits.ThompsonSampling(weights, features, **options)
+    times: dict[str, list[float]] = {"bernoulli": [], "bernoulli_batch": [], "shared": []}
+    for _ in range(budget.turns):
+        times["bernoulli_batch"].append(_seconds(lambda: rates.choose(num=budget.batch)) / budget.batch)
+        for name, policy in {"bernoulli": rates, "shared": shared}.items():
+            rewards = (rng.random(budget.steps) < 0.5).astype(float).tolist()
+            run = [lambda y=y, policy=policy: policy.update(policy.choose(), y) for y in rewards]
+            times[name].append(_seconds(lambda: [step() for step in run]) / budget.steps)  # noqa: B023
+    return {name: statistics.median(each) for name, each in times.items()}
 
 
 def _rounds(rounds: int) -> float:

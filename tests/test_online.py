@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from bayesmeta import BetaBernoulli, CorrelatedArms, Data, LinearGaussian
-from bayesmeta.online import Online, OnlineRows, OnlineStatistics, online
+from bayesmeta.online import Online, OnlineRows, online
 from bayesmeta.online_weights import BLOCK, FEW_TURNS, OnlineArmWeights, OnlineWeights
 from bayesmeta.protocol import Marginal, Posterior
 from bayesmeta.random import randn
@@ -159,8 +159,7 @@ def test_a_row_that_the_family_cannot_have_changes_nothing() -> None:
     with pytest.raises(ValueError, match="y must be 0 or 1"):
         state.add((torch.tensor([0, 1]), torch.tensor([1, 1])), torch.zeros(2, 0), torch.tensor([1.0, 3.5]))
     after = state.state_dict()
-    assert all(torch.equal(after["now"][name], value) for name, value in before["now"].items())
-    assert torch.equal(after["statistics"]["count"], before["statistics"]["count"])
+    assert all(torch.equal(after[name], value) for name, value in before.items())
 
 
 def float32_prior(d: int) -> LinearGaussian:
@@ -234,9 +233,8 @@ def test_forgetting_everything_is_the_prior() -> None:
 def test_priors_may_differ_between_arms() -> None:
     prior = BetaBernoulli(torch.tensor([1.0, 9.0]), torch.tensor([9.0, 1.0]))
     state = online(prior, (3, 2))
-    assert isinstance(state, OnlineStatistics)
     x = torch.zeros(3, 1, 1, 0)
-    torch.testing.assert_close(state.marginal(x).mean[..., 0], torch.tensor([0.1, 0.9]).expand(3, 2))
+    torch.testing.assert_close(state.marginal(x).mean[..., 0].float(), torch.tensor([0.1, 0.9]).expand(3, 2))
 
 
 def test_a_batch_that_does_not_fit_is_refused() -> None:

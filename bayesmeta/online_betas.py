@@ -1,0 +1,84 @@
+"""Beta posteriors that are updated in place: two numbers for each entry, and a row adds to one of them."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Generator, Tensor
+
+from bayesmeta.marginals import BetaMarginal
+from bayesmeta.online import Index, State, Task
+from bayesmeta.random import log_gamma
+
+__all__ = ["OnlineBetas"]
+
+
+class OnlineBetas:
+    """Pseudo-counts of ones and zeros, in float64.
+
+    Args:
+        prior: a `BetaBernoulli` whose batch broadcasts to `batch_shape`.
+        batch_shape: tasks, or tasks and arms.
+    """
+
+    def __init__(self, prior: Any, batch_shape: Sequence[int]) -> None:
+        self._prior, self._like = prior.to(torch.float64).expand(batch_shape), prior.successes
+        self._ones, self._zeros = (
+            part.clone(memory_format=torch.contiguous_format) for part in (self._prior.successes, self._prior.failures)
+        )
+
+    @property
+    def batch_shape(self) -> torch.Size:
+        return self._ones.shape
+
+    def add(self, index: Index, x: Tensor, y: Tensor) -> None:
+        _require_no_inputs(x)
+        y = y.double()
+        if not bool((y * (1.0 - y) == 0.0).all()):
+            raise ValueError(f"y must be 0 or 1; got {y[y * (1.0 - y) != 0.0][0].item():g}")
+        self._ones.index_put_(index, y, accumulate=True)
+        self._zeros.index_put_(index, 1.0 - y, accumulate=True)
+
+    def draw(self, x: Tensor, task: Task = None, *, generator: Generator | None = None) -> Tensor:
+        return self.draw_on_link(x, task, generator=generator).sigmoid()
+
+    def draw_on_link(self, x: Tensor, task: Task = None, *, generator: Generator | None = None) -> Tensor:
+        """Logits of the draws, which differ where the draws round to one."""
+        shape = (len(x),) if isinstance(task, int) else ()
+        ones, zeros = self._of(task)
+        logits = log_gamma(shape, ones, generator=generator) - log_gamma(shape, zeros, generator=generator)
+        return self._at_rows(logits, x)
+
+    def marginal(self, x: Tensor, task: Task = None) -> BetaMarginal:
+        ones, zeros = (self._at_rows(part, x) for part in self._of(task))
+        return BetaMarginal(ones, zeros, validate_args=False)
+
+    def posterior(self, index: Any = ...) -> Any:
+        ones, zeros = (part[index].to(self._like, copy=True) for part in (self._ones, self._zeros))
+        return self._prior[index]._replace(successes=ones, failures=zeros)
+
+    def discount(self, factor: float | Tensor, index: Any = ...) -> None:
+        """Let the rows of some entries count `factor` times as much as they did: the posterior moves to the prior."""
+        for now, before in ((self._ones, self._prior.successes), (self._zeros, self._prior.failures)):
+            now[index] = before[index] + factor * (now[index] - before[index])
+
+    def state_dict(self) -> State:
+        return {"successes": self._ones, "failures": self._zeros}
+
+    def load_state_dict(self, state: State) -> None:
+        now = state.get("now", state)  # earlier versions kept statistics beside them
+        self._ones.copy_(now["successes"])
+        self._zeros.copy_(now["failures"])
+
+    def _of(self, task: Task) -> tuple[Tensor, Tensor]:
+        return (self._ones, self._zeros) if task is None else (self._ones[task], self._zeros[task])
+
+    def _at_rows(self, value: Tensor, x: Tensor) -> Tensor:
+        """The same at each of the q rows of x, `(n, *rest, q)`."""
+        _require_no_inputs(x)
+        return value[..., None].expand(len(x), *self.batch_shape[1:], x.shape[-2])
+
+
+def _require_no_inputs(x: Tensor) -> None:
+    if x.shape[-1]:
+        raise ValueError(f"BetaBernoulli takes no inputs: x must have no columns; got {x.shape[-1]}")
