@@ -26,7 +26,9 @@ __all__ = ["chance_of_chosen", "is_log_concave"]
 Array = Any  # of NumPy, which makes numbers of arrays without axes
 Function = Callable[..., Array]
 Worth = Callable[[Array, Array], Array]  # the logarithm of the integrand at points `(m, k)` of some rows `(m,)`
-OFFSETS = np.array([0.05, 0.25, 0.7, 1.4, 2.2, 3.1, 4.2, 5.4])  # of the first points, in standard deviations of the arm
+# of the first points, in standard deviations of the arm: of many decisions, and of a few, of which calls cost more
+COARSE = np.array([0.05, 0.25, 0.7, 1.4, 2.2, 3.1, 4.2, 5.4])
+FINE = np.array([0.05, 0.15, 0.3, 0.5, 0.75, 1.05, 1.4, 1.8, 2.3, 2.9, 3.6, 4.4, 5.4])
 LEVELS = np.linspace(-6.0, 6.0, 25)  # the same, of the arm itself, where no draw is known
 MOST_WIDER = 60  # rounds of wider points
 INSIDE = np.arange(1, 7) / 7
@@ -37,8 +39,10 @@ NODES, WEIGHTS = np.polynomial.legendre.leggauss(6)
 TINY = np.finfo(float).tiny
 ROOT_HALF = np.sqrt(0.5)
 LOG_ROOT_TWO_PI = 0.5 * np.log(2.0 * np.pi)
+FEW = 16
 MANY = 50_000  # values of normal distribution functions, from which float32 does: 1e-7 of one, at a tenth of the time
 RARE = 1e-3  # probabilities below which it does not
+NEGLIGIBLE = 1e-9  # probability that a variable is above all points that count
 SURELY = 10.0  # standard deviations
 CHUNK = 100_000  # values that are held at once
 
@@ -64,7 +68,7 @@ def chance_of_chosen(
         start = _first_points(variables, None if at is None else at.double().numpy())
         many = variables.normal and start.shape[0] * variables.counts.shape[1] * start.shape[1] > MANY
         if not many:
-            return _of_those_that_compete(_integrals(start, variables.worth), variables)
+            return _of_those_that_compete(_integrals(start, variables.worth, variables), variables)
         total = _integrals(start, _Quick(variables, start[:, start.shape[1] // 2, None]).worth)
         again = np.flatnonzero(~(total > RARE))
         if len(again):
@@ -77,9 +81,17 @@ def _of_those_that_compete(total: Array, variables: "_Variables") -> Tensor:
     return torch.from_numpy(np.where(variables.counts.any(1), np.clip(total, TINY, 1.0), 1.0))
 
 
-def _integrals(t: Array, worth: Worth) -> Array:
+def _integrals(t: Array, worth: Worth, variables: "_Variables | None" = None) -> Array:
+    """Of each row of points.
+
+    Args:
+        variables: of one decision, of which those that are certainly less are left out as soon as that is known.
+    """
     rows = np.arange(len(t))
-    ends = _ends(*_finer(*_wider(t, worth(t, rows), worth), worth))
+    t, value = _wider(t, worth(t, rows), worth)
+    if variables is not None and len(t) == 1:
+        worth = variables.that_compete(t, value).worth
+    ends = _ends(*_finer(t, value, worth))
     width = np.diff(ends, axis=1)
     t = ends[:, :-1, None] + 0.5 * width[..., None] * (NODES + 1.0)
     value = np.exp(worth(t.reshape(len(t), -1), rows)).reshape(t.shape)
@@ -120,8 +132,14 @@ class _Variables(NamedTuple):
     def normal(self) -> bool:
         return self.family.names == FAMILIES[Normal].names
 
+    def that_compete(self, t: Array, value: Array) -> "_Variables":
+        """Of one decision, those that can be above the points at which the integrand has fallen."""
+        first = max(int((value.max() - value[0] < DROPS[0]).argmax()) - 1, 0)
+        able = self.family.cdf(t[0, first], *(part[0] for part in self.others)) < 1.0 - NEGLIGIBLE
+        return self._replace(others=[part[:, able] for part in self.others], counts=self.counts[:, able])
+
     def worth(self, t: Array, rows: Array) -> Array:
-        step = max(1, CHUNK // (t.shape[1] * self.counts.shape[1]))
+        step = max(1, CHUNK // (t.shape[1] * max(self.counts.shape[1], 1)))
         parts = [self._worth(t[i : i + step], rows[i : i + step]) for i in range(0, len(t), step)]
         return np.concatenate(parts) if len(parts) > 1 else parts[0]
 
@@ -147,11 +165,12 @@ class _Quick:
     def worth(self, t: Array, rows: Array) -> Array:
         own_loc, own_scale = self._own_loc[rows], self._own_scale[rows]
         z = torch.from_numpy(((t - self._near[rows]) / own_scale)[..., None].astype(np.float32))
-        chance = np.empty(t.shape)
+        chance, is_all = np.empty(t.shape), len(rows) == len(self._start)
         step = max(1, CHUNK // (t.shape[1] * self._start.shape[1]))
         for i in range(0, len(t), step):
             part = slice(i, i + step)
-            start, slope = (value[rows[part], None] for value in (self._start, self._slope))
+            some = part if is_all else rows[part]
+            start, slope = self._start[some, None], self._slope[some, None]
             below = torch.addcmul(start, slope, z[part]).erf_()
             chance[part] = torch.add(self._half, below, alpha=0.5, out=below).prod(-1).numpy()
         return self._log_prob(t, own_loc, own_scale) + np.log(chance)
@@ -164,7 +183,8 @@ def _first_points(variables: _Variables, at: Array | None) -> Array:
     spread = np.maximum(0.5 * (high - low), TINY)
     if at is None:
         return 0.5 * (high + low) + spread * LEVELS
-    return np.clip(at, -1e300, 1e300)[:, None] + spread * np.concatenate([-OFFSETS[::-1], [0.0], OFFSETS])
+    offsets = COARSE if len(at) > FEW else FINE
+    return np.clip(at, -1e300, 1e300)[:, None] + spread * np.concatenate([-offsets[::-1], [0.0], offsets])
 
 
 def _wider(t: Array, value: Array, worth: Worth) -> tuple[Array, Array]:

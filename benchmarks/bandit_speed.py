@@ -174,20 +174,26 @@ def _ready() -> Iterator[tuple[str, Library]]:
 def _other_kinds(budget: SpeedBudget, propensities: bool) -> dict[str, float]:
     """CPU seconds of a decision and its update, and of a decision in a batch, of arms that need no context."""
     rng = np.random.default_rng(2)
-    one, options = torch.ones(()), {"seed": 0, "propensities": propensities}
-    rates = bandits.ThompsonSampling(BetaBernoulli(one, one), range(ARMS), **options)
-    won = (rng.random(ARMS) < 0.5).astype(float)
-    rates.learn(rng.integers(ARMS, size=ARMS).tolist(), torch.from_numpy(won))
+    one = torch.ones(())
+    options: dict[str, Any] = {"seed": 0, "propensities": propensities}
+
+    def rates() -> bandits.Policy:
+        policy = bandits.ThompsonSampling(BetaBernoulli(one, one), range(ARMS), **options)
+        won = (rng.random(ARMS) < 0.5).astype(float)
+        policy.learn(rng.integers(ARMS, size=ARMS).tolist(), torch.from_numpy(won))
+        return policy
+
     features = dict(enumerate(torch.from_numpy(rng.normal(size=(ARMS, FEATURES)))))
     weights = LinearGaussian(torch.zeros(FEATURES), torch.eye(FEATURES), torch.ones(()))
     shared = bandits.ThompsonSampling(weights, features, **options)
     times: dict[str, list[float]] = {"bernoulli": [], "bernoulli_batch": [], "shared": []}
     for _ in range(budget.turns):
-        times["bernoulli_batch"].append(_seconds(lambda: rates.choose(num=budget.batch)) / budget.batch)
-        for name, policy in {"bernoulli": rates, "shared": shared}.items():
-            rewards = (rng.random(budget.steps) < 0.5).astype(float).tolist()
+        young = rates()
+        times["bernoulli_batch"].append(_seconds(lambda: young.choose(num=budget.batch)) / budget.batch)  # noqa: B023
+        for name, policy in {"bernoulli": young, "shared": shared}.items():
+            rewards = (rng.random(ARMS) < 0.5).astype(float).tolist()
             run = [lambda y=y, policy=policy: policy.update(policy.choose(), y) for y in rewards]
-            times[name].append(_seconds(lambda: [step() for step in run]) / budget.steps)  # noqa: B023
+            times[name].append(_seconds(lambda: [step() for step in run]) / len(run))  # noqa: B023
     return {name: statistics.median(each) for name, each in times.items()}
 
 
