@@ -50,7 +50,8 @@ def sum_of_squares(stats: Statistics, weights: Tensor) -> Tensor:
     level = mean[..., d] - (mean[..., :d] * weights).sum(-1)
     contrast = torch.cat([-seen(weights[..., None], scatter)[..., 0], torch.ones_like(weights[..., :1])], -1)
     centred = ((scatter @ contrast[..., None])[..., 0] * contrast).sum(-1)
-    return centred + stats.count * level.square()
+    # rounding may leave less than none where rows lie on a plane
+    return centred.clamp(min=0.0) + stats.count * level.square()
 
 
 def seen(weights: Tensor, scatter: Tensor) -> Tensor:

@@ -120,3 +120,13 @@ def test_bad_input() -> None:
         PRIOR.condition(Data.of(torch.zeros(4, 3), torch.zeros(4)))
     with pytest.raises(ValueError, match="at least two tasks with rows, on one axis; got 1"):
         PRIOR.fit(Data.of(X, Y))
+
+
+def test_rows_on_a_plane_do_not_take_from_the_rate() -> None:
+    """Squares of residuals are the difference of numbers 10^22 times as large, and never negative."""
+    prior = LinearNormalInverseGamma(torch.zeros(3).double(), torch.eye(3).double(), F64 + 2.0, F64 + 1.0)
+    x = 1e11 * randn((200, 4, 3), like=F64, generator=seed(0))
+    weights = randn((200, 3, 1), like=F64, generator=seed(1))
+    posterior = prior.condition(Data.of(x, (x @ weights)[..., 0]))
+    assert (posterior.rate >= 1.0).all()
+    assert posterior.predict(x).stddev.isfinite().all()
