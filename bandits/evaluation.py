@@ -44,6 +44,7 @@ __all__ = [
 FEW = 30  # effective samples: below, a mean is not normal enough for its interval
 CHUNK = 10_000  # decisions whose probabilities are computed at once
 ROUNDING = 1e-4  # of probabilities that add to one
+SAME = 1e-9  # a standard error that is this share of the value, or less, is rounding
 
 
 class FewSamplesWarning(BayesmetaWarning):
@@ -179,7 +180,7 @@ def replay(policy: Policy, log: Log, *, seed: int = 0) -> Replayed:
     the log had chosen at random. The policy is changed.
 
     Warns:
-        FewSamplesWarning: less than 30 decisions were kept.
+        FewSamplesWarning: less than 30 decisions were kept, or all of them paid the same.
     """
     if policy.num_tasks != 1:
         raise ValueError(f"replay is of a policy for one task; this one has {policy.num_tasks}")
@@ -233,6 +234,12 @@ def _estimate(value: Tensor, influence: Tensor, weight: Tensor, cluster: Tensor 
         warn(
             f"the log is worth {effective:.3g} decisions of this policy, which is too few for an interval: "
             "log more, or a policy that explores more",
+            FewSamplesWarning,
+        )
+    elif error <= SAME * abs(float(value)):
+        warn(
+            f"all {n} decisions that count say the same: an interval without width, and yet not certain. Log until "
+            "rewards differ",
             FewSamplesWarning,
         )
     return Estimate(float(value), error, effective, units)

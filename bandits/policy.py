@@ -331,6 +331,18 @@ class Policy(Described):
         return posterior.to(self._dtype) if isinstance(posterior, TensorFields) else posterior
 
     @alone
+    def to(self: P, dtype: torch.dtype) -> P:
+        """This policy, with prior and answers in `dtype` from now on; inside, numbers are float64 in any case.
+
+        Raises:
+            TypeError: `dtype` is not of floating-point numbers.
+        """
+        if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
+            raise TypeError(f"a policy takes a dtype of floating-point numbers, such as torch.float32; got {dtype!r}")
+        self.prior, self._dtype = self.prior.to(dtype), dtype
+        return self
+
+    @alone
     def save(self, path: str | Path) -> None:
         """Write all of the policy, its stream of random numbers too, to one file; see `Policy.load`."""
         from bandits.saving import save

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from rich.progress import track
 from torch import Tensor
 
 from bandits.environments import Environment, Scene
 from bandits.policy import Policy
 from bayesmeta.describe import Described
 from bayesmeta.doors import counted
+from bayesmeta.progress import tracked
 
 __all__ = ["Run", "compare", "simulate"]
 
@@ -76,7 +76,7 @@ def simulate(
     shown = torch.zeros(tasks, arms, dtype=torch.bool)
     records: list[tuple[Tensor, Tensor, Tensor]] = []
     shows = progress and tasks * rounds >= SLOW
-    for t in track(range(rounds), description="rounds", disable=not shows, transient=True):
+    for t in tracked(range(rounds), "rounds", shown=shows):
         scene = environment.scene(t)
         left = _left(scene, None if repeats else shown, t)
         choices = policy.choose(scene.context, task=asked, available=left)

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from rich.progress import track
 from torch import Generator, Tensor
 
 from bayesmeta.data import Data
@@ -14,6 +13,7 @@ from bayesmeta.doors import counted
 from bayesmeta.hyperparameters import Hierarchical
 from bayesmeta.hyperposterior import Hyperposterior
 from bayesmeta.predictive_checks import TaskMean, filled
+from bayesmeta.progress import tracked
 from bayesmeta.protocol import Evidence, Learnable, Predictive
 
 __all__ = ["Comparison", "LeftOut", "code_length", "compare", "leave_one_task_out", "psis_leave_one_task_out"]
@@ -191,7 +191,7 @@ def _require_three(tasks: Data) -> None:
 
 
 def _tracked(which: Sequence[int], progress: bool) -> Iterable[int]:
-    return track(which, "leaving tasks out", disable=not progress or len(which) < SLOW, transient=True)
+    return tracked(which, "leaving tasks out", shown=progress and len(which) >= SLOW)
 
 
 def _without(tasks: Data, s: int) -> Data:

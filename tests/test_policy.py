@@ -740,3 +740,15 @@ def test_names_may_be_scalars_of_numpy() -> None:
 def test_what_is_no_number_is_named(call: Any, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         call(bandits.ThompsonSampling(ONES, ["a", "b"], seed=shifted(0)))
+
+
+def test_a_policy_in_another_dtype() -> None:
+    policy = bandits.ThompsonSampling(LINEAR, ["a", "b"], seed=shifted(0), propensities=False)
+    policy.update(policy.choose([1.0, 2.0]), 1.0)
+    before = policy.expected_rewards([1.0, 2.0])
+    assert policy.to(torch.float64) is policy
+    after = policy.expected_rewards([1.0, 2.0])
+    assert (before.dtype, after.dtype, policy.posterior().dtype) == (torch.float32, torch.float64, torch.float64)
+    torch.testing.assert_close(after.float(), before)
+    with pytest.raises(TypeError, match="a dtype of floating-point numbers"):
+        policy.to(torch.int64)

@@ -153,3 +153,11 @@ def test_regret_is_plotted_with_its_interval() -> None:
 def test_bad_simulations(make: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_nothing_is_printed_where_nobody_looks(capfd: pytest.CaptureFixture[str]) -> None:
+    """A bar that is piped would leave a blank line."""
+    policies = {"any": lambda environment: bandits.UniformlyRandom(environment.arms, tasks=200, propensities=False)}
+    means = torch.rand(200, 3, generator=seed(0))
+    bandits.compare(policies, bandits.TableReplay(means), 110)
+    assert capfd.readouterr().out == ""
