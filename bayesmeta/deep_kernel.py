@@ -14,7 +14,9 @@ Source: Wistuba and Grabocka, Few-shot Bayesian optimization with deep kernel su
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from gpytorch.distributions import MultivariateNormal as LazyMultivariateNormal
@@ -28,6 +30,9 @@ from bayesmeta.gp import GaussianProcess
 from bayesmeta.learned_features import FeatureFunctions, centre_and_scale
 from bayesmeta.random import randn
 from bayesmeta.validation import require_columns, require_enough_tasks, require_finite, require_positive
+
+if TYPE_CHECKING:
+    from bayesmeta.online_process import OnlineProcess
 
 __all__ = ["DeepKernel", "ReluNetwork"]
 
@@ -148,6 +153,12 @@ class DeepKernel(TensorFields):
     def condition(self, data: Data) -> "DeepKernel":
         """Posterior after more rows: `GaussianProcess.condition` on their features."""
         return self._replace(process=self.process.condition(self.features.of(data)))
+
+    def online(self, batch_shape: Sequence[int]) -> "OnlineProcess":
+        """The posterior of tasks, or of tasks and arms, to be updated in place."""
+        from bayesmeta.online_process import OnlineProcess
+
+        return OnlineProcess(self, batch_shape)
 
     def predict(self, x: Shaped[Tensor, "*tasks q d"]) -> Normal:
         """p(y | x) at each row: a normal with batch_shape `(*batch, q)`."""

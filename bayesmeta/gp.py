@@ -16,8 +16,9 @@ Draws: Wilson et al., Efficiently sampling functions from Gaussian process poste
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import torch
 from gpytorch.distributions import MultivariateNormal as LazyMultivariateNormal
@@ -33,6 +34,9 @@ from bayesmeta.linalg import cholesky, log_det
 from bayesmeta.past_functions import PastFunctions, matern52
 from bayesmeta.random import gamma, randn
 from bayesmeta.validation import require_columns, require_finite, require_positive
+
+if TYPE_CHECKING:
+    from bayesmeta.online_process import OnlineProcess
 
 __all__ = ["GaussianProcess", "PathFunctions", "with_noise"]
 
@@ -167,6 +171,12 @@ class GaussianProcess(TensorFields):
         batch = torch.broadcast_shapes(self.residual.shape[:-1], new.shape[:-1])
         residual = torch.cat([self.residual.expand(*batch, -1), new.expand(*batch, -1)], -1)
         return self._replace(rows=self.rows + data, factor=_append(self.factor, corner, new_factor), residual=residual)
+
+    def online(self, batch_shape: Sequence[int]) -> "OnlineProcess":
+        """The posterior of tasks, or of tasks and arms, to be updated in place."""
+        from bayesmeta.online_process import OnlineProcess
+
+        return OnlineProcess(self, batch_shape)
 
     def predict(self, x: Float[Tensor, "*tasks q d"]) -> Normal:
         """p(y | x) at each row: a normal with batch_shape `(*batch, q)`."""

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from bayesmeta import BetaBernoulli, CorrelatedArms, Data, LinearGaussian
 from bayesmeta.online import Online, OnlineRows, online
+from bayesmeta.online_process import OnlineProcess
 from bayesmeta.online_weights import BLOCK, FEW_TURNS, OnlineArmWeights, OnlineWeights
 from bayesmeta.protocol import Marginal, Posterior
 from bayesmeta.random import randn
@@ -242,3 +243,31 @@ def test_a_batch_that_does_not_fit_is_refused() -> None:
         online(BetaBernoulli(torch.ones(2), torch.ones(2)), (3, 4))
     correlated = CorrelatedArms(torch.zeros(3), torch.eye(3), torch.tensor(1.0))
     assert isinstance(online(correlated, (4,)), OnlineWeights)
+
+
+@pytest.mark.parametrize("name", ["gaussian_process", "deep_kernel"])
+def test_a_process_that_is_extended_is_that_of_all_rows(name: str) -> None:
+    """Row by row, whether a decision comes in between or not, and after it was saved."""
+    family = USABLE[name]
+    state, other = online(family.prior, (2,)), online(family.prior, (2,))
+    assert isinstance(state, OnlineProcess)
+    rows, task = family.rows(9, number=1), torch.tensor([0, 1, 0, 0, 1, 0, 1, 0, 0])
+    x = family.draw_x(4, seed(2))[None]
+    for i in range(9):
+        state.add((task[i : i + 1],), rows.x[i : i + 1], rows.y[i : i + 1])
+        state.marginal(x, int(task[i]))
+    other.add((task,), rows.x, rows.y)
+    for number in range(2):
+        exact = family.prior.condition(Data.of(rows.x[task == number], rows.y[task == number])).marginal(x[0])
+        for each in (state, other):
+            torch.testing.assert_close(each.marginal(x, number).mean[0], exact.mean)
+            torch.testing.assert_close(each.marginal(x, number).stddev[0], exact.stddev)
+        assert torch.equal(*(each.draw(x, number, generator=seed(3)) for each in (state, other)))
+        alike = state.draw(x.expand(500, -1, -1), number, generator=seed(3))
+        error = exact.stddev / 500**0.5
+        assert ((alike.mean(0) - exact.mean).abs() < 6 * error).all()
+        several = state.marginal(torch.cat([x, x.flip(-2)]), number)
+        torch.testing.assert_close(several.mean, torch.stack([exact.mean, exact.mean.flip(0)]))
+    fresh = online(family.prior, (2,))
+    fresh.load_state_dict(copy.deepcopy(state.state_dict()))
+    assert torch.equal(*(each.draw(x, 0, generator=seed(4)) for each in (state, fresh)))
