@@ -294,7 +294,7 @@ class _Regression(TensorFields):
         batch, (q, columns) = torch.broadcast_shapes(self.batch_shape, x.shape[:-2]), x.shape[-2:]
         shape = torch.Size([*batch, q])
         if self.batch_shape.numel() == 1:  # all rows are of one task
-            tasks, x = self._tasks(torch.Size([1])), x.reshape(1, -1, columns)
+            tasks, x = self._tasks(self.batch_shape or torch.Size([1])), x.reshape(1, -1, columns)
         else:
             tasks, x = self._tasks(batch), x.expand(*shape, columns).reshape(-1, q, columns)
         return Predictor(tasks, tasks.asked(x, self.roles)), shape

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
+from bayesmeta.constant import row_shape
 from bayesmeta.marginals import BetaMarginal
 from bayesmeta.online import Index, State, Task
 from bayesmeta.random import log_gamma
@@ -32,7 +33,7 @@ class OnlineBetas:
         return self._ones.shape
 
     def add(self, index: Index, x: Tensor, y: Tensor) -> None:
-        _require_no_inputs(x)
+        row_shape(x, x.shape[:-2])
         y = y.double()
         if not bool((y * (1.0 - y) == 0.0).all()):
             raise ValueError(f"y must be 0 or 1; got {y[y * (1.0 - y) != 0.0][0].item():g}")
@@ -75,10 +76,4 @@ class OnlineBetas:
 
     def _at_rows(self, value: Tensor, x: Tensor) -> Tensor:
         """The same at each of the q rows of x, `(n, *rest, q)`."""
-        _require_no_inputs(x)
-        return value[..., None].expand(len(x), *self.batch_shape[1:], x.shape[-2])
-
-
-def _require_no_inputs(x: Tensor) -> None:
-    if x.shape[-1]:
-        raise ValueError(f"BetaBernoulli takes no inputs: x must have no columns; got {x.shape[-1]}")
+        return value[..., None].expand(row_shape(x, (len(x), *self.batch_shape[1:])))

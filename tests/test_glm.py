@@ -620,3 +620,15 @@ def test_a_mode_that_is_not_found_is_named(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr("bayesmeta.laplace.MAX_STEPS", 1)
     with pytest.raises(ValueError, match="weights of task 0 were not found in 1 steps; bring the columns of x"):
         LOGISTIC.condition(simulate(LOGISTIC, 3, 5))
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (1, 1)])
+def test_one_task_in_any_batch(shape: tuple[int, ...]) -> None:
+    """A policy of one task and one arm asks such a posterior."""
+    prior = LogisticGaussian(torch.zeros(2).double(), torch.eye(2).double())
+    x, y = randn((5, 2), like=F64, generator=seed(0)), (rand((5,), like=F64, generator=seed(1)) < 0.5).double()
+    new = randn((3, 2), like=F64, generator=seed(2))
+    one, alone = prior.expand(shape).condition(Data.of(x, y).expand(shape)), prior.condition(Data.of(x, y))
+    torch.testing.assert_close(one.marginal(new).mean, alone.marginal(new).mean.expand(*shape, 3))
+    several = one.marginal(new.expand(4, *(1 for _ in shape[1:]), 3, 2) if shape else new.expand(4, 3, 2))
+    torch.testing.assert_close(several.mean, alone.marginal(new).mean.expand(4, *shape[1:], 3))

@@ -179,7 +179,7 @@ def test_a_learned_prior_takes_the_place_of_a_learning_policy() -> None:
         (lambda: MAB(["a", "a"], LearningPolicy.LinTS()), ValueError, "'a' is named twice"),
         (lambda: MAB("ab", LearningPolicy.UCB1()), TypeError, "arms must be a list"),
         (lambda: MAB(ARMS, LearningPolicy.LinTS), TypeError, "learning_policy must be one of LearningPolicy"),
-        (lambda: MAB(ARMS, LearningPolicy.UCB1(), seed="1"), TypeError, "seed must be a whole number|Type-check"),
+        (lambda: MAB(ARMS, LearningPolicy.UCB1(), None, "1"), TypeError, "seed must be a whole number|Type-check"),
         (lambda: MAB(ARMS, LearningPolicy.UCB1(), n_jobs=0), ValueError, "n_jobs cannot be 0"),
         (lambda: MAB(ARMS, LearningPolicy.UCB1(), n_jobs=1.5), TypeError, "n_jobs must be a whole number|Type-check"),
         (lambda: MAB(ARMS, LearningPolicy.UCB1(), backend=3), TypeError, "backend must be a name|Type-check"),
