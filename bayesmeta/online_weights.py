@@ -53,8 +53,9 @@ class _Weights:
         self.statistics, self._natural = statistics, natural
         self._prior, self._like = prior.to(torch.float64).expand(batch_shape), prior.loc
         self._noise_var = self._prior.noise_var.expand(self.batch_shape).contiguous()
-        self._start = natural(self._prior)
-        self._largest = float(self._start[1].square().sum((-2, -1)).max())  # variance of f per square of x
+        loc, root = natural(prior.to(torch.float64))  # once, where all entries have the same
+        self._largest = float(root.square().sum((-2, -1)).max())  # variance of f per square of x
+        self._keep(loc.expand(*self.batch_shape, -1), root.expand(*self.batch_shape, -1, -1))
 
     def add(self, index: Index, x: Tensor, y: Tensor) -> None:
         if y.shape[0] == 1 and not y.is_cuda:
@@ -138,6 +139,10 @@ class _Weights:
         """As states are kept in files: axes of the batch first."""
         return value
 
+    def _keep(self, loc: Tensor, root: Tensor) -> None:
+        """Copies of what all entries start from."""
+        self._loc, self._root = (part.clone(memory_format=torch.contiguous_format) for part in (loc, root))
+
     def _step(self, entry: tuple[int, ...], x: np.ndarray, y: float) -> None:
         """One row, in NumPy on the same memory: torch takes three times as long for numbers this few."""
         raise TypeError("each form has its own memory")
@@ -166,7 +171,6 @@ class OnlineWeights(_Weights):
         shape, num_inputs = ((*batch_shape, d), 0) if by_number else (tuple(batch_shape), d)
         super().__init__(prior, batch_shape, Statistics.zeros(shape, num_inputs, 1, device=device), natural)
         self._by_number = by_number
-        self._loc, self._root = (part.clone(memory_format=torch.contiguous_format) for part in self._start)
 
     def draw(self, x: Tensor, task: Task = None, *, generator: Generator | None = None) -> Tensor:
         noise = randn((len(x), self._root.shape[-1]), like=self._loc, generator=generator)
@@ -229,10 +233,6 @@ class OnlineArmWeights(_Weights):
     def __init__(self, prior: Any, batch_shape: Sequence[int], natural: Natural) -> None:
         d, device = prior.loc.shape[-1], prior.loc.device
         super().__init__(prior, batch_shape, Statistics.zeros(batch_shape, d, 1, device=device), natural)
-        # arms last, in memory too: what a decision needs of all arms is then one product of a vector and a matrix
-        self._loc, self._root = (
-            part.movedim(1, -1).clone(memory_format=torch.contiguous_format) for part in self._start
-        )
 
     def draw(self, x: Tensor, task: Task = None, *, generator: Generator | None = None) -> Tensor:
         return self.draw_and_marginal(x, task, generator=generator)[0]
@@ -286,6 +286,10 @@ class OnlineArmWeights(_Weights):
         own = root.copy()  # side by side, for products
         gain, root[...] = potter(own, x @ own, self._noise_var.numpy()[entry])
         loc += gain * (y - x @ loc)
+
+    def _keep(self, loc: Tensor, root: Tensor) -> None:
+        # arms last, in memory too: what a decision needs of all arms is then one product of a vector and a matrix
+        super()._keep(loc.movedim(1, -1), root.movedim(1, -1))
 
     def _read(self, index: Any) -> tuple[Tensor, Tensor]:
         return self._arms_second(self._loc)[index], self._arms_second(self._root)[index]
