@@ -244,6 +244,7 @@ def test_derivatives_of_the_evidence(prior: Any) -> None:
 
 @both
 @pytest.mark.parametrize("weight", [0.0, 1.0])
+@pytest.mark.filterwarnings("ignore::bayesmeta.warning_kinds.LimitWarning")  # without a hyperprior one may run off
 def test_fit_finds_the_greatest_evidence(prior: Any, weight: float) -> None:
     tasks = simulate(prior, 12, 25)
     start = type(prior).initial(tasks)
