@@ -30,6 +30,7 @@ import torch
 from scipy.spatial.distance import cdist
 from torch import Tensor
 
+from bandits.arms import Separate
 from bandits.averages import Averages
 from bandits.numbers import numbers_of
 from bandits.policies import UCB1, EpsilonGreedy, LinUCB, ThompsonSampling, UniformlyRandom
@@ -381,10 +382,7 @@ def _checked_arms(arms: Any) -> list[Arm]:
     for arm in arms:
         if arm is None or (isinstance(arm, float) and not math.isfinite(arm)):
             raise ValueError(f"an arm cannot be {arm!r}; give each a name")
-    for place, arm in enumerate(arms):
-        if arm in arms[:place]:
-            raise ValueError(f"arms must have different names; {arm!r} is named twice")
-    return list(arms)
+    return list(Separate(tuple(arms)).names)
 
 
 def _require_settings(seed: Any, n_jobs: Any, backend: Any) -> None:

@@ -515,9 +515,7 @@ class Policy(Described):
 
     def _position(self, name: Hashable) -> int:
         try:
-            return self._arms.names.index(
-                name
-            )  # which compares: a scalar of NumPy is the number or string that it equals
+            return self._arms.names.index(name)  # a scalar of NumPy is the name that it equals
         except ValueError:
             known = ", ".join(map(repr, self._arms.names[:10])) + (", ..." if len(self._keys) > 10 else "")
             raise ValueError(f"there is no arm {name!r}; there are {known}") from None

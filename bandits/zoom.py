@@ -130,7 +130,7 @@ class _Variables(NamedTuple):
 
     @property
     def normal(self) -> bool:
-        return self.family.names == FAMILIES[Normal].names
+        return self.family is FAMILIES[Normal]
 
     def that_compete(self, t: Array, value: Array) -> "_Variables":
         """Of one decision, those that can be above the points at which the integrand has fallen."""
