@@ -22,7 +22,14 @@ from torch.distributions import Distribution
 from bandits.averages import Averages
 from bandits.lines import best_along_lines
 from bandits.policy import Policy
-from bandits.propensity import JointlyNormal, Propensities, best_of_independent, of_best, of_chosen, with_axis
+from bandits.propensity import (
+    Propensities,
+    best_of_independent,
+    is_jointly_normal,
+    of_best,
+    of_chosen,
+    with_axis,
+)
 from bandits.prospects import Prospects
 from bayesmeta.link_marginals import on_link
 from bayesmeta.random import rand
@@ -57,7 +64,7 @@ class ThompsonSampling(Policy):
         return prospects.best(prospects.compared(generator), generator)
 
     def _decide(self, prospects: Prospects, wanted: bool) -> tuple[Tensor, Propensities | None]:
-        if wanted and not prospects.separate and isinstance(prospects.online, JointlyNormal):
+        if wanted and not prospects.separate and is_jointly_normal(prospects.online):
             return best_along_lines(prospects, prospects.online, self._generator, self._log_generator)
         if not wanted:
             return self._choose(prospects, self._generator), None

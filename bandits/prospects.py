@@ -1,7 +1,7 @@
 """What a posterior says of the arms at the decisions that are to be made: all that a policy sees."""
 
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -27,15 +27,6 @@ class History(NamedTuple):
     pulls: np.ndarray
     rounds: np.ndarray
     rewards: np.ndarray
-
-
-@runtime_checkable
-class DrawsMarginals(Protocol):
-    """Whose draws at the one row of each arm are of its marginal, so that it need not be made twice."""
-
-    def draw_and_marginal(
-        self, x: Tensor, task: Task = None, *, generator: Generator | None = None
-    ) -> tuple[Tensor, Distribution]: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,9 +84,10 @@ class Prospects:
 
     def compared_and_marginal(self, generator: Generator) -> tuple[Tensor, Distribution | None]:
         """As `compared`, and the marginal of which it is a draw where the posterior makes both at once."""
-        if not isinstance(self.online, DrawsMarginals):
+        draw_both = getattr(self.online, "draw_and_marginal", None)
+        if draw_both is None:
             return self.compared(generator), None
-        values, marginal = self.online.draw_and_marginal(self.x, self.task, generator=generator)
+        values, marginal = draw_both(self.x, self.task, generator=generator)
         return self.masked(self._arms(values)), marginal
 
     def compared_draws(self, num: int, generator: Generator) -> Tensor:

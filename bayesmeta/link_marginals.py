@@ -63,6 +63,11 @@ class _OnLine(Distribution):
     def _log_prob(t: Array, *parameters: Array) -> Array:
         raise TypeError("each distribution has its own")
 
+    @staticmethod
+    def _slope(t: Array, *parameters: Array) -> Array:
+        """Of the log density."""
+        raise TypeError("each distribution has its own")
+
 
 class LogitBeta(_OnLine):
     """The logit of a beta variable.
@@ -94,7 +99,6 @@ class LogitBeta(_OnLine):
 
     @staticmethod
     def _icdf(level: Array, a: Array, b: Array) -> Array:
-        level, a, b = np.broadcast_arrays(level, a, b)
         half = special.betainc(a, b, 0.5)  # level at t = 0
         lower = level <= half
         first, second = np.where(lower, a, b), np.where(lower, b, a)
@@ -108,6 +112,10 @@ class LogitBeta(_OnLine):
     @staticmethod
     def _log_prob(t: Array, a: Array, b: Array) -> Array:
         return -a * np.logaddexp(0.0, -t) - b * np.logaddexp(0.0, t) - special.betaln(a, b)
+
+    @staticmethod
+    def _slope(t: Array, a: Array, b: Array) -> Array:
+        return a - (a + b) * special.expit(t)
 
 
 class LogGamma(_OnLine):
@@ -147,6 +155,10 @@ class LogGamma(_OnLine):
         t = t + np.log(rate)
         return a * t - np.exp(t) - special.gammaln(a)
 
+    @staticmethod
+    def _slope(t: Array, a: Array, rate: Array) -> Array:
+        return a - np.exp(t + np.log(rate))
+
 
 class LogInverseGamma(LogGamma):
     """The logarithm of an inverse gamma variable: minus that of a gamma one.
@@ -174,6 +186,10 @@ class LogInverseGamma(LogGamma):
     @staticmethod
     def _log_prob(t: Array, a: Array, rate: Array) -> Array:
         return LogGamma._log_prob(-t, a, rate)
+
+    @staticmethod
+    def _slope(t: Array, a: Array, rate: Array) -> Array:
+        return -LogGamma._slope(-t, a, rate)
 
 
 def _lower_beta(t: Array, a: Array, b: Array) -> Array:

@@ -7,6 +7,7 @@ import torch
 from torch import Generator, Tensor
 
 from bayesmeta.constant import row_shape
+from bayesmeta.link_marginals import LogitBeta
 from bayesmeta.marginals import BetaMarginal
 from bayesmeta.online import Index, State, Task
 from bayesmeta.random import log_gamma
@@ -24,9 +25,8 @@ class OnlineBetas:
 
     def __init__(self, prior: Any, batch_shape: Sequence[int]) -> None:
         self._prior, self._like = prior.to(torch.float64).expand(batch_shape), prior.successes
-        self._ones, self._zeros = (
-            part.clone(memory_format=torch.contiguous_format) for part in (self._prior.successes, self._prior.failures)
-        )
+        self._both = torch.stack([self._prior.successes, self._prior.failures])
+        self._ones, self._zeros = self._both
 
     @property
     def batch_shape(self) -> torch.Size:
@@ -45,13 +45,18 @@ class OnlineBetas:
 
     def draw_on_link(self, x: Tensor, task: Task = None, *, generator: Generator | None = None) -> Tensor:
         """Logits of the draws, which differ where the draws round to one."""
-        shape = (len(x),) if isinstance(task, int) else ()
-        ones, zeros = self._of(task)
-        logits = log_gamma(shape, ones, generator=generator) - log_gamma(shape, zeros, generator=generator)
-        return self._at_rows(logits, x)
+        return self._logits(self._of(task), x, task, generator)[..., None].expand(self._rows(x))
+
+    def draw_and_marginal(
+        self, x: Tensor, task: Task = None, *, generator: Generator | None = None
+    ) -> tuple[Tensor, LogitBeta]:
+        """Logits of draws, and what they are drawn from."""
+        both, rows = self._of(task), self._rows(x)
+        ones, zeros = (part[..., None].expand(rows) for part in both)
+        return self._logits(both, x, task, generator)[..., None].expand(rows), LogitBeta(ones, zeros)
 
     def marginal(self, x: Tensor, task: Task = None) -> BetaMarginal:
-        ones, zeros = (self._at_rows(part, x) for part in self._of(task))
+        ones, zeros = (part[..., None].expand(self._rows(x)) for part in self._of(task))
         return BetaMarginal(ones, zeros, validate_args=False)
 
     def posterior(self, index: Any = ...) -> Any:
@@ -71,9 +76,15 @@ class OnlineBetas:
         self._ones.copy_(now["successes"])
         self._zeros.copy_(now["failures"])
 
-    def _of(self, task: Task) -> tuple[Tensor, Tensor]:
-        return (self._ones, self._zeros) if task is None else (self._ones[task], self._zeros[task])
+    def _of(self, task: Task) -> Tensor:
+        """Ones and zeros, `(2, *rest)`."""
+        return self._both if task is None else self._both[:, task]
 
-    def _at_rows(self, value: Tensor, x: Tensor) -> Tensor:
-        """The same at each of the q rows of x, `(n, *rest, q)`."""
-        return value[..., None].expand(row_shape(x, (len(x), *self.batch_shape[1:])))
+    def _logits(self, both: Tensor, x: Tensor, task: Task, generator: Generator | None) -> Tensor:
+        shape = (len(x),) if isinstance(task, int) else ()
+        ones, zeros = log_gamma(shape, both, generator=generator).unbind(len(shape))
+        return ones - zeros
+
+    def _rows(self, x: Tensor) -> torch.Size:
+        """Of what is the same at each of the q rows of x, `(n, *rest, q)`."""
+        return row_shape(x, (len(x), *self.batch_shape[1:]))

@@ -2,12 +2,15 @@
 
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from torch.distributions import Normal
+from torch.distributions import Distribution, Normal
 
 import bandits
+from bandits.even_points import by_even_points
+from bandits.log_concave import Variables
 from bandits.policy import Policy
 from bandits.propensity import best_of_independent
 from bandits.zoom import chance_of_chosen
@@ -134,6 +137,44 @@ def test_the_chosen_arm_alone_is_as_probable_as_among_all(name: str, arms: int) 
         assert error.median() < 1e-4
         assert error.quantile(0.9) < 5e-3
         assert error.max() < 0.5  # mostly below .05, and .1 in one set of fifty
-        alone = chance_of_chosen(Normal(line.loc[:1], line.scale[:1]), arm[:1]) if name == "normal" else None
-        if alone is not None and mask is None:
-            torch.testing.assert_close(alone, chance_of_chosen(line, arm)[:1], rtol=1e-3, atol=0)
+
+
+KINDS: dict[str, Callable[[Tensor, Tensor], Distribution]] = {
+    "beta": LogitBeta,
+    "gamma": LogGamma,
+    "inverse gamma": LogInverseGamma,
+    "normal": lambda first, second: Normal(first.log(), second.sqrt()),
+}
+
+
+@pytest.mark.parametrize("arms", [1, 2, 100])
+@pytest.mark.parametrize("name", KINDS)
+def test_one_decision_is_as_probable_as_among_many(name: str, arms: int) -> None:
+    """Few decisions take even points, and skip arms that are alike; many are zoomed on."""
+    generator = seed(arms)
+    shapes = (30.0 * rand((2, 30, arms, 1), like=F64, generator=generator) ** 3).ceil()
+    every = KINDS[name](*shapes)
+    draws = every.icdf(rand((30, arms, 1), like=F64, generator=generator).clamp(1e-12, 1 - 1e-12))[..., 0]
+    at, arm = draws.max(-1)
+    available = (rand((30, arms), like=F64, generator=generator) < 0.8).scatter(1, arm[:, None], True)
+    for mask in (None, available):
+        together = chance_of_chosen(every, arm, mask, at)
+        for i in range(30):
+            one = slice(i, i + 1)
+            alone = chance_of_chosen(
+                KINDS[name](*shapes[:, one]), arm[one], None if mask is None else mask[one], at[one]
+            )
+            torch.testing.assert_close(alone, together[one], rtol=2e-3, atol=0)
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_even_points_are_right_where_they_say_so(name: str) -> None:
+    shapes = 10.0 ** (2.0 * rand((2, 400, 5, 1), like=F64, generator=seed(7)))
+    every = KINDS[name](*shapes)
+    expected = best_of_independent(every)
+    arm = expected.argmax(-1)
+    with np.errstate(all="ignore"):
+        found, is_right = by_even_points(Variables.of(every, arm, None))
+    assert is_right.mean() > 0.3
+    exact = expected.gather(1, arm[:, None])[:, 0].numpy()
+    assert np.abs(found / exact - 1.0)[is_right].max() < 3e-3

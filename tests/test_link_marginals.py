@@ -89,3 +89,15 @@ def test_marginals_have_their_line() -> None:
         torch.testing.assert_close(on_link(marginal).icdf(x), to_line(marginal.icdf(x)))
         slope = x * (1 - x) if to_line is torch.logit else x  # of the number, by its link
         torch.testing.assert_close(on_link(marginal).log_prob(to_line(x)), marginal.log_prob(x) + slope.log())
+
+
+@pytest.mark.parametrize("kind", [LogitBeta, LogGamma, LogInverseGamma])
+def test_slopes_are_those_of_the_log_density(kind: type[LogitBeta | LogGamma]) -> None:
+    for a in SHAPES[1:5]:
+        for b in SHAPES[1:5]:
+            line = kind(number(a), number(b))
+            t = line.icdf(torch.tensor([0.01, 0.4, 0.9]).double())
+            step = 1e-5 * (1.0 + t.abs())
+            slope = (line.log_prob(t + step) - line.log_prob(t - step)) / (2.0 * step)
+            found = torch.from_numpy(kind._slope(t.numpy(), a, b))
+            torch.testing.assert_close(found, slope, rtol=1e-5, atol=1e-6 * max(a, b))
