@@ -17,7 +17,7 @@ Policies, estimates and types of errors are those of MABWiser. What differs:
   arms, where MABWiser takes l2_lambda to be 1 until the arm's first reward;
 - `l2_lambda` must be above 0: with 0 the weights have no posterior before there are as many rows;
 - decisions of unknown arms are refused, not passed over;
-- contexts are not scaled, and there are no neighbourhood policies.
+- contexts are not scaled, and there are no neighbourhood policies, and neither Softmax nor Popularity.
 """
 
 import math
@@ -328,6 +328,8 @@ class MAB(Described):
         values = numbers_of(rewards, "rewards").reshape(-1).numpy()
         if len(names) != len(values):
             raise ValueError(f"decisions and rewards must be as many; got {len(names)} and {len(values)}")
+        if not np.isfinite(values).all():
+            raise TypeError(f"rewards must be finite; got {values[~np.isfinite(values)][0]}")
         if binarizer is not None:
             values = np.array([float(binarizer(*pair)) for pair in zip(names, values.tolist(), strict=True)])
         policy.learn(names, torch.tensor(values), context=rows if self._takes_contexts else None)
@@ -427,16 +429,16 @@ def _rows(contexts: Any, width: int | None) -> Tensor | None:
     """`(n, d)` from nested lists, NumPy, a frame or a series.
 
     Args:
-        contexts: one axis is one context, or a column of them where they are known to be one number each.
+        contexts: a series is one context, or a column of them where they are known to be one number each.
         width: of a context, where it is known.
     """
     if contexts is None:
         return None
     rows = numbers_of(contexts, "contexts")
-    if rows.ndim == 1:
+    if rows.ndim == 1 and hasattr(contexts, "to_numpy"):
         rows = rows[:, None] if width == 1 else rows[None]
     if rows.ndim != 2:
-        raise TypeError(f"contexts must have shape (n, d); got {tuple(rows.shape)}")
+        raise TypeError(f"contexts must have shape (n, d), or be a series; got {tuple(rows.shape)}")
     return rows
 
 

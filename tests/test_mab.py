@@ -1,6 +1,7 @@
 """The facade says what MABWiser says: to the last digit where nothing is drawn, and in law where something is."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 import torch
 
 import bandits
+import bandits.mab
 from bandits.mab import MAB, LearningPolicy, NoDirectionWarning
 from bayesmeta import BetaBernoulli, LinearGaussian
 from tests.seeds import shifted
@@ -201,7 +203,7 @@ def test_a_learned_prior_takes_the_place_of_a_learning_policy() -> None:
             "features of each arm by its|Type-check",
         ),
         (lambda: MAB(ARMS, LearningPolicy.UCB1()).fit(["x"], [1.0]), ValueError, "there is no arm 'x'"),
-        (lambda: MAB(ARMS, LearningPolicy.UCB1()).fit(["a"], [math.nan]), ValueError, "rewards must be finite"),
+        (lambda: MAB(ARMS, LearningPolicy.UCB1()).fit(["a"], [math.nan]), TypeError, "rewards must be finite; got nan"),
         (
             lambda: MAB(ARMS, LearningPolicy.UCB1()).warm_start({"a": [1.0]}, 0.5),
             ValueError,
@@ -217,3 +219,73 @@ def test_a_learned_prior_takes_the_place_of_a_learning_policy() -> None:
 def test_bad_calls(call: Any, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         call()
+
+
+# what MABWiser's own tests refuse, of the policies that both have; each is asked of both libraries
+REFUSED: list[Callable[[Any], Any]] = [
+    lambda lib: lib.MAB(1, lib.LearningPolicy.EpsilonGreedy()),
+    lambda lib: lib.MAB((0, 1), "policy"),
+    lambda lib: lib.MAB([0, None], lib.LearningPolicy.UCB1()),
+    lambda lib: lib.MAB([0, math.inf], lib.LearningPolicy.UCB1()),
+    lambda lib: lib.MAB([0, 0], lib.LearningPolicy.UCB1()),
+    lambda lib: lib.MAB([0, 1], lib.LearningPolicy.EpsilonGreedy("one")),
+    lambda lib: lib.MAB([0, 1], lib.LearningPolicy.EpsilonGreedy(2.0)),
+    lambda lib: lib.MAB([0, 1], lib.LearningPolicy.ThompsonSampling({0: 1, 1: 1})),
+    lambda lib: lib.MAB([0, 1], lib.LearningPolicy.UCB1("one")),
+    lambda lib: lib.MAB([0, 1], lib.LearningPolicy.UCB1(-2.0)),
+    lambda lib: lib.MAB([0, 1], lib.LearningPolicy.UCB1(epsilon=2)),
+    lambda lib: lib.MAB([0, 1], lib.LearningPolicy.LinTS(epsilon=1)),
+    *(
+        lambda lib, name=name, settings=settings: lib.MAB([0, 1], getattr(lib.LearningPolicy, name)(**settings))
+        for name in ("LinUCB", "LinTS", "LinGreedy")
+        for settings in ({"l2_lambda": -1.0}, {"l2_lambda": None}, {"scale": 1})
+    ),
+    lambda lib: lib.MAB([0, 1], lib.LearningPolicy.LinUCB(alpha=-1.0)),
+    lambda lib: lib.MAB([0, 1], lib.LearningPolicy.LinTS(alpha=0.0)),
+    lambda lib: lib.MAB([0, 1], lib.LearningPolicy.LinTS(alpha=None)),
+    lambda lib: lib.MAB([0, 1], lib.LearningPolicy.UCB1(), seed=[0, 1]),
+    lambda lib: lib.MAB([0, 1], lib.LearningPolicy.UCB1(), n_jobs=0),
+    lambda lib: lib.MAB([0, 1], lib.LearningPolicy.UCB1(), n_jobs="2"),
+    lambda lib: lib.MAB([0, 1], lib.LearningPolicy.UCB1(), backend=1),
+    lambda lib: lib.MAB([0, 1], lib.LearningPolicy.UCB1()).fit([0, 1, 1], [0, 1]),
+    lambda lib: lib.MAB([0, 1], lib.LearningPolicy.UCB1()).fit([0, 1], [0, None]),
+    lambda lib: lib.MAB([0, 1], lib.LearningPolicy.UCB1()).fit([0, 1], np.array([0, None])),
+    lambda lib: lib.MAB([0, 1], lib.LearningPolicy.UCB1()).fit([0, 1], np.array([0, np.nan])),
+    lambda lib: lib.MAB([0, 1], lib.LearningPolicy.UCB1()).fit([0, 1], pd.Series([0, None])),
+    lambda lib: lib.MAB([0, 1], lib.LearningPolicy.UCB1()).partial_fit([0, 1], pd.Series([0, np.inf])),
+    lambda lib: lib.MAB([0, 1], lib.LearningPolicy.UCB1()).fit([0, 1], [0, 1], [[1, 1], [1, 1]]),
+    lambda lib: lib.MAB([0, 1], lib.LearningPolicy.ThompsonSampling()).fit([0, 1], [0, 2]),
+    lambda lib: lib.MAB([0, 1], lib.LearningPolicy.LinTS()).fit([0, 1], [0, 1]),
+    lambda lib: lib.MAB([0, 1], lib.LearningPolicy.LinTS()).fit([0, 1], [0, 1], [[1, 1]] * 3),
+    lambda lib: lib.MAB([0, 1], lib.LearningPolicy.LinTS()).fit([0, 1], [0, 1], [1, 1]),
+    lambda lib: lib.MAB([0, 1], lib.LearningPolicy.LinTS()).fit([0, 1], [0, 1], np.array([1, 1])),
+    lambda lib: lib.MAB([0, 1], lib.LearningPolicy.LinTS()).fit([0, 1], [0, 1], {0: [1, 1], 1: [1, 1]}),
+    lambda lib: fitted(lib).predict(np.array([1, 1])),
+    lambda lib: fitted(lib).predict([1, 1]),
+    lambda lib: fitted(lib).predict_expectations(),
+    lambda lib: fitted(lib).add_arm(None),
+    lambda lib: fitted(lib).add_arm(np.nan),
+    lambda lib: fitted(lib).add_arm(np.inf),
+    lambda lib: fitted(lib).add_arm(1),
+    lambda lib: fitted(lib).remove_arm(7),
+    lambda lib: fitted(lib).warm_start([[1.0], [2.0]], 0.5),
+    lambda lib: fitted(lib).warm_start({0: [1.0], 1: [2.0]}, 1.5),
+    lambda lib: fitted(lib).warm_start({0: [1.0]}, 0.5),
+]
+
+
+def fitted(lib: Any) -> Any:
+    mab = lib.MAB([0, 1], lib.LearningPolicy.LinTS())
+    mab.fit([0, 1, 1], [0, 1, 1], [[1.0, 2.0], [0.0, 1.0], [2.0, 0.5]])
+    return mab
+
+
+@pytest.mark.parametrize("number", range(len(REFUSED)))
+def test_it_refuses_what_mabwiser_refuses_with_its_errors(number: int) -> None:
+    mabwiser = pytest.importorskip("mabwiser.mab")
+    with pytest.raises((TypeError, ValueError)) as theirs:
+        REFUSED[number](mabwiser)
+    with pytest.raises((TypeError, ValueError)) as ours:
+        REFUSED[number](bandits.mab)
+    by_type_checker = "Type-check" in str(ours.value)  # of the tests, before our own
+    assert ours.type is theirs.type or (by_type_checker and theirs.type is TypeError), (ours.value, theirs.value)
