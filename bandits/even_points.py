@@ -18,7 +18,7 @@ __all__ = ["by_even_points"]
 
 LAST = 64  # of the points, from zero
 EDGES = np.array([[1e-8, 1.0 - 1e-8]])  # levels of the chosen variable, beyond which nothing counts
-RIGHT = 1e-3  # of the integral: what half of the points may change
+RIGHT = 4e-3  # of the integral: what half of the points may change
 RIGHT_CDF = 3e-4  # of one, summed over the others: what their distribution functions may be wrong by
 RARE = 1e-3  # probabilities below which what is beyond the edges may count
 NOTHING = 1e-8  # of the greatest value: below it a point does not count
@@ -26,7 +26,7 @@ STEPS = np.arange(LAST + 1)
 
 
 def by_even_points(variables: Variables) -> tuple[Array, Array]:
-    """Probabilities `(n,)` that the chosen variables are the greatest, and whether each is right, to .03% or better."""
+    """Probabilities `(n,)` that the chosen variables are the greatest, and whether each is right, to .1% or better."""
     edges = variables.family.icdf(EDGES, *variables.own)
     t, value, total, is_right = _integrals(variables, edges)
     if not is_right.all():  # others may leave much less of the line
