@@ -36,8 +36,8 @@ def test_a_prior_of_each_arm_is_learned_from_its_rows() -> None:
     for arm in range(3):
         rows = of_arm(log, arm)
         alone = BetaBernoulli.initial(rows).fit(rows)
-        torch.testing.assert_close(prior.successes[arm], alone.successes)
-        torch.testing.assert_close(prior.failures[arm], alone.failures)
+        for name in ("successes", "failures"):  # as far as either search goes on
+            torch.testing.assert_close(getattr(prior, name)[arm], getattr(alone, name), rtol=1e-3, atol=0)
     policy = bandits.ThompsonSampling(prior, log.names, seed=shifted(0))
     mean = policy.posterior().marginal().mean.squeeze()
     assert mean[2] > mean[1] + 0.15  # about .39 +- .036
@@ -48,7 +48,7 @@ def test_contexts_stay_with_their_rows() -> None:
     log = logged(width=2)
     prior = bandits.prior_of_each_arm(LinearGaussian, log.to_tasks(), 3)
     alone = LinearGaussian.initial(of_arm(log, 1)).fit(of_arm(log, 1))
-    torch.testing.assert_close(prior.loc[1], alone.loc)
+    torch.testing.assert_close(prior.loc[1], alone.loc, rtol=1e-3, atol=1e-3)
 
 
 def test_every_arm_of_every_task_is_a_task() -> None:
