@@ -3,17 +3,18 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
 from bayesmeta.data import Data
-from bo.search import Near, Value, climb
+from bo.search import InOwnSpace, Near, Value, climb
+from bo.space import SearchSpace
 from bo.view import View
 
-__all__ = ["Question", "distance"]
+__all__ = ["OwnSpace", "Question", "distance"]
 
 NUM_SOBOL = 256
 MAX_PENDING = 64  # points that a posterior is conditioned on without a value
@@ -21,6 +22,20 @@ NUM_GOOD = 5  # best rows, whose neighbours are candidates
 APART = 0.05  # from what runs, in the unit cube
 SAME = 1e-6
 LAST_RESORT = 1e9  # how much less is promised where everything is nearer to what runs
+
+
+class OwnSpace(NamedTuple):
+    """A study in a space of its own, whatever its past was: see `View.own`.
+
+    Args:
+        space: ranges and choices as the study has them.
+        x: rows that were evaluated `(n, d)`.
+        pending: points without an objective `(m, d)`.
+    """
+
+    space: SearchSpace
+    x: Tensor
+    pending: Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,6 +78,12 @@ class Question:
     def _unevaluated_x(self) -> Tensor:
         return self.view.known.encode(self.unevaluated)
 
+    @cached_property
+    def own(self) -> OwnSpace:
+        """What was evaluated and what has no objective, in the study's own space."""
+        x, unevaluated = (self.view.to_own_from(part) for part in (self.evaluated, self.unevaluated))
+        return OwnSpace(self.view.own, x, unevaluated[-MAX_PENDING:])
+
     @property
     def better(self) -> Tensor:
         """The objectives, more being better."""
@@ -78,23 +99,26 @@ class Question:
             value: of points of the known space, more being better.
             starts: points of the known space to try as well.
         """
-        view, taken = self.view, torch.cat([self.rows.x, self._unevaluated_x])
-        running = view.known.encode(self.running)
-        candidates = view.space.sobol(NUM_SOBOL, generator=self.generator)
-        if isinstance(value, Near):
-            candidates = torch.cat([candidates, view.from_points(value.point[None])])
+        view = self.view
+        taken = view.to_own_from(torch.cat([self.evaluated, self.unevaluated]))
+        running = view.to_own_from(self.running)
+        candidates = [view.space.sobol(NUM_SOBOL, generator=self.generator)]
+        in_own_space = isinstance(value, InOwnSpace)
+        goal = value.value if isinstance(value, InOwnSpace) else value
+        if isinstance(goal, Near):
+            candidates.append((view.from_own if in_own_space else view.from_points)(goal.point[None]))
         if starts is not None:
-            candidates = torch.cat([candidates, view.from_points(starts)])
+            candidates.append(view.from_points(starts))
         good = self.evaluated[self.better.topk(min(NUM_GOOD, len(self.y))).indices]
 
         def worth(x: Tensor) -> Tensor:
-            points = view.to_known(x)
-            promised = value(points)
+            own = view.to_own(x)
+            promised = value(own if in_own_space else view.to_known(x))
             if len(running):
-                promised = promised.where(distance(points, running) > APART, promised - LAST_RESORT)
-            return promised.where(distance(points, taken) > SAME, -torch.inf)
+                promised = promised.where(distance(own, running) > APART, promised - LAST_RESORT)
+            return promised.where(distance(own, taken) > SAME, -torch.inf)
 
-        return climb(worth, view.space, candidates, view.from_known(good), generator=self.generator)
+        return climb(worth, view.space, torch.cat(candidates), view.from_known(good), generator=self.generator)
 
 
 def distance(points: Float[Tensor, "n d"], others: Float[Tensor, "m d"]) -> Float[Tensor, " n"]:

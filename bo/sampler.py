@@ -136,7 +136,7 @@ class MetaSampler(PointSampler):
 
     def _propose(self, question: Question) -> tuple[Tensor, str]:
         prior = self._prior_given(question.user_attrs)
-        turn, value = suggest(prior, question.rows, question.pending, question.turns)
+        turn, value = suggest(prior, question.rows, question.pending, question.turns, question.own)
         return question.climb(value, prior.starts), turn
 
     def _prior_given(self, user_attrs: Mapping[str, Any]) -> TuningPrior:

@@ -16,8 +16,9 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution
 
 __all__ = ["Scalars"]
 
-REACH = 1.0  # how far outside a range a value may lie, in widths of the range; what lies further counts as that far
-SMALLEST = np.finfo(np.float64).tiny  # what a log scale takes for a value of zero or less
+REACH = 1.0  # widths of a range beyond it, from which further ones are told by their logarithm
+SMALLEST = np.finfo(np.float64).tiny  # the least number above zero of a log scaleLOG_SMALLEST = np.log(SMALLEST)
+LOG_SMALLEST = np.log(SMALLEST)
 
 Array = Float[np.ndarray, "*n m"]
 
@@ -43,8 +44,16 @@ class Scalars:
         return cls(np.array(log, dtype=bool), *(np.array(each, dtype=np.float64) for each in numbers))
 
     def encode(self, value: Array) -> Array:
-        """Values, NaN where missing, to the unit interval and what is next to it."""
-        unit = ((self._scaled(value) - self.edge) / self.span).clip(-REACH, 1.0 + REACH)
+        """Values, NaN where missing, to the unit interval, and what is outside to its outside.
+
+        No two values are the same, and none is so far away that its square overflows.
+        """
+        unit = (self._scaled(value) - self.edge) / self.span
+        outside = np.where(unit < 0.0, unit, np.maximum(unit - 1.0, 0.0))
+        far = np.abs(outside) > REACH
+        if far.any():
+            far_away = REACH + np.log(np.maximum(np.abs(outside), REACH) / REACH)
+            unit = np.where(far, np.clip(unit, 0.0, 1.0) + np.copysign(far_away, outside), unit)
         return np.where(np.isnan(unit), 0.5, unit)
 
     def cells(self, unit: Array) -> Array:
@@ -93,7 +102,9 @@ class Scalars:
         return (self._scaled(self.low + cell * self.step) - self.edge) / self.span
 
     def _scaled(self, value: Array) -> Array:
-        return np.log(np.maximum(value, SMALLEST), out=value.copy(), where=self.log)
+        scaled = np.log(np.maximum(value, SMALLEST), out=value.copy(), where=self.log)
+        # a log scale has no place for zero and less, which still differ
+        return np.where(self.log & (value <= 0.0), LOG_SMALLEST - np.log1p(-np.minimum(value, 0.0)), scaled)
 
 
 def _scale(dist: Any) -> tuple[bool, float, float, float, float, float]:

@@ -12,7 +12,7 @@ from bayesmeta.random import seeded
 from bo.point_sampler import PointSampler
 from bo.question import Question
 from bo.scratch_fit import fit_single_task_gp
-from bo.search import Value
+from bo.search import InOwnSpace, Value
 
 if TYPE_CHECKING:
     from botorch.acquisition.acquisition import AcquisitionFunction
@@ -33,7 +33,7 @@ class ScratchSampler(PointSampler):
         if num_tried < NUM_INITIAL:
             initial = question.view.space.sobol(NUM_INITIAL, generator=Generator().manual_seed(self._seed))
             return initial[num_tried], ""
-        return question.climb(scratch_acquisition(question.rows.x, question.better)), ""
+        return question.climb(InOwnSpace(scratch_acquisition(question.own.x, question.better))), ""
 
 
 def scratch_acquisition(x: Tensor, y: Tensor) -> Value:

@@ -8,7 +8,7 @@ from torch import Generator, Tensor
 
 from bo.space import SearchSpace
 
-__all__ = ["Near", "Value", "climb"]
+__all__ = ["InOwnSpace", "Near", "Value", "climb"]
 
 Value = Callable[[Tensor], Tensor]  # points (n, d) -> (n,), more is better
 
@@ -21,6 +21,16 @@ class Near:
 
     def __call__(self, x: Tensor) -> Tensor:
         return -(x - self.point).square().sum(-1)
+
+
+@dataclass(frozen=True)
+class InOwnSpace:
+    """A value of points of the study's own space, which knows nothing of the past's: see `View.own`."""
+
+    value: Value
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return self.value(x)
 
 
 NUM_NEAR_GOOD = 16

@@ -210,8 +210,8 @@ class SearchSpace(TensorFields):
     def encode(self, numbers: Float[Tensor, "n p"]) -> Float[Tensor, "n d"]:
         """Encode one number per parameter: its value, the index of its choice (0 if single), NaN where it is missing.
 
-        What this space does not have lies outside the cube: values beyond a range, up to one width of it, and choices
-        numbered on from the last, which point away from the others.
+        What this space does not have lies outside the cube: values beyond a range, and choices numbered on from the
+        last, which point away from the others. What differs lies apart.
         """
         values = _array(numbers)
         x = np.zeros((len(values), self.num_columns))
@@ -219,7 +219,8 @@ class SearchSpace(TensorFields):
         for index, columns in self._one_hots:
             choice, width = values[:, index, None], columns.stop - columns.start
             x[:, columns] = choice == np.arange(width)
-            x[:, columns] -= (choice >= width) & (choice % width == np.arange(width))
+            with np.errstate(invalid="ignore"):
+                x[:, columns] -= np.where(choice % width == np.arange(width), choice // width, 0.0)
         return _like(numbers, x)
 
     def decode(self, x: Float[Tensor, "n d"]) -> Float[Tensor, "n p"]:

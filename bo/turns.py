@@ -31,8 +31,10 @@ from bayesmeta.data import Data
 from bo.acquisition import believing, improvement, log_expected_improvement
 from bo.plain import plain_gp, some_rows
 from bo.prior import TuningPrior
+from bo.question import OwnSpace
 from bo.scores import normal_scores
-from bo.search import Near, Value
+from bo.search import InOwnSpace, Near, Value
+from bo.space import SearchSpace
 
 __all__ = ["suggest"]
 
@@ -45,7 +47,9 @@ NUM_CANDIDATES, LEAST_GAIN = 256, 0.01  # to see whether the list goes on: of wh
 MASS, MAX_HYPOTHESES = 0.95, 8  # of those that trust the past, kept for the search
 
 
-def suggest(prior: TuningPrior, rows: Data, pending: Tensor, turns: Sequence[str]) -> tuple[str, Value]:
+def suggest(
+    prior: TuningPrior, rows: Data, pending: Tensor, turns: Sequence[str], own: OwnSpace | None = None
+) -> tuple[str, Value]:
     """The turn of the next suggestion, and how much points promise for it.
 
     Args:
@@ -53,16 +57,19 @@ def suggest(prior: TuningPrior, rows: Data, pending: Tensor, turns: Sequence[str
         rows: what was evaluated, in the order of the trials, `y` being the objective in its own units.
         pending: points `(m, d)` that were tried and have no value.
         turns: those of the study's earlier suggestions by this method, finished or not.
+        own: the same rows and points as the study has them, in which a plain Gaussian process sees it; None where the
+            study is searched in the space of the past.
     """
+    own = OwnSpace(prior.space, rows.x, pending) if own is None else own
     better = rows.y if prior.direction == "maximize" else -rows.y
     turn = _next_turn(prior, rows.x, better, len(pending), turns)
     listed = _list_value(prior, rows.x, better, pending) if turn == "list" else None
     if listed is not None and len(better) < MIN_ROWS:
         return turn, listed
     if turn == "explore":
-        return turn, Near(_space_filling_point(prior, turns.count("explore")))
+        return turn, InOwnSpace(Near(_space_filling_point(own.space, turns.count("explore"))))
     if turn == "plain":
-        return turn, _plain_value(rows.x, better, pending)
+        return turn, _plain_value(own, better)
     if prior.scores:
         y, maximize = normal_scores(better, rows.mask), True
     else:
@@ -71,7 +78,7 @@ def suggest(prior: TuningPrior, rows: Data, pending: Tensor, turns: Sequence[str
     functions, y = believing(prior.functions, Data.of(rows.x[kept], y[kept]), pending)
     if turn in ("past", "list"):
         if functions.weights[: prior.num_trusting].sum() < 0.5:
-            return "plain", _plain_value(rows.x, better, pending)
+            return "plain", _plain_value(own, better)
         if listed is not None:
             return turn, listed
         functions = functions[: prior.num_trusting]
@@ -110,7 +117,7 @@ def _list_value(prior: TuningPrior, x: Tensor, better: Tensor, pending: Tensor) 
         likeness = likeness if weights is None else likeness * weights / (likeness @ weights)
         return Near(prior.regrets.next_point(tried, likeness))
     past = prior.past
-    each = past.each(torch.cat([past.points, _sobol(prior, NUM_CANDIDATES)]))
+    each = past.each(torch.cat([past.points, _sobol(prior.space, NUM_CANDIDATES)]))
     weights = torch.full_like(each[0], 1.0 / each.shape[-1]) if weights is None else weights
     best = past.each(tried).amax(0) if len(tried) else torch.full_like(each[0], -torch.inf)
     gain = ((each - best).clamp(min=0.0) @ weights).max()
@@ -119,16 +126,16 @@ def _list_value(prior: TuningPrior, x: Tensor, better: Tensor, pending: Tensor) 
     return lambda x: torch.maximum(past.each(x), best) @ weights
 
 
-def _space_filling_point(prior: TuningPrior, number: int) -> Tensor:
-    return _sobol(prior, number + 1)[number]
+def _space_filling_point(space: SearchSpace, number: int) -> Tensor:
+    return _sobol(space, number + 1)[number]
 
 
-def _sobol(prior: TuningPrior, num: int) -> Tensor:
-    return prior.space.sobol(num, generator=Generator().manual_seed(0))
+def _sobol(space: SearchSpace, num: int) -> Tensor:
+    return space.sobol(num, generator=Generator().manual_seed(0))
 
 
-def _plain_value(x: Tensor, better: Tensor, pending: Tensor) -> Value:
-    posterior = plain_gp(x, better, max_rows=MAX_PLAIN_ROWS)
-    posterior, _ = believing(posterior, Data.of(x[:0], better[:0]), pending)
+def _plain_value(own: OwnSpace, better: Tensor) -> Value:
+    posterior = plain_gp(own.x, better, max_rows=MAX_PLAIN_ROWS)
+    posterior, _ = believing(posterior, Data.of(own.x[:0], better[:0]), own.pending)
     best = cast(Data, posterior.rows).y.max()
-    return lambda points: log_expected_improvement(posterior.marginal(points), best)
+    return InOwnSpace(lambda points: log_expected_improvement(posterior.marginal(points), best))

@@ -87,6 +87,10 @@ def differences(
 class View:
     """Where a study is searched, seen from the known space: some parameters are free, others are fixed or missing.
 
+    Attributes:
+        own: all known parameters, with the ranges and choices of the study where they are free in it. A method that
+            no past can mislead sees the study in this space, where all that the study can tell apart lies apart.
+
     Args:
         known: what is known already.
         space: the free parameters as the study has them, each of them shared with `known`.
@@ -99,14 +103,43 @@ class View:
 
     def to_known(self, x: Float[Tensor, "n d"]) -> Float[Tensor, "n k"]:
         """Points of `space` as points of the known space, outside its unit cube where it lacks their values."""
+        return x if self._is_known else self.known.encode(self._numbers(x))
+
+    def to_own(self, x: Float[Tensor, "n d"]) -> Float[Tensor, "n k"]:
+        """Points of `space` as points of `own`, within its unit cube but for parameters that are fixed elsewhere."""
+        return x if self._is_known else self.to_own_from(self._numbers(x))
+
+    def to_own_from(self, numbers: Float[Tensor, "n p"]) -> Float[Tensor, "n k"]:
+        """Configurations in terms of the known space as points of `own`."""
+        numbers = numbers.clone()
+        for column, table in self._choices.items():
+            place = self._columns[column]
+            number = numbers[:, place]
+            same = number[:, None] == table
+            # choices that the study lacks are numbered on from its last
+            beyond = len(table) + number
+            numbers[:, place] = torch.where(same.any(-1), same.double().argmax(-1).to(number), beyond)
+        return self.own.encode(numbers)
+
+    def from_own(self, x: Float[Tensor, "n k"]) -> Float[Tensor, "n d"]:
+        """The nearest points of `space` to points of `own`."""
+        return x if self._is_known else self.space.snap(self.space.encode(self.own.decode(x)[:, self._columns]))
+
+    @cached_property
+    def own(self) -> SearchSpace:
         if self._is_known:
-            return x
+            return self.known
+        distributions = {**self.known.distributions, **self.space.distributions}
+        return SearchSpace(distributions, applying_conditions(self.known, distributions))
+
+    def _numbers(self, x: Tensor) -> Float[Tensor, "n p"]:
+        """Points of `space` in terms of the known space."""
         numbers = self.fixed.repeat(len(x), 1)
         free = self.space.decode(x)
         for column, table in self._choices.items():
             free[:, column] = table[free[:, column].long()]
         numbers[:, self._columns] = free
-        return self.known.encode(numbers)
+        return numbers
 
     def from_known(self, numbers: Float[Tensor, "n p"]) -> Float[Tensor, "n d"]:
         """The nearest points of `space` to configurations in terms of the known space."""

@@ -77,6 +77,15 @@ def test_an_optimum_outside_the_past_ranges_is_found() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:study .* is not like the past:UserWarning")
+@pytest.mark.parametrize(("low", "high", "best"), [(0.0, 30.0, 21.0), (20.0, 60.0, 43.0), (-900.0, -100.0, -444.0)])
+def test_an_optimum_far_outside_the_past_ranges_is_found(low: float, high: float, best: float) -> None:
+    """Where the past's range is a small part of the study's, or none of it."""
+    space, width = {**SPACE, "drop": FloatDistribution(low, high)}, high - low
+    seen = run(space, 25, lambda params: loss({**params, "drop": 0.3 + 2.0 * (params["drop"] - best) / width}))
+    assert sorted(abs(params["drop"] - best) for params in seen)[2] < 0.03 * width
+
+
+@pytest.mark.filterwarnings("ignore:study .* is not like the past:UserWarning")
 def test_nothing_is_repeated_in_a_narrower_range() -> None:
     narrow = {"drop": FloatDistribution(0.0, 1.0, step=0.5), "depth": IntDistribution(1, 3), "kind": SPACE["kind"]}
     seen = [tuple(params.values()) for params in run(narrow, 27)]

@@ -69,7 +69,8 @@ def test_points_of_the_study_lie_where_the_past_had_them() -> None:
 def test_numbers_that_the_past_lacks_lie_outside_its_cube() -> None:
     seen = view({"rate": FloatDistribution(1e-9, 1e9, log=True), "depth": FloatDistribution(0.0, 12.0)})
     there = seen.to_known(seen.space.to_unit([{"rate": rate, "depth": 2.75} for rate in (1e-9, 1e-6, 1e9)]))
-    assert there[:, KNOWN.slices()["rate"].start].tolist() == pytest.approx([-1.0, -0.5, 2.0])  # by a width at most
+    further = [-1.0 - math.log(1.25), -0.5, 2.0 + math.log(2.25)]  # from a width on by the logarithm
+    assert there[:, KNOWN.slices()["rate"].start].tolist() == pytest.approx(further)
     assert there[:, KNOWN.slices()["depth"].start].tolist() == pytest.approx([2.25 / 12] * 3)
 
 
@@ -86,7 +87,44 @@ def test_choices_that_the_past_lacks_lie_apart() -> None:
 def test_a_log_scale_of_the_past_takes_any_number() -> None:
     space = view({"rate": FloatDistribution(-1.0, 1.0)})
     there = space.to_known(space.space.to_unit([{"rate": r} for r in (-1.0, 0.0, 1e-4, 1.0)]))
-    assert there[:, KNOWN.slices()["rate"].start].tolist() == pytest.approx([-1.0, -1.0, 0.0, 1.0], abs=1e-9)
+    column = there[:, KNOWN.slices()["rate"].start]
+    assert column[2:].tolist() == pytest.approx([0.0, 1.0], abs=1e-9)
+    assert column[0] < column[1] - 1e-6 < -1.0
+
+
+FAR: dict[str, BaseDistribution] = {
+    "rate": FloatDistribution(-1e3, 1e12),
+    "depth": IntDistribution(10, 1000),
+    "kind": CategoricalDistribution(("forest", *map(str, range(9)), "linear")),
+    "flag": CategoricalDistribution((True, None, 1.5, False)),
+}
+
+
+@pytest.mark.parametrize("name", FAR)
+def test_what_a_study_tells_apart_is_told_apart(name: str) -> None:
+    """Also far beyond the range of the past, and among many choices that it lacks."""
+    seen = view({name: FAR[name]})
+    x = seen.space.quantile(torch.linspace(0.0, 1.0, 60, dtype=torch.float64)[:, None]).unique(dim=0)
+    for there in (seen.to_known(x), seen.to_own(x)):
+        assert there.isfinite().all()
+        assert torch.nn.functional.pdist(there).min() > 1e-5
+    own = seen.to_own(x)
+    assert own.min() >= 0.0
+    assert own.max() <= 1.0
+    torch.testing.assert_close(seen.from_own(own), x, rtol=0, atol=1e-9)
+
+
+def test_rows_of_other_ranges_have_places_in_the_study_too() -> None:
+    fixed = NOTHING.clone()
+    fixed[3] = 1.0
+    seen = view({"rate": FloatDistribution(1e-2, 10.0, log=True), "kind": STUDY["kind"]}, fixed)
+    numbers = torch.tensor([[1e-4, 3.0, 1.0, 0.0, 7.0], [10.0, 14.0, 4.0, 1.0, 7.0], [0.1, math.nan, 3.0, 1.0, 7.0]])
+    there = seen.to_own_from(numbers.double())
+    rate, kind, flag = (seen.own.slices()[name] for name in ("rate", "kind", "flag"))
+    assert there[:, rate].flatten().tolist() == pytest.approx([-2.0 / 3, 1.0, 1.0 / 3])
+    assert there[1:, kind].tolist() == [[0.0, 0.0, 0.0, 1.0], [0.0, 1.0, 0.0, 0.0]]
+    assert (there[0, kind] <= 0).all(), "a tree, which the study lacks"
+    assert there[:, flag].flatten().tolist() == [0.0, 1.0, 1.0]
 
 
 def test_what_a_study_lacks_is_missing_and_what_is_set_is_fixed() -> None:
