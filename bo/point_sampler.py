@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 __all__ = ["NoSuggestionWarning", "PointSampler"]
 
 NUM_LATE = 64  # trials before one: what runs from before then may have been killed
+MAX_GUESSED = 16  # trials that have just begun, for which a later one guesses what they will be given
 NEXT = 0x9E3779B97F4A7C15  # between the seeds of two trials: far apart, and never the same again
 
 
@@ -62,12 +63,22 @@ class Proposal:
 NOTHING = Proposal({}, {})
 
 
+@dataclass(frozen=True, eq=False)
+class Guess:
+    """What another worker will probably give a trial, as this sampler would: and by which turn."""
+
+    params: Mapping[str, Any]
+    distributions: Mapping[str, BaseDistribution]
+    turn: str
+
+
 class Memory:
     """What a sampler keeps of one study."""
 
     def __init__(self, space: SearchSpace) -> None:
         self.history = History(space)
         self.proposals: dict[int, Proposal] = {}  # of trials that run
+        self.guesses: dict[int, Guess] = {}  # of trials of other workers that run, and have no parameters yet
         self.searched = space  # the space of the last search, which has its tables ready
         self.has_warned_of_failure = False
         self.has_told_differences = False
@@ -80,15 +91,33 @@ class Memory:
             self._user_attrs = study._storage.get_study_user_attrs(study._study_id)
         return self._user_attrs
 
+    def forget_finished(self) -> None:
+        """Proposals and guesses of trials that do not run any more, or have what was guessed."""
+        running = self.history.running
+        self.proposals = {number: each for number, each in self.proposals.items() if number in running}
+        self.guesses = {number: each for number, each in self.guesses.items() if self.waits(number)}
+
+    def waits(self, number: int) -> bool:
+        """Whether a trial runs, and neither has a known parameter yet nor is to be given one by this sampler."""
+        trial = self.history.running.get(number)
+        if trial is None or self.proposals.get(number, NOTHING).params:
+            return False
+        return not any(shares(self.history.known, *each) for each in trial.distributions.items())
+
     def running(self, besides: int) -> dict[int, Configuration]:
         """What each running trial but one was given so far, and what it is to be given."""
         found: dict[int, Configuration] = {}
         for number, trial in self.history.running.items():
             if number != besides:
-                to_come = self.proposals.get(number, NOTHING)
+                to_come = self.guesses.get(number) or self.proposals.get(number, NOTHING)
                 params = {**to_come.params, **trial.params}
                 found[number] = (params, {**to_come.distributions, **trial.distributions})
         return found
+
+    def turns(self, besides: int) -> list[str]:
+        """Those of all trials but one, in the order of trials."""
+        turns = {number: guess.turn for number, guess in self.guesses.items() if guess.turn} | self.history.turns
+        return [turn for number, turn in sorted(turns.items()) if number != besides]
 
 
 class PointSampler(Described, BaseSampler):
@@ -199,18 +228,12 @@ class PointSampler(Described, BaseSampler):
         history = memory.history
         # all trials of the study: where Hyperband prunes, `study` itself would show those of one bracket alone
         history.read(study._storage.get_all_trials(study._study_id, deepcopy=False))
-        memory.proposals = {number: p for number, p in memory.proposals.items() if number in history.running}
+        memory.forget_finished()
         if history.only_fails:
             return NOTHING
-        distributions = self._expected(history, trial, asked)
-        conditions = applying_conditions(self.space, distributions)
-        space = SearchSpace(distributions, {name: rule for name, rule in conditions.items() if name not in asked})
-        if space == memory.searched and space.names == memory.searched.names:
-            space = memory.searched
-        memory.searched = space
         try:
-            question = self._question(study, memory, trial, space)
-            point, turn = self._propose(question)
+            self._guess_others(study, memory, trial.number)
+            params, distributions, turn = self._searched(study, memory, trial, asked)
         except Exception as error:
             # a study of hours must not end because a matrix was singular
             self._warn_of_failure(study, memory, error)
@@ -218,7 +241,31 @@ class PointSampler(Described, BaseSampler):
         if turn:
             # with the trial, so that other workers, and this study resumed, know whose turn is next
             study._storage.set_trial_system_attr(trial._trial_id, TURN, turn)
-        return Proposal(space.from_unit(point[None])[0], distributions)
+        return Proposal(params, distributions)
+
+    def _guess_others(self, study: "Study", memory: Memory, number: int) -> None:
+        """What trials that began before this one will be given, where their workers are still searching.
+
+        Workers that ask at once know the same, and would all go to the same point.
+        """
+        earlier = [other for other in memory.history.running if number - NUM_LATE <= other < number]
+        for other in sorted(filter(memory.waits, earlier))[-MAX_GUESSED:]:
+            if other not in memory.guesses and self._expected(memory.history, memory.history.running[other], {}):
+                found = self._searched(study, memory, memory.history.running[other], {})
+                memory.guesses[other] = Guess(*found)
+
+    def _searched(
+        self, study: "Study", memory: Memory, trial: FrozenTrial, asked: Mapping[str, BaseDistribution]
+    ) -> tuple[dict[str, Any], dict[str, BaseDistribution], str]:
+        """Known parameters for a trial, their distributions, and the turn they were found by."""
+        distributions = self._expected(memory.history, trial, asked)
+        conditions = applying_conditions(self.space, distributions)
+        space = SearchSpace(distributions, {name: rule for name, rule in conditions.items() if name not in asked})
+        if space == memory.searched and space.names == memory.searched.names:
+            space = memory.searched
+        memory.searched = space
+        point, turn = self._propose(self._question(study, memory, trial, space))
+        return space.from_unit(point[None])[0], distributions, turn
 
     def _expected(
         self, history: History, trial: FrozenTrial, asked: Mapping[str, BaseDistribution]
@@ -241,13 +288,14 @@ class PointSampler(Described, BaseSampler):
         running = to_numbers(self.space, others.values())
         has_begun = ~running.isnan().all(-1)
         is_late = torch.tensor([number >= trial.number - NUM_LATE for number in others], dtype=torch.bool)
+        is_guessed = torch.tensor([number in memory.guesses for number in others], dtype=torch.bool)
         maximize = study.direction == StudyDirection.MAXIMIZE
         evaluated, y = history.evaluated(maximize=maximize)
         unevaluated = torch.cat([history.unevaluated, running[has_begun]])
-        late = running[has_begun & is_late]
-        turns = [turn for number, turn in history.turns.items() if number != trial.number]
-        generator, user_attrs = self._generator(trial), memory.user_attrs(study)
-        return Question(view, evaluated, y, unevaluated, late, maximize, generator, turns, user_attrs)
+        late, guessed = running[has_begun & is_late], running[is_guessed]
+        turns, user_attrs = memory.turns(besides=trial.number), memory.user_attrs(study)
+        generator = self._generator(trial)
+        return Question(view, evaluated, y, unevaluated, late, guessed, maximize, generator, turns, user_attrs)
 
     def _generator(self, trial: FrozenTrial) -> Generator:
         """The same for each search of one trial, so that workers of one seed differ and a study can be resumed."""

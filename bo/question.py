@@ -19,7 +19,7 @@ __all__ = ["OwnSpace", "Question", "distance"]
 NUM_SOBOL = 256
 MAX_PENDING = 64  # points that a posterior is conditioned on without a value
 NUM_GOOD = 5  # best rows, whose neighbours are candidates
-APART = 0.05  # from what runs, in the unit cube
+APART, FAR_APART = 0.05, 0.2  # from what runs, in the unit cube, and from what is guessed
 SAME = 1e-6
 LAST_RESORT = 1e9  # how much less is promised where everything is nearer to what runs
 
@@ -48,6 +48,7 @@ class Question:
         y: their objectives.
         unevaluated: configurations that were tried and have no objective: those that failed, and those that run.
         running: those of them that were asked for lately.
+        guessed: those of them that other workers are still searching, as far as one can tell.
         maximize: whether more is better.
         generator: of all that is drawn for the answer.
         turns: how the suggestions of other trials were made, see `bo.turns`.
@@ -59,6 +60,7 @@ class Question:
     y: Float[Tensor, " n"]
     unevaluated: Float[Tensor, "m p"]
     running: Float[Tensor, "r p"]
+    guessed: Float[Tensor, "g p"]
     maximize: bool
     generator: Generator
     turns: Sequence[str] = ()
@@ -101,7 +103,7 @@ class Question:
         """
         view = self.view
         taken = view.to_own_from(torch.cat([self.evaluated, self.unevaluated]))
-        running = view.to_own_from(self.running)
+        running, guessed = view.to_own_from(self.running), view.to_own_from(self.guessed)
         candidates = [view.space.sobol(NUM_SOBOL, generator=self.generator)]
         in_own_space = isinstance(value, InOwnSpace)
         goal = value.value if isinstance(value, InOwnSpace) else value
@@ -115,7 +117,8 @@ class Question:
             own = view.to_own(x)
             promised = value(own if in_own_space else view.to_known(x))
             if len(running):
-                promised = promised.where(distance(own, running) > APART, promised - LAST_RESORT)
+                is_apart = (distance(own, running) > APART) & (distance(own, guessed) > FAR_APART)
+                promised = promised.where(is_apart, promised - LAST_RESORT)
             return promised.where(distance(own, taken) > SAME, -torch.inf)
 
         return climb(worth, view.space, torch.cat(candidates), view.from_known(good), generator=self.generator)

@@ -1,5 +1,6 @@
 """Several workers at once: what runs is believed, whoever runs it, and whether or not it will ever end."""
 
+import copy
 import os
 import pickle
 import signal
@@ -151,6 +152,47 @@ def test_workers_of_one_database_see_what_the_other_runs(url: str) -> None:
     for number, trial in enumerate(trials):
         workers[number % 2].tell(trial.number, loss(trial.params))
     assert distances([worker.ask(SPACE).params for worker in workers]).min() > 1e-3
+
+
+def asked_at_once(num_finished: int, number: int, num_workers: int = 4) -> Tensor:
+    """Distances between what workers with seeds of their own take, where none has seen what another took."""
+    study = study_of(MetaSampler(learned(), seed=shifted(number)))
+    for _ in range(num_finished):
+        trial = study.ask(SPACE)
+        study.tell(trial, loss(trial.params))
+    begun = [study.ask()._trial_id for _ in range(num_workers)]
+    before = study._storage.get_all_trials(study._study_id)
+    taken = []
+    for worker, trial_id in enumerate(begun):
+        sampler = MetaSampler(learned(), seed=shifted(100 * (number + 1) + worker))
+        alone = optuna.Study(study.study_name, study._storage, sampler=sampler)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(study._storage, "get_all_trials", lambda *_, **__: copy.deepcopy(before))
+            trial = optuna.Trial(alone, trial_id)
+            objective(1)(trial)
+        taken.append(trial.params)
+    return distances(taken)
+
+
+@pytest.mark.parametrize("num_finished", [0, 3, 9])
+def test_workers_that_ask_at_the_same_moment_go_to_different_places(num_finished: int) -> None:
+    """They see that others have begun and not where, and so guess it."""
+    apart = torch.cat([asked_at_once(num_finished, number) for number in range(3)])
+    assert apart.min() > 1e-3
+    assert (apart < 0.05).double().mean() < 0.15
+    assert apart.median() > 0.15
+
+
+def test_trials_that_never_get_parameters_do_not_stop_others() -> None:
+    """Twenty workers that were killed before they asked for anything, and a trial of a study of other parameters."""
+    study = study_of(MetaSampler(learned(), seed=shifted(0)))
+    for _ in range(20):
+        study.ask()
+    study.ask().suggest_float("other", 0.0, 1.0)
+    for _ in range(5):
+        trial = study.ask(SPACE)
+        study.tell(trial, loss(trial.params))
+    assert distances([t.params for t in study.trials[-5:]]).min() > 1e-3
 
 
 WORKER = """
