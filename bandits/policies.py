@@ -167,8 +167,7 @@ class _Deterministic(_Explicit):
 
     def _probabilities(self, prospects: Prospects, generator: Generator) -> Propensities:
         scores = self._compared(prospects)
-        is_best = scores == scores.amax(-1, keepdim=True)
-        return Propensities(is_best / is_best.sum(-1, keepdim=True), None)
+        return Propensities(_each_as_often(scores == scores.amax(-1, keepdim=True)), None)
 
 
 class BayesUCB(_Deterministic):
@@ -232,10 +231,9 @@ class EpsilonGreedy(_Explicit):
 
     def _probabilities(self, prospects: Prospects, generator: Generator) -> Propensities:
         mean = prospects.mean()
-        is_best = mean == mean.amax(-1, keepdim=True)
-        there = torch.ones_like(mean) if prospects.available is None else prospects.available.to(mean)
-        greedy = is_best / is_best.sum(-1, keepdim=True)
-        return Propensities((1.0 - self.epsilon) * greedy + self.epsilon * there / there.sum(-1, keepdim=True), None)
+        there = torch.ones_like(mean, dtype=torch.bool) if prospects.available is None else prospects.available
+        greedy = _each_as_often(mean == mean.amax(-1, keepdim=True))
+        return Propensities((1.0 - self.epsilon) * greedy + self.epsilon * _each_as_often(there), None)
 
     def _settings(self) -> dict[str, Any]:
         return {"epsilon": self.epsilon}
@@ -275,8 +273,14 @@ class UniformlyRandom(_Explicit):
 
     def _probabilities(self, prospects: Prospects, generator: Generator) -> Propensities:
         arms = prospects.pulls.shape[-1]
-        even = torch.ones(len(prospects.x), arms) if prospects.available is None else prospects.available.float()
-        return Propensities(even / even.sum(-1, keepdim=True), None)
+        there = prospects.available
+        there = torch.ones(len(prospects.x), arms, dtype=torch.bool) if there is None else there
+        return Propensities(_each_as_often(there), None)
+
+
+def _each_as_often(which: Tensor) -> Tensor:
+    """One probability of each decision, shared by those of its arms `(n, arms)`; in float64, as logs keep it."""
+    return which.double() / which.sum(-1, keepdim=True)
 
 
 def _one_of(probability: Tensor, generator: Generator) -> Tensor:

@@ -328,3 +328,17 @@ def test_a_family_without_marginals_has_propensities_that_are_drawn() -> None:
     assert ((ours.probability - truth.probability).abs() < 5 * ours.error + 1e-12).all()
     with pytest.raises(TypeError, match="has no marginal"):
         bandits.BayesUCB(OnlyDraws(BERNOULLI), ["a", "b"]).choose()
+
+
+@pytest.mark.parametrize("kind", [bandits.UCB1, bandits.UniformlyRandom])
+def test_exact_propensities_are_exact_in_float64(kind: Any) -> None:
+    """Also where nothing of the policy is: thirds in float32 add up to one and 3e-8."""
+    for policy in (
+        kind(["a", "b", "c"], seed=shifted(0)),
+        bandits.EpsilonGreedy(BetaBernoulli(torch.ones(()), torch.ones(())), ["a", "b", "c"], seed=shifted(0)),
+        bandits.BayesUCB(BetaBernoulli(torch.ones(()), torch.ones(())), ["a", "b", "c"], seed=shifted(0)),
+    ):
+        for available in (None, ["a", "c", "b"]):
+            exact = policy.probabilities(available=available).probability
+            assert exact.dtype == torch.float64
+            torch.testing.assert_close(exact, torch.full((1, 3), 1.0 / 3.0, dtype=torch.float64), rtol=1e-15, atol=0)
