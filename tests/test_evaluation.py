@@ -196,9 +196,9 @@ def test_bad_evaluations(call: Any, message: str) -> None:
 
 
 def test_an_interval_without_width_is_no_certainty() -> None:
-    arm = torch.arange(120) % 3
-    log = bandits.Log(arm, torch.full((120,), 0.3).double(), torch.full((120,), 1 / 3).double(), ("a", "b", "c"))
-    with pytest.warns(bandits.FewSamplesWarning, match="all 120 decisions that count say the same"):
+    arm = torch.arange(600) % 3
+    log = bandits.Log(arm, torch.full((600,), 0.3).double(), torch.full((600,), 1 / 3).double(), ("a", "b", "c"))
+    with pytest.warns(bandits.FewSamplesWarning, match="all 600 decisions that count say the same"):
         assert bandits.ips(log, torch.full((3,), 1 / 3).double()).value == pytest.approx(0.3)
     with pytest.warns(bandits.FewSamplesWarning, match="an interval without width"):
         bandits.replay(bandits.UniformlyRandom(["a", "b", "c"], seed=shifted(0)), log, seed=shifted(0))
