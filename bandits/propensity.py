@@ -35,6 +35,7 @@ LEVELS = (NEVER, 1e-5, 1e-3, 0.02, 0.15, 0.5, 0.85, 0.98, 0.999, 1 - 1e-5, 1 - N
 SURE = 1e-9  # a difference of two values of F that is larger has digits enough
 NUM_NODES = 6  # in each interval
 CHUNK = 4_000_000  # numbers that are held at once
+DRAWS_AT_ONCE = 4000  # functions, of all decisions together: one of a Gaussian process is ten thousand numbers
 ROUGH_STEPS = 8  # of bisection, for where intervals end
 AFFORDABLE = 4_000_000  # evaluations, of which SciPy does some million a second
 
@@ -144,7 +145,9 @@ def of_chosen(
             return Propensities(exact, None).of(arm)
     if is_jointly_normal(prospects.online) and prospects.x.shape[1] == 2:
         return Propensities(_better_of_two(prospects, prospects.online), None).of(arm)
-    others = torch.cat([_best_of_draws(part, num_draws, generator) for part in _parts(prospects, num_draws)])
+    one = prospects.some(slice(0, 1)) if prospects.are_alike else prospects
+    others = torch.cat([_best_of_draws(part, num_draws, generator) for part in _parts(one, num_draws)])
+    others = others.expand(len(arm), -1)
     share = (others.gather(1, arm[:, None])[:, 0] * num_draws + 1.0) / (num_draws + 1)
     return Propensities(share, (share * (1.0 - share) / (num_draws + 1)).sqrt())
 
@@ -275,7 +278,8 @@ def _better_of_two(prospects: Prospects, online: JointlyNormal) -> Tensor:
 def _parts(prospects: Prospects, num_draws: int) -> list[Prospects]:
     """Decisions in groups whose draws fit into memory."""
     n, arms = len(prospects.x), prospects.x.shape[1]
-    size = max(1, CHUNK // (num_draws * max(prospects.x[0].numel(), arms)))
+    fitting = min(CHUNK // (num_draws * max(prospects.x[0].numel(), arms)), DRAWS_AT_ONCE // num_draws)
+    size = max(1, fitting)
     return [prospects.some(slice(i, i + size)) for i in range(0, n, size)] if size < n else [prospects]
 
 

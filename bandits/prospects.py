@@ -12,7 +12,9 @@ from bayesmeta.link_marginals import on_link
 from bayesmeta.online import Online, Task
 from bayesmeta.random import rand
 
-__all__ = ["History", "Prospects"]
+__all__ = ["TOO_LARGE", "History", "Prospects"]
+
+TOO_LARGE = "Rewards or contexts are too large, or columns of them are multiples of each other: scale them"
 
 
 class History(NamedTuple):
@@ -112,10 +114,7 @@ class Prospects:
         if int(is_best.sum()) == len(values):
             return position[:, 0]
         if bool(greatest.isnan().any()):
-            raise ValueError(
-                "what the posterior says of the arms is not a number: rewards or contexts are too large for it, or "
-                "columns of them are multiples of each other. Scale them"
-            )
+            raise ValueError(f"what the posterior says of the arms is not a number. {TOO_LARGE}")
         ranks = rand(values.shape, like=values, generator=generator)
         return torch.where(is_best, ranks, -1.0).argmax(-1)
 

@@ -6,7 +6,7 @@ where the integrand falls steeply, say where it has fallen by as much as `DROPS`
 those, all decisions at once.
 
 Over ten decades of shapes of beta variables, and four of standard deviations of normal ones, the median of the relative
-error is 1e-5, 95 of 100 are below .07%, and the worst of a thousand was 1.4%.
+error is 1e-5, 97 of 100 are below .1%, and the worst of some thousand was 2.2%.
 """
 
 from collections.abc import Callable
@@ -18,6 +18,7 @@ from torch.distributions import Distribution
 
 from bandits.even_points import by_even_points
 from bandits.log_concave import TINY, Array, Variables
+from bandits.prospects import TOO_LARGE
 
 __all__ = ["chance_of_chosen"]
 
@@ -29,7 +30,7 @@ INSIDE = np.arange(1, 5) / 5
 MOST_FINER, SMOOTH = 12, 5.0  # rounds of finer points, until the logarithm falls by less than that between two
 SIDES = np.array([-1, 1])[:, None, None]
 DROPS = np.array([14.0, 4.0, 1.0])  # of the logarithm of the integrand, on both sides of its top
-NODES, WEIGHTS = np.polynomial.legendre.leggauss(5)
+NODES, WEIGHTS = np.polynomial.legendre.leggauss(6)
 ROOT_HALF = np.sqrt(0.5)
 FEW = 16  # decisions
 MANY = 50_000  # values of normal distribution functions, from which float32 does: 1e-7 of one, at a tenth of the time
@@ -48,11 +49,16 @@ def chance_of_chosen(
         arm: positions `(n,)`.
         available: which take part, `(n, arms)`; None for all.
         at: the draw of the arm by which it was chosen `(n,)`; None where it is not known.
+
+    Raises:
+        ValueError: means or variances overflow.
     """
     variables = Variables.of(marginal, arm, available)
     draw = None if at is None else at.double().numpy()
     with np.errstate(all="ignore"):
         total = _by_zooming(variables, draw) if len(arm) > FEW else _evenly_if_smooth(variables, draw)
+    if bool(np.isnan(total).any()):
+        raise ValueError(f"propensities are not numbers. {TOO_LARGE}")
     # a probability; one that is alone is sure
     return torch.from_numpy(np.where(variables.counts.any(1), np.minimum(np.maximum(total, TINY), 1.0), 1.0))
 

@@ -72,7 +72,7 @@ def _factor_by_columns(matrix: Tensor) -> Tensor:
     """
     tasks, dim = matrix.shape[:2]
     factor = torch.empty(dim, dim, tasks, dtype=matrix.dtype, device=matrix.device)
-    step = piece_of(PIECE // dim**2)
+    step = piece_of(PIECE // max(dim, 1) ** 2)
     for start in range(0, tasks, step):
         out = factor[..., start : start + step]
         out.copy_(matrix[start : start + step].movedim(0, -1))
@@ -219,7 +219,7 @@ def solve(factor: Tensor, vector: Tensor) -> Tensor:
 def _solve_by_columns(factor: Tensor, vector: Tensor) -> Tensor:
     """All tasks at once, as `_factor_by_columns`."""
     tasks, dim = vector.shape
-    step = piece_of(PIECE // dim**2)
+    step = piece_of(PIECE // max(dim, 1) ** 2)
     answer = torch.empty(dim, tasks, dtype=vector.dtype, device=vector.device)
     for start in range(0, tasks, step):
         root, out = factor[start : start + step].movedim(0, -1), answer[:, start : start + step]

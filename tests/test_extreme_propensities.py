@@ -1,6 +1,7 @@
 """Propensities where draws round to one or to zero, and estimates that must never be zero."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,14 @@ from bandits.log_concave import Variables
 from bandits.policy import Policy
 from bandits.propensity import best_of_independent
 from bandits.zoom import chance_of_chosen
-from bayesmeta import BetaBernoulli, GammaExponential, GammaPoisson, LinearGaussian
+from bayesmeta import (
+    BetaBernoulli,
+    GammaExponential,
+    GammaPoisson,
+    GaussianProcess,
+    LinearGaussian,
+    NormalKnownVariance,
+)
 from bayesmeta.link_marginals import LogGamma, LogInverseGamma, LogitBeta
 from bayesmeta.marginals import BetaMarginal, InverseGammaMarginal
 from bayesmeta.random import rand, randn
@@ -178,3 +186,60 @@ def test_even_points_are_right_where_they_say_so(name: str) -> None:
     assert is_right.mean() > 0.3
     exact = expected.gather(1, arm[:, None])[:, 0].numpy()
     assert np.abs(found / exact - 1.0)[is_right].max() < 3e-3
+
+
+def one_choice_each(policy: Policy, num: int = 60) -> None:
+    """Single decisions, and as many at once, log what all arms' probabilities say: to .1%, and seldom 2%."""
+    exact = policy.probabilities().probability[0]
+    together = policy.choose(num=num)
+    alone = [policy.choose() for _ in range(num)]
+    torch.testing.assert_close(together.propensity, exact[together.arm], rtol=0.03, atol=1e-9)
+    logged = torch.tensor([choice.propensity for choice in alone], dtype=torch.float64)
+    arm = torch.tensor([policy.arms.index(choice.arm) for choice in alone])
+    torch.testing.assert_close(logged, exact[arm], rtol=0.03, atol=1e-9)
+    assert (logged / exact[arm] - 1.0).abs().median() < 2e-3
+
+
+@pytest.mark.parametrize(
+    ("kind", "first", "second"),
+    [
+        (BetaBernoulli, [5.001, 0.001, 0.001], [0.001, 1.001, 2.001]),  # logits of hundreds beside one near zero
+        (BetaBernoulli, [1664.0, 0.0243, 0.0243], [0.00146, 0.314, 0.314]),
+        (BetaBernoulli, [9.1, 0.1], [10.1, 3.1]),  # the second is rare, where errors of F are not small
+        (GammaPoisson, [3.1, 0.1], [6.1, 10.1]),
+        (GammaExponential, [0.001, 13.001], [100.001, 26.001]),
+    ],
+)
+def test_a_single_choice_logs_what_is_right(kind: Any, first: list[float], second: list[float]) -> None:
+    one_choice_each(bandits.ThompsonSampling(kind(numbers(*first), numbers(*second)), range(len(first)), seed=SEED))
+
+
+@pytest.mark.parametrize("scale", [1e-12, 1e-3, 0.1])
+def test_an_arm_beside_much_surer_ones_logs_what_is_right(scale: float) -> None:
+    """What is integrated leaps where the surer ones are, also where a point happens to be."""
+    for loc in (-2.0, -0.3, 0.0, 0.125):
+        prior = NormalKnownVariance(numbers(0.0, loc), numbers(1.0, scale), F64 + 1.0)
+        one_choice_each(bandits.ThompsonSampling(prior, ["a", "b"], seed=SEED))
+
+
+def test_many_equal_decisions_of_a_gaussian_process_take_no_more_than_one() -> None:
+    prior = GaussianProcess(torch.ones(3).double(), F64 + 1.0, F64 + 0.1)
+    features = bandits.Joined(tuple("abcd"), randn((4, 3), like=F64, generator=seed(0)))
+    policy = bandits.ThompsonSampling(prior, features, seed=SEED)
+    for reward in (0.0, 1.0, 2.0):
+        policy.update(policy.choose(propensities=False), reward)
+    choices = policy.choose(num=3000)
+    for arm in torch.bincount(choices.arm, minlength=4).nonzero()[:, 0].tolist():
+        of_arm = choices.propensity[choices.arm == arm]
+        assert (of_arm == of_arm[0]).all()
+        share = (choices.arm == arm).double().mean()
+        error = (share * (1 - share) * (1 / 3000 + 1 / 1000)).sqrt() + 1 / 1000
+        assert abs(of_arm[0] - share) < 5 * error
+
+
+def test_contexts_that_overflow_are_refused() -> None:
+    prior = LinearGaussian(torch.zeros(2).double(), torch.eye(2).double(), F64 + 1.0)
+    policy = bandits.ThompsonSampling(prior, ["a", "b", "c"], seed=SEED)
+    for contexts in (torch.full((2,), 1e155, dtype=torch.float64), torch.full((20, 2), 1e155, dtype=torch.float64)):
+        with pytest.raises(ValueError, match="contexts are too large"):
+            policy.choose(contexts)

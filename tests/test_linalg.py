@@ -43,3 +43,7 @@ def test_priors_near_the_last_digit_of_float32_answer_in_it(name: str, least: fl
         x, y = torch.randn(3, 4, generator=generator), torch.randn(3, 4, generator=generator)
         data = Data.of(None, y, event_dim=1) if name == "NormalInverseWishart" else Data.of(x, y[:, 0])
         assert prior.condition(data).log_evidence(data).isfinite()
+
+
+def test_thousands_of_tasks_without_rows() -> None:
+    assert cholesky(torch.empty(0, 0, 4000).double().movedim(-1, 0), "nothing").shape == (4000, 0, 0)
