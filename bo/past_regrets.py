@@ -29,6 +29,7 @@ __all__ = ["PastRegrets"]
 # regret is one this many times as far below the best as the median is: else a diverged run makes all others equal
 WORST = 10.0
 NOISE = 0.5  # of normal scores
+LEAST_GAIN = 0.01  # of the mean regret of the best so far, which a trial of the list must take away
 SAME = 1e-6  # distance in the unit cube, of what is rounded on its way through a study
 
 
@@ -86,8 +87,8 @@ class PastRegrets(TensorFields):
 
     def next_point(
         self, tried: Float[Tensor, "n d"], weights: Float[Tensor, " tasks"] | None = None
-    ) -> Float[Tensor, " d"]:
-        """The configuration that lowers the mean regret the most, or where none does, the best that was not tried.
+    ) -> Float[Tensor, " d"] | None:
+        """The configuration that lowers the mean regret of the best so far the most; None where none is worth a trial.
 
         Args:
             tried: points that need not be among those of the past.
@@ -97,9 +98,9 @@ class PastRegrets(TensorFields):
             weights = torch.full_like(self.regrets[0], 1.0 / self.regrets.shape[1])
         is_tried = self._same(tried).any(-1)
         best = self.regrets[is_tried].amin(0) if bool(is_tried.any()) else torch.ones_like(weights)
-        gain = (best - self.regrets).clamp(min=0.0) @ weights
-        worth = gain if bool(gain.max() > 0.0) else -self.regrets @ weights
-        return self.points[worth.masked_fill(is_tried, -torch.inf).argmax()]
+        gain = ((best - self.regrets).clamp(min=0.0) @ weights).masked_fill(is_tried, 0.0)
+        is_worth_it = gain.max() > LEAST_GAIN * (best @ weights)
+        return self.points[gain.argmax()] if bool(is_worth_it) else None
 
     def _scores(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """Normal scores of the rows that the past has: of the new task `(n,)`, and of past ones `(tasks, n)`."""

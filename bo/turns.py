@@ -5,8 +5,8 @@ misleads in the one region that matters, its evidence elsewhere holds it there. 
 
 - `list`: the first two of a study, and all until a trial has finished, go down the past's own list: each next point
   raises the mean over past tasks of the best so far the most. A task's first rows say little about what applies. Where
-  the list comes to its end before any trial has finished, as tasks that agree have it do at once, expected improvement
-  takes its place; afterwards what is left of it explores.
+  the list comes to its end, as tasks that agree have it do at once, `mixture` takes its place; where it is of smooth
+  functions and some trial has finished, what is left of it explores.
 - `mixture`: while there are few rows, the expected improvement under all hypotheses.
 - `past` and `plain` alternate from then on: the expected improvement under the hypotheses that trust the past, and that
   of a Gaussian process which never saw it. Late in a study three turns of four are `plain`, and all of them where
@@ -16,7 +16,9 @@ misleads in the one region that matters, its evidence elsewhere holds it there. 
 
 Where past tasks share their configurations their values are known, and need no model: the list is made of the values,
 past tasks that rank what was tried as the new one does count for more in it (`bo.past_regrets`), and as long as any
-does, and evidence is not against the past, it goes on for ten rows, and in every other turn of `past` from then on.
+does, evidence is not against the past, and there is something to gain, it goes on for ten rows, and in every other turn
+of `past` from then on. It ends where no configuration takes a hundredth of the regret away that is left: then
+expected improvement climbs from the best of them, where the space lets it.
 
 Half of the suggestions after the first few are thus those of a method that no past can mislead.
 """
@@ -64,6 +66,8 @@ def suggest(
     better = rows.y if prior.direction == "maximize" else -rows.y
     turn = _next_turn(prior, rows.x, better, len(pending), turns)
     listed = _list_value(prior, rows.x, better, pending) if turn == "list" else None
+    if turn == "list" and listed is None:
+        turn = _next_turn(prior, rows.x, better, len(pending), turns, has_list=False)
     if listed is not None and len(better) < MIN_ROWS:
         return turn, listed
     if turn == "explore":
@@ -87,13 +91,17 @@ def suggest(
     return turn, improvement(functions, y, maximize=maximize)
 
 
-def _next_turn(prior: TuningPrior, x: Tensor, better: Tensor, num_pending: int, turns: Sequence[str]) -> str:
+def _next_turn(
+    prior: TuningPrior, x: Tensor, better: Tensor, num_pending: int, turns: Sequence[str], *, has_list: bool = True
+) -> str:
     n, own = len(better), len(turns)
     if prior.num_trusting is None:
         return "mixture"
-    if prior.past is not None and (own < NUM_LIST or not n):
+    has_list = has_list and prior.past is not None
+    if has_list and (own < NUM_LIST or not n):
         return "list"
-    agrees = prior.regrets is not None and (n < MIN_ROWS or prior.regrets.agreement(x, better) >= 0.5)
+    shared = prior.regrets if has_list else None
+    agrees = shared is not None and (n < MIN_ROWS or shared.agreement(x, better) >= 0.5)
     if agrees and n < MIN_LISTED:
         return "list"
     is_plain = (own - NUM_LIST) % (2 if own < LATE else 4) != 0
@@ -115,7 +123,8 @@ def _list_value(prior: TuningPrior, x: Tensor, better: Tensor, pending: Tensor) 
     if prior.regrets is not None:
         likeness = prior.regrets.likeness(x, better)
         likeness = likeness if weights is None else likeness * weights / (likeness @ weights)
-        return Near(prior.regrets.next_point(tried, likeness))
+        point = prior.regrets.next_point(tried, likeness)
+        return None if point is None else Near(point)
     past = prior.past
     each = past.each(torch.cat([past.points, _sobol(prior.space, NUM_CANDIDATES)]))
     weights = torch.full_like(each[0], 1.0 / each.shape[-1]) if weights is None else weights

@@ -196,7 +196,7 @@ def test_the_prior_of_a_study_can_differ_in_its_parameters() -> None:
         return objective(1)(trial) + (trial.suggest_float("extra", 0.0, 1.0) if trial.params["kind"] == "tree" else 0.0)
 
     past = studies(num=2)
-    past[1].optimize(conditional, n_trials=10)
+    past[1].optimize(conditional, n_trials=40)  # a third of them trees
     prior = TuningPrior.from_studies(past)
     assert "extra" in prior.space.names
 
