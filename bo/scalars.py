@@ -34,13 +34,14 @@ class Scalars:
     edge: Float[np.ndarray, " m"]
     span: Float[np.ndarray, " m"]
     low: Float[np.ndarray, " m"]
+    high: Float[np.ndarray, " m"]
     step: Float[np.ndarray, " m"]
     last: Float[np.ndarray, " m"]
 
     @classmethod
     def of(cls, distributions: Sequence[BaseDistribution]) -> "Scalars":
         """Floats, integers, and categories of two, which count as 0 and 1; a single value counts as 0."""
-        log, *numbers = zip(*map(_scale, distributions), strict=True) if distributions else [()] * 6
+        log, *numbers = zip(*map(_scale, distributions), strict=True) if distributions else [()] * 7
         return cls(np.array(log, dtype=bool), *(np.array(each, dtype=np.float64) for each in numbers))
 
     def encode(self, value: Array) -> Array:
@@ -93,7 +94,10 @@ class Scalars:
 
     def _value(self, unit: Array) -> Array:
         scaled = self.edge + unit.clip(0.0, 1.0) * self.span
-        return np.exp(scaled, out=scaled, where=self.log)
+        value = np.exp(scaled, out=scaled, where=self.log)
+        # the ends themselves, which rounding would miss
+        value = np.where((unit >= 1.0) & (self.step == 0), self.high, value)
+        return np.where((unit <= 0.0) & (self.step == 0), self.low, value)
 
     def _cell(self, unit: Array) -> Array:
         return np.minimum(np.maximum(((self._value(unit) - self.low) / self._divisor).round(), 0.0), self.last)
@@ -107,15 +111,15 @@ class Scalars:
         return np.where(self.log & (value <= 0.0), LOG_SMALLEST - np.log1p(-np.minimum(value, 0.0)), scaled)
 
 
-def _scale(dist: Any) -> tuple[bool, float, float, float, float, float]:
+def _scale(dist: Any) -> tuple[bool, float, float, float, float, float, float]:
     """The fields of `Scalars` for one parameter."""
     if dist.single():
-        return False, -0.5, 1.0, 0.0, 1.0, 0.0
+        return False, -0.5, 1.0, 0.0, 0.0, 1.0, 0.0
     if isinstance(dist, CategoricalDistribution):
-        return False, 0.0, 1.0, 0.0, 1.0, 1.0
+        return False, 0.0, 1.0, 0.0, 1.0, 1.0, 1.0
     step = dist.step or 0
     low, high = dist.low - step / 2, dist.high + step / 2
     last = round((dist.high - dist.low) / step) if step else 0
     if dist.log:
         low, high = math.log(low), math.log(high)
-    return dist.log, low, high - low, float(dist.low), float(step), float(last)
+    return dist.log, low, high - low, float(dist.low), float(dist.high), float(step), float(last)

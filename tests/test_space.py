@@ -301,3 +301,12 @@ def test_a_space_is_read_off_a_table(make: Any) -> None:
 def test_a_column_that_cannot_be_a_parameter_is_named(columns: list[str], values: list[Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         SearchSpace.infer(pl.DataFrame({"a": values}), columns)
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.1, 1000.0), (3e-7, 0.7), (1e-5, 1e5)])
+def test_the_ends_of_a_range_are_reached(low: float, high: float) -> None:
+    for log in (False, True):
+        space = SearchSpace({"rate": FloatDistribution(low, high, log=log)})
+        ends = space.from_unit(torch.tensor([[0.0], [1.0]], dtype=torch.float64))
+        assert [params["rate"] for params in ends] == [low, high]
+        assert space.decode(torch.tensor([[0.0], [1.0]], dtype=torch.float64)).flatten().tolist() == [low, high]
