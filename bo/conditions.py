@@ -9,6 +9,8 @@ from typing import Any
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 
+from bo.choices import as_choice
+
 __all__ = ["Conditions", "is_ruled_out", "learn_conditions", "require_conditions"]
 
 Params = Mapping[str, Any]
@@ -38,7 +40,9 @@ def is_ruled_out(name: str, conditions: Conditions, params: Params) -> bool:
     if name not in conditions:
         return False
     category, choices = conditions[name]
-    return is_ruled_out(category, conditions, params) or (category in params and params[category] not in choices)
+    return is_ruled_out(category, conditions, params) or (
+        category in params and as_choice(params[category]) not in choices
+    )
 
 
 def require_conditions(conditions: Conditions, distributions: Mapping[str, BaseDistribution]) -> None:
@@ -59,8 +63,8 @@ def require_conditions(conditions: Conditions, distributions: Mapping[str, BaseD
 
 def _choices_with(name: str, category: str, rows: Sequence[Params]) -> tuple[Any, ...]:
     """The choices of `category` with which `name` is there, none if these do not decide it."""
-    with_it = dict.fromkeys(row[category] for row in rows if name in row and category in row)
-    without = {row[category] for row in rows if name not in row and category in row}
+    with_it = dict.fromkeys(as_choice(row[category]) for row in rows if name in row and category in row)
+    without = {as_choice(row[category]) for row in rows if name not in row and category in row}
     if any(name in row and category not in row for row in rows) or any(choice in without for choice in with_it):
         return ()
     return tuple(with_it)

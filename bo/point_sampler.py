@@ -24,6 +24,7 @@ from torch import Generator, Tensor
 from bayesmeta.describe import Described, listed, plural
 from bayesmeta.gradients import with_gradients
 from bayesmeta.warning_kinds import BayesmetaWarning, warn
+from bo.choices import as_choice, as_given, same_distribution
 from bo.conditions import is_ruled_out
 from bo.history import TURN, History
 from bo.question import Question
@@ -55,9 +56,11 @@ class Proposal:
         """Whether it holds what is asked, and the trial did with its other parameters as was proposed."""
         if not self.params:
             return True
-        if any(name not in self.params or self.distributions[name] != dist for name, dist in asked.items()):
-            return False
-        return all(trial.params[name] == value for name, value in self.params.items() if name in trial.params)
+        for name, distribution in asked.items():
+            if name not in self.params or not same_distribution(self.distributions[name], distribution):
+                return False
+        done = trial.params
+        return all(as_choice(done[name]) == value for name, value in self.params.items() if name in done)
 
 
 NOTHING = Proposal({}, {})
@@ -174,7 +177,7 @@ class PointSampler(Described, BaseSampler):
         known = {name: distribution for name, distribution in search_space.items() if self._knows(name, distribution)}
         params = self._proposed(study, trial, known) if known else {}
         return {
-            name: params[name]
+            name: as_given(distribution, params[name])
             if name in params
             else self._independent.sample_independent(study, trial, name, distribution)
             for name, distribution in search_space.items()
@@ -187,7 +190,7 @@ class PointSampler(Described, BaseSampler):
         if self._knows(param_name, param_distribution):
             params = self._proposed(study, trial, {param_name: param_distribution})
             if param_name in params:
-                return params[param_name]
+                return as_given(param_distribution, params[param_name])
         return self._independent.sample_independent(study, trial, param_name, param_distribution)
 
     def before_trial(self, study: "Study", trial: FrozenTrial) -> None:

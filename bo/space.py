@@ -14,6 +14,7 @@ valid point has a parameter anywhere else where a condition says that it is miss
 
 import json
 import math
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property
@@ -36,6 +37,7 @@ from torch import Generator, Tensor
 from bayesmeta.describe import listed, plural
 from bayesmeta.doors import require_count
 from bayesmeta.fields import TensorFields
+from bo.choices import as_choice, same_distribution, with_tuples
 from bo.conditions import Conditions, learn_conditions, require_conditions
 from bo.scalars import Scalars
 
@@ -73,9 +75,11 @@ class SearchSpace(TensorFields):
         for name, dist in self.distributions.items():
             if not isinstance(dist, known):
                 raise TypeError(f"parameter {name!r} must be a float, integer or categorical; got {dist!r}")
-        require_conditions(self.conditions, self.distributions)
-        object.__setattr__(self, "distributions", dict(self.distributions))
-        object.__setattr__(self, "conditions", dict(self.conditions))
+        distributions = {name: with_tuples(dist) for name, dist in self.distributions.items()}
+        conditions = {name: (category, as_choice(choices)) for name, (category, choices) in self.conditions.items()}
+        require_conditions(conditions, distributions)
+        object.__setattr__(self, "distributions", distributions)
+        object.__setattr__(self, "conditions", conditions)
 
     def _title(self) -> str:
         return f"of {plural(len(self.distributions), 'parameter')}: {listed(self.names)}"
@@ -397,7 +401,7 @@ def _width(dist: BaseDistribution) -> int:
 def _internal(name: str, dist: BaseDistribution, value: Any, row: int) -> float:
     """The number that stands for a value: itself, the index of a choice, the cell of a single value; NaN if missing."""
     try:
-        number = float(dist.to_internal_repr(value))
+        number = float(dist.to_internal_repr(as_choice(value)))
         valid = dist._contains(number)
     except (ValueError, TypeError):
         number, valid = math.nan, _is_missing(value)
@@ -426,12 +430,15 @@ def _external(dist: Any, value: float) -> Any:
 
 def _widened(name: str, old: Any, new: Any) -> BaseDistribution:
     """The least distribution that holds the values of both; a log scale or step is kept where they share it."""
-    if old == new:
+    if same_distribution(old, new):
         return old
     if type(old) is not type(new):
         raise ValueError(f"trials disagree on parameter {name!r}: {old} and {new}; rename it in one of the studies")
     if isinstance(old, CategoricalDistribution):
-        return CategoricalDistribution(old.choices + tuple(c for c in new.choices if c not in old.choices))
+        known = {as_choice(choice) for choice in old.choices}
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Choices for a categorical distribution")  # said when the study was made
+            return CategoricalDistribution(old.choices + tuple(c for c in new.choices if as_choice(c) not in known))
     step = 1 if isinstance(old, IntDistribution) else None
     if old.step == new.step and old.step:
         shift = (new.low - old.low) / old.step

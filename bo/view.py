@@ -18,6 +18,7 @@ from jaxtyping import Float
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 from torch import Tensor
 
+from bo.choices import as_choice, same_distribution
 from bo.conditions import Conditions, is_ruled_out
 from bo.space import SearchSpace
 
@@ -57,7 +58,8 @@ def applying_conditions(known: SearchSpace, distributions: Mapping[str, BaseDist
             and isinstance(old, CategoricalDistribution)
             and isinstance(new, CategoricalDistribution)
         ):
-            found[name] = (category, tuple(c for c in new.choices if c in choices or c not in old.choices))
+            asked = map(as_choice, new.choices)
+            found[name] = (category, tuple(c for c in asked if c in choices or c not in old.choices))
     return found
 
 
@@ -78,7 +80,9 @@ def differences(
         if name not in distributions and not dist.single() and not is_ruled_out(name, known.conditions, params)
     ]
     other = [
-        name for name, dist in distributions.items() if shares(known, name, dist) and dist != known.distributions[name]
+        name
+        for name, dist in distributions.items()
+        if shares(known, name, dist) and not same_distribution(dist, known.distributions[name])
     ]
     return new, missing, other
 
@@ -181,7 +185,7 @@ def _choice_numbers(old: CategoricalDistribution, new: CategoricalDistribution) 
     numbers = []
     for choice in new.choices:
         try:
-            numbers.append(float(old.to_internal_repr(choice)))
+            numbers.append(float(old.to_internal_repr(as_choice(choice))))
         except ValueError:
             numbers.append(float(next(beyond)))
     return numbers

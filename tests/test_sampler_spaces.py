@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState
 
-from bo import MetaSampler, SearchSpace, TuningPrior
+import bayesmeta as bm
+from bo import MetaSampler, SearchSpace, TuningPrior, UnlikePastWarning
+from bo.choices import as_choice
 from tests.past import SPACE, learned, loss, objective
 from tests.seeds import shifted
 from tests.test_sampler_optuna import Level
@@ -256,3 +258,39 @@ def test_a_study_without_the_conditions_gets_all_that_it_asks_for(kernels: Tunin
     for _ in range(2):
         study.tell(study.ask(space), 1.0)
     assert all(set(t.params) == set(space) for t in study.trials)
+
+
+LAYERS = [(50,), (100,), (50, 50), (100, (20, 20))]
+
+
+def by_layers(trial: optuna.Trial) -> float:
+    layers = as_choice(trial.suggest_categorical("layers", LAYERS))  # a list after its way through a database
+    rate = trial.suggest_float("rate", 1e-4, 1.0, log=True)
+    extra = trial.suggest_float("extra", 0.0, 1.0) if len(layers) == 2 else 0.5
+    return (0.5, 0.3, 0.0, 0.2)[LAYERS.index(layers)] + abs(math.log10(rate) + 2) + 0.1 * extra
+
+
+@pytest.mark.filterwarnings("ignore:Choices for a categorical distribution:UserWarning")
+@pytest.mark.parametrize("past_is_stored", [False, True])
+@pytest.mark.parametrize("is_stored", [False, True])
+def test_choices_that_are_tuples_are_known_again(past_is_stored: bool, is_stored: bool, tmp_path: Any) -> None:
+    """A database makes lists of them, and so does a file."""
+    url = f"sqlite:///{tmp_path / 'past.db'}" if past_is_stored else None
+    past = []
+    for number in range(4):
+        sampler = optuna.samplers.RandomSampler(seed=shifted(number))
+        past.append(optuna.create_study(storage=url, study_name=f"past {number}", sampler=sampler))
+        past[-1].optimize(by_layers, n_trials=25)
+    bm.save(TuningPrior.from_studies(past), tmp_path / "prior.safetensors")
+    prior = bm.load(tmp_path / "prior.safetensors")
+    assert set(prior.space.distributions["layers"].choices) == set(LAYERS)
+    category, choices = prior.space.conditions["extra"]
+    assert (category, set(choices)) == ("layers", set(LAYERS[2:]))
+    new = optuna.create_study(
+        storage=f"sqlite:///{tmp_path / 'new.db'}" if is_stored else None, sampler=MetaSampler(prior, seed=shifted(0))
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UnlikePastWarning)
+        new.optimize(by_layers, n_trials=3)
+    # each was one of the choices as the study has them, and the past's best comes first
+    assert as_choice(new.trials[0].params["layers"]) == (50, 50)
