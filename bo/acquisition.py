@@ -13,7 +13,7 @@ from torch.distributions import Distribution, Normal
 
 from bayesmeta.data import Data
 from bayesmeta.hierarchy import MixtureDistribution
-from bo.search import Value
+from bo.search import Expected, Value
 
 __all__ = ["believing", "expected_improvement", "improvement", "log_expected_improvement"]
 
@@ -39,19 +39,23 @@ def believing(functions: Any, rows: Data, pending: Tensor) -> tuple[Any, Tensor]
     return functions, y
 
 
-def improvement(functions: Any, y: Tensor, *, maximize: bool) -> Value:
+def improvement(functions: Any, y: Tensor, *, maximize: bool, feasible: Tensor | None = None) -> Value:
     """How much points promise: their mean while nothing was tried, then their expected improvement.
 
     Args:
         functions: the posterior.
         y: what was evaluated or believed so far.
         maximize: whether more is better.
+        feasible: which of them can be improved upon, where not all can; where none can, all points promise as much.
     """
     if not len(y):
         sign = 1.0 if maximize else -1.0
         return lambda x: sign * functions.marginal(x).mean
+    y = y if feasible is None else y[feasible]
+    if not len(y):
+        return Expected(lambda x: x.new_ones(len(x)))
     best = y.max() if maximize else y.min()
-    return lambda x: expected_improvement(functions.marginal(x), best, maximize=maximize)
+    return Expected(lambda x: expected_improvement(functions.marginal(x), best, maximize=maximize))
 
 
 def log_expected_improvement(f: Normal, best: float | Tensor) -> Tensor:

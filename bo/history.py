@@ -8,10 +8,13 @@ What a trial says depends on how it ended:
   least, for a sampler that kept to such a place would never leave it. Elsewhere a machine may have been at fault, and
   nothing is known but that it was tried;
 - running: that it was tried.
+
+Where trials failed, and which constraints they violated, says besides how probable it is that others succeed: see
+`bo.feasibility`.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from jaxtyping import Bool, Float
@@ -57,6 +60,7 @@ class History:
         self._states = torch.empty(0, dtype=torch.long)
         self._numbers = torch.empty(0, dtype=torch.long)
         self._says_how_good = self._completed = torch.empty(0, dtype=torch.bool)
+        self._constraints: list[dict[str, float]] = []
         self._num_seen = 0
 
     def read(self, trials: Sequence[FrozenTrial]) -> None:
@@ -85,14 +89,43 @@ class History:
         return self._rows[self._says_how_good], y[self._says_how_good]
 
     @property
+    def feasible(self) -> Bool[Tensor, " n"] | None:
+        """Which of the rows of `evaluated` met all constraints; None where all did. One without constraints did."""
+        met = torch.tensor([all(value <= 0.0 for value in each.values()) for each in self._constraints])
+        return None if bool(met.all()) or not self._completed.any() else met[self._says_how_good]
+
+    def constraints(self) -> Iterator[tuple[Float[Tensor, "n p"], Float[Tensor, " n"]]]:
+        """For each constraint that some trial had, the rows of those trials and its values, above zero if violated."""
+        for name in dict.fromkeys(name for each in self._constraints for name in each):
+            values = torch.tensor([each.get(name, math.nan) for each in self._constraints], dtype=torch.float64)
+            known = values.isfinite()
+            if bool(known.any()):
+                yield self._rows[known], values[known]
+
+    def outcomes(self) -> tuple[Float[Tensor, "n p"], Bool[Tensor, " n"], Float[Tensor, " n"]] | None:
+        """Rows of finished trials, which of them succeeded, and how much each says; None where all did.
+
+        A pruned trial is half of a failure: it was poor, or pruned too early.
+        """
+        succeeded = self._completed & self._values.isfinite()
+        if bool(succeeded.all()):
+            return None
+        return self._rows, succeeded, torch.where(self._states == TrialState.PRUNED, 0.5, 1.0).double()
+
+    @property
     def unevaluated(self) -> Float[Tensor, "n p"]:
         """Rows of finished trials that were tried and say no more."""
         return self._rows[~self._says_how_good]
 
     @property
     def only_fails(self) -> bool:
-        """Whether several trials failed, and none was completed: what is believed of this study is wrong."""
-        return not self._completed.any() and int((self._states == TrialState.FAIL).sum()) >= PATIENCE
+        """Whether several trials failed, or twice as many were pruned, and none was completed.
+
+        Then what is believed of this study is wrong.
+        """
+        failed = self._states == TrialState.FAIL
+        num = float(failed.sum()) + 0.5 * float((self._states == TrialState.PRUNED).sum())
+        return not self._completed.any() and num >= PATIENCE
 
     def _append(self, finished: Sequence[FrozenTrial]) -> None:
         rows = to_numbers(self.known, [(trial.params, trial.distributions) for trial in finished])
@@ -102,6 +135,8 @@ class History:
         self._states = torch.cat([self._states, torch.tensor([trial.state for trial in finished])])
         self._numbers, order = torch.cat([self._numbers, torch.tensor([trial.number for trial in finished])]).sort()
         self._rows, self._values, self._states = self._rows[order], self._values[order], self._states[order]
+        constraints = self._constraints + [trial.constraints for trial in finished]
+        self._constraints = [constraints[place] for place in order.tolist()]
         self._completed = self._states == TrialState.COMPLETE
         bad = (self._states == TrialState.PRUNED) | self._fails_nearby()
         # beside nothing, none is the worst

@@ -26,8 +26,10 @@ from bayesmeta.gradients import with_gradients
 from bayesmeta.warning_kinds import BayesmetaWarning, warn
 from bo.choices import as_choice, as_given, same_distribution
 from bo.conditions import is_ruled_out
+from bo.feasibility import all_of, chance_of_constraint, chance_of_success
 from bo.history import TURN, History
 from bo.question import Question
+from bo.search import Value
 from bo.space import SearchSpace
 from bo.view import Configuration, View, applying_conditions, shares, to_numbers
 
@@ -298,7 +300,20 @@ class PointSampler(Described, BaseSampler):
         late, guessed = running[has_begun & is_late], running[is_guessed]
         turns, user_attrs = memory.turns(besides=trial.number), memory.user_attrs(study)
         generator = self._generator(trial)
-        return Question(view, evaluated, y, unevaluated, late, guessed, maximize, generator, turns, user_attrs)
+        return Question(
+            view,
+            evaluated,
+            y,
+            unevaluated,
+            late,
+            guessed,
+            maximize,
+            generator,
+            turns,
+            history.feasible,
+            lambda view: _chance(history, view),
+            user_attrs,
+        )
 
     def _generator(self, trial: FrozenTrial) -> Generator:
         """The same for each search of one trial, so that workers of one seed differ and a study can be resumed."""
@@ -313,6 +328,20 @@ class PointSampler(Described, BaseSampler):
             f"parameters are left to {self._independent}, and so are those of later trials that fail like this",
             NoSuggestionWarning,
         )
+
+
+def _chance(history: History, view: View) -> Value | None:
+    """Of points of the study's own space that a trial succeeds, and meets all constraints; None where all did."""
+    chances = []
+    outcomes = history.outcomes()
+    if outcomes is not None:
+        rows, succeeded, weight = outcomes
+        chances.append(chance_of_success(view.to_own_from(rows), succeeded, weight, len(view.own.names)))
+    for rows, values in history.constraints():
+        chance = chance_of_constraint(view.to_own_from(rows), values)
+        if chance is not None:
+            chances.append(chance)
+    return all_of(chances)
 
 
 def _random_seed() -> int:

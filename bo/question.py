@@ -1,6 +1,6 @@
 """Where should the next trial be? What is known when a sampler is asked, and the search for the answer."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 
 from bayesmeta.data import Data
-from bo.search import InOwnSpace, Near, Value, climb
+from bo.search import Expected, InOwnSpace, Near, Value, climb
 from bo.space import SearchSpace
 from bo.view import View
 
@@ -52,6 +52,8 @@ class Question:
         maximize: whether more is better.
         generator: of all that is drawn for the answer.
         turns: how the suggestions of other trials were made, see `bo.turns`.
+        feasible: which of `evaluated` met all constraints `(n,)`; None where all did.
+        chances: of points of the study's own space that a trial succeeds, and meets all constraints; None where all do.
         user_attrs: of the study.
     """
 
@@ -64,6 +66,8 @@ class Question:
     maximize: bool
     generator: Generator
     turns: Sequence[str] = ()
+    feasible: Tensor | None = None
+    chances: Callable[[View], Value | None] = field(default=lambda view: None)
     user_attrs: Mapping[str, Any] = field(default_factory=dict)
 
     @cached_property
@@ -107,6 +111,7 @@ class Question:
         candidates = [view.space.sobol(NUM_SOBOL, generator=self.generator)]
         in_own_space = isinstance(value, InOwnSpace)
         goal = value.value if isinstance(value, InOwnSpace) else value
+        chance = self.chances(view)
         if isinstance(goal, Near):
             candidates.append((view.from_own if in_own_space else view.from_points)(goal.point[None]))
         if starts is not None:
@@ -116,12 +121,21 @@ class Question:
         def worth(x: Tensor) -> Tensor:
             own = view.to_own(x)
             promised = value(own if in_own_space else view.to_known(x))
+            if chance is not None:
+                promised = _if_it_succeeds(goal, promised, chance(own))
             if len(running):
                 is_apart = (distance(own, running) > APART) & (distance(own, guessed) > FAR_APART)
                 promised = promised.where(is_apart, promised - LAST_RESORT)
             return promised.where(distance(own, taken) > SAME, -torch.inf)
 
         return climb(worth, view.space, torch.cat(candidates), view.from_known(good), generator=self.generator)
+
+
+def _if_it_succeeds(goal: Value, promised: Tensor, chance: Tensor) -> Tensor:
+    """What points promise with the probability that a trial succeeds there."""
+    if isinstance(goal, Expected):
+        return goal.times(promised, chance)
+    return promised.where(chance >= 0.5, promised - LAST_RESORT)  # other values say no more than what comes first
 
 
 def distance(points: Float[Tensor, "n d"], others: Float[Tensor, "m d"]) -> Float[Tensor, " n"]:

@@ -1,9 +1,10 @@
 """An Optuna sampler that starts from what past studies taught."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from optuna.samplers import BaseSampler
+from optuna.samplers._base import _process_constraints_after_trial
 from optuna.trial import FrozenTrial, TrialState
 from torch import Tensor
 
@@ -40,13 +41,20 @@ class MetaSampler(PointSampler):
         independent_sampler: for parameters that the past studies did not have, or not as the same kind of thing. By
             default Optuna's `TPESampler`, which learns each from the study.
         seed: of all that is drawn.
+        constraints_func: constraints of a finished trial, each of them violated above zero, as Optuna's samplers take
+            it. `trial.set_constraint` does the same without it. Suggestions are where constraints are probably met.
 
     Raises:
         TypeError: `prior` has no search space.
     """
 
     def __init__(
-        self, prior: TuningPrior, *, independent_sampler: BaseSampler | None = None, seed: int | None = None
+        self,
+        prior: TuningPrior,
+        *,
+        independent_sampler: BaseSampler | None = None,
+        seed: int | None = None,
+        constraints_func: Callable[[FrozenTrial], Sequence[float]] | None = None,
     ) -> None:
         if not isinstance(prior, TuningPrior):
             raise TypeError(
@@ -54,6 +62,7 @@ class MetaSampler(PointSampler):
                 "Wrap it: bo.TuningPrior(space, direction, prior, scores=False)"
             )
         self.prior = prior
+        self._constraints_func = constraints_func
         self._given: tuple[dict[str, float], TuningPrior] = ({}, prior)  # the prior for the features of the last study
         super().__init__(prior.space, independent_sampler=independent_sampler, seed=seed)
 
@@ -108,6 +117,8 @@ class MetaSampler(PointSampler):
     def after_trial(
         self, study: "Study", trial: FrozenTrial, state: TrialState, values: Sequence[float] | None
     ) -> None:
+        if self._constraints_func is not None:
+            _process_constraints_after_trial(self._constraints_func, study, trial, state)
         super().after_trial(study, trial, state, values)
         if state == TrialState.COMPLETE:  # others may have ended before they asked for everything
             self._tell_differences(study, trial)
@@ -136,7 +147,7 @@ class MetaSampler(PointSampler):
 
     def _propose(self, question: Question) -> tuple[Tensor, str]:
         prior = self._prior_given(question.user_attrs)
-        turn, value = suggest(prior, question.rows, question.pending, question.turns, question.own)
+        turn, value = suggest(prior, question.rows, question.pending, question.turns, question.own, question.feasible)
         return question.climb(value, prior.starts), turn
 
     def _prior_given(self, user_attrs: Mapping[str, Any]) -> TuningPrior:

@@ -8,7 +8,7 @@ from torch import Generator, Tensor
 
 from bo.space import SearchSpace
 
-__all__ = ["InOwnSpace", "Near", "Value", "climb"]
+__all__ = ["Expected", "InOwnSpace", "Near", "Value", "climb"]
 
 Value = Callable[[Tensor], Tensor]  # points (n, d) -> (n,), more is better
 
@@ -31,6 +31,21 @@ class InOwnSpace:
 
     def __call__(self, x: Tensor) -> Tensor:
         return self.value(x)
+
+
+@dataclass(frozen=True)
+class Expected:
+    """An improvement that is expected of a trial if it succeeds, or the logarithm of it."""
+
+    value: Value
+    is_log: bool = False
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return self.value(x)
+
+    def times(self, value: Tensor, chance: Tensor) -> Tensor:
+        """What it is with the probability that the trial succeeds."""
+        return value + chance.log() if self.is_log else value * chance
 
 
 NUM_NEAR_GOOD = 16

@@ -35,7 +35,7 @@ from bo.plain import plain_gp, some_rows
 from bo.prior import TuningPrior
 from bo.question import OwnSpace
 from bo.scores import normal_scores
-from bo.search import InOwnSpace, Near, Value
+from bo.search import Expected, InOwnSpace, Near, Value
 from bo.space import SearchSpace
 
 __all__ = ["suggest"]
@@ -50,7 +50,12 @@ MASS, MAX_HYPOTHESES = 0.95, 8  # of those that trust the past, kept for the sea
 
 
 def suggest(
-    prior: TuningPrior, rows: Data, pending: Tensor, turns: Sequence[str], own: OwnSpace | None = None
+    prior: TuningPrior,
+    rows: Data,
+    pending: Tensor,
+    turns: Sequence[str],
+    own: OwnSpace | None = None,
+    feasible: Tensor | None = None,
 ) -> tuple[str, Value]:
     """The turn of the next suggestion, and how much points promise for it.
 
@@ -61,6 +66,7 @@ def suggest(
         turns: those of the study's earlier suggestions by this method, finished or not.
         own: the same rows and points as the study has them, in which a plain Gaussian process sees it; None where the
             study is searched in the space of the past.
+        feasible: which rows met all constraints `(n,)`; None where all did.
     """
     own = OwnSpace(prior.space, rows.x, pending) if own is None else own
     better = rows.y if prior.direction == "maximize" else -rows.y
@@ -73,7 +79,7 @@ def suggest(
     if turn == "explore":
         return turn, InOwnSpace(Near(_space_filling_point(own.space, turns.count("explore"))))
     if turn == "plain":
-        return turn, _plain_value(own, better)
+        return turn, _plain_value(own, better, feasible)
     if prior.scores:
         y, maximize = normal_scores(better, rows.mask), True
     else:
@@ -82,13 +88,15 @@ def suggest(
     functions, y = believing(prior.functions, Data.of(rows.x[kept], y[kept]), pending)
     if turn in ("past", "list"):
         if functions.weights[: prior.num_trusting].sum() < 0.5:
-            return "plain", _plain_value(own, better)
+            return "plain", _plain_value(own, better, feasible)
         if listed is not None:
             return turn, listed
         functions = functions[: prior.num_trusting]
     if prior.num_trusting is not None:
         functions = functions.leading(MASS, MAX_HYPOTHESES)
-    return turn, improvement(functions, y, maximize=maximize)
+    if feasible is not None:  # what is believed of pending points counts as feasible
+        feasible = torch.cat([feasible[kept], torch.ones(len(y) - len(kept), dtype=torch.bool)])
+    return turn, improvement(functions, y, maximize=maximize, feasible=feasible)
 
 
 def _next_turn(
@@ -143,8 +151,12 @@ def _sobol(space: SearchSpace, num: int) -> Tensor:
     return space.sobol(num, generator=Generator().manual_seed(0))
 
 
-def _plain_value(own: OwnSpace, better: Tensor) -> Value:
+def _plain_value(own: OwnSpace, better: Tensor, feasible: Tensor | None) -> Value:
     posterior = plain_gp(own.x, better, max_rows=MAX_PLAIN_ROWS)
-    posterior, _ = believing(posterior, Data.of(own.x[:0], better[:0]), own.pending)
-    best = cast(Data, posterior.rows).y.max()
-    return InOwnSpace(lambda points: log_expected_improvement(posterior.marginal(points), best))
+    y = cast(Data, posterior.rows).y
+    y = y if feasible is None else y[feasible[some_rows(better, MAX_PLAIN_ROWS)]]
+    if not len(y):
+        return InOwnSpace(Expected(lambda points: points.new_zeros(len(points)), is_log=True))
+    posterior, believed = believing(posterior, Data.of(own.x[:0], better[:0]), own.pending)
+    best = torch.cat([y, believed]).max()
+    return InOwnSpace(Expected(lambda points: log_expected_improvement(posterior.marginal(points), best), is_log=True))

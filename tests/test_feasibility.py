@@ -1,0 +1,175 @@
+"""Where trials fail, are pruned or violate constraints, others are improbable to succeed, and suggestions stay away."""
+
+import math
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import numpy as np
+import optuna
+import pytest
+import torch
+from optuna.trial import TrialState
+
+from bo import MetaSampler, TuningPrior
+from bo.feasibility import FAILS, REACH, SUCCEEDS, all_of, chance_of_constraint, chance_of_success
+from tests.families import F64, seed
+from tests.seeds import shifted
+
+NUM_TRIALS = 20
+
+
+def points(*rows: float) -> torch.Tensor:
+    return torch.tensor(rows, dtype=torch.float64)[:, None]
+
+
+def test_the_chance_of_success_is_a_share_of_what_is_near() -> None:
+    x, succeeded = points(0.1, 0.2, 0.8), torch.tensor([False, True, False])
+    weight = torch.tensor([1.0, 1.0, 0.5], dtype=torch.float64)
+    chance = chance_of_success(x, succeeded, weight, 1)
+    for at in (0.0, 0.15, 0.5, 0.8, 50.0):
+        near = [
+            w * math.exp(-0.5 * ((at - place) / REACH) ** 2)
+            for w, place in zip((1, 1, 0.5), (0.1, 0.2, 0.8), strict=True)
+        ]
+        expected = (SUCCEEDS + near[1]) / (FAILS + SUCCEEDS + sum(near))
+        assert chance(points(at)).item() == pytest.approx(expected, rel=1e-9)
+
+
+def test_failures_rule_a_place_out_and_successes_bring_it_back() -> None:
+    ones = torch.ones(9, dtype=torch.float64)
+    failed = [
+        chance_of_success(points(*[0.3] * n), torch.zeros(n, dtype=torch.bool), ones[:n], 1)(points(0.3, 0.45, 0.9))
+        for n in (1, 3, 9)
+    ]
+    for one in failed:
+        assert one[0] < one[1] < one[2]
+    assert failed[0][0] > failed[1][0] > failed[2][0]
+    assert failed[2][0] < 0.1
+    both = chance_of_success(points(*[0.3] * 9), torch.arange(9) > 2, ones, 1)(points(0.3))
+    assert both > 0.6
+
+
+def test_the_chance_of_a_constraint_is_that_of_a_gaussian_process() -> None:
+    x = torch.rand(25, 2, generator=seed(0), dtype=torch.float64)
+    constraint = 3.0 + 10.0 * (x[:, 0] - 0.8)  # met below .5
+    chance = chance_of_constraint(x, constraint)
+    assert chance is not None
+    at = torch.rand(200, 2, generator=seed(1), dtype=torch.float64)
+    clear = (at[:, 0] - 0.5).abs() > 0.15
+    assert ((chance(at) > 0.5) == (at[:, 0] < 0.5))[clear].double().mean() > 0.97
+    assert chance_of_constraint(x, constraint - 100.0) is None
+    alone = chance_of_constraint(x[:1], F64.expand(1) + 2.0)
+    assert alone is not None
+    assert alone(x[:1]) < 0.5
+
+
+def test_things_that_must_all_happen() -> None:
+    x = points(0.0, 1.0)
+    assert all_of([]) is None
+    both = all_of([lambda x: x[:, 0], lambda x: 0.5 * x[:, 0]])
+    assert both is not None
+    assert both(x).tolist() == [0.0, 0.5]
+
+
+def loss(x: float, y: float, task: int = 0) -> float:
+    return (x - 0.05 - 0.01 * task) ** 2 + (y - 0.4) ** 2
+
+
+def asked(trial: optuna.Trial) -> tuple[float, float]:
+    return trial.suggest_float("x", 0.0, 1.0), trial.suggest_float("y", 0.0, 1.0)
+
+
+@cache
+def learned() -> TuningPrior:
+    """Whose optimum is at the left end of x, where the studies below cannot go."""
+    past = []
+    for task in range(6):
+        sampler = optuna.samplers.RandomSampler(seed=shifted(task))
+        past.append(optuna.create_study(study_name=f"past {task}", sampler=sampler))
+        past[-1].optimize(lambda trial, task=task: loss(*asked(trial), task), n_trials=30)
+    return TuningPrior.from_studies(past)
+
+
+def nan(trial: optuna.Trial) -> float:
+    return math.nan
+
+
+def infinite(trial: optuna.Trial) -> float:
+    return math.inf
+
+
+def pruned(trial: optuna.Trial) -> float:
+    raise optuna.TrialPruned
+
+
+def broken(trial: optuna.Trial) -> float:
+    raise ArithmeticError
+
+
+@pytest.mark.parametrize("failure", [nan, infinite, pruned, broken])
+def test_a_study_whose_best_place_of_the_past_fails_goes_elsewhere(failure: Callable[[optuna.Trial], float]) -> None:
+    def objective(trial: optuna.Trial) -> float:
+        x, y = asked(trial)
+        return failure(trial) if x < 0.3 else loss(x, y)
+
+    best = []
+    for number in range(3):
+        study = optuna.create_study(sampler=MetaSampler(learned(), seed=shifted(number)))
+        study.optimize(objective, n_trials=NUM_TRIALS, catch=(ArithmeticError,))
+        values = [t.value for t in study.trials if t.state == TrialState.COMPLETE and math.isfinite(t.value or 0.0)]
+        best.append(min(value for value in values if value is not None))
+    assert float(np.median(best)) < 0.15  # .0625 is possible, and random search has .14
+
+
+def with_constraint(trial: optuna.Trial) -> float:
+    x, y = asked(trial)
+    trial.set_constraint("left", 0.35 - x)
+    trial.set_constraint("never", -1.0)
+    return loss(x, y)
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_constraints_are_honoured(sign: float) -> None:
+    """In terms of a study that maximises too, whose prior is the mirror image."""
+    prior = learned() if sign > 0 else mirrored()
+    sampler = MetaSampler(prior, seed=shifted(0))
+    study = optuna.create_study(sampler=sampler, direction="minimize" if sign > 0 else "maximize")
+    study.optimize(lambda trial: sign * with_constraint(trial), n_trials=NUM_TRIALS)
+    feasible = [trial for trial in study.trials if all(value <= 0.0 for value in trial.constraints.values())]
+    assert len(feasible) >= 10
+    assert min(sign * trial.value for trial in feasible if trial.value is not None) < 0.11  # .09 is possible
+
+
+@cache
+def mirrored() -> TuningPrior:
+    past = []
+    for task in range(6):
+        sampler = optuna.samplers.RandomSampler(seed=shifted(task))
+        past.append(optuna.create_study(study_name=f"past {task}", sampler=sampler, direction="maximize"))
+        past[-1].optimize(lambda trial, task=task: -loss(*asked(trial), task), n_trials=30)
+    return TuningPrior.from_studies(past)
+
+
+@pytest.mark.filterwarnings("ignore:.*constraints_func.*:FutureWarning")
+def test_constraints_come_by_a_function_too() -> None:
+    def constraints(trial: optuna.trial.FrozenTrial) -> Any:
+        return (0.35 - trial.params["x"],)
+
+    study = optuna.create_study(sampler=MetaSampler(learned(), seed=shifted(0), constraints_func=constraints))
+    study.optimize(lambda trial: loss(*asked(trial)), n_trials=NUM_TRIALS)
+    assert sum(trial.params["x"] >= 0.35 for trial in study.trials) >= 10
+
+
+def test_a_study_without_a_feasible_trial_looks_for_one() -> None:
+    """Two constraints that leave a corner."""
+
+    def objective(trial: optuna.Trial) -> float:
+        x, y = asked(trial)
+        trial.set_constraint("right", 0.8 - x)
+        trial.set_constraint("above", 0.8 - y)
+        return loss(x, y)
+
+    study = optuna.create_study(sampler=MetaSampler(learned(), seed=shifted(0)))
+    study.optimize(objective, n_trials=25)
+    assert any(all(value <= 0.0 for value in trial.constraints.values()) for trial in study.trials)
