@@ -13,7 +13,7 @@ from torch import Tensor
 
 from bayesmeta.describe import Described
 
-__all__ = ["Arms", "Crossed", "Hybrid", "Joined", "NamedArms", "Numbered", "Separate", "arms_of"]
+__all__ = ["Arms", "Crossed", "Hybrid", "Joined", "NamedArms", "Numbered", "Separate", "arms_of", "require_different"]
 
 
 @runtime_checkable
@@ -54,11 +54,7 @@ class NamedArms(Described):
         object.__setattr__(self, "names", tuple(self.names))
         if not self.names:
             raise ValueError("a policy needs at least one arm; got none")
-        seen: set[Hashable] = set()
-        for name in self.names:
-            if name in seen:
-                raise ValueError(f"arms must have different names; {name!r} is named twice")
-            seen.add(name)
+        require_different(self.names)
 
     def without(self, position: int) -> Any:
         return replace(self, names=(*self.names[:position], *self.names[position + 1 :]))
@@ -207,6 +203,19 @@ def arms_of(arms: Any, prior: Any) -> Arms:
             f"the prior knows {known} arms; got {len(arms)} names. Say which they are: Numbered(names, numbers)"
         )
     return Numbered(tuple(arms))
+
+
+def require_different(names: Sequence[Hashable]) -> None:
+    """No two arms have one name.
+
+    Raises:
+        ValueError: two have.
+    """
+    seen: set[Hashable] = set()
+    for name in names:
+        if name in seen:
+            raise ValueError(f"arms must have different names; {name!r} is named twice")
+        seen.add(name)
 
 
 def _require_features(features: Tensor, num_arms: int) -> None:

@@ -29,8 +29,8 @@ class Averages(TensorFields):
 
     @classmethod
     def none(cls) -> "Averages":
-        """Before the first reward."""
-        return cls(torch.zeros(()), torch.zeros(()))
+        """Before the first reward; in float64, as policies keep their numbers."""
+        return cls(*torch.zeros(2, dtype=torch.float64))
 
     @property
     def batch_shape(self) -> torch.Size:

@@ -12,7 +12,7 @@ from torch import Tensor
 from bandits.numbers import numbers_of
 from bayesmeta.describe import Described
 
-__all__ = ["Choice", "Choices", "ids_of", "rewards_of"]
+__all__ = ["Choice", "Choices", "ids_of", "names_of", "rewards_of"]
 
 
 @dataclass(frozen=True)
@@ -84,6 +84,21 @@ def ids_of(choice: Any) -> np.ndarray:
     if ids.ndim > 1 or (ids.size and not np.issubdtype(ids.dtype, np.integer)):
         raise TypeError(f"a choice is what choose returned, or its number; got {choice!r}")
     return ids.reshape(-1)
+
+
+def names_of(arms: Any) -> list[Hashable]:
+    """Names of arms from a list, set, array or series of them; a text is one name, not one for each letter.
+
+    Raises:
+        TypeError: they are no list.
+    """
+    if isinstance(arms, str | bytes):
+        return [arms]
+    names = arms.tolist() if hasattr(arms, "tolist") else arms.to_list() if hasattr(arms, "to_list") else arms
+    try:
+        return list(names)
+    except TypeError:
+        raise TypeError(f"arms must be a list of names; got {arms!r}. Try [{arms!r}]") from None
 
 
 def rewards_of(reward: Any) -> Tensor:

@@ -19,14 +19,18 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import scipy.stats
 import torch
 from torch import Generator, Tensor
 
 from bandits.logs import Log
+from bandits.numbers import numbers_of, require_number
 from bandits.policies import ThompsonSampling
 from bandits.policy import Policy
 from bayesmeta.describe import Described
+from bayesmeta.doors import require_count
+from bayesmeta.validation import require_finite
 from bayesmeta.warning_kinds import BayesmetaWarning, warn
 
 __all__ = [
@@ -57,7 +61,7 @@ class Estimate:
 
     Args:
         value: the estimate.
-        standard_error: of it; between clusters, where they were given.
+        standard_error: of it; between clusters, where they were given; infinite where all decisions are of one.
         effective: how many decisions of the policy itself the log is worth, sum(w)^2 / sum(w^2).
         clusters: independent units that the error was taken from.
     """
@@ -90,27 +94,32 @@ class Replayed(Described):
     kept: Tensor
 
 
-def ips(log: Log, probabilities: Tensor, *, clip: float = math.inf, cluster: Tensor | None = None) -> Estimate:
+def ips(log: Log, probabilities: Any, *, clip: Any = math.inf, cluster: Any = None) -> Estimate:
     """Inverse propensity scores.
 
-    Args: probabilities: of all arms under the policy in question, `(n, arms)`, or `(arms,)` where they are always the
-    same. clip: greatest weight; larger ones are cut to it, which trades variance for a bias towards zero. cluster: a
-    number for each decision; decisions of the same one, such as of one user, are not independent.
+    Args:
+        probabilities: of all arms under the policy in question, `(n, arms)`, or `(arms,)` where they are always the
+            same; a tensor, array, frame or lists.
+        clip: greatest weight, above 0; larger ones are cut to it, which trades variance for a bias towards zero.
+        cluster: a number or name for each decision; decisions of the same one, such as of one user, are not
+            independent.
 
     Raises:
-        ValueError: probabilities are of another shape, negative, or do not add to one.
+        TypeError: probabilities or `clip` are no numbers.
+        ValueError: the log is empty; probabilities are of another shape, negative, NaN, or do not add to one; `clip` is
+            not above 0.
 
     Warns:
-        FewSamplesWarning: less than 30 effective samples.
+        FewSamplesWarning: less than 30 effective samples, or one cluster.
     """
-    weight = _weights(log, probabilities).clamp(max=clip)
+    weight = _weights(log, _checked(log, probabilities), clip)
     value = (weight * log.reward).mean()
     return _estimate(value, weight * log.reward - value, weight, cluster)
 
 
-def snips(log: Log, probabilities: Tensor, *, clip: float = math.inf, cluster: Tensor | None = None) -> Estimate:
+def snips(log: Log, probabilities: Any, *, clip: Any = math.inf, cluster: Any = None) -> Estimate:
     """Self-normalised inverse propensity scores; arguments as of `ips`, the error by the delta method."""
-    weight = _weights(log, probabilities).clamp(max=clip)
+    weight = _weights(log, _checked(log, probabilities), clip)
     total = weight.mean()
     if not float(total):
         raise ValueError("the policy would have made none of the logged decisions: the log says nothing of it")
@@ -119,33 +128,43 @@ def snips(log: Log, probabilities: Tensor, *, clip: float = math.inf, cluster: T
 
 
 def doubly_robust(
-    log: Log, probabilities: Tensor, predicted: Tensor, *, clip: float = math.inf, cluster: Tensor | None = None
+    log: Log, probabilities: Any, predicted: Any, *, clip: Any = math.inf, cluster: Any = None
 ) -> Estimate:
     """A model of rewards, corrected by what the log says of it.
 
     Args:
         predicted: expected reward of every arm at each decision `(n, arms)`, by a model that has not seen the reward of
             that decision, such as `fitted_rewards`.
+
+    Raises:
+        ValueError: as of `ips`; or `predicted` is of another shape, or not finite.
     """
-    each = _checked(log, probabilities)
-    if predicted.shape != (len(log), log.num_arms):
-        raise ValueError(f"predicted must have shape ({len(log)}, {log.num_arms}); got {tuple(predicted.shape)}")
-    weight = _weights(log, probabilities).clamp(max=clip)
-    left = log.reward - predicted.double().gather(1, log.arm[:, None])[:, 0]
-    terms = (each * predicted).sum(-1) + weight * left
+    each, model = _checked(log, probabilities), numbers_of(predicted, "predicted")
+    if model.shape != (len(log), log.num_arms):
+        raise ValueError(f"predicted must have shape ({len(log)}, {log.num_arms}); got {tuple(model.shape)}")
+    require_finite("predicted", model)
+    weight = _weights(log, each, clip)
+    left = log.reward - model.gather(1, log.arm[:, None])[:, 0]
+    terms = (each * model).sum(-1) + weight * left
     value = terms.mean()
     return _estimate(value, terms - value, weight, cluster)
 
 
-def fitted_rewards(log: Log, prior: Any, *, folds: int = 5, seed: int = 0) -> Tensor:
+def fitted_rewards(log: Log, prior: Any, *, folds: Any = 5, seed: int = 0) -> Tensor:
     """Expected rewards of every arm at each decision, `(n, arms)`, each by a model of the other folds.
 
     Args:
         prior: of the rewards of an arm, or of arms by number, as of a policy.
-        folds: into which decisions are dealt at random, at least 2.
+        folds: into which decisions are dealt at random, at least 2, and no more than decisions.
+
+    Raises:
+        TypeError: `folds` is no whole number.
+        ValueError: there are too few of them, or fewer decisions.
     """
-    if folds < 2:
-        raise ValueError(f"folds must be at least 2; got {folds}")
+    folds = require_count("folds", folds, 2)
+    _require_decisions(log)
+    if folds > len(log):
+        raise ValueError(f"each of {folds} folds needs a decision; the log has {len(log)}. Try folds={len(log)}")
     fold = torch.randperm(len(log), generator=Generator().manual_seed(seed)) % folds
     predicted = torch.zeros(len(log), log.num_arms, dtype=torch.float64)
     for k in range(folds):
@@ -179,9 +198,13 @@ def replay(policy: Policy, log: Log, *, seed: int = 0) -> Replayed:
     Where propensities differ, a decision is kept with a probability that makes up for it, so that what is kept is as if
     the log had chosen at random. The policy is changed.
 
+    Raises:
+        ValueError: the policy is for several tasks, the log is empty, or they agree on no decision.
+
     Warns:
         FewSamplesWarning: less than 30 decisions were kept, or all of them paid the same.
     """
+    _require_decisions(log)
     if policy.num_tasks != 1:
         raise ValueError(f"replay is of a policy for one task; this one has {policy.num_tasks}")
     chance = log.propensity.min() / log.propensity
@@ -201,36 +224,75 @@ def replay(policy: Policy, log: Log, *, seed: int = 0) -> Replayed:
     return Replayed(_estimate(value, rewards - value, torch.ones(len(kept)), None), rewards, places)
 
 
-def _checked(log: Log, probabilities: Tensor) -> Tensor:
-    each = probabilities.expand(len(log), -1) if probabilities.ndim == 1 else probabilities
+def _require_decisions(log: Log) -> None:
+    if not len(log):
+        raise ValueError("the log has no decisions: it says nothing of any policy")
+
+
+def _checked(log: Log, probabilities: Any) -> Tensor:
+    """Probabilities of all arms at each decision, `(n, arms)` in float64."""
+    _require_decisions(log)
+    given = numbers_of(probabilities, "probabilities")
+    each = given.expand(len(log), -1) if given.ndim == 1 else given
     if each.shape != (len(log), log.num_arms):
+        raise ValueError(f"probabilities must have shape ({len(log)}, {log.num_arms}); got {tuple(given.shape)}")
+    right = ((each.sum(-1) - 1.0).abs() <= ROUNDING) & (each >= 0).all(-1)  # and not NaN
+    if not bool(right.all()):
+        row = int((~right).nonzero()[0])
         raise ValueError(
-            f"probabilities must have shape ({len(log)}, {log.num_arms}); got {tuple(probabilities.shape)}"
+            f"probabilities must be at least 0 and add to one; those of decision {row} do not: {each[row].tolist()}"
         )
-    wrong = ((each.sum(-1) - 1.0).abs() > ROUNDING) | (each < 0).any(-1)
-    if bool(wrong.any()):
-        row = int(wrong.nonzero()[0])
-        raise ValueError(f"probabilities must be at least 0 and add to one; those of decision {row} do not")
-    return each.double()
+    return each
 
 
-def _weights(log: Log, probabilities: Tensor) -> Tensor:
-    return _checked(log, probabilities).gather(1, log.arm[:, None])[:, 0] / log.propensity.double()
+def _weights(log: Log, each: Tensor, clip: Any) -> Tensor:
+    """Of each decision, `(n,)`: how much more probable it is under the policy in question, at most `clip`."""
+    require_number("clip", clip, 0.0, above=True, finite=False)
+    weight = each.gather(1, log.arm[:, None])[:, 0] / log.propensity.double()
+    return weight.clamp(max=float(clip))
 
 
-def _estimate(value: Tensor, influence: Tensor, weight: Tensor, cluster: Tensor | None) -> Estimate:
+def _units(cluster: Any, n: int) -> Tensor:
+    """The number of each decision's cluster, from 0, `(n,)`."""
+    labels = np.asarray(cluster.to_numpy() if hasattr(cluster, "to_numpy") else cluster)
+    if labels.shape != (n,):
+        got = len(labels) if labels.ndim == 1 else f"shape {labels.shape}"
+        raise ValueError(f"cluster must have a number for each of {n} decisions; got {got}")
+    missing = next((i for i, label in enumerate(labels.tolist()) if _is_missing(label)), None)
+    if missing is not None:
+        raise ValueError(f"cluster must say of each decision whose it is; that of decision {missing} is missing")
+    try:
+        return torch.from_numpy(np.unique(labels, return_inverse=True)[1])
+    except TypeError as error:  # which have no order
+        raise TypeError(f"cluster must be numbers, or names, all of one kind; {error}") from error
+
+
+def _is_missing(label: Any) -> bool:
+    """None, NaN, and whatever else is not equal to itself."""
+    try:
+        return label is None or bool(label != label)
+    except TypeError:  # the missing value of pandas is neither
+        return True
+
+
+def _estimate(value: Tensor, influence: Tensor, weight: Tensor, cluster: Any) -> Estimate:
     """`influence` is what each decision moves the estimate by, times their number, and sums to zero."""
     n = len(influence)
     if cluster is not None:
-        if len(cluster) != n:
-            raise ValueError(f"cluster must have a number for each of {n} decisions; got {len(cluster)}")
-        _, place = cluster.unique(return_inverse=True)
+        place = _units(cluster, n)
         influence = torch.zeros(int(place.max()) + 1, dtype=influence.dtype).index_add_(0, place, influence)
     units = len(influence)
-    error = math.sqrt(float(influence.square().sum()) * units / max(1, units - 1)) / n
+    # of one unit the influence is zero, and nothing is known of how others would differ
+    error = math.sqrt(float(influence.square().sum()) * units / (units - 1)) / n if units > 1 else math.inf
     squares = float(weight.square().sum())
     effective = float(weight.sum()) ** 2 / squares if squares else 0.0
-    if effective < FEW:
+    if units == 1 and n > 1:
+        warn(
+            f"all {n} decisions are of one cluster, which says nothing of how clusters differ: there is no standard "
+            "error. Log others, or leave cluster out where decisions are independent",
+            FewSamplesWarning,
+        )
+    elif effective < FEW:
         warn(
             f"the log is worth {effective:.3g} decisions of this policy, which is too few for an interval: "
             "log more, or a policy that explores more",

@@ -9,16 +9,19 @@ import math
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
 import torch
 from torch import Tensor
 
-from bandits.choices import Choice, Choices
+from bandits.arms import require_different
+from bandits.choices import Choice, ids_of, names_of
+from bandits.numbers import numbers_of, whole_numbers_of
 from bayesmeta.data import Data
 from bayesmeta.describe import Described, listed, plural
+from bayesmeta.doors import require_count
 from bayesmeta.frames import read_frame
 from bayesmeta.io import write_whole
 from bayesmeta.warning_kinds import BayesmetaWarning, warn
@@ -32,9 +35,9 @@ class UnusableRowsWarning(BayesmetaWarning):
     """A log leaves decisions out, as what is known of them cannot be used."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, init=False)
 class Log(Described):
-    """Decisions with their rewards, n in all.
+    """Decisions with their rewards, n in all; tensors, or arrays, series and lists, which become tensors.
 
     Args:
         arm: position of each chosen arm among `names`, `(n,)`.
@@ -45,8 +48,10 @@ class Log(Described):
         task: of each, None where there was one.
         position: of each in the list that was shown, where several arms were shown at once.
 
-    Raises: ValueError: shapes differ, an arm is none of the names, a reward is not finite, or a propensity is no
-    probability.
+    Raises:
+        TypeError: something is no number, or no whole number where it must be.
+        ValueError: shapes differ, an arm is none of the names, two names are equal, a reward is not finite, or a
+            propensity is no probability.
     """
 
     arm: Tensor
@@ -57,18 +62,39 @@ class Log(Described):
     task: Tensor | None = None
     position: Tensor | None = None
 
-    def __post_init__(self) -> None:
-        n = len(self.arm)
-        for name in ("reward", "propensity", "context", "task", "position"):
-            value = getattr(self, name)
-            if value is not None and len(value) != n:
-                raise ValueError(f"{name} must have a row for each of {n} decisions; got {len(value)}")
+    def __init__(
+        self,
+        arm: Any,
+        reward: Any,
+        propensity: Any,
+        names: Any,
+        context: Any = None,
+        task: Any = None,
+        position: Any = None,
+    ) -> None:
+        object.__setattr__(self, "names", _checked_names(names))
+        for name, value in (("arm", arm), ("task", task), ("position", position)):
+            object.__setattr__(self, name, None if value is None else whole_numbers_of(value, name))
+        for name, value in (("reward", reward), ("propensity", propensity), ("context", context)):
+            object.__setattr__(self, name, None if value is None else _floats(value, name))
+        self._require_shapes()
         self._require((self.arm < 0) | (self.arm >= len(self.names)), "arm", f"of {len(self.names)} arms")
         self._require(~self.reward.isfinite(), "reward", "finite: leave decisions without a reward out")
         bad = ~((self.propensity > 0) & (self.propensity <= 1))
         self._require(bad, "propensity", "above 0 and at most 1: log choices with their propensities")
         if self.context is not None:
             self._require(~self.context.isfinite().all(-1), "context", "finite")
+
+    def _require_shapes(self) -> None:
+        for name in ("arm", "reward", "propensity", "context", "task", "position"):
+            value = getattr(self, name)
+            if value is None:
+                continue
+            if value.ndim != (2 if name == "context" else 1):
+                shape = "(n, c)" if name == "context" else "(n,)"
+                raise ValueError(f"{name} must have shape {shape} for n decisions; got {tuple(value.shape)}")
+            if len(value) != len(self):
+                raise ValueError(f"{name} must have a row for each of {len(self)} decisions; got {len(value)}")
 
     @property
     def num_arms(self) -> int:
@@ -134,13 +160,13 @@ class Log(Described):
             )
         context, position = (feedback.get(key) for key in ("context", "position"))
         return cls(
-            torch.as_tensor(np.asarray(feedback["action"])).long(),
-            torch.as_tensor(np.asarray(feedback["reward"])).double(),
-            torch.as_tensor(np.asarray(feedback["pscore"])).double(),
-            tuple(range(int(feedback["n_actions"])) if names is None else names),
-            None if context is None else torch.as_tensor(np.asarray(context)).double(),
+            feedback["action"],
+            numbers_of(feedback["reward"], "reward"),
+            numbers_of(feedback["pscore"], "pscore"),
+            range(int(feedback["n_actions"])) if names is None else names,
+            None if context is None else numbers_of(context, "context"),
             None,
-            None if position is None else torch.as_tensor(np.asarray(position)).long(),
+            position,
         )
 
     @classmethod
@@ -160,12 +186,17 @@ class Log(Described):
             for name in ("item_id", "click", "propensity_score", "position")
         )
         names = tuple(range(int(item.max()) + 1))
-        return cls(item.long(), click, propensity, names, None, None, position.long() - int(position.min()))
+        return cls(item, click, propensity, names, None, None, position - position.min())
 
     def save(self, path: str | Path) -> None:
-        """Write a Parquet file with a row for each decision; whatever stood there stays until it is complete."""
+        """Write a Parquet file with a row for each decision; whatever stood there stays until it is complete.
+
+        Raises:
+            TypeError: names are of several kinds, such as strings and numbers, or of one that no table has, such as
+                tuples.
+        """
         columns: dict[str, Any] = {
-            "arm": [self.names[i] for i in self.arm.tolist()],
+            "arm": _column(self.names)[self.arm.numpy()],
             "reward": self.reward.numpy(),
             "propensity": self.propensity.numpy(),
         }
@@ -205,13 +236,17 @@ class Log(Described):
             torch.as_tensor(frame[name].to_numpy().astype(np.int64)) if name in frame.columns else None
             for name in ("task", "position")
         )
-        arm = torch.tensor([number[arm] for arm in arms])
-        return cls(arm, reward, propensity, tuple(known), context, task, position)
+        arm = torch.tensor([number[arm] for arm in arms], dtype=torch.long)
+        return cls(arm, reward, propensity, known, context, task, position)
 
     def _require(self, bad: Tensor, name: str, what: str) -> None:
         if bool(bad.any()):
             row = int(bad.nonzero()[0, 0])
             raise ValueError(f"{name} must be {what}; that of decision {row} is {getattr(self, name)[row].tolist()}")
+
+
+def _floats(value: Any, name: str) -> Tensor:
+    return value if isinstance(value, Tensor) and value.is_floating_point() else numbers_of(value, name)
 
 
 class LogWriter(Described):
@@ -220,15 +255,16 @@ class LogWriter(Described):
     Args:
         names: of the arms, `policy.arms`.
         max_pending: decisions that wait for a reward at most, the latest; the others are left out of the log.
+
+    Raises:
+        TypeError: names are no list, or `max_pending` is no whole number.
+        ValueError: two arms have one name.
     """
 
-    def __init__(self, names: Sequence[Hashable], *, max_pending: int = 1_000_000) -> None:
-        if max_pending < 1:
-            raise ValueError(f"at least one decision must be remembered; got {max_pending}")
-        self.names, self.max_pending = tuple(names), max_pending
-        self._waiting: dict[int, tuple[int, int, float, Tensor | None]] = {}
-        self._rows: list[tuple[int, int, float, Tensor | None, float]] = []
-        self._ids: list[int] = []  # of the rows
+    def __init__(self, names: Any, *, max_pending: Any = 1_000_000) -> None:
+        self.names, self.max_pending = _checked_names(names), require_count("max_pending", max_pending)
+        self._waiting: dict[int, _Decision] = {}
+        self._rows: dict[int, tuple[_Decision, float]] = {}  # with their rewards, in the order of these
 
     @property
     def num_pending(self) -> int:
@@ -239,49 +275,60 @@ class LogWriter(Described):
         of = f"{plural(len(self._rows), 'decision')} with a reward, {self.num_pending} that wait"
         return f"of {of}, among {plural(len(self.names), 'arm')}: {listed(self.names)}"
 
-    def record(self, choice: Choice | Choices, context: Any = None) -> None:
+    def record(self, choice: Any, context: Any = None) -> None:
         """Decisions, as `choose` returned them, with the context that it was given.
 
+        Args:
+            choice: a `Choice`, or `Choices`, n in all.
+            context: all that `choose` takes: `(c,)` for one decision, `(n, c)` for n.
+
         Raises:
-            ValueError: the choices carry no propensities, or name an arm that is unknown here.
+            TypeError: the choices are none, or contexts are no numbers.
+            ValueError: the choices carry no propensities, name an arm that is unknown here, or have had their reward,
+                or there is not one context for each; then nothing has changed.
         """
-        choices = [choice] if isinstance(choice, Choice) else list(choice)
-        rows = None if context is None else torch.as_tensor(context).double().reshape(len(choices), -1)
+        choices = list(choice) if isinstance(choice, Sequence) else [choice]
+        if not all(isinstance(one, Choice) for one in choices):
+            raise TypeError(f"record takes what choose returned, a Choice or Choices; got {choice!r}")
+        rows = [None] * len(choices) if context is None else _contexts(context, len(choices))
         number = {name: i for i, name in enumerate(self.names)}
-        for i, one in enumerate(choices):
-            if one.propensity is None:
-                raise ValueError("choices must carry their propensities: leave propensities=True")
-            if one.arm not in number:
-                raise ValueError(f"there is no arm {one.arm!r} in this log; begin a new one when arms come")
-            self._waiting[one.id] = (number[one.arm], one.task, one.propensity, None if rows is None else rows[i])
+        for one in choices:
+            self._require_new(one, number)
+        for one, row in zip(choices, rows, strict=True):
+            self._waiting[one.id] = _Decision(number[one.arm], one.task, one.propensity, row)
         while len(self._waiting) > self.max_pending:
             del self._waiting[next(iter(self._waiting))]  # the first that came
 
     def reward(self, choice: Any, reward: Any) -> None:
-        """Their rewards, in any order; a reward for a decision that does not wait for one is refused."""
-        ids = (
-            [choice.id]
-            if isinstance(choice, Choice)
-            else choice.ids.tolist()
-            if isinstance(choice, Choices)
-            else choice
-        )
-        values = torch.as_tensor(reward).double().reshape(-1).tolist()
-        ids = [ids] if isinstance(ids, int) else list(ids)
+        """Their rewards, in any order.
+
+        Args:
+            choice: what `choose` returned, or its number, or several of either, as `Policy.update` takes them.
+            reward: one number, or one for each choice.
+
+        Raises:
+            TypeError: rewards are no numbers, or the choices are none.
+            ValueError: a decision does not wait for a reward, or is given two; then nothing has changed.
+        """
+        ids, values = ids_of(choice).tolist(), numbers_of(reward, "rewards").reshape(-1).tolist()
         if len(ids) != len(values):
             raise ValueError(f"each decision has one reward; got {len(ids)} decisions and {len(values)} rewards")
-        unknown = next((id for id in ids if id not in self._waiting), None)
-        if unknown is not None:
-            raise ValueError(f"decision {unknown} does not wait for a reward: it was not recorded, or has had it")
+        seen: set[int] = set()
+        for id in ids:
+            if id not in self._waiting:
+                raise ValueError(f"decision {id} does not wait for a reward: it was not recorded, or has had it")
+            if id in seen:
+                raise ValueError(f"decision {id} is given two rewards; each has one")
+            seen.add(id)
         for id, value in zip(ids, values, strict=True):
-            self._rows.append((*self._waiting.pop(id), value))
-            self._ids.append(id)
+            self._rows[id] = self._waiting.pop(id), value
 
     @property
     def unusable(self) -> dict[int, str]:
         """Decisions with a reward that `log` leaves out, by their number, and why."""
-        rows = zip(self._ids, self._rows, strict=True)
-        return {id: why for id, row in rows if (why := _why_unusable(row[2], row[4])) is not None}
+        width = next((len(row.context) for row, _ in self._rows.values() if row.context is not None), None)
+        each = ((id, _why_unusable(row, reward, width)) for id, (row, reward) in self._rows.items())
+        return {id: why for id, why in each if why is not None}
 
     def log(self) -> Log:
         """Those that have had their reward and can be used; see `unusable` for the others.
@@ -294,34 +341,106 @@ class LogWriter(Described):
         """
         if not self._rows:
             raise ValueError("no decision has had its reward yet")
-        usable = [row for row in self._rows if _why_unusable(row[2], row[4]) is None]
-        if len(usable) < len(self._rows):
-            first, why = next(iter(self.unusable.items()))
+        unusable = self.unusable
+        usable = [row for id, row in self._rows.items() if id not in unusable]
+        if unusable:
+            first, why = next(iter(unusable.items()))
             text = (
-                f"{len(self._rows) - len(usable)} of {plural(len(self._rows), 'decision')} cannot be used, of which "
+                f"{len(unusable)} of {plural(len(self._rows), 'decision')} cannot be used, of which "
                 f"the first is decision {first}: {why}"
             )
             if not usable:
                 raise ValueError(text)
             warn(f"{text}; `unusable` has them all", UnusableRowsWarning)
-        arm, task, propensity, context, reward = zip(*usable, strict=True)
-        rows = None if any(row is None for row in context) else torch.stack(context)
+        decisions, rewards = zip(*usable, strict=True)
+        arm, task, propensity, context = zip(*decisions, strict=True)
+        rows = None if context[0] is None else torch.stack(context)
         return Log(
             torch.tensor(arm),
-            torch.tensor(reward).double(),
+            torch.tensor(rewards).double(),
             torch.tensor(propensity).double(),
             self.names,
             rows,
             torch.tensor(task),
         )
 
+    def _require_new(self, one: Choice, known: Mapping[Hashable, int]) -> None:
+        if one.propensity is None:
+            raise ValueError("choices must carry their propensities: leave propensities=True")
+        if one.arm not in known:
+            raise ValueError(f"there is no arm {one.arm!r} in this log; begin a new one when arms come")
+        if one.id in self._rows:
+            raise ValueError(
+                f"decision {one.id} has had its reward, and a log has each once. Another policy, whose numbers begin "
+                "anew, needs a LogWriter of its own"
+            )
 
-def _why_unusable(propensity: float, reward: float) -> str | None:
-    if not 0.0 < propensity <= 1.0:
-        return f"its propensity is {propensity}, and must be above 0 and at most 1"
+
+class _Decision(NamedTuple):
+    """One that was recorded: position of the arm, task, propensity, and context `(c,)`."""
+
+    arm: int
+    task: int
+    propensity: float
+    context: Tensor | None
+
+
+def _why_unusable(row: _Decision, reward: float, width: int | None) -> str | None:
+    """Args: width: of the contexts of the log, None where it has none."""
+    if not 0.0 < row.propensity <= 1.0:
+        return f"its propensity is {row.propensity}, and must be above 0 and at most 1"
     if not math.isfinite(reward):
         return f"its reward is {reward}, and must be finite"
+    if width is None:
+        return None
+    if row.context is None:
+        return f"it was recorded without a context, and others have one, of {plural(width, 'number')}"
+    if len(row.context) != width:
+        return f"its context has {plural(len(row.context), 'number')}, and that of the first has {width}"
+    if not bool(row.context.isfinite().all()):
+        return f"its context is {row.context.tolist()}, and must be finite"
     return None
+
+
+def _contexts(context: Any, n: int) -> Sequence[Tensor]:
+    """That of each decision, a copy: people fill one array again and again."""
+    rows = numbers_of(context, "contexts").detach().clone()
+    if rows.ndim < 2:
+        rows = rows.reshape(1, -1) if n == 1 else rows.reshape(-1, 1)
+    if rows.ndim != 2 or len(rows) != n:
+        raise ValueError(f"each of {plural(n, 'decision')} needs its context, shape ({n}, c); got {tuple(rows.shape)}")
+    return list(rows)
+
+
+def _checked_names(names: Any) -> tuple[Hashable, ...]:
+    if isinstance(names, str):
+        raise TypeError(f"names must be a list of the names of arms; got {names!r}. Try [{names!r}]")
+    known = tuple(names_of(names))
+    require_different(known)
+    return known
+
+
+def _column(names: Sequence[Hashable]) -> pl.Series:
+    """Names as a file keeps them.
+
+    Raises:
+        TypeError: it cannot, or would return others.
+    """
+    try:
+        column = pl.Series("arm", list(names))
+        is_kept = column.dtype != pl.Object and column.to_list() == list(names)
+    except (TypeError, ValueError, OverflowError, pl.exceptions.PolarsError):
+        is_kept = False
+    if not is_kept:
+        kinds: dict[str, Hashable] = {}
+        for name in names:
+            kinds.setdefault(type(name).__name__, name)
+        each = ", ".join(f"{name!r} ({kind})" for kind, name in kinds.items())
+        raise TypeError(
+            f"names of arms in a file must be strings, or numbers, all of one kind; got {each}. Name them anew, such "
+            "as by dataclasses.replace(log, names=[str(name) for name in log.names])"
+        )
+    return column
 
 
 def _require_columns(columns: Sequence[str], needed: Sequence[str]) -> None:

@@ -32,9 +32,10 @@ from torch import Tensor
 
 from bandits.arms import Separate
 from bandits.averages import Averages
-from bandits.numbers import numbers_of
+from bandits.choices import names_of
+from bandits.numbers import numbers_of, require_number
 from bandits.policies import UCB1, EpsilonGreedy, LinUCB, ThompsonSampling, UniformlyRandom
-from bandits.policy import Policy
+from bandits.policy import Policy, require_seed
 from bayesmeta.conjugate import BetaBernoulli
 from bayesmeta.describe import Described, listed, plural
 from bayesmeta.linear import LinearGaussian
@@ -57,10 +58,10 @@ class LearningPolicy:
         epsilon: float = 0.1
 
         def __post_init__(self) -> None:
-            _require_number("epsilon", self.epsilon, 0.0, 1.0)
+            require_number("epsilon", self.epsilon, 0.0, 1.0)
 
         def policy(self, arms: Sequence[Arm], seed: int, width: int) -> Policy:
-            return EpsilonGreedy(Averages.none().to(torch.float64), arms, epsilon=self.epsilon, seed=seed)
+            return EpsilonGreedy(Averages.none(), arms, epsilon=self.epsilon, seed=seed)
 
     @dataclass(frozen=True)
     class LinGreedy:
@@ -71,7 +72,7 @@ class LearningPolicy:
         scale: bool = False
 
         def __post_init__(self) -> None:
-            _require_number("epsilon", self.epsilon, 0.0, 1.0)
+            require_number("epsilon", self.epsilon, 0.0, 1.0)
             _require_regression(self.l2_lambda, self.scale)
 
         def policy(self, arms: Sequence[Arm], seed: int, width: int) -> Policy:
@@ -86,7 +87,7 @@ class LearningPolicy:
         scale: bool = False
 
         def __post_init__(self) -> None:
-            _require_number("alpha", self.alpha, 0.0, above=True)
+            require_number("alpha", self.alpha, 0.0, above=True)
             _require_regression(self.l2_lambda, self.scale)
 
         def policy(self, arms: Sequence[Arm], seed: int, width: int) -> Policy:
@@ -101,7 +102,7 @@ class LearningPolicy:
         scale: bool = False
 
         def __post_init__(self) -> None:
-            _require_number("alpha", self.alpha, 0.0)
+            require_number("alpha", self.alpha, 0.0)
             _require_regression(self.l2_lambda, self.scale)
 
         def policy(self, arms: Sequence[Arm], seed: int, width: int) -> Policy:
@@ -138,7 +139,7 @@ class LearningPolicy:
         alpha: float = 1.0
 
         def __post_init__(self) -> None:
-            _require_number("alpha", self.alpha, 0.0)
+            require_number("alpha", self.alpha, 0.0)
 
         def policy(self, arms: Sequence[Arm], seed: int, width: int) -> Policy:
             return UCB1(arms, width=self.alpha, seed=seed)
@@ -158,7 +159,7 @@ class MAB(Described):
         arms: at least one, of different names, none of them None, not a number or infinite.
         learning_policy: one of `LearningPolicy`, or a function from arms and a seed to a policy for one task.
         neighborhood_policy: must be None.
-        seed: of the random numbers.
+        seed: of the random numbers, a whole number.
         n_jobs, backend: have no effect: decisions are computed together.
 
     Raises:
@@ -171,7 +172,7 @@ class MAB(Described):
         arms: Sequence[Arm],
         learning_policy: Any,
         neighborhood_policy: Any = None,
-        seed: int = 123456,
+        seed: Any = 123456,
         n_jobs: int = 1,
         backend: str | None = None,
     ) -> None:
@@ -184,9 +185,9 @@ class MAB(Described):
                 "learning_policy must be one of LearningPolicy, or a function of arms and a seed; "
                 f"got {learning_policy!r}"
             )
-        _require_settings(seed, n_jobs, backend)
+        _require_settings(n_jobs, backend)
         self._arms = _checked_arms(arms)
-        self.learning_policy, self.seed = learning_policy, seed
+        self.learning_policy, self.seed = learning_policy, require_seed(seed)
         self.neighborhood_policy, self.n_jobs, self.backend = neighborhood_policy, n_jobs, backend
         self._policy: Policy | None = None if self.is_contextual else self._made(0)
         self._trained: set[Arm] = set()
@@ -236,7 +237,7 @@ class MAB(Described):
         rows = self._fitted_rows(contexts, decisions)
         policy = self._made(0 if rows is None else rows.shape[1])
         self._learn(policy, decisions, rewards, rows)
-        self._policy, self._trained, self._warm, self._has_fitted = policy, set(_names(decisions)), set(), True
+        self._policy, self._trained, self._warm, self._has_fitted = policy, set(names_of(decisions)), set(), True
 
     def partial_fit(self, decisions: Any, rewards: Any, contexts: Any = None) -> None:
         """Learn from more decisions; the first time, the same as `fit`."""
@@ -244,7 +245,7 @@ class MAB(Described):
         policy = self._made(rows.shape[1]) if self._policy is None and rows is not None else self.policy
         self._learn(policy, decisions, rewards, rows)
         self._policy, self._has_fitted = policy, True
-        self._trained |= set(_names(decisions))
+        self._trained |= set(names_of(decisions))
 
     def predict(self, contexts: Any = None) -> Any:
         """The arm to choose; a list of them for several contexts."""
@@ -307,7 +308,7 @@ class MAB(Described):
         """
         if not isinstance(arm_to_features, Mapping):
             raise TypeError(f"arm_to_features must have the features of each arm by its name; got {arm_to_features!r}")
-        _require_number("distance_quantile", distance_quantile, 0.0, 1.0)
+        require_number("distance_quantile", distance_quantile, 0.0, 1.0)
         if set(arm_to_features) != set(self.arms):
             raise ValueError("arm_to_features must have the features of every arm, and of no other")
         for cold, warm in _nearest(self.arms, arm_to_features, distance_quantile, self.cold_arms, self._trained):
@@ -323,7 +324,7 @@ class MAB(Described):
         return made
 
     def _learn(self, policy: Policy, decisions: Any, rewards: Any, rows: Tensor | None) -> None:
-        names = _names(decisions)
+        names = names_of(decisions)
         binarizer = getattr(self.learning_policy, "binarizer", None)
         values = numbers_of(rewards, "rewards").reshape(-1).numpy()
         if len(names) != len(values):
@@ -366,9 +367,9 @@ class MAB(Described):
             raise TypeError(f"{type(self.learning_policy).__name__} needs contexts (n, d); got none")
         if contexts is not None and not self._takes_contexts:
             raise TypeError(f"{type(self.learning_policy).__name__} takes no contexts; got some")
-        rows = _rows(contexts, 1 if len(_names(decisions)) > 1 else None)
-        if rows is not None and len(rows) != len(_names(decisions)):
-            raise ValueError(f"each decision needs its context; got {len(_names(decisions))} and {len(rows)}")
+        rows = _rows(contexts, 1 if len(names_of(decisions)) > 1 else None)
+        if rows is not None and len(rows) != len(names_of(decisions)):
+            raise ValueError(f"each decision needs its context; got {len(names_of(decisions))} and {len(rows)}")
         return rows
 
 
@@ -387,9 +388,7 @@ def _checked_arms(arms: Any) -> list[Arm]:
     return list(Separate(tuple(arms)).names)
 
 
-def _require_settings(seed: Any, n_jobs: Any, backend: Any) -> None:
-    if not isinstance(seed, int):
-        raise TypeError(f"seed must be a whole number; got {seed!r}")
+def _require_settings(n_jobs: Any, backend: Any) -> None:
     if not isinstance(n_jobs, int):
         raise TypeError(f"n_jobs must be a whole number; got {n_jobs!r}")
     if n_jobs == 0:
@@ -398,16 +397,8 @@ def _require_settings(seed: Any, n_jobs: Any, backend: Any) -> None:
         raise TypeError(f"backend must be a name; got {backend!r}")
 
 
-def _require_number(name: str, value: Any, low: float, high: float = math.inf, *, above: bool = False) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise TypeError(f"{name} must be a number; got {value!r}")
-    if not (low < value <= high if above else low <= value <= high):
-        room = f"from {low:g} to {high:g}" if high < math.inf else f"{'above' if above else 'at least'} {low:g}"
-        raise ValueError(f"{name} must be {room}; got {value}")
-
-
 def _require_regression(l2_lambda: Any, scale: Any) -> None:
-    _require_number("l2_lambda", l2_lambda, 0.0, above=True)
+    require_number("l2_lambda", l2_lambda, 0.0, above=True)
     if not isinstance(scale, bool):
         raise TypeError(f"scale must be True or False; got {scale!r}")
     if scale:
@@ -440,10 +431,6 @@ def _rows(contexts: Any, width: int | None) -> Tensor | None:
     if rows.ndim != 2:
         raise TypeError(f"contexts must have shape (n, d), or be a series; got {tuple(rows.shape)}")
     return rows
-
-
-def _names(decisions: Any) -> list[Arm]:
-    return decisions.tolist() if hasattr(decisions, "tolist") else list(decisions)
 
 
 def _nearest(

@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bayesmeta.doors import require_count
+
 __all__ = ["Pending"]
 
 FIRST_CAPACITY = 1024
@@ -22,10 +24,8 @@ class Pending:
         capacity: choices that are remembered at most, the latest; rewards of older ones are refused.
     """
 
-    def __init__(self, capacity: int) -> None:
-        if capacity < 1:
-            raise ValueError(f"at least one choice must be remembered; got {capacity}")
-        self.capacity = capacity
+    def __init__(self, capacity: Any) -> None:
+        self.capacity = capacity = require_count("max_pending", capacity)
         self.next_id = 0
         size = min(capacity, FIRST_CAPACITY)
         self._state = np.zeros(size, np.uint8)

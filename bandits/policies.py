@@ -21,6 +21,7 @@ from torch.distributions import Distribution
 
 from bandits.averages import Averages
 from bandits.lines import best_along_lines
+from bandits.numbers import require_number
 from bandits.policy import Policy
 from bandits.propensity import (
     Propensities,
@@ -123,18 +124,21 @@ class TopTwoThompson(_Explicit):
     that stop at a probability of .95, at least 95 of 100 have found the best arm.
 
     Args:
-        share: of choices that are of the leader.
+        share: of choices that are of the leader, above 0 and at most 1.
     """
 
-    def __init__(self, prior: Any, arms: Any, *, share: float = 0.5, **options: Any) -> None:
-        if not 0.0 < share <= 1.0:
-            raise ValueError(f"share must be above 0, and at most 1; got {share}")
+    def __init__(self, prior: Any, arms: Any, *, share: Any = 0.5, **options: Any) -> None:
+        self.share = require_number("share", share, 0.0, 1.0, above=True)
         super().__init__(prior, arms, **options)
-        self.share = share
 
-    def best(self, *, task: int | None = None) -> Best:
-        """The arm that is probably the best, for arms that need no context."""
-        probability = of_best(self._prospects(None, task or 0, 1, None), self._log_generator).probability[0]
+    def best(self, *, task: Any = None) -> Best:
+        """The arm that is probably the best, for arms that need no context.
+
+        Raises:
+            IndexError: the task does not exist.
+        """
+        index = 0 if task is None else self._one_task(task)
+        probability = of_best(self._prospects(None, index, 1, None), self._log_generator).probability[0]
         position = int(probability.argmax())
         return Best(self.arms[position], float(probability[position]))
 
@@ -174,15 +178,14 @@ class BayesUCB(_Deterministic):
     """Choose the arm whose quantile at 1 - 1 / ((t + 1) (log horizon)^power) is the greatest, at decision t.
 
     Args:
-        horizon: decisions of a task; with the power of 0 it does not matter.
-        power: of its logarithm; 0 is what its authors use, 5 what they prove.
+        horizon: decisions of a task, at least 2; with the power of 0 it does not matter.
+        power: of its logarithm, not negative; 0 is what its authors use, 5 what they prove.
     """
 
-    def __init__(self, prior: Any, arms: Any, *, horizon: int = 1000, power: float = 0.0, **options: Any) -> None:
-        if horizon < 2:
-            raise ValueError(f"horizon must be at least 2; got {horizon}")
+    def __init__(self, prior: Any, arms: Any, *, horizon: Any = 1000, power: Any = 0.0, **options: Any) -> None:
+        self.horizon = require_number("horizon", horizon, 2.0)
+        self.power = require_number("power", power, 0.0)
         super().__init__(prior, arms, **options)
-        self.horizon, self.power = horizon, power
 
     def _scores(self, prospects: Prospects) -> Tensor:
         return prospects.quantile(self._level(prospects))
@@ -204,14 +207,12 @@ class LinUCB(_Deterministic):
     With a `LinearGaussian` prior of mean zero this is LinUCB: disjoint for names of arms, hybrid for `bandits.Hybrid`.
 
     Args:
-        width: alpha of the paper.
+        width: alpha of the paper, not negative.
     """
 
-    def __init__(self, prior: Any, arms: Any, *, width: float = 1.0, **options: Any) -> None:
-        if width < 0:
-            raise ValueError(f"width must not be negative; got {width}")
+    def __init__(self, prior: Any, arms: Any, *, width: Any = 1.0, **options: Any) -> None:
+        self.width = require_number("width", width, 0.0)
         super().__init__(prior, arms, **options)
-        self.width = width
 
     def _scores(self, prospects: Prospects) -> Tensor:
         return prospects.upper(self.width)
@@ -223,11 +224,9 @@ class LinUCB(_Deterministic):
 class EpsilonGreedy(_Explicit):
     """Choose the arm of the greatest expected reward, but any arm at random with probability `epsilon`."""
 
-    def __init__(self, prior: Any, arms: Any, *, epsilon: float = 0.1, **options: Any) -> None:
-        if not 0.0 <= epsilon <= 1.0:
-            raise ValueError(f"epsilon must be from 0 to 1; got {epsilon}")
+    def __init__(self, prior: Any, arms: Any, *, epsilon: Any = 0.1, **options: Any) -> None:
+        self.epsilon = require_number("epsilon", epsilon, 0.0, 1.0)
         super().__init__(prior, arms, **options)
-        self.epsilon = epsilon
 
     def _probabilities(self, prospects: Prospects, generator: Generator) -> Propensities:
         mean = prospects.mean()
@@ -245,14 +244,12 @@ class UCB1(_Deterministic):
     t is how many rewards the task has had.
 
     Args:
-        width: what the second term is multiplied by.
+        width: what the second term is multiplied by, not negative.
     """
 
-    def __init__(self, arms: Any, *, width: float = 1.0, **options: Any) -> None:
-        if width < 0:
-            raise ValueError(f"width must not be negative; got {width}")
+    def __init__(self, arms: Any, *, width: Any = 1.0, **options: Any) -> None:
+        self.width = require_number("width", width, 0.0)
         super().__init__(Averages.none(), arms, **options)
-        self.width = width
 
     def _scores(self, prospects: Prospects) -> Tensor:
         pulls = prospects.pulls.expand(len(prospects.x), -1).to(torch.float64)

@@ -9,7 +9,7 @@ import dataclasses
 import math
 import secrets
 import threading
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable
 from functools import wraps
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
@@ -19,8 +19,8 @@ import torch
 from torch import Generator, Tensor
 
 from bandits.arms import arms_of
-from bandits.choices import Choice, Choices, ids_of, rewards_of
-from bandits.numbers import numbers_of, whole_numbers_of
+from bandits.choices import Choice, Choices, ids_of, names_of, rewards_of
+from bandits.numbers import numbers_of, truths_of, whole_numbers_of
 from bandits.pending import Pending
 from bandits.propensity import Propensities
 from bandits.prospects import History, Prospects
@@ -30,7 +30,7 @@ from bayesmeta.fields import TensorFields
 from bayesmeta.gradients import ordinary, outside_inference
 from bayesmeta.online import Begins, InPlace, NoMarginalError, Online, Task, online
 
-__all__ = ["Policy"]
+__all__ = ["Policy", "require_seed"]
 
 P = TypeVar("P", bound="Policy")
 R = TypeVar("R")
@@ -64,6 +64,7 @@ class Policy(Described):
         max_pending: choices that are remembered at most, the latest.
 
     Raises:
+        TypeError: `seed` or `max_pending` is no whole number, or `prior` no prior.
         ValueError: the prior does not fit the arms.
     """
 
@@ -75,9 +76,9 @@ class Policy(Described):
         arms: Any,
         *,
         tasks: int | None = None,
-        seed: int | None = None,
+        seed: Any = None,
         propensities: bool = True,
-        max_pending: int = 1_000_000,
+        max_pending: Any = 1_000_000,
     ) -> None:
         if isinstance(prior, type) or not (hasattr(prior, "condition") or isinstance(prior, InPlace)):
             what = f"the class {prior.__name__}" if isinstance(prior, type) else type(prior).__name__
@@ -95,8 +96,7 @@ class Policy(Described):
         self._state = self._begin(prior, self._num_tasks, len(self._arms.names))
         self._begins = self._state if isinstance(self._state, Begins) else None
         self._generator, self._log_generator = Generator(), Generator()
-        if seed is None:
-            seed = secrets.randbits(62)
+        seed = secrets.randbits(62) if seed is None else require_seed(seed)
         self._generator.manual_seed(seed)
         self._log_generator.manual_seed(seed + 1)  # a log's Monte Carlo does not change what is chosen
         self._pending = Pending(max_pending)
@@ -162,7 +162,8 @@ class Policy(Described):
             task: of each decision: a whole number, or `(n,)` of them. By default that of a policy for one task, and
                 one decision for each task otherwise.
             num: of decisions of one task without contexts.
-            available: names of the arms that can be chosen, or a mask `(arms,)` or `(n, arms)`.
+            available: names of the arms that can be chosen, or a mask `(arms,)` or `(n, arms)`, an array, series or
+                lists of True and False.
             propensities: whether to compute the probability that each choice had; None takes the policy's way.
 
         Returns:
@@ -239,8 +240,7 @@ class Policy(Described):
         nothing has changed.
         """
         values = rewards_of(rewards)
-        names = arms.tolist() if hasattr(arms, "tolist") else arms.to_list() if hasattr(arms, "to_list") else arms
-        position = torch.tensor([self._position(name) for name in names], dtype=torch.long)
+        position = torch.tensor([self._position(name) for name in names_of(arms)], dtype=torch.long)
         if len(position) != len(values):
             raise ValueError(f"each decision has one reward; got {len(position)} arms and {len(values)} rewards")
         if not len(position):
@@ -314,19 +314,22 @@ class Policy(Described):
         self._pulls[:, to] = self._pulls[:, source]
 
     @alone
-    def posterior(self, arms: Sequence[Hashable] | None = None, *, task: int | None = None) -> Any:
+    def posterior(self, arms: Any = None, *, task: Any = None) -> Any:
         """What is known now, as a frozen posterior that later rewards do not change.
 
         Args:
-            arms: some of the arms, where arms have a posterior each; by default all.
+            arms: names of some of the arms, where arms have a posterior each; by default all.
             task: one of the tasks; by default all of them, or the only one.
+
+        Raises:
+            IndexError: the task does not exist.
         """
-        first: Any = 0 if task is None and self._is_single else slice(None) if task is None else task
+        first: Any = self._one_task(task) if task is not None else 0 if self._is_single else slice(None)
         index: Any = first
         if arms is not None:
             if not self._arms.separate:
                 raise ValueError("all arms share one posterior here: ask it at the rows of some of them")
-            index = (first, torch.tensor([self._position(name) for name in arms]))
+            index = (first, torch.tensor([self._position(name) for name in names_of(arms)]))
         posterior = self._state.posterior(index)
         return posterior.to(self._dtype) if isinstance(posterior, TensorFields) else posterior
 
@@ -417,23 +420,41 @@ class Policy(Described):
             if rows is not None and len(rows) != self._num_tasks:
                 raise ValueError(f"there must be a context for each of {self._num_tasks} tasks; got {len(rows)}")
             return rows, None, self._num_tasks, False
-        index: Task
-        if isinstance(task, np.integer):
-            task = int(task)
-        if task is None or isinstance(task, int):
-            index, n = task or 0, len(rows) if rows is not None else 1 if num is None else require_count("num", num)
+        index = self._task_of_each(task)
+        if isinstance(index, int):
+            n = len(rows) if rows is not None else 1 if num is None else require_count("num", num)
         else:
-            index = whole_numbers_of(task, "task")
             if index.ndim != 1 or (rows is not None and len(rows) != len(index)):
                 raise ValueError(f"each decision needs its task; got shape {tuple(index.shape)}")
             alone, n = False, len(index)
         low, high = (index, index) if isinstance(index, int) else (int(index.min()), int(index.max())) if n else (0, 0)
-        if low < 0 or high >= self._num_tasks:
-            bad = low if low < 0 else high
-            raise IndexError(f"task {bad} does not exist: there are {self._num_tasks}, numbered from 0")
+        self._require_tasks(low, high)
         if num is not None and rows is not None and num != len(rows):
             raise ValueError(f"num says {num} decisions; got contexts for {len(rows)}")
         return rows, index, n, alone and num is None
+
+    def _task_of_each(self, task: Any) -> int | Tensor:
+        if task is None or isinstance(task, int):
+            return task or 0
+        index = whole_numbers_of(task, "task")
+        return index if index.ndim else int(index)
+
+    def _one_task(self, task: Any) -> int:
+        """The number of one task.
+
+        Raises:
+            IndexError: it does not exist.
+        """
+        number = whole_numbers_of(task, "task")
+        if number.numel() != 1:
+            raise ValueError(f"task must be one of the tasks; got shape {tuple(number.shape)}")
+        self._require_tasks(int(number), int(number))
+        return int(number)
+
+    def _require_tasks(self, low: int, high: int) -> None:
+        if low < 0 or high >= self._num_tasks:
+            bad = low if low < 0 else high
+            raise IndexError(f"task {bad} does not exist: there are {self._num_tasks}, numbered from 0")
 
     def _prospects(self, context: Tensor | None, index: Task, n: int, available: Tensor | None) -> Prospects:
         if self._begins is not None:
@@ -499,15 +520,15 @@ class Policy(Described):
         if available is None:
             return None
         num_arms = len(self._keys)
-        is_mask = isinstance(available, Tensor | np.ndarray) and available.dtype in (torch.bool, np.bool_)
-        if is_mask:
-            mask = torch.as_tensor(available)
+        are_names = isinstance(available, list | tuple) and any(isinstance(name, bool) for name in self.arms)
+        mask = None if are_names else truths_of(available)
+        if mask is not None:
             if mask.shape not in ((num_arms,), (n, num_arms)):
                 raise ValueError(f"a mask must have shape ({num_arms},) or ({n}, {num_arms}); got {tuple(mask.shape)}")
             mask = mask.expand(n, num_arms)
         else:
             mask = torch.zeros(num_arms, dtype=torch.bool)
-            mask[[self._position(name) for name in available]] = True
+            mask[[self._position(name) for name in names_of(available)]] = True
             mask = mask.expand(n, num_arms)
         if not bool(mask.any(-1).all()):
             raise ValueError(f"no arm is available at decision {int((~mask.any(-1)).nonzero()[0])}; there must be one")
@@ -538,6 +559,19 @@ class Policy(Described):
         state.load_state_dict(joined_state(old, torch.tensor(keep), fresh, adds=not removed))
         self.prior, self._state = whole, state
         self._begins = state if isinstance(state, Begins) else None
+
+
+def require_seed(seed: Any) -> int:
+    """A seed as generators of torch take it.
+
+    Raises:
+        TypeError: it is no whole number.
+        ValueError: it has more than 64 bits.
+    """
+    number = require_count("seed", seed, -(2**63))
+    if number >= 2**64 - 1:  # a policy seeds another stream by the number after it
+        raise ValueError(f"seed must be below 2^64 - 1; got {number}")
+    return number
 
 
 def _dtype_of(prior: Any) -> torch.dtype:

@@ -5,6 +5,9 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+import pandas as pd
+import polars as pl
 import pytest
 import torch
 from torch import Tensor
@@ -185,6 +188,37 @@ def test_probabilities_of_a_policy_follow_the_names_of_the_log() -> None:
             lambda log, target: bandits.fitted_rewards(log, None, folds=1, seed=shifted(0)),
             "folds must be at least 2; got 1",
         ),
+        (lambda log, target: bandits.ips(log, target * math.nan), "add to one; those of decision 0 do not: .nan, nan"),
+        (lambda log, target: bandits.snips(log, [math.nan] * 4), "must be at least 0 and add to one"),
+        (lambda log, target: bandits.ips(log, [math.inf, -math.inf, 0.0, 1.0]), "must be at least 0 and add to one"),
+        (
+            lambda log, target: bandits.doubly_robust(log, target, torch.full((ROWS, ARMS), math.nan)),
+            r"predicted must be finite; got nan at \(0, 0\)",
+        ),
+        (lambda log, target: bandits.ips(log, target, clip=-1.0), "clip must be above 0; got -1.0"),
+        (lambda log, target: bandits.snips(log, target, clip=math.nan), "clip must be above 0; got nan"),
+        (lambda log, target: bandits.doubly_robust(log, target, target, clip=0), "clip must be above 0; got 0"),
+        (lambda log, target: bandits.ips(log[:0], target), "the log has no decisions"),
+        (lambda log, target: bandits.snips(log[:0], target[:0]), "the log has no decisions"),
+        (lambda log, target: bandits.doubly_robust(log[:0], target[:0], target[:0]), "the log has no decisions"),
+        (lambda log, target: bandits.replay(bandits.UniformlyRandom(range(4)), log[:0]), "the log has no decisions"),
+        (lambda log, target: bandits.fitted_rewards(log[:0], None, seed=shifted(0)), "the log has no decisions"),
+        (
+            lambda log, target: bandits.fitted_rewards(log[:3], None, seed=shifted(0)),
+            r"each of 5 folds needs a decision; the log has 3\. Try folds=3",
+        ),
+        (
+            lambda log, target: bandits.ips(log, target, cluster=[None, *range(1, ROWS)]),
+            "cluster must say of each decision whose it is; that of decision 0 is missing",
+        ),
+        (
+            lambda log, target: bandits.ips(log, target, cluster=pd.Series([1, pd.NA] * (ROWS // 2), dtype="Int64")),
+            "that of decision 1 is missing",
+        ),
+        (
+            lambda log, target: bandits.ips(log, target, cluster=torch.zeros(ROWS, 1)),
+            r"cluster must have a number for each of 250 decisions; got shape \(250, 1\)",
+        ),
         (lambda log, target: bandits.ips(log, target).interval(95.0), "level must be between 0 and 1; got 95.0"),
         (lambda log, target: bandits.replay(bandits.UniformlyRandom(range(4), tasks=2), log), "policy for one task"),
     ],
@@ -202,3 +236,51 @@ def test_an_interval_without_width_is_no_certainty() -> None:
         assert bandits.ips(log, torch.full((3,), 1 / 3).double()).value == pytest.approx(0.3)
     with pytest.warns(bandits.FewSamplesWarning, match="an interval without width"):
         bandits.replay(bandits.UniformlyRandom(["a", "b", "c"], seed=shifted(0)), log, seed=shifted(0))
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda log, target: bandits.ips(log, target, clip="1"), "clip must be a number; got '1'"),
+        (lambda log, target: bandits.ips(log, ["a", "b", "c", "d"]), "probabilities must be numbers; got 'a'"),
+        (lambda log, target: bandits.fitted_rewards(log, None, folds=2.5, seed=shifted(0)), "folds must be a whole"),
+        (
+            lambda log, target: bandits.ips(log, target, cluster=np.array(["a", 1] * (ROWS // 2), object)),
+            "cluster must be numbers, or names, all of one kind",
+        ),
+    ],
+)
+def test_evaluations_of_what_is_no_number(call: Any, message: str) -> None:
+    log, target, _ = world(0)
+    with pytest.raises(TypeError, match=message):
+        call(log, target)
+
+
+@pytest.mark.parametrize("kind", [np.asarray, lambda v: v.tolist(), pd.DataFrame, pl.DataFrame, torch.tensor])
+def test_estimates_from_arrays_frames_and_lists(kind: Any) -> None:
+    log, target, means = world(0)
+    users = torch.arange(ROWS) // 2
+    made = [kind(v.numpy()) for v in (target, means)]
+    named = [f"user {i:03}" for i in users.tolist()]  # in the order of the numbers
+    for cluster in (users.numpy(), users.tolist(), pd.Series(users.numpy()), named):
+        assert bandits.ips(log, made[0], cluster=cluster) == bandits.ips(log, target, cluster=users)
+    assert bandits.snips(log, made[0]) == bandits.snips(log, target)
+    assert bandits.doubly_robust(log, *made) == bandits.doubly_robust(log, target, means)
+
+
+def test_users_whose_numbers_are_long_are_told_apart() -> None:
+    log, target, _ = world(0)
+    users = 2**60 + torch.arange(ROWS)  # which float64 rounds to a few
+    assert bandits.ips(log, target, cluster=users).clusters == ROWS
+    assert bandits.ips(log, target, cluster=users.tolist()).clusters == ROWS
+
+
+def test_one_user_says_nothing_of_others() -> None:
+    log, target, means = world(0)
+    one = torch.zeros(ROWS)
+    for estimator, others in ((bandits.ips, ()), (bandits.snips, ()), (bandits.doubly_robust, (means,))):
+        with pytest.warns(FewSamplesWarning, match="all 250 decisions are of one cluster"):
+            estimate = estimator(log, target, *others, cluster=one)
+        assert estimate.clusters == 1
+        assert estimate.interval() == (-math.inf, math.inf)
+        assert math.isfinite(estimate.value)

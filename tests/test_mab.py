@@ -50,7 +50,7 @@ def test_what_is_not_drawn_is_the_same(name: str, settings: dict[str, Any]) -> N
     expected, got = theirs.predict_expectations(contexts), ours.predict_expectations(contexts)
     rows = [[v] if contexts is None else v for v in (got, expected, ours.predict(contexts))]
     for mine, other, arm in zip(*rows, strict=True):
-        assert mine == pytest.approx(other, abs=1e-6)
+        assert mine == pytest.approx(other, abs=1e-11)
         assert other[arm] == pytest.approx(max(other.values()), abs=1e-6)  # any of those that tie
 
 
@@ -139,6 +139,14 @@ def test_an_interface_as_that_of_mabwiser() -> None:
     assert (mab.seed, mab.n_jobs, mab.backend, mab.neighborhood_policy) == (7, 2, "loky", None)
 
 
+def test_seeds_and_numbers_may_be_of_numpy() -> None:
+    policy = LearningPolicy.EpsilonGreedy(np.float64(0.25))
+    mab = MAB(ARMS, policy, seed=shifted(np.int64(0)))
+    assert mab.seed == shifted(0)
+    mab.fit(DECISIONS, REWARDS)
+    assert mab.predict() in ARMS
+
+
 def test_one_feature_as_a_series() -> None:
     mab = MAB(["a", "b"], LearningPolicy.LinGreedy(0.0), seed=shifted(0))
     mab.fit(["a", "b", "a"], [1.0, 2.0, 3.0], pd.Series([1.0, 2.0, 3.0]))
@@ -181,7 +189,12 @@ def test_a_learned_prior_takes_the_place_of_a_learning_policy() -> None:
         (lambda: MAB(["a", "a"], LearningPolicy.LinTS()), ValueError, "'a' is named twice"),
         (lambda: MAB("ab", LearningPolicy.UCB1()), TypeError, "arms must be a list"),
         (lambda: MAB(ARMS, LearningPolicy.LinTS), TypeError, "learning_policy must be one of LearningPolicy"),
-        (lambda: MAB(ARMS, LearningPolicy.UCB1(), None, "1"), TypeError, "seed must be a whole number|Type-check"),
+        (lambda: MAB(ARMS, LearningPolicy.UCB1(), None, "1"), TypeError, "seed must be a whole number; got '1'"),
+        (lambda: MAB(ARMS, LearningPolicy.LinUCB(math.nan)), ValueError, "alpha must be at least 0; got nan"),
+        (lambda: MAB(ARMS, LearningPolicy.UCB1(math.inf)), ValueError, "alpha must be finite; got inf"),
+        (lambda: MAB(ARMS, LearningPolicy.UCB1()).fit(["a"], ["1"]), TypeError, "rewards must be numbers; got '1'"),
+        (lambda: MAB(ARMS, LearningPolicy.UCB1()).fit(["a"], [1j]), TypeError, "rewards must be numbers; got 1j"),
+        (lambda: MAB(ARMS, LearningPolicy.UCB1()).fit("abc", [1, 0, 1]), ValueError, "as many; got 1 and 3"),
         (lambda: MAB(ARMS, LearningPolicy.UCB1(), n_jobs=0), ValueError, "n_jobs cannot be 0"),
         (lambda: MAB(ARMS, LearningPolicy.UCB1(), n_jobs=1.5), TypeError, "n_jobs must be a whole number|Type-check"),
         (lambda: MAB(ARMS, LearningPolicy.UCB1(), backend=3), TypeError, "backend must be a name|Type-check"),
@@ -243,7 +256,7 @@ REFUSED: list[Callable[[Any], Any]] = [
     lambda lib: lib.MAB([0, 1], lib.LearningPolicy.LinUCB(alpha=-1.0)),
     lambda lib: lib.MAB([0, 1], lib.LearningPolicy.LinTS(alpha=0.0)),
     lambda lib: lib.MAB([0, 1], lib.LearningPolicy.LinTS(alpha=None)),
-    lambda lib: lib.MAB([0, 1], lib.LearningPolicy.UCB1(), seed=[0, 1]),
+    lambda lib: lib.MAB([0, 1], lib.LearningPolicy.UCB1(), None, [0, 1]),
     lambda lib: lib.MAB([0, 1], lib.LearningPolicy.UCB1(), n_jobs=0),
     lambda lib: lib.MAB([0, 1], lib.LearningPolicy.UCB1(), n_jobs="2"),
     lambda lib: lib.MAB([0, 1], lib.LearningPolicy.UCB1(), backend=1),

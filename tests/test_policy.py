@@ -42,6 +42,7 @@ from tests.families import F64, FAMILIES, seed
 from tests.seeds import shifted
 from tests.states import same, snapshot
 
+NAN = float("nan")
 ONES = BetaBernoulli(F64 + 1.0, F64 + 1.0)
 LINEAR = LinearGaussian(torch.zeros(2), torch.eye(2), torch.tensor(0.5))
 NOISY = LinearNormalInverseGamma(LINEAR.loc, LINEAR.precision, torch.tensor(2.0), torch.tensor(1.0))
@@ -321,6 +322,10 @@ def test_memory_of_choices_without_reward_grows_to_its_limit() -> None:
         ({"available": []}, ValueError, "no arm is available at decision 0"),
         ({"available": torch.tensor([False, False])}, ValueError, "no arm is available"),
         ({"available": torch.tensor([True])}, ValueError, r"a mask must have shape \(2,\) or \(1, 2\)"),
+        ({"available": [True]}, ValueError, r"a mask must have shape \(2,\) or \(1, 2\)"),
+        ({"available": [[True, False], [True]]}, ValueError, "a mask must be True and False, as many in each row"),
+        ({"available": "ab"}, ValueError, "there is no arm 'ab'"),
+        ({"available": 3}, TypeError, r"arms must be a list of names; got 3\. Try \[3\]"),
         ({"context": [float("nan"), 0.0]}, ValueError, "contexts must be finite"),
         ({"context": torch.zeros(1, 2, 2)}, ValueError, r"a context must have shape \(c,\)"),
         (
@@ -382,7 +387,11 @@ def test_tasks_need_a_context_each() -> None:
         (lambda: bandits.ThompsonSampling(ONES, ["a", "a"]), ValueError, "'a' is named twice"),
         (lambda: bandits.ThompsonSampling(ONES, 3), TypeError, r"Try range\(3\)"),
         (lambda: bandits.ThompsonSampling(ONES, ["a"], tasks=0), ValueError, "tasks must be at least 1"),
-        (lambda: bandits.ThompsonSampling(ONES, ["a"], max_pending=0), ValueError, "at least one choice"),
+        (
+            lambda: bandits.ThompsonSampling(ONES, ["a"], max_pending=0),
+            ValueError,
+            "max_pending must be at least 1; got 0",
+        ),
         (
             lambda: bandits.ThompsonSampling(DirichletCategorical(torch.ones(3)), ["a"]),
             ValueError,
@@ -402,8 +411,21 @@ def test_tasks_need_a_context_each() -> None:
         ),
         (lambda: bandits.TopTwoThompson(ONES, ["a"], share=0.0), ValueError, "share must be above 0"),
         (lambda: bandits.EpsilonGreedy(ONES, ["a"], epsilon=2.0), ValueError, "epsilon must be from 0 to 1"),
-        (lambda: bandits.LinUCB(LINEAR, ["a"], width=-1.0), ValueError, "width must not be negative"),
+        (lambda: bandits.LinUCB(LINEAR, ["a"], width=-1.0), ValueError, "width must be at least 0; got -1.0"),
         (lambda: bandits.BayesUCB(ONES, ["a"], horizon=1), ValueError, "horizon must be at least 2"),
+        (lambda: bandits.LinUCB(LINEAR, ["a"], width=NAN), ValueError, "width must be at least 0; got nan"),
+        (lambda: bandits.UCB1(["a"], width=NAN), ValueError, "width must be at least 0; got nan"),
+        (lambda: bandits.UCB1(["a"], width=float("inf")), ValueError, "width must be finite; got inf"),
+        (lambda: bandits.UCB1(["a"], width="1"), TypeError, "width must be a number; got '1'"),
+        (lambda: bandits.BayesUCB(ONES, ["a"], horizon=NAN), ValueError, "horizon must be at least 2; got nan"),
+        (lambda: bandits.BayesUCB(ONES, ["a"], power=NAN), ValueError, "power must be at least 0; got nan"),
+        (lambda: bandits.BayesUCB(ONES, ["a"], power=-5), ValueError, "power must be at least 0; got -5"),
+        (lambda: bandits.EpsilonGreedy(ONES, ["a"], epsilon=NAN), ValueError, "epsilon must be from 0 to 1; got nan"),
+        (lambda: bandits.EpsilonGreedy(ONES, ["a"], epsilon=None), TypeError, "epsilon must be a number; got None"),
+        (lambda: bandits.TopTwoThompson(ONES, ["a"], share=NAN), ValueError, "share must be above 0 and at most 1"),
+        (lambda: bandits.UCB1(["a"], seed=shifted(0) + 0.5), TypeError, r"seed must be a whole number; got \d+\.5"),
+        (lambda: bandits.UCB1(["a"], seed=shifted(2**64)), ValueError, "seed must be below"),
+        (lambda: bandits.UCB1(["a"], max_pending=1.5), TypeError, "max_pending must be a whole number; got 1.5"),
     ],
 )
 def test_bad_policies(build: Any, error: type[Exception], message: str) -> None:
@@ -732,7 +754,21 @@ def test_names_may_be_scalars_of_numpy() -> None:
     [
         (lambda policy: policy.update(policy.choose(), None), TypeError, "rewards must be numbers; got None"),
         (lambda policy: policy.learn(["a"], [None]), TypeError, "rewards must be numbers; got None"),
-        (lambda policy: policy.learn(["a"], ["x"]), TypeError, "rewards must be numbers; could not convert"),
+        (lambda policy: policy.update(policy.choose(), "1"), TypeError, "rewards must be numbers; got '1'"),
+        (lambda policy: policy.update(policy.choose(), 1j), TypeError, "rewards must be numbers; got 1j"),
+        (lambda policy: policy.update(policy.choose(), torch.tensor(1j)), TypeError, "rewards must be real numbers"),
+        (
+            lambda policy: policy.update(policy.choose(), pl.Series(["1"])),
+            TypeError,
+            "rewards must be numbers; got '1'",
+        ),
+        (lambda policy: policy.update(policy.choose(), np.array(["1"], object)), TypeError, "rewards must be numbers"),
+        (lambda policy: policy.update(policy.choose(), np.array(["2026"], "M8[D]")), TypeError, "rewards must be numb"),
+        (lambda policy: policy.choose(["1.0"]), TypeError, "contexts must be numbers; got '1.0'"),
+        (lambda policy: policy.learn("ab", [1, 0]), ValueError, "there is no arm 'ab'"),
+        (lambda policy: policy.posterior("ab"), ValueError, "there is no arm 'ab'"),
+        (lambda policy: policy.choose(task=torch.tensor(0.5)), TypeError, "task must be whole numbers; got 0.5"),
+        (lambda policy: policy.learn(["a"], ["x"]), TypeError, "rewards must be numbers; got 'x'"),
         (lambda policy: policy.choose([[1.0], [1.0, 2.0]]), ValueError, "contexts must be numbers, as many in each"),
         (lambda policy: policy.choose(task=np.array([0.5])), TypeError, "task must be whole numbers; got 0.5"),
     ],
@@ -740,6 +776,40 @@ def test_names_may_be_scalars_of_numpy() -> None:
 def test_what_is_no_number_is_named(call: Any, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         call(bandits.ThompsonSampling(ONES, ["a", "b"], seed=shifted(0)))
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [list, tuple, np.array, pd.Series, pl.Series, lambda mask: pd.Series(mask, dtype="boolean"), torch.tensor],
+    ids=["list", "tuple", "array", "pandas", "polars", "nullable", "tensor"],
+)
+def test_a_mask_may_be_of_any_kind(kind: Any) -> None:
+    policy = bandits.UniformlyRandom(range(3), seed=shifted(0))  # whose names True and False are equal to
+    assert {policy.choose(available=kind([True, False, True])).arm for _ in range(60)} == {0, 2}
+
+
+def test_a_mask_has_a_row_for_each_decision() -> None:
+    policy = bandits.UniformlyRandom(["a", "b"], seed=shifted(0))
+    rows = [[True, False], [False, True]]
+    for mask in (rows, np.array(rows), pd.DataFrame(rows), scipy.sparse.csr_matrix(rows)):
+        assert policy.choose(num=2, available=mask).arms == ["a", "b"]
+    assert policy.choose(available="a").arm == "a"
+    told = bandits.UniformlyRandom([True, False], seed=shifted(0))
+    assert told.choose(available=[True]).arm is True  # the name, where arms have such names
+
+
+@pytest.mark.parametrize("kind", [int, np.int64, np.array, torch.tensor])
+def test_a_task_may_be_a_scalar_of_any_kind(kind: Any) -> None:
+    policy = bandits.TopTwoThompson(ONES, ["a", "b"], tasks=3, seed=shifted(np.int64(0)))
+    choice = policy.choose(task=kind(1))
+    assert choice.task == 1
+    policy.update(choice, 1)
+    assert policy.best(task=kind(1)).arm == choice.arm
+    assert policy.posterior([choice.arm], task=kind(1)).successes.item() == 2.0
+    for ask in (policy.choose, policy.posterior, policy.best):
+        for task in (-1, 3):
+            with pytest.raises(IndexError, match=f"task {task} does not exist: there are 3, numbered from 0"):
+                ask(task=kind(task))
 
 
 def test_a_policy_in_another_dtype() -> None:
