@@ -9,6 +9,7 @@ import pytest
 import torch
 from matplotlib.axes import Axes
 
+from bayesmeta.axes import shortened
 from bayesmeta.calibration import ecdf_bands, pit_ecdf, sbc_ecdf
 from bayesmeta.comparison import compare
 from bayesmeta.plots import (
@@ -132,6 +133,23 @@ def test_coverage_has_intervals_between_tasks() -> None:
     plot_coverage(COVERAGES, label="again", ax=ax)
     assert legend(ax) == ["prior", "again"]
     assert len([each for each in ax.lines if each.get_linestyle() == "--"]) == 1
+
+
+def test_short_names_differ_where_names_do() -> None:
+    names = ["abc", *(f"team/gradient-boosting-on-data-set-{i}-of-the-second-batch-of-2024" for i in range(12))]
+    names += [f"optimizer__learning_rate_of_layer_{i}" for i in range(12)]
+    short = shortened(names, 24)
+    assert short[0] == "abc"
+    assert len(set(short)) == len(names)
+    assert max(map(len, short)) <= 25
+    assert short[-1] == "optimizer__l…of_layer_11"
+    assert all(f"-{i}-" in name or f"{i}-of" in name for i, name in enumerate(short[1:13]))
+    # what differs in several places, or is far longer, takes the letters that it needs
+    hard = ["x" * 50 + a + "y" * 50 + b + "z" * 50 for a in "ab" for b in "cd"]
+    assert len(set(shortened(hard, 24))) == 4
+    assert shortened(["same name of many letters, twice"] * 2, 24) == ["same name of…ters, twice"] * 2
+    assert len(set(shortened(["a" * 40, "a" * 41, "a" * 42], 24))) == 3
+    assert shortened([], 24) == []
 
 
 def test_surprising_tasks_are_named() -> None:
