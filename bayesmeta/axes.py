@@ -11,7 +11,7 @@ __all__ = ["ABOVE", "GREY", "above", "finished", "marks", "new_axes", "shortened
 GREY = "0.5"
 # where what is drawn leaves no room for a legend: matplotlib's "best" place minds neither error bars nor bands
 ABOVE: dict[str, Any] = {"loc": "lower right", "bbox_to_anchor": (1.0, 1.0), "ncols": 2}
-INCHES_PER_LETTER, INCHES_PER_MARK = 0.07, 0.55  # of a legend's entry in small letters
+INCHES_PER_LETTER, INCHES_PER_MARK = 0.06, 0.55  # of a legend's entry in small letters
 
 
 def new_axes(ax: "matplotlib.axes.Axes | None", *, width: float = 6.0, height: float = 4.0) -> "matplotlib.axes.Axes":
