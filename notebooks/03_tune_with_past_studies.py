@@ -81,7 +81,7 @@ for ax, scaling in zip(axes, ("standard", "quantile"), strict=True):
     x, y = ([configurations[i][name] for i in here] for name in ("C", "gamma"))
     shown = ax.scatter(x, y, c=expected[here], cmap="viridis", s=14, vmin=-1.5, vmax=1.0)
     ax.set(xscale="log", yscale="log", xlabel="C", ylabel="gamma", title=f"scaling: {scaling}")
-fig.colorbar(shown, ax=axes, label="expected normal score")
+fig.colorbar(shown, ax=axes, label="expected normal score, more is better")
 plt.show()
 
 # %% [markdown]
