@@ -59,7 +59,7 @@ fig, (left, right) = plt.subplots(1, 2, figsize=(10, 3.8), layout="constrained")
 # the model is normal, and a reward a share: bars end where shares do
 bars = torch.stack([torch.minimum(scale, prior.loc), torch.minimum(scale, 1.0 - prior.loc)]).clamp(min=0.0)
 left.errorbar(range(num_arms), prior.loc[order], yerr=bars[:, order], lw=0.6, fmt=".", ms=4)
-left.set(xlabel="arm, best first", ylabel="expected reward (bars: standard deviation between tasks)", ylim=(0, 1))
+left.set(xlabel="arm, best first", ylabel="expected reward\n(bars: standard deviation between tasks)", ylim=(0, 1))
 image = right.imshow((cov / scale[:, None] / scale)[order][:, order], cmap="RdBu_r", vmin=-0.6, vmax=0.6)
 right.set(title="correlation of arms across tasks", xlabel="arm", ylabel="arm")
 fig.colorbar(image, ax=right, label="correlation, cut off at ±0.6")
@@ -146,7 +146,7 @@ runs = bandits.compare(
 fig, (left, right) = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
 bandits.plot_regret(runs, ax=left)
 right.plot(torch.stack(weights), lw=1)
-right.set(xlabel="round", ylabel="probability that the (upside down) past applies", title="each of the new tasks")
+right.set(xlabel="round", ylabel="probability that\nthe (upside down) past applies", title="each of the new tasks")
 plt.show()
 
 # %% [markdown]
