@@ -133,9 +133,9 @@ for name, study in studies.items():
     print(f"{name:12} first {study.trials[0].value:.3f}, best {study.best_value:.3f} at {study.best_params}")
 
 # %% [markdown]
-# The first trial, informed by the past alone (log-loss .327), is as good as the best of fifteen at random. TPE needs most
-# of its trials to get there, and then ends a little better, .315 against .317: one run each, where such a difference is
-# luck. What the past saves is the trials before that.
+# The first trial, informed by the past alone (log-loss .327), is as good as the best of fifteen at random. TPE needs
+# most of its trials to get there, and then ends a little better, .315 against .317: one run each, where such a
+# difference is luck. What the past saves is the trials before that.
 
 # %% [markdown]
 # ## Why each suggestion was made
