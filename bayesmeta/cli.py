@@ -4,13 +4,14 @@ Whatever takes long to import is imported inside the commands, so that `--help` 
 """
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+from typer.core import TyperCommand
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -25,7 +26,17 @@ __all__ = ["app", "main"]
 WIDTH = 100  # of tables where there is no terminal to ask
 DPI = 150  # of plots
 NUM_NAMED = 5  # studies in a message
+NEARLY_EVERY, FEW_ROWS = 0.95, 5  # share of rows that differ in a column that may be a result; rows too few to tell
+VALUES_WIDTH, MOST_WIDTH = 40, 10_000  # of a table that is piped: of its column of values, and of all of it, at most
 NUM_FIRST, NUM_CANDIDATES = 3, 1024  # configurations that `show` lists, and from among how many
+
+
+class Command(TyperCommand):
+    """A command whose usage names its arguments without the braces of a template."""
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        return [piece.strip("{}") for piece in super().collect_usage_pieces(ctx)]
+
 
 app = typer.Typer(
     help="Learn a prior from past tasks, save it as one file, and start the next task from it.",
@@ -46,13 +57,32 @@ def main() -> None:
         sys.exit(f"error: {' '.join(str(error).split())}")
 
 
-@app.command()
+def _print_version(is_asked: bool) -> bool:
+    if is_asked:
+        from bayesmeta import __version__
+
+        typer.echo(f"bayesmeta {__version__}")
+        raise typer.Exit
+    return is_asked
+
+
+@app.callback()
+def common(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command(cls=Command)
 def fit(
     source: Annotated[
         str,
         typer.Argument(
+            metavar="SOURCE",
             help="A Parquet or CSV file with one row per evaluated configuration, or the URL of an Optuna storage, "
-            "such as sqlite:///studies.db, in which each study with completed trials is a task."
+            "such as sqlite:///studies.db, in which each study with completed trials is a task.",
         ),
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="The file to write, such as prior.safetensors.")],
@@ -90,13 +120,16 @@ def fit(
     learned_from = prior.learned_from
     if learned_from:
         typer.echo(f"learned from {learned_from.tasks} tasks, {learned_from.rows} rows, to {prior.direction}")
-    typer.echo(f"parameters: {', '.join(prior.space.names)}")
+    typer.echo("parameters:")
+    longest = max(map(len, prior.space.names))
+    for name, distribution in prior.space.distributions.items():
+        typer.echo(f"  {name:{longest}}  {_values(distribution)}")
     if prior.task_features:
         typer.echo(f"features of tasks: {', '.join(prior.task_features.names)}")
     typer.echo(f"wrote {out}")
 
 
-@app.command()
+@app.command(cls=Command)
 def show(path: Prior) -> None:
     """Say what a saved prior was learned from and what it expects."""
     with _spinner("reading"):
@@ -112,15 +145,14 @@ def show(path: Prior) -> None:
         if isinstance(prior, TuningPrior):
             typer.echo(f"direction  {prior.direction}")
             shown = [_expectations(prior)]
-            if trust := _trust(prior):
-                typer.echo(f"prior probability of what applies to a new task: {trust}")
+            shown += _likeness(prior)
         else:
             shown = [_fields(prior)]
     for table in shown:
-        _console().print(table)
+        _print(table)
 
 
-@app.command()
+@app.command(cls=Command)
 def plot(
     path: Prior,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the plots, PNG files; made if need be.")],
@@ -158,9 +190,11 @@ def plot(
             typer.echo(f"wrote {out / name}")
 
 
-@app.command()
+@app.command(cls=Command)
 def demo(
-    out: Annotated[Path, typer.Option(help="Folder for demo.json, demo.png and the prior; made if need be.")],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="Folder for demo.json, demo.png and the prior; made if need be.")
+    ],
     budget: Annotated[
         Literal["full", "quick"], typer.Option(help="full is what the README shows, quick a small share of it.")
     ] = "full",
@@ -193,14 +227,40 @@ def _from_table(
     source: str, task: str, target: str, direction: str, params: list[str], features: list[str], status: Any
 ) -> "TuningPrior":
     from bayesmeta.frames import read_frame
-    from bo.prior import TuningPrior
+    from bo.prior import TuningPrior, require_roles
     from bo.space import SearchSpace
 
     status.update(f"reading {source}")
     frame = read_frame(source).to_native()
     status.update(f"learning a prior from {len(frame)} rows")
+    require_roles(task, target, features, params)  # before the space is inferred from them
     space = SearchSpace.infer(frame, params) if params else None
-    return TuningPrior.from_table(frame, task=task, target=target, direction=direction, space=space, features=features)
+    prior = TuningPrior.from_table(frame, task=task, target=target, direction=direction, space=space, features=features)
+    if not params and (doubtful := _like_results(frame, task, prior.space.names)):
+        status.console.print(
+            f"note: {', '.join(doubtful)}: taken as parameters, numbers that differ in nearly every row. If one is a "
+            "result, such as a time or another score, it gives the target away: name the parameters by --params",
+            soft_wrap=True,
+        )
+    return prior
+
+
+def _like_results(frame: Any, task: str, params: Sequence[str]) -> list[str]:
+    """Columns of numbers that differ in nearly every row of a task, as results do, and random parameters too."""
+    import polars as pl
+
+    rows = pl.DataFrame(frame).with_columns(pl.col(pl.Float32, pl.Float64).fill_nan(None))
+    numbers = [name for name in params if rows[name].dtype.is_numeric()]
+    each = rows.group_by(task).agg(
+        *(pl.col(name).drop_nulls().n_unique().alias(f"{i} different") for i, name in enumerate(numbers)),
+        *(pl.col(name).count().alias(f"{i} there") for i, name in enumerate(numbers)),
+    )
+    totals = [(int(each[f"{i} different"].sum()), int(each[f"{i} there"].sum())) for i in range(len(numbers))]
+    return [
+        name
+        for name, (different, there) in zip(numbers, totals, strict=True)
+        if there >= FEW_ROWS * len(each) and different >= NEARLY_EVERY * there
+    ]
 
 
 def _study(url: str, name: str) -> "Study":
@@ -237,28 +297,48 @@ def _expectations(prior: "TuningPrior") -> "Table":
         points = torch.cat([points, prior.starts])
     expected = prior.functions.marginal(points).mean
     first = expected.topk(NUM_FIRST, largest=prior.scores or prior.direction == "maximize").indices
-    table = Table("parameter", "values", title="What it would try first")
+    table = Table(title="What it would try first")
+    # folded where there is no room, and never cut: names may differ in their last letters alone
+    table.add_column("parameter", overflow="fold")
+    table.add_column("values", overflow="fold")
     for rank in range(NUM_FIRST):
-        table.add_column(f"choice {rank + 1}", justify="right")
+        table.add_column(f"choice {rank + 1}", justify="right", overflow="fold")
     choices = prior.space.from_unit(points[first])
     for name, distribution in prior.space.distributions.items():
         table.add_row(name, _values(distribution), *[_number(choice.get(name, "")) for choice in choices])
     table.add_section()
-    what = "expected normal score (0 is the median)" if prior.scores else "expected objective"
+    what = (
+        "expected normal score, more is better (0 is the median of the past's rows)"
+        if prior.scores
+        else "expected objective"
+    )
     table.add_row("", what, *[_number(value) for value in expected[first].tolist()])
     return table
 
 
-def _trust(prior: "TuningPrior") -> str | None:
-    """Prior probabilities of how far the past applies, None where `functions` holds no such hypotheses."""
-    from bayesmeta.hierarchy import Mixture
-    from bayesmeta.transfer import trust
+def _likeness(prior: "TuningPrior") -> "list[Table]":
+    """What a new study is like before its first trial, in the words of `bayesmeta plot`; nothing if it cannot tell."""
+    import torch
+    from rich.table import Table
 
+    from bayesmeta.data import Data
+    from bayesmeta.hierarchy import Mixture
+    from bo.alike import IN_PART, KERNEL, NOTHING, WHOLE, resemblance
+
+    if prior.num_trusting is None or not isinstance(prior.functions, Mixture):
+        return []
+    none = torch.empty(0, prior.space.num_columns, dtype=torch.float64)
     try:
-        weights = trust(prior.functions) if isinstance(prior.functions, Mixture) else {}
+        found = resemblance(prior, Data.of(none, none.sum(-1)))
     except RuntimeError:  # a mixture of other hypotheses
-        return None
-    return ", ".join(f"{name} {weight:.3f}" for name, weight in weights.items())
+        return []
+    table = Table("a new study is", title="Before the first trial")
+    table.add_column("probability", justify="right")
+    table.add_row(WHOLE, f"{found.whole:.3f}")
+    table.add_row(IN_PART, f"{float(found.tasks.sum()):.3f}")
+    table.add_row(KERNEL, f"{found.kernel:.3f}")
+    table.add_row(NOTHING, f"{found.nothing:.3f}")
+    return [table]
 
 
 def _fields(prior: Any) -> "Table":
@@ -266,7 +346,9 @@ def _fields(prior: Any) -> "Table":
     from rich.table import Table
     from torch import Tensor
 
-    table = Table("field", "shape", "dtype", title="Hyperparameters")
+    table = Table(title="Hyperparameters")
+    for title in ("field", "shape", "dtype"):
+        table.add_column(title, overflow="fold")
 
     def add(value: Any, name: str) -> None:
         if isinstance(value, Tensor):
@@ -292,6 +374,19 @@ def _values(distribution: Any) -> str:
 
 def _number(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _print(table: "Table") -> None:
+    """As wide as the terminal; where it is piped, as wide as its names take, so that each row is one line."""
+    from rich.measure import Measurement
+
+    console = _console()
+    if not console.is_terminal:
+        for column in table.columns:
+            column.max_width = VALUES_WIDTH if column.header == "values" else None
+        wanted = Measurement.get(console, console.options.update(max_width=MOST_WIDTH), table).maximum
+        console.width = max(WIDTH, wanted)
+    console.print(table)
 
 
 def _console() -> "Console":

@@ -13,7 +13,7 @@ import scipy.stats
 import torch
 from torch import Tensor
 
-from bayesmeta.axes import ABOVE, GREY, finished, marks, new_axes
+from bayesmeta.axes import ABOVE, GREY, above, finished, marks, new_axes
 from bayesmeta.calibration import EcdfCheck, pit_ecdf
 from bayesmeta.comparison import Comparison
 from bayesmeta.predictive_checks import TaskMean
@@ -132,7 +132,7 @@ def plot_coverage(
         **(marks("black") if label is None else {"fmt": "o-", "mfc": "white", "lw": 1.5}),
     )
     ax.set(xlabel="nominal coverage", ylabel="share of rows covered", xlim=(0, 1), ylim=(0, 1), aspect="equal")
-    return finished(ax, show)
+    return finished(ax, show, **above(ax))
 
 
 def plot_p_values(
@@ -201,7 +201,7 @@ def plot_comparison(
     rows = -np.arange(len(comparisons), dtype=float)
     scores = [each.score.value for each in comparisons]
     errors = [each.score.standard_error for each in comparisons]
-    ax.errorbar(scores, rows, xerr=errors, label="score", **marks("black"))
+    ax.errorbar(scores, rows, xerr=errors, label="score, one standard error", **marks("black"))
     if len(comparisons) > 1:
         pairs = [each.difference.standard_error for each in comparisons[1:]]
         ax.errorbar(scores[1:], rows[1:] + 0.3, xerr=pairs, label="difference from the best", fmt="^", color=GREY)
@@ -251,9 +251,9 @@ def plot_code_length(
         (line,) = ax.plot(rows, mean, lw=1.5, label=name)
         ax.fill_between(rows, mean - error, mean + error, color=line.get_color(), alpha=0.15, lw=0)
     more = "code length (nats per task)" if relative_to is None else f"nats per task more than {relative_to}"
-    ax.set(xlabel="rows of the task", ylabel=more)
+    ax.set(xlabel="rows of the task", ylabel=f"{more}\n(shade: one standard error)")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    return finished(ax, show)
+    return finished(ax, show, **above(ax))
 
 
 def plot_scores(
@@ -280,7 +280,13 @@ def plot_scores(
         each = score.by_task.double().cpu().flatten().numpy()
         ax.plot(each, np.full(len(each), row - 0.2), "|", color=GREY, alpha=0.5, ms=7)
     means = [score.value for score in scores.values()]
-    ax.errorbar(means, rows, xerr=[score.standard_error for score in scores.values()], label="mean", **marks("black"))
+    ax.errorbar(
+        means,
+        rows,
+        xerr=[score.standard_error for score in scores.values()],
+        label="mean, one standard error",
+        **marks("black"),
+    )
     ax.plot([], [], "|", color=GREY, ms=7, label="task")
     ax.set_yticks(rows, list(scores))
     ax.set(xlabel=xlabel, ylim=(rows[-1] - 0.6, 0.5))

@@ -19,7 +19,11 @@ from bo.turns import MAX_ROWS
 if TYPE_CHECKING:
     from optuna import Study
 
-__all__ = ["Resemblance", "resemblance", "study_rows"]
+__all__ = ["IN_PART", "KERNEL", "NOTHING", "WHOLE", "Resemblance", "resemblance", "study_rows"]
+
+# what a study is, wherever that is shown
+WHOLE, IN_PART = "like the past as a whole", "like one of the past tasks"
+KERNEL, NOTHING = "as smooth as the past, no more", "like nothing in the past"
 
 
 @dataclass(frozen=True, eq=False)

@@ -167,25 +167,40 @@ def plot(curves: Curves, path: Path) -> None:
     from matplotlib.figure import Figure
 
     colours = dict(zip(NAMES, ("#0b6e4f", "#c84630", "#4062bb", "#8a8a8a"), strict=True))
-    fig = Figure(figsize=(11, 4.2), layout="constrained")
-    left, right = fig.subplots(1, 2)
-    for method, means in _replayed(curves).items():
+    # gp and tpe start with the same points, so that one of the two would hide the other
+    styles = {name: {"color": colour, "lw": 2} for name, colour in colours.items()}
+    styles["gp"] |= {"lw": 3.5, "alpha": 0.8}
+    styles["tpe"] |= {"ls": (0, (3, 2))}
+    fig = Figure(figsize=(11, 4.6), layout="constrained")
+    left, right = fig.subplots(1, 2, sharey=True)
+    replayed = _replayed(curves)
+    live = {method: torch.tensor(curves[LIVE][method], dtype=torch.float64).mean(0) for method in NAMES}
+    for method, means in replayed.items():
         trials = range(1, means.shape[1] + 1)
-        left.plot(trials, means.mean(0), color=colours[method], label=method, lw=2)
+        left.plot(trials, means.mean(0), label=method, **styles[method])
         low, high = interval(means)
         left.fill_between(trials, low, high, color=colours[method], alpha=0.12, lw=0)
-        right.plot(trials, torch.tensor(curves[LIVE][method]).mean(0), color=colours[method], label=method, lw=2)
-    left.set(
-        title=f"{len(curves) - 1} held-out data sets, replayed", xlabel="trials", ylabel="regret (0 best, 1 median)"
+        right.plot(trials, live[method], **styles[method])
+    left.fill_between([], [], [], color="0.5", alpha=0.3, lw=0, label="90% interval over data sets")
+    num_seeds = len(next(each for name, each in curves.items() if name != LIVE)["random"])
+    left.set_title(
+        f"{len(curves) - 1} held-out data sets, replayed: means over {num_seeds} runs each", fontsize="medium"
     )
-    right.set(title=f"{LIVE}: every trial fitted", xlabel="trials", ylabel="regret")
+    right.set_title(f"{LIVE}, every trial fitted: one run of each method", fontsize="medium")
     # trials that are really fitted may be better than the best of the table
-    least = min(0.0, *(torch.tensor(curves[LIVE][method]).mean(0).min().item() for method in NAMES))
+    least = min(0.0, *(float(each.min()) for each in (*live.values(), *(m.mean(0) for m in replayed.values()))))
+    unit = "regret of the best so far\n(0: best of the table, 1: its median"
+    most = max(float(each.max()) for each in (*live.values(), *(m.mean(0) for m in replayed.values())))
+    zero = "best of the table" + (": a trial below it is better still" if least < 0.0 else "")
     for axes in (left, right):
-        axes.set_ylim(least - 0.02, 1.0)
+        axes.set(xlabel="trials", ylabel=f"{unit}{'; cut off above 1' if most > 1.0 else ''})")
+        axes.set_ylim(least - 0.03, 1.0)
+        axes.axhline(0.0, color="black", lw=1, ls=":", label=zero if axes is right else None)
+        axes.yaxis.set_tick_params(labelleft=True)
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
     left.legend(frameon=False)
+    right.legend(frameon=False)
     drawn = BytesIO()
     fig.savefig(drawn, format="png", dpi=130)
     write_whole(path, drawn.getvalue())
@@ -233,8 +248,12 @@ def _tables(curves: Curves) -> list[Table]:
     replayed = _replayed(curves)
     num_trials = replayed["learned"].shape[1]
     at = [*(t for t in (1, 3, 5, 10) if t < num_trials), num_trials]
-    means = Table(title="regret, mean over held-out data sets\n[90% interval over data sets]")
-    live = Table(title=f"regret on {LIVE}, every trial fitted")
+    means = Table(
+        title="regret (0 best of the table, 1 its median), mean over held-out data sets\n[90% interval over data sets]"
+    )
+    live = Table(
+        title=f"regret on {LIVE}, every trial fitted, one run of each\n(below 0 is better than the best of the table)"
+    )
     for table in (means, live):
         table.add_column("method")
         for t in at:

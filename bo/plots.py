@@ -10,8 +10,8 @@ import torch
 from optuna.distributions import IntDistribution
 from torch import Generator, Tensor
 
-from bayesmeta.axes import ABOVE, GREY, finished, new_axes
-from bo.alike import resemblance, study_rows
+from bayesmeta.axes import ABOVE, GREY, finished, new_axes, shortened
+from bo.alike import KERNEL, NOTHING, WHOLE, resemblance, study_rows
 from bo.importance import parameter_importance
 from bo.prior import TuningPrior
 from bo.space import SearchSpace
@@ -27,7 +27,7 @@ NUM_CELLS = 32  # along an axis
 NUM_OTHERS = 64  # points of the other parameters, the same for each cell
 CHUNK = 4096  # points at once: each of them meets every hypothesis
 MAX_PARAMS, MAX_TASKS = 20, 8  # that have a row of their own
-MAX_LETTERS = 24  # of a name
+MAX_LETTERS, AXIS_LETTERS = 24, 32  # of a name, and of one that has an axis to itself
 FLAT = 40  # letters of all choices side by side, which are turned if there are more
 MANY_DECADES = 3
 
@@ -41,7 +41,7 @@ def plot_prior_surface(
 ) -> "matplotlib.axes.Axes":
     """What a prior expects of two parameters, or of one, before a study has trials; a mean over all the others.
 
-    Of normal scores more is better, whatever the direction, and 0 is the median of past trials. Where a condition rules
+    Of normal scores more is better, whatever the direction, and 0 is the median of past rows. Where a condition rules
     one of the two out the surface has a gap.
 
     Args:
@@ -57,7 +57,7 @@ def plot_prior_surface(
         raise ValueError(f"params must be one or two of {', '.join(space.is_category)}; got {names}")
     grids = [_grid(space, name) for name in names]
     expected = _expected(prior, names, grids)
-    what = "expected normal score" if prior.scores else f"expected objective, to {prior.direction}"
+    what = _meaning(prior)
     ax = new_axes(ax, width=6.4)
     if len(names) == 1:
         ax.plot(grids[0], expected, "o" if space.is_category[names[0]] else "-", color="black", lw=1.5)
@@ -95,7 +95,7 @@ def plot_importance(
     )
     ax.plot(every.mean(-1), rows, "o", color="black", mfc="white", label="mean")
     ax.plot([], [], "|", color=GREY, ms=6, label="task")
-    ax.set_yticks(rows, [_short(name) for name in names])
+    ax.set_yticks(rows, shortened(names, MAX_LETTERS))
     more = f", {len(names)} of {len(shares)} parameters" if len(names) < len(shares) else ""
     ax.set(xlabel=f"share of variance explained alone{more}", ylim=(float(rows[-1]) - 0.6, 0.5))
     return finished(ax, show, **{**ABOVE, "ncols": 3})
@@ -118,20 +118,28 @@ def plot_resemblance(
     rows = study_rows(prior, study)
     now, before = resemblance(prior, rows), resemblance(prior, rows.rows(slice(0, 0)))
     kinds = [
-        ("like the past as a whole", now.whole, before.whole),
+        (WHOLE, now.whole, before.whole),
         *_like_tasks(prior, now.tasks, before.tasks),
-        ("as smooth as the past, no more", now.kernel, before.kernel),
-        ("like nothing in the past", now.nothing, before.nothing),
+        (KERNEL, now.kernel, before.kernel),
+        (NOTHING, now.nothing, before.nothing),
     ]
     labels, after, first = zip(*kinds, strict=True)
     ax = new_axes(ax, width=7.0, height=1.3 + 0.35 * len(kinds))
     places = [-place for place in range(len(kinds))]
     count = len(rows.y)
     ax.barh(places, after, height=0.6, color="C0", label=f"after {count} trial{'' if count == 1 else 's'}")
-    ax.plot(first, places, "o", color="black", mfc="white", label="before any")
+    ax.plot(first, places, "o", color="black", mfc="white", label="before any trial")
     ax.set_yticks(places, labels)
-    ax.set(xlabel=f"probability that study {_short(study.study_name)!r} is", xlim=(0, None))
+    ax.set(xlabel=f"probability that study {shortened([study.study_name], MAX_LETTERS)[0]!r} is", xlim=(0, None))
     return finished(ax, show, **ABOVE)
+
+
+def _meaning(prior: TuningPrior) -> str:
+    """What is drawn, which end of it is better, and what its zero is."""
+    if not prior.scores:
+        return f"expected objective, {'less' if prior.direction == 'minimize' else 'more'} is better"
+    lower = "\n(the lower the objective, the more)" if prior.direction == "minimize" else ""
+    return f"expected normal score, more is better{lower}\n0 is the median of the past's rows"
 
 
 def _most_important(prior: TuningPrior) -> list[str]:
@@ -184,12 +192,12 @@ def _scale_axis(ax: "matplotlib.axes.Axes", which: str, space: SearchSpace, name
     dist: Any = space.distributions[name]
     axis: matplotlib.axis.Axis = getattr(ax, f"{which}axis")
     is_whole = isinstance(dist, IntDistribution)
-    axis.set_label_text(_short(name))
+    axis.set_label_text(dict(zip(space.names, shortened(space.names, AXIS_LETTERS), strict=True))[name])
     if space.is_category[name]:
-        labels = [_short(str(choice), MAX_LETTERS // 2) for choice in dist.choices]
+        labels = shortened([str(choice) for choice in dist.choices], MAX_LETTERS)
         axis.set_ticks(range(len(labels)), labels)
         if which == "x" and sum(map(len, labels)) > FLAT:
-            ax.tick_params("x", rotation=30)
+            axis.set_ticks(range(len(labels)), labels, rotation=30, ha="right", rotation_mode="anchor")
     elif dist.log:
         (ax.set_xscale if which == "x" else ax.set_yscale)("log")
         if is_whole:  # 50 rather than 5 x 10^1
@@ -202,19 +210,15 @@ def _scale_axis(ax: "matplotlib.axes.Axes", which: str, space: SearchSpace, name
 
 def _like_tasks(prior: TuningPrior, now: Tensor, before: Tensor) -> list[tuple[str, float, float]]:
     """Label and probabilities of the past tasks that stand for all, the likeliest first and the last ones as one."""
-    names = prior.task_names or [f"task {number}" for number in range(len(now))]
+    names = shortened(prior.task_names or [f"task {number}" for number in range(len(now))], MAX_LETTERS)
     num_near = (len(now) * before / before.sum()).round().int() - 1
     order = now.argsort(descending=True, stable=True)
     standing = order[before[order] > 0]
     kinds = []
     for task in standing[:MAX_TASKS].tolist():
         near = f" and {num_near[task]} near it" if num_near[task] else ""
-        kinds.append((f"like {_short(names[task])}{near}", float(now[task]), float(before[task])))
+        kinds.append((f"like {names[task]}{near}", float(now[task]), float(before[task])))
     rest = standing[MAX_TASKS:]
     if len(rest):
         kinds.append((f"like one of {len(rest)} others", float(now[rest].sum()), float(before[rest].sum())))
     return kinds
-
-
-def _short(name: str, most: int = MAX_LETTERS) -> str:
-    return name if len(name) <= most else f"{name[: most - 1]}…"

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from optuna import Study
     from optuna.storages import BaseStorage
 
-__all__ = ["TuningPrior", "require_direction", "starts_of"]
+__all__ = ["TuningPrior", "require_direction", "require_roles", "starts_of"]
 
 MAX_STARTS = 64
 
@@ -220,7 +220,8 @@ class TuningPrior(TensorFields):
             features: columns of numbers that say something of the task, the same in all its rows.
 
         Raises:
-            ValueError: a column is missing, holds something else than it should, or fewer than two tasks vary.
+            ValueError: a column is missing, has two roles, holds something else than it should, or fewer than two tasks
+                vary.
         """
         from bayesmeta.frames import read_frame, read_tasks
 
@@ -229,6 +230,7 @@ class TuningPrior(TensorFields):
         for name in (task, target, *features, *(space.names if space else ())):
             if name not in frame.columns:
                 raise ValueError(f"column {name!r} does not exist: the columns are {', '.join(frame.columns)}")
+        require_roles(task, target, features, space.names if space else ())
         if not len(frame):
             raise ValueError("the table has no rows")
         if space is None:
@@ -242,6 +244,16 @@ class TuningPrior(TensorFields):
         names = [str(name) for name in tasks.tasks]
         data = _with_features(tasks.data, names, features) if features else tasks.data
         return cls.fit(space, data, direction, task_names=names, feature_names=features)
+
+
+def require_roles(task: str, target: str, features: Sequence[str], params: Sequence[str]) -> None:
+    """Raises a ValueError where a column has two roles: a parameter that is the target would give the answer away."""
+    roles = {task: "the task"}
+    named = [(target, "the target"), *((name, "a feature") for name in features), *((n, "a parameter") for n in params)]
+    for name, role in named:
+        if name in roles:
+            raise ValueError(f"column {name!r} cannot be both {roles[name]} and {role}; leave one of the two out")
+        roles[name] = role
 
 
 def _with_features(tasks: Data, names: Sequence[str], features: Sequence[str]) -> Data:

@@ -81,7 +81,7 @@ for ax, scaling in zip(axes, ("standard", "quantile"), strict=True):
     x, y = ([configurations[i][name] for i in here] for name in ("C", "gamma"))
     shown = ax.scatter(x, y, c=expected[here], cmap="viridis", s=14, vmin=-1.5, vmax=1.0)
     ax.set(xscale="log", yscale="log", xlabel="C", ylabel="gamma", title=f"scaling: {scaling}")
-fig.colorbar(shown, ax=axes, label="expected normal score")
+fig.colorbar(shown, ax=axes, label="expected normal score, more is better")
 plt.show()
 
 # %% [markdown]
@@ -131,6 +131,11 @@ ax.legend(frameon=False)
 plt.show()
 for name, study in studies.items():
     print(f"{name:12} first {study.trials[0].value:.3f}, best {study.best_value:.3f} at {study.best_params}")
+
+# %% [markdown]
+# The first trial, informed by the past alone (log-loss .327), is as good as the best of fifteen at random. TPE needs
+# most of its trials to get there, and then ends a little better, .315 against .317: one run each, where such a
+# difference is luck. What the past saves is the trials before that.
 
 # %% [markdown]
 # ## Why each suggestion was made

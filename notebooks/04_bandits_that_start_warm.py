@@ -56,11 +56,13 @@ scale = cov.diagonal().sqrt()
 order = prior.loc.argsort(descending=True)
 
 fig, (left, right) = plt.subplots(1, 2, figsize=(10, 3.8), layout="constrained")
-left.errorbar(range(num_arms), prior.loc[order], yerr=scale[order], lw=0.6, fmt=".", ms=4)
-left.set(xlabel="arm, best first", ylabel="expected reward, and how tasks differ")
+# the model is normal, and a reward a share: bars end where shares do
+bars = torch.stack([torch.minimum(scale, prior.loc), torch.minimum(scale, 1.0 - prior.loc)]).clamp(min=0.0)
+left.errorbar(range(num_arms), prior.loc[order], yerr=bars[:, order], lw=0.6, fmt=".", ms=4)
+left.set(xlabel="arm, best first", ylabel="expected reward\n(bars: standard deviation between tasks)", ylim=(0, 1))
 image = right.imshow((cov / scale[:, None] / scale)[order][:, order], cmap="RdBu_r", vmin=-0.6, vmax=0.6)
 right.set(title="correlation of arms across tasks", xlabel="arm", ylabel="arm")
-fig.colorbar(image, ax=right)
+fig.colorbar(image, ax=right, label="correlation, cut off at ±0.6")
 plt.show()
 
 # %% [markdown]
@@ -144,7 +146,7 @@ runs = bandits.compare(
 fig, (left, right) = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
 bandits.plot_regret(runs, ax=left)
 right.plot(torch.stack(weights), lw=1)
-right.set(xlabel="round", ylabel="probability that the (upside down) past applies", title="each of the new tasks")
+right.set(xlabel="round", ylabel="probability that\nthe (upside down) past applies", title="each of the new tasks")
 plt.show()
 
 # %% [markdown]
@@ -202,9 +204,10 @@ fig, ax = plt.subplots(figsize=(7, 3.5), layout="constrained")
 for i in range(4):
     always = torch.nn.functional.one_hot(torch.tensor(i), 4).double()
     estimate = bandits.snips(log, always)
-    low, high = estimate.interval(0.95)
+    low, high = (min(max(end, 0.0), 1.0) for end in estimate.interval(0.95))  # of a share
     ax.plot([low, high], [i, i], lw=3, alpha=0.5, color="C0", label="95% interval from the log" if not i else None)
     ax.plot(means[i], i, "|", ms=18, color="C3", label="in truth" if not i else None)
 ax.set(yticks=range(4), yticklabels=[f"always {arm}" for arm in policy.arms], xlabel="reward per decision")
-ax.legend(frameon=False)
+ax.set(ylim=(-0.5, 3.5), xlim=(0, None))
+ax.legend(frameon=False, loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=2)
 plt.show()

@@ -73,9 +73,19 @@ def leftovers(folder: Path) -> list[str]:
 def test_fit_learns_from_a_table(run: Run, tmp_path: Path, name: str) -> None:
     (frame().write_csv if name.endswith("csv") else frame().write_parquet)(tmp_path / name)
     status, out, err = run("fit", name, *COLUMNS, "-o", "prior.safetensors")
-    assert (status, err) == (0, "")
+    assert status == 0
+    assert err.startswith("note: rate, drop: taken as parameters")  # which differ in every row, as results do
+    assert err.count("\n") == 1
     assert f"learned from {NUM_TASKS} tasks, {NUM_TASKS * NUM_TRIALS} rows, to minimize" in out
-    assert "parameters: rate, drop, depth, kind" in out
+    low, high = frame()["rate"].min(), frame()["rate"].max()
+    shown = [line.split(None, 1) for line in out.splitlines() if line.startswith("  ")]
+    assert [name for name, _ in shown] == ["rate", "drop", "depth", "kind"]
+    assert dict(shown) | {"drop": ""} == {
+        "rate": f"{low:.4g} to {high:.4g}, log scale",
+        "drop": "",
+        "depth": "whole numbers, 1 to 12",
+        "kind": ", ".join(sorted(("linear", "tree", "forest"))),
+    }
     assert "wrote prior.safetensors" in out
     assert leftovers(tmp_path) == [name, "prior.safetensors"]
     expected = TuningPrior.from_table(frame(), task="task", target="loss", direction="minimize")
@@ -87,6 +97,43 @@ def test_columns_that_are_no_parameters_can_be_left_out(run: Run, tmp_path: Path
     status, _, err = run("fit", "past.parquet", *COLUMNS, "--params", "rate, kind", "-o", "prior")
     assert (status, err) == (0, "")
     assert bm.load("prior").space.names == ("rate", "kind")
+
+
+def test_columns_that_differ_in_every_row_are_named(run: Run, tmp_path: Path) -> None:
+    number = pl.int_range(pl.len(), dtype=pl.Int64)
+    table = frame().with_columns(
+        whole=number * 7, some=pl.when(number % 2 == 0).then(number * 1.5), few=pl.col("depth") * 0.5, same=number % 9
+    )
+    table.write_parquet(tmp_path / "past.parquet")
+    status, out, err = run("fit", "past.parquet", *COLUMNS, "-o", "prior")
+    assert status == 0
+    assert err.startswith("note: rate, drop, whole, some: taken as parameters")
+    assert "--params" in err
+    assert len([line for line in out.splitlines() if line.startswith("  ")]) == 8
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((*COLUMNS, "--params", "rate,loss"), "column 'loss' cannot be both the target and a parameter"),
+        ((*COLUMNS, "--params", "task,rate"), "column 'task' cannot be both the task and a parameter"),
+        ((*COLUMNS, "--params", "rate,drop", "--features", "drop"), "'drop' cannot be both a feature and a parameter"),
+        ((*COLUMNS, "--features", "loss"), "column 'loss' cannot be both the target and a feature"),
+        ((*COLUMNS[:3], "task", *COLUMNS[4:]), "column 'task' cannot be both the task and the target"),
+    ],
+)
+def test_columns_of_two_roles_are_refused(run: Run, tmp_path: Path, arguments: tuple[str, ...], message: str) -> None:
+    frame().write_parquet(tmp_path / "past.parquet")
+    status, out, err = run("fit", "past.parquet", *arguments, "-o", "prior")
+    assert (status, out) == (1, "")
+    assert message in err
+    assert leftovers(tmp_path) == ["past.parquet"]
+
+
+def test_a_target_among_the_parameters_is_refused_in_python_too() -> None:
+    space = SearchSpace({"rate": SPACE["rate"], "loss": optuna.distributions.FloatDistribution(0.0, 1e4)})
+    with pytest.raises(ValueError, match="'loss' cannot be both the target and a parameter"):
+        TuningPrior.from_table(frame(), task="task", target="loss", direction="minimize", space=space)
 
 
 def test_fit_learns_from_a_storage(run: Run, tmp_path: Path) -> None:
@@ -111,7 +158,10 @@ def test_show_says_what_a_prior_expects(run: Run, tmp_path: Path) -> None:
         f"rows       {NUM_TASKS * NUM_TRIALS}",
         f"bayesmeta {bm.__version__}, torch {torch.__version__}",
         "direction  minimize",
-        "past 0.",
+        "like the past as a whole",
+        "like one of the past tasks",
+        "as smooth as the past, no more",
+        "like nothing in the past",
         "0.0001 to 1, log scale",
         "whole numbers, 1 to 12",
         "linear, tree, forest",
@@ -121,6 +171,19 @@ def test_show_says_what_a_prior_expects(run: Run, tmp_path: Path) -> None:
     assert max(map(len, out.splitlines())) <= 100
     kinds = next(line for line in out.splitlines() if "kind" in line)
     assert kinds.split("│")[3].strip() == "tree"  # the best kind comes first
+
+
+def test_what_is_piped_is_not_cut(run: Run, tmp_path: Path) -> None:
+    names = [f"optimizer__learning_rate_of_the_{which}_layer_of_the_{'very_' * 9}long_model" for which in ("1", "2")]
+    choices = [f"choice_{number}_of_many_that_have_long_names" for number in range(6)]
+    kind = optuna.distributions.CategoricalDistribution(choices)
+    space = SearchSpace({**dict.fromkeys(names, SPACE["rate"]), "kind": kind})
+    x = torch.rand(3, 8, 8, generator=seed(0)).double()
+    bm.save(TuningPrior.fit(space, bm.Data.of(x, x.sum(-1)), "minimize"), tmp_path / "prior")
+    status, out, _ = run("show", "prior")
+    assert status == 0
+    assert "…" not in out
+    assert all(name in out for name in (*names, *choices))
 
 
 @pytest.mark.parametrize("direction", ["minimize", "maximize"])
@@ -397,7 +460,9 @@ def test_a_missing_package_is_one_line(run: Run, monkeypatch: pytest.MonkeyPatch
 # ---- processes
 
 
-@pytest.mark.parametrize("arguments", [("--help",), ("fit", "--help"), ("show", "--help"), ("plot", "--help")])
+@pytest.mark.parametrize(
+    "arguments", [("--version",), ("--help",), ("fit", "--help"), ("show", "--help"), ("plot", "--help")]
+)
 def test_help_answers_at_once(arguments: tuple[str, ...]) -> None:
     seconds = []
     for _ in range(3):
@@ -406,9 +471,17 @@ def test_help_answers_at_once(arguments: tuple[str, ...]) -> None:
         out, _ = process.communicate()
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         assert process.returncode == 0
-        assert "Usage: " in out
+        assert "Usage: " in out or arguments == ("--version",)
         seconds.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
     assert min(seconds) < 0.5
+
+
+def test_the_version_and_the_names_of_arguments(run: Run) -> None:
+    assert run("--version") == (0, f"bayesmeta {bm.__version__}\n", "")
+    for command, argument in (("fit", "SOURCE"), ("show", "PRIOR"), ("plot", "PRIOR")):
+        _, out, _ = run(command, "--help")
+        assert f"{command} [OPTIONS] {argument}\n" in out
+    assert "-o, --out" in run("demo", "--help")[1]
 
 
 def test_names_are_there_before_they_are_imported() -> None:
@@ -458,7 +531,8 @@ def test_a_fit_that_is_ended_leaves_no_half_written_file(
     if old:
         (tmp_path / "prior").write_bytes(old)
     before = leftovers(tmp_path)
-    command = [sys.executable, "-c", HALF_WRITTEN, "fit", "past.parquet", *COLUMNS, "-o", "prior"]
+    params = ("--params", ",".join(SPACE))
+    command = [sys.executable, "-c", HALF_WRITTEN, "fit", "past.parquet", *COLUMNS, *params, "-o", "prior"]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path, start_new_session=True
     ) as process:

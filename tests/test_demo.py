@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from rich.console import Console
 
 import bayesmeta as bm
@@ -82,6 +84,42 @@ def test_the_picture_is_whole(tmp_path: Path) -> None:
     demo.plot(GOOD, tmp_path / "demo.png")
     assert (tmp_path / "demo.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
     assert [path.name for path in tmp_path.iterdir()] == ["demo.png"]
+
+
+def axes_of(made: demo.Curves, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Axes]:
+    kept: list[Figure] = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *_, **__: kept.append(figure))
+    demo.plot(made, tmp_path / "demo.png")
+    return kept[0].axes
+
+
+def test_the_picture_says_what_it_shows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def said(axes: Axes) -> str:
+        return " ".join([axes.get_ylabel(), *(text.get_text() for text in axes.get_legend().get_texts())])
+
+    left, right = axes_of(GOOD, tmp_path, monkeypatch)
+    assert "2 runs each" in left.get_title()
+    assert "one run of each method" in right.get_title()
+    assert left.get_ylabel() == right.get_ylabel()
+    assert "0: best of the table, 1: its median" in left.get_ylabel()
+    assert "90% interval over data sets" in said(left)
+    assert "better still" in said(right)
+    assert "cut off" not in said(left)
+
+    far = curves(learned=[0.9] * 6, gp=[0.2] * 6, tpe=[0.2] * 6, random=[2.5] * 6)
+    left, right = axes_of(far, tmp_path, monkeypatch)
+    assert "cut off above 1" in said(left)
+    assert "better still" not in said(right)
+    assert left.get_ylim()[1] == 1.0
+
+
+def test_curves_that_coincide_are_both_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    left, right = axes_of(GOOD, tmp_path, monkeypatch)
+    for axes in (left, right):
+        gp, tpe = axes.lines[1:3]
+        assert gp.get_xydata().tolist() == tpe.get_xydata().tolist()
+        assert gp.get_linewidth() > tpe.get_linewidth()
+        assert (gp.is_dashed(), tpe.is_dashed()) == (False, True)
 
 
 @pytest.mark.slow

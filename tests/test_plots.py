@@ -9,6 +9,7 @@ import pytest
 import torch
 from matplotlib.axes import Axes
 
+from bayesmeta.axes import shortened
 from bayesmeta.calibration import ecdf_bands, pit_ecdf, sbc_ecdf
 from bayesmeta.comparison import compare
 from bayesmeta.plots import (
@@ -134,6 +135,46 @@ def test_coverage_has_intervals_between_tasks() -> None:
     assert len([each for each in ax.lines if each.get_linestyle() == "--"]) == 1
 
 
+def test_short_names_differ_where_names_do() -> None:
+    names = ["abc", *(f"team/gradient-boosting-on-data-set-{i}-of-the-second-batch-of-2024" for i in range(12))]
+    names += [f"optimizer__learning_rate_of_layer_{i}" for i in range(12)]
+    short = shortened(names, 24)
+    assert short[0] == "abc"
+    assert len(set(short)) == len(names)
+    assert max(map(len, short)) <= 25
+    assert short[-1] == "optimizer__l…of_layer_11"
+    assert all(f"-{i}-" in name or f"{i}-of" in name for i, name in enumerate(short[1:13]))
+    # what differs in several places, or is far longer, takes the letters that it needs
+    hard = ["x" * 50 + a + "y" * 50 + b + "z" * 50 for a in "ab" for b in "cd"]
+    assert len(set(shortened(hard, 24))) == 4
+    assert shortened(["same name of many letters, twice"] * 2, 24) == ["same name of…ters, twice"] * 2
+    assert len(set(shortened(["a" * 40, "a" * 41, "a" * 42], 24))) == 3
+    assert shortened([], 24) == []
+
+
+@pytest.mark.parametrize(
+    "plot",
+    [
+        lambda **kwargs: plot_coverage(COVERAGES, **kwargs),
+        lambda **kwargs: plot_coverage({0.1: TaskMean(torch.tensor([0.9, 1.0, 1.0]))}, **kwargs),
+        lambda **kwargs: plot_code_length(
+            {f"{name}, a name of many letters": LENGTHS[name] for name in "ab"}, **kwargs
+        ),
+    ],
+)
+@pytest.mark.parametrize("is_new", [True, False])
+def test_the_legend_hides_nothing(plot: Callable[..., Axes], is_new: bool) -> None:
+    import matplotlib.pyplot as plt
+
+    ax = plot() if is_new else plot(ax=plt.subplots(2, 2, figsize=(10, 7), layout="constrained")[1][1, 0])
+    figure: Any = ax.figure
+    figure.draw_without_rendering()
+    box, whole = ax.get_legend().get_window_extent(), figure.bbox
+    assert box.y0 >= ax.get_window_extent().y1 - 1
+    assert box.x0 >= 0
+    assert box.y1 <= whole.y1
+
+
 def test_surprising_tasks_are_named() -> None:
     ax = plot_p_values(P_VALUES, names=list("abcde"))
     assert [text.get_text() for text in ax.texts] == ["b"]
@@ -160,7 +201,7 @@ def test_comparisons_stand_from_best_to_worst_with_errors_of_pairs() -> None:
     np.testing.assert_allclose(widths, [row.difference.standard_error for row in rows[1:]])
     assert "nats" in ax.get_xlabel()
     alone = plot_comparison(rows[:1])
-    assert legend(alone) == ["score"]
+    assert legend(alone) == ["score, one standard error"]
 
 
 def test_code_lengths_are_means_over_tasks_and_differences_are_in_pairs() -> None:
@@ -173,7 +214,7 @@ def test_code_lengths_are_means_over_tasks_and_differences_are_in_pairs() -> Non
     np.testing.assert_allclose(line(ax, 1), [0.5, 2.0, 2.0])
     shade = ax.collections[0].get_paths()[0].vertices
     assert shade[:, 1].min() == pytest.approx(0.0)  # .5 - sd(1, 0) / sqrt(2)
-    assert ax.get_ylabel() == "nats per task more than a"
+    assert ax.get_ylabel() == "nats per task more than a\n(shade: one standard error)"
 
 
 def test_scores_show_every_task() -> None:

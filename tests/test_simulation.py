@@ -131,10 +131,36 @@ def test_regret_is_plotted_with_its_interval() -> None:
     half = 1.6991 * regret.cumsum(-1)[:, -1].std() / math.sqrt(30)  # quantile of a t with 29 degrees of freedom
     top = band.get_paths()[0].vertices[:, 1].max()
     assert top == pytest.approx(float(regret.cumsum(-1)[:, -1].mean() + half), rel=1e-3)
+    assert "90% interval of the mean" in ax.get_ylabel()
+    assert "interval" not in bandits.plot_regret({"one task": regret[:1]}).get_ylabel()
     with pytest.raises(ValueError, match="at least one policy"):
         bandits.plot_regret({})
     with pytest.raises(ValueError, match=r"level must be between 0 and 1; got 90.0"):
         bandits.plot_regret({"ours": regret}, level=90.0)
+
+
+def test_intervals_of_regret_are_not_negative_where_regret_is_not() -> None:
+    regret = torch.tensor([[0.0, 0.1, 0.1], [1.0, 5.0, 0.2]], dtype=torch.float64)
+    ax = bandits.plot_regret({"few tasks": regret})
+    assert ax.collections[0].get_paths()[0].vertices[:, 1].min() == 0.0
+    assert ax.get_ylim()[0] == 0.0
+    realised = bandits.plot_regret({"few tasks": regret - 1.0})
+    assert realised.get_ylim()[0] < realised.collections[0].get_paths()[0].vertices[:, 1].min() < -1.0
+
+
+def test_many_policies_share_axes_and_their_legend_hides_no_curve() -> None:
+    regret = torch.rand(30, 12, generator=seed(6), dtype=torch.float64)
+    ax = bandits.plot_regret({f"a policy whose name is long, number {i}": regret for i in range(8)})
+    figure: Any = ax.figure
+    figure.draw_without_rendering()
+    legend: Any = ax.get_legend()
+    box = legend.get_window_extent()
+    assert box.y0 >= ax.get_window_extent().y1 - 1
+    assert box.x0 >= 0
+    assert box.y1 <= figure.bbox.y1
+    assert ax.get_window_extent().height > 200
+    bandits.plot_regret({"worse than all": 10.0 * regret}, ax=ax)
+    assert ax.get_ylim()[1] > 10.0 * float(regret.sum(-1).mean())
 
 
 @pytest.mark.parametrize(

@@ -192,8 +192,39 @@ def test_one_parameter_is_a_curve() -> None:
     prior = replace(prior_of(space, lambda x: x[:, 0]), scores=False)
     ax = plot_prior_surface(prior)
     np.testing.assert_allclose(ax.lines[0].get_ydata(), (np.arange(32) + 0.5) / 32)
-    assert ax.get_ylabel() == "expected objective, to minimize"
+    assert ax.get_ylabel() == "expected objective, less is better"
     assert ax.get_title() == ""
+
+
+@pytest.mark.parametrize("direction", ["minimize", "maximize"])
+def test_a_surface_says_which_end_is_better_and_what_its_zero_is(direction: str) -> None:
+    prior = replace(prior_of({"rate": SPACE["rate"], "drop": UNIT}, lambda x: x.sum(-1)), direction=direction)
+    figure: Any = plot_prior_surface(prior).figure
+    for label in (figure.axes[1].get_ylabel(), plot_prior_surface(prior, ["rate"]).get_ylabel()):
+        assert "more is better" in label
+        assert "0 is the median of the past's rows" in label
+        assert ("the lower the objective, the more" in label) == (direction == "minimize")
+    in_units = replace(prior, scores=False)
+    better = "less" if direction == "minimize" else "more"
+    assert plot_prior_surface(in_units, ["rate"]).get_ylabel() == f"expected objective, {better} is better"
+
+
+def test_names_that_are_alike_at_one_end_are_told_apart() -> None:
+    choices = [f"gradient_boosting_with_{depth}_trees" for depth in ("shallow", "deep", "very_deep")]
+    rates = {f"optimizer__learning_rate_of_layer_{layer}": SPACE["rate"] for layer in (1, 2)}
+    space = {"kind": CategoricalDistribution(choices), **rates}
+    prior = prior_of(space, lambda x: 3 * x[:, 0] + x[:, 3])
+    labels = [label.get_text() for label in plot_prior_surface(prior, ["kind"]).get_xticklabels()]
+    assert len(set(labels)) == 3
+    assert len({label.get_text() for label in plot_importance(prior).get_yticklabels()}) == 3
+    of_rates = plot_prior_surface(prior, list(rates))
+    assert of_rates.get_xlabel() != of_rates.get_ylabel()
+    names = tuple(f"team-a/experiment-2024-11-gradient-boosting-data-set-{i}-final" for i in range(NUM_TASKS))
+    ax = plot_resemblance(replace(learned(), task_names=names), study())
+    assert len({label.get_text() for label in ax.get_yticklabels()}) == NUM_TASKS + 3
+    figure: Any = ax.figure
+    figure.draw_without_rendering()
+    assert figure.get_tightbbox().x0 >= 0
 
 
 @pytest.mark.parametrize("names", [[], ["rate", "rate"], ["rate", "drop", "depth"], ["rate", "nothing"]])
@@ -266,7 +297,7 @@ def test_resemblance_is_drawn_as_bars_beside_what_it_was() -> None:
     before = [0.5, *[0.3 / NUM_TASKS] * NUM_TASKS, 0.05, 0.15]
     assert np.asarray(ax.lines[0].get_xdata()) == pytest.approx(before)
     assert "'the new study'" in ax.get_xlabel()
-    assert {text.get_text() for text in ax.get_legend().get_texts()} == {"after 12 trials", "before any"}
+    assert {text.get_text() for text in ax.get_legend().get_texts()} == {"after 12 trials", "before any trial"}
 
 
 def test_rows_of_a_study_are_what_its_trials_say() -> None:
