@@ -11,7 +11,9 @@ from botorch.posteriors.gpytorch import GPyTorchPosterior
 from botorch.posteriors.posterior import Posterior
 from botorch.sampling.base import MCSampler
 from botorch.sampling.pathwise.posterior_samplers import DrawMatheronPaths
+from gpytorch.constraints import GreaterThan
 from gpytorch.distributions import MultivariateNormal
+from gpytorch.likelihoods import GaussianLikelihood
 from jaxtyping import Float
 from linear_operator import to_linear_operator
 from torch import Tensor
@@ -26,6 +28,7 @@ from bo.mixture_posterior import MixturePosterior, joint_of_each, marginal_of_ea
 __all__ = ["Surrogate"]
 
 D = TypeVar("D", bound=Distribution)
+OF_ROWS = ("train_inputs", "train_targets", "likelihood")  # torch asks `__getattr__` where a property has none
 
 
 class Surrogate(Model, FantasizeMixin):
@@ -44,13 +47,15 @@ class Surrogate(Model, FantasizeMixin):
     Args:
         task_posterior: a prior, or what `condition` made of one, whose `joint` is a multivariate normal or a
             mixture of them.
+        rows: what it was conditioned on, for acquisitions that ask a model for its `train_inputs`. None takes the rows
+            that the posterior keeps, as Gaussian processes and mixtures of them do.
 
     Raises:
         TypeError: it has no `joint`.
         ValueError: its rows have vectors of outputs.
     """
 
-    def __init__(self, task_posterior: Joint) -> None:
+    def __init__(self, task_posterior: Joint, rows: Data | None = None) -> None:
         super().__init__()
         name = type(task_posterior).__name__
         if not isinstance(task_posterior, Joint):
@@ -59,6 +64,7 @@ class Surrogate(Model, FantasizeMixin):
             raise ValueError(f"Surrogate is for one output; {name} has event_shape {tuple(task_posterior.event_shape)}")
         with gradients():  # acquisitions are climbed by their gradients
             self.task_posterior = ordinary(task_posterior)
+        self.rows = _rows_of(self.task_posterior) if rows is None else rows
 
     def __repr__(self) -> str:
         return f"Surrogate of {self.task_posterior!r}"
@@ -70,6 +76,26 @@ class Surrogate(Model, FantasizeMixin):
     @property
     def batch_shape(self) -> torch.Size:
         return self.task_posterior.batch_shape
+
+    @property
+    def train_inputs(self) -> tuple[Tensor]:
+        """Rows that were conditioned on, `(*b, n, d)`, as BoTorch's own models have them."""
+        return (self._rows().x,)
+
+    @property
+    def train_targets(self) -> Tensor:
+        """Their outcomes, `(*b, n)`."""
+        return self._rows().y
+
+    @property
+    def likelihood(self) -> GaussianLikelihood:
+        """Normal noise with the variance that `predict` adds at a row that was conditioned on."""
+        x = self._rows().x[..., :1, :]
+        _, noisy = self._of_each(x, noisy=True)
+        _, clean = self._of_each(x, noisy=False)
+        likelihood = GaussianLikelihood(noise_constraint=GreaterThan(0.0)).to(x)
+        likelihood.noise = (variances(noisy) - variances(clean)).mean().clamp(min=torch.finfo(x.dtype).eps)
+        return likelihood
 
     def subset_output(self, idcs: list[int]) -> "Surrogate":
         """The model itself, whose one output is all that can be asked for."""
@@ -117,7 +143,8 @@ class Surrogate(Model, FantasizeMixin):
         """The model after n more noisy rows; the batches of X, Y and the model are broadcast."""
         batch = torch.broadcast_shapes(X.shape[:-2], Y.shape[:-2], self.batch_shape)
         rows = Data.of(X.expand(*batch, *X.shape[-2:]), Y[..., 0].expand(*batch, Y.shape[-2]))
-        return Surrogate(self.task_posterior.condition(rows))
+        known = self.rows
+        return Surrogate(self.task_posterior.condition(rows), rows if known is None else known + rows)
 
     def fantasize(  # type: ignore[override]
         self,
@@ -140,6 +167,19 @@ class Surrogate(Model, FantasizeMixin):
             return self.condition_on_observations(X, X.new_zeros(*sampler.sample_shape, *batch, 0, 1))
         noise = True if observation_noise is None else observation_noise
         return self.condition_on_observations(X, sampler(self.posterior(X, observation_noise=noise)))
+
+    def _rows(self) -> Data:
+        if self.rows is None:
+            raise AttributeError("there are no rows")  # `__getattr__` says more
+        return self.rows
+
+    def __getattr__(self, name: str) -> Any:
+        if name in OF_ROWS:
+            raise AttributeError(
+                f"{name} needs the rows that were conditioned on, which {type(self.task_posterior).__name__} does not "
+                "keep: give them, Surrogate(posterior, rows)"
+            )
+        return super().__getattr__(name)
 
     def _of_each(self, X: Tensor, *, noisy: bool) -> tuple[Tensor, MultivariateNormal]:
         """Log weights `(*b, hypotheses)`, and f, or y, at the points of each batch under each hypothesis."""
@@ -172,6 +212,19 @@ class Surrogate(Model, FantasizeMixin):
                 f"{type(self.task_posterior).__name__} has a {type(f).__name__}"
             )
         return parts
+
+
+def _rows_of(posterior: Any) -> Data | None:
+    """Those that a posterior of one task keeps, or the hypotheses that it mixes, which have all seen the same."""
+    if posterior.batch_shape:
+        return getattr(posterior, "rows", None)
+    while (inner := getattr(posterior, "components", None)) is not None:
+        posterior = inner
+    rows = getattr(posterior, "rows", None)
+    if rows is not None:
+        for _ in rows.batch_shape:
+            rows = Data(rows.x[0], rows.y[0], rows.mask[0])
+    return rows
 
 
 @DrawMatheronPaths.register(Surrogate)  # type: ignore[untyped-decorator]

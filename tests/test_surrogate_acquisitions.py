@@ -18,7 +18,11 @@ from botorch.acquisition.joint_entropy_search import qJointEntropySearch
 from botorch.acquisition.knowledge_gradient import qKnowledgeGradient
 from botorch.acquisition.max_value_entropy_search import qLowerBoundMaxValueEntropy, qMaxValueEntropy
 from botorch.acquisition.multi_step_lookahead import qMultiStepLookahead
-from botorch.acquisition.objective import GenericMCObjective
+from botorch.acquisition.objective import GenericMCObjective, LinearMCObjective
+from botorch.acquisition.predictive_entropy_search import qPredictiveEntropySearch
+from botorch.acquisition.proximal import ProximalAcquisitionFunction
+from botorch.acquisition.thompson_sampling import PathwiseThompsonSampling
+from botorch.models import ModelListGP
 from botorch.models.model import ModelList
 from botorch.optim import (
     optimize_acqf,
@@ -26,6 +30,7 @@ from botorch.optim import (
     optimize_acqf_discrete_local_search,
     optimize_acqf_mixed,
 )
+from botorch.optim.utils.acquisition_utils import get_X_baseline
 from botorch.sampling import SobolQMCNormalSampler
 from torch import Tensor
 
@@ -35,7 +40,17 @@ from bayesmeta.random import rand, seeded
 from bo import MixtureLogExpectedImprovement, Surrogate, expected_improvement
 from tests.families import F64, seed
 from tests.seeds import shifted
-from tests.surrogates import LINEAR, PRIORS, PROCESS, botorchs_own, linear_kernel, matern_kernel, points, rows
+from tests.surrogates import (
+    LINEAR,
+    PRIORS,
+    PROCESS,
+    botorchs_own,
+    linear_kernel,
+    matern_kernel,
+    points,
+    rows,
+    some_hypotheses,
+)
 
 BOUNDS = torch.tensor([[0.0, 0.0], [1.0, 1.0]]).double()
 BEST = 1.0
@@ -74,6 +89,23 @@ BATCH: dict[str, Callable[[Any, Data, Tensor], Any]] = {
     ),
     "qUCB": lambda model, data, at: qUpperConfidenceBound(model, 2.0, sampler=sampler()),
 }
+# those that ask a model for the rows that it was conditioned on, and for its noise
+OF_ROWS: dict[str, Callable[[Any, Data, Tensor], Any]] = {
+    "predictive entropy": lambda model, data, at: qPredictiveEntropySearch(model, at[:4], maximize=True),
+    "proximal": lambda model, data, at: ProximalAcquisitionFunction(
+        LogExpectedImprovement(model, BEST), torch.ones_like(at[0]), beta=1.0
+    ),
+    "proximal of a list": lambda model, data, at: ProximalAcquisitionFunction(
+        qUpperConfidenceBound(
+            ModelListGP(model, model),
+            2.0,
+            sampler=sampler(),
+            objective=LinearMCObjective(torch.tensor([1.0, 2.0]).double()),
+        ),
+        torch.ones_like(at[0]),
+        beta=1.0,
+    ),
+}
 # those whose last points are of fantasies
 ONE_SHOT: dict[str, Callable[[Any, Data, Tensor], Any]] = {
     "knowledge gradient": lambda model, data, at: qKnowledgeGradient(model, num_fantasies=4, sampler=sampler(4)),
@@ -85,8 +117,8 @@ OURS_ALONE: dict[str, Callable[[Any, Data, Tensor], Any]] = {
     ),
     "integrated variance": lambda model, data, at: qNegIntegratedPosteriorVariance(model, at, sampler=sampler(1)),
 }
-NUM_POINTS = {**dict.fromkeys(SINGLE, 1), **dict.fromkeys(BATCH, 2), **dict.fromkeys(ONE_SHOT, 6)}
-OF_BOTORCH = {**SINGLE, **BATCH, **ONE_SHOT}
+NUM_POINTS = {**dict.fromkeys({**SINGLE, **OF_ROWS}, 1), **dict.fromkeys(BATCH, 2), **dict.fromkeys(ONE_SHOT, 6)}
+OF_BOTORCH = {**SINGLE, **OF_ROWS, **BATCH, **ONE_SHOT}
 ALL = {**OF_BOTORCH, **OURS_ALONE}
 
 
@@ -138,7 +170,7 @@ def posterior(request: pytest.FixtureRequest) -> Any:
 @pytest.mark.parametrize("name", ALL)
 def test_batches_equal_a_loop(name: str, posterior: Any) -> None:
     data, q = rows(6, num_inputs=2), NUM_POINTS.get(name, 2)
-    x, at, model = points(4, q, num_inputs=2), points(12, number=2, num_inputs=2), Surrogate(posterior)
+    x, at, model = points(4, q, num_inputs=2), points(12, number=2, num_inputs=2), Surrogate(posterior, data)
     together, slope = value_and_slope(name, model, data, x, at)
     assert slope.isfinite().all()
     for i in range(4):
@@ -288,3 +320,32 @@ def test_the_known_maximiser() -> None:
         found, value = optimize_acqf(acquisition, BOUNDS[:, :1], q=1, num_restarts=21, batch_initial_conditions=starts)
     assert (found[0, 0] - grid[worth.argmax(), 0]).abs() < 1e-4
     close(value, worth.max().log(), 1e-6)
+
+
+def test_rows_are_those_that_botorchs_own_model_has() -> None:
+    data = rows(8)
+    for model in (
+        Surrogate(PROCESS.condition(data)),
+        Surrogate(some_hypotheses().condition(rows(8, num_inputs=2))),
+        Surrogate(LINEAR.condition(data), data),
+    ):
+        given = rows(8, num_inputs=2) if len(model.train_inputs[0][0]) == 2 else data
+        assert torch.equal(model.train_inputs[0], given.x)
+        assert torch.equal(model.train_targets, given.y)
+        more = model.condition_on_observations(given.x[:2] + 0.01, given.y[:2, None])
+        assert torch.equal(more.train_targets, torch.cat([given.y, given.y[:2]]))
+    own = botorchs_own(matern_kernel(), data)
+    ours = Surrogate(PROCESS.condition(data))
+    torch.testing.assert_close(ours.likelihood.noise, own.likelihood.noise[:1], rtol=1e-6, atol=0)
+    best = [get_X_baseline(qLogExpectedImprovement(model, BEST)) for model in (ours, own)]
+    torch.testing.assert_close(*best)
+    with seeded(seed(0)):
+        paths = PathwiseThompsonSampling(
+            ModelListGP(ours, ours), objective=LinearMCObjective(torch.tensor([1.0, 1.0]).double())
+        )
+        assert paths(points(5, 1)).isfinite().all()
+
+
+def test_a_posterior_that_keeps_no_rows_says_how_to_give_them() -> None:
+    with pytest.raises(AttributeError, match=r"give them, Surrogate\(posterior, rows\)"):
+        _ = Surrogate(LINEAR.condition(rows(8))).train_inputs
