@@ -1,4 +1,4 @@
-r"""A task that is one of several things as a whole: what all its arms are follows from which.
+r"""A mixture over hypotheses about a whole task: the hypothesis fixes the prior of every arm.
 
 Hypothesis $h$ of a task has log weight $\log w_h + \sum_a \log p_h(\text{rows of arm } a)$, so that rewards of one arm
 say which hypothesis holds for the others. A draw is of one hypothesis, and of all arms under it.

@@ -3,7 +3,8 @@
 All three start from a hyperposterior, which past tasks or a belief gave, and differ in what a task makes of it.
 `HierTS` uses all that every task has shown at each decision, and is exact Bayes. `AdaTS` gives each task the prior with
 hyperparameters integrated out, as it was known when the task began; where tasks come one after another it is the same
-policy. `MetaTS` gives each task one draw of the prior, which it keeps: cheapest, and it pays for draws that are wrong.
+policy. `MetaTS` gives each task one draw of the prior, which it keeps: cheapest, and a bad draw costs regret for the
+whole task.
 
 Source: Hong et al., Hierarchical Bayesian bandits (2022); Basu et al., No regrets for learning the prior in bandits
 (2021); Kveton et al., Meta-Thompson sampling (2021).

@@ -60,7 +60,7 @@ class Propensities(NamedTuple):
 
 @runtime_checkable
 class JointlyNormal(Protocol):
-    """Whose values at the rows of a decision are jointly normal."""
+    """A posterior under which the values of the arms at one decision are jointly normal."""
 
     def joint(self, x: Tensor, task: Task = None) -> tuple[Tensor, Tensor]:
         """Mean `(n, q)` and a root `(n, q, r)` of the covariance."""

@@ -107,7 +107,10 @@ class Running(LearnedByTasks):
 
 
 class OnlineRunning(DrawsFunctions):
-    """Statistics of each entry, their evidence under each draw, and the draws: for each arm r of the tasks its own."""
+    """Statistics of the rows of each task and arm, draws of the prior, and the evidence of the rows under each draw.
+
+    Each arm of a task has its own draws.
+    """
 
     def __init__(self, prior: Running, batch_shape: Sequence[int]) -> None:
         past = statistics_from(prior.past)

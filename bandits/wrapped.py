@@ -1,4 +1,4 @@
-"""Priors around priors: what a task is beside what one of its arms is, such as how it changes."""
+"""Wrappers that add dynamics, or hypotheses about a whole task, to the prior of one arm."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar

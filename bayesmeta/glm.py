@@ -65,7 +65,7 @@ G = TypeVar("G", bound="_Regression")
 
 @dataclass(frozen=True, eq=False)
 class _Regression(TensorFields):
-    """What both have in common; see them."""
+    """A regression with normal weights whose rows have another likelihood: logistic or Poisson."""
 
     loc: Float[Tensor, "*batch d"]
     precision: Float[Tensor, "*batch d d"]

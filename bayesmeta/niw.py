@@ -283,7 +283,12 @@ def _update(prior: Natural, stats: Statistics) -> Natural:
 
 
 def _posterior_scatter(prior: Natural, stats: Statistics, shift: Tensor, total: Tensor) -> Tensor:
-    """`shift` of the rows' mean from loc, `total` of the counts."""
+    """The scatter of the posterior, `(*batch, d, d)`.
+
+    Args:
+        shift: mean of the rows minus loc, `(*batch, d)`.
+        total: pseudo-count plus the number of rows, `(*batch,)`.
+    """
     # a root on both sides makes the product symmetric to the last digit
     root = shift * (stats.count.sqrt() * (prior[1] / total).sqrt())[..., None]
     return add_outer(prior[3] + stats.scatter, root)

@@ -232,7 +232,7 @@ def _update(loc: Tensor, var: Tensor, weighted: Statistics) -> tuple[Tensor, Ten
 
 
 def _log_evidence(loc: Tensor, var: Tensor, weighted: Statistics) -> Tensor:
-    """Without the volume of the rows."""
+    """log p(y) of each task, without the terms that loc and var do not enter: those of the noise variances."""
     shrink = 1.0 + var * weighted.count
     between = weighted.count / shrink * _shift(loc, weighted).square()
     # about the origin the second moment is the centred one but for rounding
