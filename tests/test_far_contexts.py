@@ -9,6 +9,7 @@ from torch import Generator, Tensor
 
 import bandits
 from bayesmeta import LinearGaussian, LinearNormalInverseGamma
+from bayesmeta.online import online
 from bayesmeta.random import randn
 from tests.families import F64, seed
 from tests.seeds import shifted
@@ -90,3 +91,26 @@ def test_what_is_no_number_is_refused() -> None:
         policy.update(choice, 1.0)
     policy.update(policy.choose([1.0, 2.0]), 1.0)
     assert int(policy.pulls.sum()) == 1
+
+
+@pytest.mark.parametrize("shape", [(1,), (1, 1)])
+def test_tens_of_thousands_of_rows_one_by_one(shape: tuple[int, ...]) -> None:
+    """A minute each, since 1970: sums of whole numbers are exact, and so is what 80 digits make of them."""
+    n, state = 30_000, online(KNOWN, shape)
+    index = tuple(torch.zeros(1, dtype=torch.long) for _ in shape)
+    times = [1_700_000_000 + 60 * i for i in range(n + 1)]
+    x = torch.tensor([[1.0, time] for time in times], dtype=torch.float64)
+    # in 2^-40, so that they are whole numbers too
+    rewards = (2**40 * (randn((n,), like=F64, generator=seed(0)) + 0.3)).round().long().tolist()
+    for i, reward in enumerate(rewards):
+        state.add(index, x[i : i + 1], torch.tensor([reward / 2**40], dtype=torch.float64))
+    with mpmath.workdps(DIGITS):
+        seen = times[:n]
+        precision = mpmath.matrix([[1 + n, sum(seen)], [sum(seen), 1 + sum(time * time for time in seen)]])
+        total = [sum(rewards), sum(time * reward for time, reward in zip(seen, rewards, strict=True))]
+        at = mpmath.matrix([1, times[n]])
+        mean = (at.T * mpmath.lu_solve(precision, mpmath.matrix([mpmath.mpf(each) / 2**40 for each in total])))[0]
+        sd = mpmath.sqrt((at.T * mpmath.lu_solve(precision, at))[0])
+        found = state.marginal(x[n].reshape(1, *[1] * len(shape), 2), 0)
+        assert abs(mpmath.mpf(found.mean.item()) - mean) < 1e-7 * sd
+        assert float(found.stddev.item() / sd) == pytest.approx(1.0, abs=1e-7)
