@@ -214,7 +214,9 @@ def test_lists_by_hand(tmp_path: Path) -> None:
     values = torch.stack([p.y for p in past])
     assert torch.equal(past_values(past, pool), values)
     ranks = scipy.stats.rankdata(-values.numpy(), axis=1).mean(0)
-    assert LEARNED["mean_rank"](past, pool.space)(pool, [], 9, 0) == ranks.argsort(kind="stable")[:9].tolist()
+    listed = LEARNED["mean_rank"](past, pool.space)(pool, [], 9, 0)
+    assert len(set(listed)) == 9
+    assert ranks[listed].tolist() == pytest.approx(sorted(ranks)[:9])  # in any order of those that are equal
     regret = (values.amax(1, keepdim=True) - values) / (values.amax(1, keepdim=True) - values.amin(1, keepdim=True))
     first = int(regret.mean(0).argmin())
     second = int(torch.minimum(regret, regret[:, [first]]).mean(0).argmin())
