@@ -20,6 +20,7 @@ import polars as pl
 import torch
 from torch import Tensor
 
+from bayesmeta.csv_tables import read_csv
 from bayesmeta.data import Data, require_room
 from bayesmeta.describe import Described
 from bayesmeta.statistics import Statistics
@@ -221,12 +222,7 @@ def _read_file(path: Path) -> pl.DataFrame:
     try:
         if kind != ".csv":
             return pl.read_parquet(path, glob=False)
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            names = next(csv.reader(file), [])
-        # polars would rename the second of two equal names
-        _require_unique(names)
-        # types are inferred from the whole file: a column of numbers may begin with whole ones
-        return pl.read_csv(path, infer_schema_length=None, glob=False)
+        return read_csv(path)
     except (pl.exceptions.PolarsError, UnicodeDecodeError, csv.Error) as error:
         raise ValueError(f"cannot read {path} as a {kind[1:]} file: {_first_line(error)}") from None
 

@@ -6,6 +6,7 @@ from bayesmeta.lazy import lazily
 
 __all__ = [
     "MetaSampler",
+    "MixedColumnWarning",
     "MixtureLogExpectedImprovement",
     "NoSuggestionWarning",
     "RankingWeightedEnsemble",
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
     from bo.sampler import MetaSampler, UnlikePastWarning
     from bo.scores import normal_scores
     from bo.shared_configurations import SharedConfigurations
-    from bo.space import SearchSpace
+    from bo.space import MixedColumnWarning, SearchSpace
     from bo.surrogate import Surrogate
     from bo.thompson import thompson_points
 else:
@@ -47,6 +48,7 @@ else:
         __name__,
         {
             "MetaSampler": "sampler",
+            "MixedColumnWarning": "space",
             "MixtureLogExpectedImprovement": "mixture_acquisition",
             "NoSuggestionWarning": "point_sampler",
             "RankingWeightedEnsemble": "rgpe",

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["TuningPrior", "require_direction", "require_roles", "starts_of"]
 
 MAX_STARTS = 64
+MIN_NAMED = 10  # rows, from which words that all differ are names of rows
 
 
 @dataclass(frozen=True, eq=False)
@@ -235,7 +236,9 @@ class TuningPrior(TensorFields):
             raise ValueError("the table has no rows")
         if space is None:
             others = (task, target, *features)
-            space = SearchSpace.infer(frame.to_native(), [name for name in frame.columns if name not in others])
+            parameters = [name for name in frame.columns if name not in others]
+            _require_repeated(frame, parameters)
+            space = SearchSpace.infer(frame.to_native(), parameters)
         x = space.to_unit(frame.select(*space.names).iter_rows(named=True))
         columns = {f"x{i}": column.numpy() for i, column in enumerate(x.mT)}
         columns |= {f"feature{i}": frame[name] for i, name in enumerate(features)}
@@ -254,6 +257,16 @@ def require_roles(task: str, target: str, features: Sequence[str], params: Seque
         if name in roles:
             raise ValueError(f"column {name!r} cannot be both {roles[name]} and {role}; leave one of the two out")
         roles[name] = role
+
+
+def _require_repeated(frame: Any, columns: Sequence[str]) -> None:
+    """Words that differ in every row number the rows: they are no choices."""
+    for name in columns:
+        if len(frame) >= MIN_NAMED and frame[name].dtype == nw.String and frame[name].n_unique() == len(frame):
+            raise ValueError(
+                f"column {name!r} differs in every row, as names of runs do, and so says nothing of a new trial. Leave "
+                "it out, or say which columns are parameters"
+            )
 
 
 def _with_features(tasks: Data, names: Sequence[str], features: Sequence[str]) -> Data:

@@ -14,6 +14,7 @@ valid point has a parameter anywhere else where a condition says that it is miss
 
 import json
 import math
+import re
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -37,6 +38,7 @@ from torch import Generator, Tensor
 from bayesmeta.describe import listed, plural
 from bayesmeta.doors import require_count
 from bayesmeta.fields import TensorFields
+from bayesmeta.warning_kinds import BayesmetaWarning, warn
 from bo.choices import as_choice, same_distribution, with_tuples
 from bo.conditions import Conditions, learn_conditions, require_conditions
 from bo.scalars import Scalars
@@ -44,11 +46,17 @@ from bo.scalars import Scalars
 if TYPE_CHECKING:
     from optuna import Study
 
-__all__ = ["SearchSpace"]
+__all__ = ["MixedColumnWarning", "SearchSpace"]
 
 Params = Mapping[str, Any]
 
+DATE = re.compile(r"\d{4}-\d{2}-\d{2}([T ].*)?$|\d{1,2}[./]\d{1,2}[./]\d{2,4}$")
+NUMBER = re.compile(r"[+-]?(\d[\d,]*\.?\d*|\.\d+)([eE][+-]?\d+)?")
 LOG_SPAN = 10.0  # high / low from which a column of a table may be on a log scale
+
+
+class MixedColumnWarning(BayesmetaWarning):
+    """A column of a table holds numbers for the most part, and something else besides: it is taken for a category."""
 
 
 @dataclass(frozen=True)
@@ -457,6 +465,8 @@ def _inferred(name: str, entries: list[Any]) -> BaseDistribution:
     if len(values) < 2:
         what = f"only the value {values[0]!r}" if values else "no value"
         raise ValueError(f"parameter {name!r} must vary over the table; it has {what}. Leave the column out")
+    if kinds == {str}:
+        _require_choices(name, present)
     if kinds <= {bool, str}:
         return CategoricalDistribution(values)
     low, median, high = values[0], sorted(present)[len(present) // 2], values[-1]
@@ -469,6 +479,21 @@ def _inferred(name: str, entries: list[Any]) -> BaseDistribution:
     if all(isinstance(v, int) or (has_gaps and v.is_integer()) for v in values):
         return IntDistribution(int(low), int(high), log=log)
     return FloatDistribution(low, high, log=log)
+
+
+def _require_choices(name: str, entries: list[str]) -> None:
+    """Text that can be choices: no dates; numbers with a word among them are taken so, with a warning."""
+    if all(DATE.match(entry) for entry in entries):
+        raise ValueError(
+            f"parameter {name!r} holds dates, such as {entries[0]!r}, which no trial chooses from. Leave it out"
+        )
+    words = [entry for entry in entries if not NUMBER.fullmatch(entry.strip())]
+    if 2 * len(words) < len(entries):
+        warn(
+            f"parameter {name!r} is taken for a category: {len(entries) - len(words)} of its {len(entries)} entries "
+            f"are numbers, and others are not, such as {words[0]!r}. If that marks a missing value, leave it empty",
+            MixedColumnWarning,
+        )
 
 
 def _off_centre(ends: list[Any]) -> float:

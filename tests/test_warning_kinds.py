@@ -20,6 +20,7 @@ KINDS = [
     PlacementWarning,
     bandits.FewSamplesWarning,
     bandits.UnusableRowsWarning,
+    bo.MixedColumnWarning,
     bo.NoSuggestionWarning,
     bo.UnlikePastWarning,
 ]

@@ -1,0 +1,100 @@
+"""CSV files as spreadsheets, pandas and people write them."""
+
+from pathlib import Path
+
+import pandas as pd
+import polars as pl
+import pytest
+
+import bo
+from bayesmeta.csv_tables import MISSING, read_csv
+from bayesmeta.frames import read_frame
+
+PLAIN = "task,rate,depth,kind,loss\nA,0.5,1,tree,1.25\nB,1.5,2000,linear,2\n"
+EXPECTED = {"task": ["A", "B"], "rate": [0.5, 1.5], "depth": [1, 2000], "kind": ["tree", "linear"], "loss": [1.25, 2.0]}
+
+FILES = {
+    "plain": PLAIN.encode(),
+    "byte order mark": PLAIN.encode("utf-8-sig"),
+    "utf-16": PLAIN.encode("utf-16"),
+    "semicolons": PLAIN.replace(",", ";").encode(),
+    "tabs": PLAIN.replace(",", "\t").encode(),
+    "decimal commas": PLAIN.replace(",", ";").replace(".", ",").encode(),
+    "carriage returns": PLAIN.replace("\n", "\r\n").encode(),
+    "thousands": PLAIN.replace("2000", '"2,000"').encode(),
+    "row numbers": b",task,rate,depth,kind,loss\n0,A,0.5,1,tree,1.25\n1,B,1.5,2000,linear,2\n",
+}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_all_ways_to_write_a_table_read_the_same(name: str, tmp_path: Path) -> None:
+    (tmp_path / "table.csv").write_bytes(FILES[name])
+    table = read_csv(tmp_path / "table.csv")
+    assert table.to_dict(as_series=False) == EXPECTED
+    assert table["depth"].dtype == pl.Int64
+    assert table["rate"].dtype == table["loss"].dtype == pl.Float64
+
+
+@pytest.mark.parametrize("mark", MISSING)
+def test_marks_of_missing_values_are_those_of_pandas(mark: str, tmp_path: Path) -> None:
+    path = tmp_path / "table.csv"
+    path.write_text(f"task,rate,kind\nA,0.5,tree\nB,{mark},{mark}\nC,2,linear\n")
+    table = read_csv(path)
+    assert table["rate"].to_list() == [0.5, None, 2.0]
+    assert table["kind"].to_list() == ["tree", None, "linear"]
+    assert pd.read_csv(path).isna().sum().sum() == 2
+
+
+def test_words_with_commas_stay_words(tmp_path: Path) -> None:
+    path = tmp_path / "table.csv"
+    path.write_text('task,layers,rate\nA,"50,50",1\nB,"1,000,000",2\nC,"a, b",3\n')
+    assert read_csv(path)["layers"].to_list() == ["50,50", "1,000,000", "a, b"]
+
+
+def test_what_cannot_be_read_is_said(tmp_path: Path) -> None:
+    path = tmp_path / "table.csv"
+    path.write_text(",task,rate\n0.5,A,1\n0.25,B,2\n")
+    with pytest.raises(ValueError, match="column 1 has no name"):
+        read_frame(path)
+    path.write_text("task;rate;rate\nA;1;2\n")
+    with pytest.raises(ValueError, match="'rate' is there more than once"):
+        read_frame(path)
+    path.write_bytes("task,größe\nA,1\n".encode("latin-1"))
+    with pytest.raises(ValueError, match=r"cannot read .*table\.csv as a csv file"):
+        read_frame(path)
+
+
+def long_table(**columns: list[object]) -> pl.DataFrame:
+    """Two tasks of twelve rows."""
+    rate = [0.1 * i for i in range(12)] * 2
+    loss = [abs(value - 0.4) + 0.1 * task for task in range(2) for value in rate[:12]]
+    return pl.DataFrame({"task": ["A"] * 12 + ["B"] * 12, "rate": rate, "loss": loss, **columns})
+
+
+def learn(table: pl.DataFrame, path: Path) -> bo.TuningPrior:
+    table.write_csv(path)
+    return bo.TuningPrior.from_table(path, task="task", target="loss", direction="minimize")
+
+
+def test_numbers_with_a_word_among_them_are_told_of(tmp_path: Path) -> None:
+    most = [str(4 + i % 3) if i % 6 else "auto" for i in range(24)]
+    with pytest.warns(bo.MixedColumnWarning, match="20 of its 24 entries are numbers, .* such as 'auto'"):
+        prior = learn(long_table(leaves=most), tmp_path / "t.csv")
+    assert "auto" in prior.space.distributions["leaves"].choices
+    few = [("auto", "sqrt", "8")[i % 3] for i in range(24)]
+    learn(long_table(leaves=few), tmp_path / "t.csv")
+
+
+@pytest.mark.parametrize("day", ["2026-01-{:02d}", "2026-01-{:02d}T10:00:00", "{:02d}.01.2026", "1/{:d}/26"])
+def test_dates_are_no_choices(day: str, tmp_path: Path) -> None:
+    days = [day.format(1 + i // 2) for i in range(24)]
+    with pytest.raises(ValueError, match="'day' holds dates"):
+        learn(long_table(day=days), tmp_path / "t.csv")
+
+
+def test_names_of_rows_are_no_parameters(tmp_path: Path) -> None:
+    table = long_table(run=[f"run {i}" for i in range(24)])
+    with pytest.raises(ValueError, match="'run' differs in every row"):
+        learn(table, tmp_path / "t.csv")
+    space = bo.SearchSpace.infer(table, ["rate", "run"])  # where they are named they are taken
+    assert len(space.distributions["run"].choices) == 24
