@@ -62,9 +62,13 @@ class Environment(Protocol):
 class FromPrior(Described):
     """Tasks drawn from a prior, whose model is so the true one.
 
-    Args: prior: any posterior, without a batch, or with one entry for each arm where arms have a posterior each. arms:
-    as of a policy. tasks: how many. seed: of tasks, contexts and rewards. contexts: draws `(tasks, c)` from a stream of
-    random numbers, or their width, for standard normal ones; None where arms need none.
+    Args:
+        prior: any posterior, without a batch, or with one entry for each arm where arms have a posterior each.
+        arms: as of a policy.
+        tasks: how many.
+        seed: of tasks, contexts and rewards.
+        contexts: draws `(tasks, c)` from a stream of random numbers, or their width, for standard normal ones; None
+            where arms need none.
     """
 
     @counted(tasks=1)

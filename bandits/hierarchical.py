@@ -24,8 +24,9 @@ __all__ = ["AdaTS", "HierTS", "MetaTS", "running_together"]
 def running_together(belief: Any, how: str) -> Any:
     """The prior of tasks that learn from each other, which any policy takes.
 
-    Args: belief: a `LinearHyperposterior`, or a `Hyperposterior` that `fit` made; it is not changed by what the tasks
-    show. how: "redraw", "marginal" or "keep", see `HierTS`, `AdaTS` and `MetaTS`.
+    Args:
+        belief: a `LinearHyperposterior`, or a `Hyperposterior` that `fit` made; what the tasks show does not change it.
+        how: "redraw", "marginal" or "keep", see `HierTS`, `AdaTS` and `MetaTS`.
 
     Raises:
         TypeError: `belief` is no hyperposterior.

@@ -386,7 +386,11 @@ class _Decision(NamedTuple):
 
 
 def _why_unusable(row: _Decision, reward: float, width: int | None) -> str | None:
-    """Args: width: of the contexts of the log, None where it has none."""
+    """What is wrong with a row, None if nothing.
+
+    Args:
+        width: of the contexts of the log, None where it has none.
+    """
     if not 0.0 < row.propensity <= 1.0:
         return f"its propensity is {row.propensity}, and must be above 0 and at most 1"
     if not math.isfinite(reward):

@@ -236,8 +236,9 @@ class Policy(Described):
             context: `(m, c)`; None where arms need none.
             task: of each, a whole number, or `(m,)` of them; not needed where there is one task.
 
-        Raises: ValueError: an arm is unknown, shapes do not fit, or a reward is none that the prior can have; then
-        nothing has changed.
+        Raises:
+            ValueError: an arm is unknown, shapes do not fit, or a reward is none that the prior can have; then nothing
+                has changed.
         """
         values = rewards_of(rewards)
         position = torch.tensor([self._position(name) for name in names_of(arms)], dtype=torch.long)
