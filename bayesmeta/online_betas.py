@@ -26,7 +26,16 @@ class OnlineBetas:
     def __init__(self, prior: Any, batch_shape: Sequence[int]) -> None:
         self._prior, self._like = prior.to(torch.float64).expand(batch_shape), prior.successes
         self._both = torch.stack([self._prior.successes, self._prior.failures])
-        self._ones, self._zeros = self._both
+
+    # views that are made anew: a pickle would part them from what they are views of
+
+    @property
+    def _ones(self) -> Tensor:
+        return self._both[0]
+
+    @property
+    def _zeros(self) -> Tensor:
+        return self._both[1]
 
     @property
     def batch_shape(self) -> torch.Size:
