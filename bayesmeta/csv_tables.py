@@ -7,11 +7,13 @@ out.
 
 import csv
 import io
+import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import polars as pl
 
-__all__ = ["read_csv"]
+__all__ = ["read_csv", "reads_as_number", "require_unique"]
 
 SEPARATORS = ",;\t|"
 # those of pandas, so that both read the same
@@ -40,14 +42,19 @@ def read_csv(path: Path) -> pl.DataFrame:
         separator = max(SEPARATORS, key=lambda mark: len(next(csv.reader([line], delimiter=mark), [])))
         file.seek(0)
         names = next(csv.reader(file, delimiter=separator), [])
-    _require_different(names)
+    require_unique(names)  # polars would rename the second of two equal names
     source = io.BytesIO(path.read_text(encoding=encoding).encode()) if is_wide else path
     table = pl.read_csv(source, separator=separator, null_values=MISSING, infer_schema_length=None, glob=False)
     return _without_row_numbers(_with_numbers(table, separator), names)
 
 
-def _require_different(names: list[str]) -> None:
-    """Polars would rename the second of two equal names."""
+def reads_as_number(text: str) -> bool:
+    """Whether a cell of text is a number, also by thousands."""
+    return re.match(NUMBER, text.strip()) is not None or re.match(THOUSANDS, text.strip()) is not None
+
+
+def require_unique(names: Sequence[str]) -> None:
+    """Raises a ValueError where two columns have one name."""
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise ValueError(f"columns must have different names; {', '.join(map(repr, twice))} is there more than once")

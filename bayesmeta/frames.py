@@ -20,7 +20,7 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from bayesmeta.csv_tables import read_csv
+from bayesmeta.csv_tables import read_csv, require_unique
 from bayesmeta.data import Data, require_room
 from bayesmeta.describe import Described
 from bayesmeta.statistics import Statistics
@@ -444,7 +444,7 @@ def _columns(
     if task == target:
         raise ValueError(f"task and target must be two columns; got {task!r} for both")
     chosen = [name for name in names if name not in (task, target)] if inputs is None else list(inputs)
-    _require_unique(chosen)
+    require_unique(chosen)
     for role, name in [("task", task), ("target", target), *(("input", name) for name in chosen)]:
         if name not in names:
             close = difflib.get_close_matches(name, names, 1)
@@ -468,12 +468,6 @@ def _require_strings(names: Sequence[Any]) -> None:
             f"names of columns must be strings; got {other!r}. Rename them: frame.columns = [{new} for name in "
             "frame.columns]"
         )
-
-
-def _require_unique(names: Sequence[str]) -> None:
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise ValueError(f"columns must have different names; {', '.join(map(repr, twice))} is there more than once")
 
 
 def _require_file(path: Path) -> None:

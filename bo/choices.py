@@ -5,11 +5,12 @@ be hashed, and are not equal to the tuples that they were. So all choices are co
 """
 
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 
-__all__ = ["as_choice", "as_given", "same_distribution", "with_tuples"]
+__all__ = ["as_choice", "as_given", "category_of", "same_distribution", "with_tuples"]
 
 
 def as_choice(value: Any) -> Any:
@@ -24,8 +25,13 @@ def with_tuples(distribution: BaseDistribution) -> BaseDistribution:
     choices: Any = as_choice(distribution.choices)
     if all(new is old or type(new) is type(old) for new, old in zip(choices, distribution.choices, strict=True)):
         return distribution
+    return category_of(choices)
+
+
+def category_of(choices: Sequence[Any]) -> CategoricalDistribution:
+    """A distribution without Optuna's warning of tuples, which it gave when the study was made."""
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Choices for a categorical distribution")  # said when the study was made
+        warnings.filterwarnings("ignore", "Choices for a categorical distribution")
         return CategoricalDistribution(choices)
 
 

@@ -15,7 +15,6 @@ valid point has a parameter anywhere else where a condition says that it is miss
 import json
 import math
 import re
-import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property
@@ -35,11 +34,12 @@ from optuna.distributions import (
 from optuna.trial import TrialState
 from torch import Generator, Tensor
 
+from bayesmeta.csv_tables import reads_as_number
 from bayesmeta.describe import listed, plural
 from bayesmeta.doors import require_count
 from bayesmeta.fields import TensorFields
 from bayesmeta.warning_kinds import BayesmetaWarning, warn
-from bo.choices import as_choice, same_distribution, with_tuples
+from bo.choices import as_choice, category_of, same_distribution, with_tuples
 from bo.conditions import Conditions, learn_conditions, require_conditions
 from bo.scalars import Scalars
 
@@ -51,7 +51,6 @@ __all__ = ["MixedColumnWarning", "SearchSpace"]
 Params = Mapping[str, Any]
 
 DATE = re.compile(r"\d{4}-\d{2}-\d{2}([T ].*)?$|\d{1,2}[./]\d{1,2}[./]\d{2,4}$")
-NUMBER = re.compile(r"[+-]?(\d[\d,]*\.?\d*|\.\d+)([eE][+-]?\d+)?")
 LOG_SPAN = 10.0  # high / low from which a column of a table may be on a log scale
 
 
@@ -444,9 +443,7 @@ def _widened(name: str, old: Any, new: Any) -> BaseDistribution:
         raise ValueError(f"trials disagree on parameter {name!r}: {old} and {new}; rename it in one of the studies")
     if isinstance(old, CategoricalDistribution):
         known = {as_choice(choice) for choice in old.choices}
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Choices for a categorical distribution")  # said when the study was made
-            return CategoricalDistribution(old.choices + tuple(c for c in new.choices if as_choice(c) not in known))
+        return category_of(old.choices + tuple(c for c in new.choices if as_choice(c) not in known))
     step = 1 if isinstance(old, IntDistribution) else None
     if old.step == new.step and old.step:
         shift = (new.low - old.low) / old.step
@@ -487,8 +484,8 @@ def _require_choices(name: str, entries: list[str]) -> None:
         raise ValueError(
             f"parameter {name!r} holds dates, such as {entries[0]!r}, which no trial chooses from. Leave it out"
         )
-    words = [entry for entry in entries if not NUMBER.fullmatch(entry.strip())]
-    if 2 * len(words) < len(entries):
+    words = [entry for entry in entries if not reads_as_number(entry)]
+    if 0 < 2 * len(words) < len(entries):
         warn(
             f"parameter {name!r} is taken for a category: {len(entries) - len(words)} of its {len(entries)} entries "
             f"are numbers, and others are not, such as {words[0]!r}. If that marks a missing value, leave it empty",

@@ -98,3 +98,12 @@ def test_names_of_rows_are_no_parameters(tmp_path: Path) -> None:
         learn(table, tmp_path / "t.csv")
     space = bo.SearchSpace.infer(table, ["rate", "run"])  # where they are named they are taken
     assert len(space.distributions["run"].choices) == 24
+
+
+def test_words_of_digits_are_words(tmp_path: Path) -> None:
+    """Sizes of layers are no thousands, and text that is given as text stays so, without a warning."""
+    layers = [("50,50", "100,100", "20,20")[i % 3] for i in range(24)]
+    prior = learn(long_table(layers=layers), tmp_path / "t.csv")
+    assert set(prior.space.distributions["layers"].choices) == set(layers)
+    digits = bo.SearchSpace.infer(long_table(size=[str(1 + i % 3) for i in range(24)]), ["size"])
+    assert digits.distributions["size"].choices == ("1", "2", "3")
