@@ -15,7 +15,7 @@ from torch.distributions import Distribution, Normal
 
 from bayesmeta.link_marginals import LogGamma, LogInverseGamma, LogitBeta
 
-__all__ = ["TINY", "Array", "Variables", "is_log_concave"]
+__all__ = ["CHUNK", "TINY", "Array", "Variables", "is_log_concave"]
 
 Array = Any  # of NumPy, which makes numbers of arrays without axes
 Function = Callable[..., Array]

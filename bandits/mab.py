@@ -367,9 +367,10 @@ class MAB(Described):
             raise TypeError(f"{type(self.learning_policy).__name__} needs contexts (n, d); got none")
         if contexts is not None and not self._takes_contexts:
             raise TypeError(f"{type(self.learning_policy).__name__} takes no contexts; got some")
-        rows = _rows(contexts, 1 if len(names_of(decisions)) > 1 else None)
-        if rows is not None and len(rows) != len(names_of(decisions)):
-            raise ValueError(f"each decision needs its context; got {len(names_of(decisions))} and {len(rows)}")
+        num = len(names_of(decisions))
+        rows = _rows(contexts, 1 if num > 1 else None)
+        if rows is not None and len(rows) != num:
+            raise ValueError(f"each decision needs its context; got {num} and {len(rows)}")
         return rows
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from bandits.even_points import by_even_points
-from bandits.log_concave import TINY, Array, Variables
+from bandits.log_concave import CHUNK, TINY, Array, Variables
 from bandits.prospects import TOO_LARGE
 
 __all__ = ["chance_of_chosen"]
@@ -36,7 +36,6 @@ FEW = 16  # decisions
 MANY = 50_000  # values of normal distribution functions, from which float32 does: 1e-7 of one, at a tenth of the time
 RARE = 1e-3  # probabilities below which it does not
 SURELY = 10.0  # standard deviations
-CHUNK = 100_000  # values that are held at once
 
 
 def chance_of_chosen(

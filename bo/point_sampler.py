@@ -49,10 +49,14 @@ class NoSuggestionWarning(BayesmetaWarning):
 
 @dataclass(frozen=True, eq=False)
 class Proposal:
-    """What one trial is to try: known parameters as they were expected to be asked for; none if that failed."""
+    """What one trial is to try: known parameters as they were expected to be asked for; none if that failed.
+
+    `turn` is how they were found, see `bo.turns`, if in any.
+    """
 
     params: Mapping[str, Any]
     distributions: Mapping[str, BaseDistribution]
+    turn: str = ""
 
     def answers(self, trial: FrozenTrial, asked: Mapping[str, BaseDistribution]) -> bool:
         """Whether it holds what is asked, and the trial did with its other parameters as was proposed."""
@@ -68,22 +72,13 @@ class Proposal:
 NOTHING = Proposal({}, {})
 
 
-@dataclass(frozen=True, eq=False)
-class Guess:
-    """What another worker will probably give a trial, as this sampler would: and by which turn."""
-
-    params: Mapping[str, Any]
-    distributions: Mapping[str, BaseDistribution]
-    turn: str
-
-
 class Memory:
     """What a sampler keeps of one study."""
 
     def __init__(self, space: SearchSpace) -> None:
         self.history = History(space)
         self.proposals: dict[int, Proposal] = {}  # of trials that run
-        self.guesses: dict[int, Guess] = {}  # of trials of other workers that run, and have no parameters yet
+        self.guesses: dict[int, Proposal] = {}  # of trials of other workers that run, and have no parameters yet
         self.searched = space  # the space of the last search, which has its tables ready
         self.has_warned_of_failure = False
         self.has_told_differences = False
@@ -238,15 +233,15 @@ class PointSampler(Described, BaseSampler):
             return NOTHING
         try:
             self._guess_others(study, memory, trial.number)
-            params, distributions, turn = self._searched(study, memory, trial, asked)
+            proposal = self._searched(study, memory, trial, asked)
         except Exception as error:
             # a study of hours must not end because a matrix was singular
             self._warn_of_failure(study, memory, error)
             return NOTHING
-        if turn:
+        if proposal.turn:
             # with the trial, so that other workers, and this study resumed, know whose turn is next
-            study._storage.set_trial_system_attr(trial._trial_id, TURN, turn)
-        return Proposal(params, distributions)
+            study._storage.set_trial_system_attr(trial._trial_id, TURN, proposal.turn)
+        return proposal
 
     def _guess_others(self, study: "Study", memory: Memory, number: int) -> None:
         """What trials that began before this one will be given, where their workers are still searching.
@@ -256,13 +251,11 @@ class PointSampler(Described, BaseSampler):
         earlier = [other for other in memory.history.running if number - NUM_LATE <= other < number]
         for other in sorted(filter(memory.waits, earlier))[-MAX_GUESSED:]:
             if other not in memory.guesses and self._expected(memory.history, memory.history.running[other], {}):
-                found = self._searched(study, memory, memory.history.running[other], {})
-                memory.guesses[other] = Guess(*found)
+                memory.guesses[other] = self._searched(study, memory, memory.history.running[other], {})
 
     def _searched(
         self, study: "Study", memory: Memory, trial: FrozenTrial, asked: Mapping[str, BaseDistribution]
-    ) -> tuple[dict[str, Any], dict[str, BaseDistribution], str]:
-        """Known parameters for a trial, their distributions, and the turn they were found by."""
+    ) -> Proposal:
         distributions = self._expected(memory.history, trial, asked)
         conditions = applying_conditions(self.space, distributions)
         space = SearchSpace(distributions, {name: rule for name, rule in conditions.items() if name not in asked})
@@ -270,7 +263,7 @@ class PointSampler(Described, BaseSampler):
             space = memory.searched
         memory.searched = space
         point, turn = self._propose(self._question(study, memory, trial, space))
-        return space.from_unit(point[None])[0], distributions, turn
+        return Proposal(space.from_unit(point[None])[0], distributions, turn)
 
     def _expected(
         self, history: History, trial: FrozenTrial, asked: Mapping[str, BaseDistribution]
@@ -311,7 +304,7 @@ class PointSampler(Described, BaseSampler):
             generator,
             turns,
             history.feasible,
-            lambda view: _chance(history, view),
+            _chance(history, view),
             user_attrs,
         )
 

@@ -1,6 +1,6 @@
 """Where should the next trial be? What is known when a sampler is asked, and the search for the answer."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -53,7 +53,7 @@ class Question:
         generator: of all that is drawn for the answer.
         turns: how the suggestions of other trials were made, see `bo.turns`.
         feasible: which of `evaluated` met all constraints `(n,)`; None where all did.
-        chances: of points of the study's own space that a trial succeeds, and meets all constraints; None where all do.
+        chance: of points of the study's own space that a trial succeeds, and meets all constraints; None where all do.
         user_attrs: of the study.
     """
 
@@ -67,7 +67,7 @@ class Question:
     generator: Generator
     turns: Sequence[str] = ()
     feasible: Tensor | None = None
-    chances: Callable[[View], Value | None] = field(default=lambda view: None)
+    chance: Value | None = None
     user_attrs: Mapping[str, Any] = field(default_factory=dict)
 
     @cached_property
@@ -78,17 +78,16 @@ class Question:
     @property
     def pending(self) -> Tensor:
         """What has no objective, the latest of it, as points of the known space `(m, d)`."""
-        return self._unevaluated_x[-MAX_PENDING:]
-
-    @cached_property
-    def _unevaluated_x(self) -> Tensor:
-        return self.view.known.encode(self.unevaluated)
+        return self.view.known.encode(self.unevaluated[-MAX_PENDING:])
 
     @cached_property
     def own(self) -> OwnSpace:
         """What was evaluated and what has no objective, in the study's own space."""
-        x, unevaluated = (self.view.to_own_from(part) for part in (self.evaluated, self.unevaluated))
-        return OwnSpace(self.view.own, x, unevaluated[-MAX_PENDING:])
+        return OwnSpace(self.view.own, self.view.to_own_from(self.evaluated), self._own_unevaluated[-MAX_PENDING:])
+
+    @cached_property
+    def _own_unevaluated(self) -> Tensor:
+        return self.view.to_own_from(self.unevaluated)
 
     @property
     def better(self) -> Tensor:
@@ -106,12 +105,11 @@ class Question:
             starts: points of the known space to try as well.
         """
         view = self.view
-        taken = view.to_own_from(torch.cat([self.evaluated, self.unevaluated]))
+        taken = torch.cat([self.own.x, self._own_unevaluated])
         running, guessed = view.to_own_from(self.running), view.to_own_from(self.guessed)
         candidates = [view.space.sobol(NUM_SOBOL, generator=self.generator)]
         in_own_space = isinstance(value, InOwnSpace)
         goal = value.value if isinstance(value, InOwnSpace) else value
-        chance = self.chances(view)
         if isinstance(goal, Near):
             candidates.append((view.from_own if in_own_space else view.from_points)(goal.point[None]))
         if starts is not None:
@@ -121,8 +119,8 @@ class Question:
         def worth(x: Tensor) -> Tensor:
             own = view.to_own(x)
             promised = value(own if in_own_space else view.to_known(x))
-            if chance is not None:
-                promised = _if_it_succeeds(goal, promised, chance(own))
+            if self.chance is not None:
+                promised = _if_it_succeeds(goal, promised, self.chance(own))
             if len(running):
                 is_apart = (distance(own, running) > APART) & (distance(own, guessed) > FAR_APART)
                 promised = promised.where(is_apart, promised - LAST_RESORT)

@@ -17,7 +17,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution
 __all__ = ["Scalars"]
 
 REACH = 1.0  # widths of a range beyond it, from which further ones are told by their logarithm
-SMALLEST = np.finfo(np.float64).tiny  # the least number above zero of a log scaleLOG_SMALLEST = np.log(SMALLEST)
+SMALLEST = np.finfo(np.float64).tiny  # the least number above zero of a log scale
 LOG_SMALLEST = np.log(SMALLEST)
 
 Array = Float[np.ndarray, "*n m"]
