@@ -114,7 +114,7 @@ def test_a_study_whose_best_place_of_the_past_fails_goes_elsewhere(failure: Call
         return failure(trial) if x < 0.3 else loss(x, y)
 
     best = []
-    for number in range(3):
+    for number in range(9):
         study = optuna.create_study(sampler=MetaSampler(learned(), seed=shifted(number)))
         study.optimize(objective, n_trials=NUM_TRIALS, catch=(ArithmeticError,))
         values = [t.value for t in study.trials if t.state == TrialState.COMPLETE and math.isfinite(t.value or 0.0)]

@@ -121,7 +121,7 @@ def test_draws_keep_what_moments_lose() -> None:
     posterior = some_hypotheses().condition(rows(6, num_inputs=2))
     x, best = points(40, 1, num_inputs=2), 1.3
     seen = Surrogate(posterior).posterior(x)
-    draws = SobolQMCNormalSampler(torch.Size([2**14]), seed=shifted(0))(seen)
+    draws = SobolQMCNormalSampler(torch.Size([2**17]), seed=shifted(0))(seen)
     by_draws = (draws - best).clamp(min=0.0).mean(0)[:, 0, 0]
     exact = expected_improvement(posterior.marginal(x[:, 0]), best)
     of_normal = expected_improvement(Normal(seen.mean[:, 0, 0], seen.variance[:, 0, 0].sqrt()), best)
