@@ -7,6 +7,10 @@ $\varphi$ the directions in which they differ (`PastFunctions`), with
 $u_r \sim N(\text{past\_loading}_r, \text{past\_var})$, $g$ what no past task showed: a Matern-5/2 process of variance
 `outputscale`, and $e \sim N(0, \text{noise\_var})$. Without past functions this is the usual GP regression.
 
+Past functions fall to zero outside the range of x that past tasks covered. There g has the variance
+$\text{outputscale} + (1 - \text{reach}(x)^2)\, \text{beyond\_var}$, reach being one within the range and zero far from
+it: where the past knows nothing, the prior is wide.
+
 Every parameter may have a batch of its own, and parameters that differ along one axis only keep size one along the
 others: a grid of (structures, scales) factorises one matrix per structure.
 
@@ -46,7 +50,7 @@ ROWS = "covariance of rows plus noise_var"  # in the message where it is singula
 ZERO, ONE = torch.zeros(()), torch.ones(())  # without axes, so that they take the dtype of what they meet
 NO_LOADING = torch.zeros(1)
 # the parameters that are one number per member of the batch
-NUMBERS = ("outputscale", "noise_var", "constant", "constant_var", "scale", "past_weight", "past_var")
+NUMBERS = ("outputscale", "noise_var", "constant", "constant_var", "scale", "past_weight", "past_var", "beyond_var")
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,13 +67,14 @@ class GaussianProcess(TensorFields):
         past_weight: the factor of the mean of past functions.
         past_var: variance along the directions of past functions; 1 takes their empirical covariance as it is.
         past_loading: mean along the directions, zero by default; that of one past task makes its function the mean.
+        beyond_var: variance that g has in addition far outside the range of past inputs.
         rows: what was conditioned on, None for a prior.
         factor: Cholesky factor of the covariance of `rows`, `residual` that factor applied to their centred y / scale.
         learned_from: what `fit` learned this prior from.
 
     Raises:
-        ValueError: a variance, a lengthscale or a scale is not positive (or, for `constant_var` and `past_var`, is
-            negative), a parameter is not finite, or `past` is of other inputs than `lengthscale`.
+        ValueError: a variance, a lengthscale or a scale is not positive (or, for `constant_var`, `past_var` and
+            `beyond_var`, is negative), a parameter is not finite, or `past` is of other inputs than `lengthscale`.
     """
 
     lengthscale: Float[Tensor, "*#batch d"]
@@ -82,6 +87,7 @@ class GaussianProcess(TensorFields):
     past_weight: Float[Tensor, "*#batch"] = ONE
     past_var: Float[Tensor, "*#batch"] = ONE
     past_loading: Float[Tensor, "*#batch #r"] = NO_LOADING
+    beyond_var: Float[Tensor, "*#batch"] = ZERO
     rows: Data | None = None
     factor: Float[Tensor, "*#tasks n n"] | None = None
     residual: Float[Tensor, "*#tasks n"] | None = None
@@ -90,9 +96,9 @@ class GaussianProcess(TensorFields):
     def __post_init__(self) -> None:
         for name in ("lengthscale", "outputscale", "noise_var", "scale"):
             require_positive(name, getattr(self, name))
-        for name in ("constant", "constant_var", "past_weight", "past_var", "past_loading"):
+        for name in ("constant", "constant_var", "past_weight", "past_var", "past_loading", "beyond_var"):
             require_finite(name, getattr(self, name))
-        for name in ("constant_var", "past_var"):
+        for name in ("constant_var", "past_var", "beyond_var"):
             if bool((getattr(self, name) < 0).any()):
                 raise ValueError(f"{name} must not be negative; got {getattr(self, name).min().item():g}")
         d = self.lengthscale.shape[-1]
@@ -233,7 +239,7 @@ class GaussianProcess(TensorFields):
         """Posterior mean of g alone, without level and past functions, in units of y / scale: `(*batch, q)`."""
         rows, factor, residual = cast(Data, self.rows), cast(Tensor, self.factor), cast(Tensor, self.residual)
         pull = torch.linalg.solve_triangular(factor.mT, residual[..., None], upper=True)
-        cross = self.outputscale[..., None, None] * matern52(x, rows.x, self.lengthscale) * rows.mask[..., None, :]
+        cross = self._amplitude(x, rows.x) * matern52(x, rows.x, self.lengthscale) * rows.mask[..., None, :]
         return (cross @ pull)[..., 0]
 
     def _past_at(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -252,17 +258,35 @@ class GaussianProcess(TensorFields):
 
     def _covariance(self, a: Tensor, b: Tensor, a_directions: Tensor, b_directions: Tensor) -> Tensor:
         """Prior covariance of f / scale between rows of `a` and of `b`, `(*batch, n, m)`."""
-        outputscale, past_var, level_var = (
-            p[..., None, None] for p in (self.outputscale, self.past_var, self.constant_var)
-        )
-        cov = torch.addcmul(level_var, outputscale, matern52(a, b, self.lengthscale))
-        return cov if self.past is None else torch.addcmul(cov, past_var, a_directions @ b_directions.mT)
+        amplitude, correlation = self._amplitude(a, b), matern52(a, b, self.lengthscale)
+        cov = torch.addcmul(self.constant_var[..., None, None], amplitude, correlation)
+        if self.past is None:
+            return cov
+        return torch.addcmul(cov, self.past_var[..., None, None], a_directions @ b_directions.mT)
+
+    def _amplitude(self, a: Tensor, b: Tensor) -> Tensor:
+        """Prior covariance of g over its correlation, `(*batch, #n, #m)`."""
+        at_a, at_b = self._widening(a), self._widening(b)
+        amplitude = self.outputscale[..., None, None]
+        amplitude = amplitude if at_a is None else amplitude * at_a[..., :, None]
+        return amplitude if at_b is None else amplitude * at_b[..., None, :]
+
+    def _widening(self, x: Tensor) -> Tensor | None:
+        """Standard deviation of g at x over that in the range of past inputs, `(*batch, q)`; None where it is one."""
+        if self.past is None or self.beyond_var is ZERO:
+            return None
+        reach = self.past.reach(x)
+        if reach is None:
+            return None
+        return (1.0 + (self.beyond_var / self.outputscale)[..., None] * (1.0 - reach.square())).sqrt()
 
     def _moments(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Posterior mean and variance of f / scale at each row, `(*batch, q)` both, without a covariance of q rows."""
         past_mean, directions = self._past_at(x)
         mean = self._mean(past_mean, directions)
-        var = (self.outputscale + self.constant_var)[..., None] + self.past_var[..., None] * directions.square().sum(-1)
+        residual_var, widening = self.outputscale[..., None], self._widening(x)
+        residual_var = residual_var if widening is None else residual_var * widening.square()
+        var = residual_var + self.constant_var[..., None] + self.past_var[..., None] * directions.square().sum(-1)
         if self.residual is not None:
             root = self._root(x, directions)
             mean = mean + _weighted_sum(root, self.residual)
@@ -360,6 +384,8 @@ class PathFunctions(Draws):
         angles = x @ self.frequencies.mT
         waves = (torch.cat([angles.sin(), angles.cos()], -1) @ self.amplitudes[..., None])[..., 0]
         value = self.level[..., None] + process.past_weight[..., None] * past_mean
+        widening = process._widening(x)
+        waves = waves if widening is None else widening * waves
         value = value + (process.outputscale / NUM_FREQUENCIES).sqrt()[..., None] * waves
         value = value + (directions @ self.direction_weights[..., None])[..., 0]
         if self.correction is None:

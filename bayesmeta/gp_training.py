@@ -73,7 +73,12 @@ def pretrain(start: GaussianProcess, tasks: Data, *, generator: Generator | None
     weights = _past_weights(_some_rows(tasks, MAX_PAST_ROWS, generator), kernel, points)
     learned = fit_strength(kernel, some, own, matern52(some.x, points, kernel.lengthscale) @ weights)
     past = _summarise(points, kernel.lengthscale, weights)
-    learned = replace(learned, past=past, learned_from=LearnedFrom.counts(tasks.count))
+    mean, directions = past(points)
+    # where the past says nothing, what it would have said is as uncertain as its functions are spread
+    spread = (
+        learned.past_weight.square() * mean.var(correction=0) + learned.past_var * directions.square().sum(-1).mean()
+    )
+    learned = replace(learned, past=past, beyond_var=spread, learned_from=LearnedFrom.counts(tasks.count))
     return _in_units_of_y(learned, unit, origin).to(like)
 
 
@@ -231,6 +236,7 @@ def _in_units_of_y(learned: GaussianProcess, unit: Tensor, origin: Tensor) -> Ga
         noise_var=unit.square() * learned.noise_var,
         constant=origin + unit * learned.constant,
         constant_var=unit.square() * learned.constant_var,
+        beyond_var=unit.square() * learned.beyond_var,
         past=past and replace(past, mean=unit * past.mean, directions=unit * past.directions),
     )
 

@@ -44,6 +44,16 @@ class PastFunctions(TensorFields):
         kernel = matern52(x, self.points, self.lengthscale)
         return (kernel @ self.mean[:, None])[..., 0], kernel @ self.directions
 
+    def reach(self, x: Float[Tensor, "*batch n d"]) -> Float[Tensor, "*#batch n"] | None:
+        """How much past functions say at x: one in the range of `points`, falling to zero with the distance from it.
+
+        None where all of x is in the range.
+        """
+        outside = x - x.clamp(min=self.points.amin(0), max=self.points.amax(0))
+        if not bool((outside != 0).any()):
+            return None
+        return matern52(outside, torch.zeros_like(outside[..., :1, :]), self.lengthscale)[..., 0]
+
     def each(self, x: Float[Tensor, "*batch n d"]) -> Float[Tensor, "*batch n tasks"]:
         """The function of each past task.
 

@@ -8,7 +8,8 @@ are kept at once and weighted by their marginal likelihood on the new task's row
 - only the learned kernel applies: functions are as smooth as they used to be, in the same inputs;
 - nothing applies: isotropic processes of several lengthscales.
 
-In the first two, a residual of little or much variance is added for what no past task showed. Each hypothesis comes at
+In the first two, a residual of little or much variance is added for what no past task showed; outside the range of
+past inputs, where nothing was seen of any task, it has the variance of all past rows. Each hypothesis comes at
 several scales of y, since the rows of a new task, seen first where the past was good, show only a part of its range.
 Noise is not the learned one: a past without structure explains everything by noise, and would keep the others from
 learning too.
@@ -47,6 +48,7 @@ class _Structure(NamedTuple):
     past_var: Tensor
     outputscale: Tensor
     lengthscale: Tensor
+    beyond_var: Tensor
 
 
 def transfer_hypotheses(learned: GaussianProcess, task_weights: Float[Tensor, " tasks"] | None = None) -> Mixture:
@@ -78,16 +80,16 @@ def transfer_hypotheses(learned: GaussianProcess, task_weights: Float[Tensor, " 
     nowhere = torch.zeros_like(past.directions[0])
     like, shares = _representatives(functions.mT, task_weights)
 
-    whole = [
-        _Structure(one, nowhere, f * one, r * total, learned.lengthscale) for f in DIRECTION_FACTORS for r in RESIDUALS
-    ]
+    # beyond the range of past inputs, where past functions vanish, the residual has the variance of all rows
+    residuals = [(r * total, learned.lengthscale, (1.0 - r) * total) for r in RESIDUALS]
+    whole = [_Structure(one, nowhere, f * one, *residual) for f in DIRECTION_FACTORS for residual in residuals]
     part = [
-        _Structure(zero, loading, zero, r * total, learned.lengthscale)
+        _Structure(zero, loading, zero, *residual)
         for loading in cast(Tensor, past.loadings).mT[like]
-        for r in RESIDUALS
+        for residual in residuals
     ]
-    kernel = [_Structure(zero, nowhere, zero, total, learned.lengthscale)]
-    nothing = [_Structure(zero, nowhere, zero, total, share * diagonal) for share in LENGTHSCALES]
+    kernel = [_Structure(zero, nowhere, zero, total, learned.lengthscale, zero)]
+    nothing = [_Structure(zero, nowhere, zero, total, share * diagonal, zero) for share in LENGTHSCALES]
     structures = [*whole, *part, *kernel, *nothing]
     # structures along the first axis, scales along the second
     fields: dict[str, Any] = {

@@ -26,7 +26,16 @@ PAST = PastFunctions(
     randn((5, 2), like=F64, generator=seed(12)),
 )
 FULL = GaussianProcess(
-    LENGTHSCALE, F64 + 0.7, F64 + 0.05, F64 - 0.4, F64 + 0.6, F64 + 2.5, PAST, past_weight=F64 + 0.8, past_var=F64 + 0.3
+    LENGTHSCALE,
+    F64 + 0.7,
+    F64 + 0.05,
+    F64 - 0.4,
+    F64 + 0.6,
+    F64 + 2.5,
+    PAST,
+    past_weight=F64 + 0.8,
+    past_var=F64 + 0.3,
+    beyond_var=F64 + 0.9,
 )
 
 
@@ -61,6 +70,11 @@ def prior_moments(prior: GaussianProcess, x: Tensor) -> tuple[np.ndarray, np.nda
         at = by_gpytorch(x, prior.past.points, prior.past.lengthscale)
         directions = at @ prior.past.directions
         mean = mean + prior.past_weight * (at @ prior.past.mean)
+        # most of x is beyond the points of the past
+        outside = x - x.clamp(prior.past.points.amin(0), prior.past.points.amax(0))
+        reach = by_gpytorch(outside, torch.zeros_like(outside[:1]), prior.past.lengthscale)[:, 0]
+        amplitude = (prior.outputscale + prior.beyond_var * (1 - reach**2)).sqrt()
+        cov = cov / prior.outputscale * amplitude[:, None] * amplitude
         cov = cov + prior.past_var * directions @ directions.T
     return (prior.scale * mean).numpy(), (prior.scale**2 * (cov + prior.constant_var)).numpy()
 
@@ -157,6 +171,15 @@ def test_ragged_tasks_match_each_alone() -> None:
         close(joint.covariance_matrix[i], each.joint(x).covariance_matrix)
         close(FULL.log_evidence(tasks)[i], FULL.log_evidence(data))
         close(then[i], each.log_evidence(more[i]))
+
+
+def test_beyond_the_past_the_prior_is_as_wide_as_past_functions_are_apart() -> None:
+    near = PAST.points.mean(0, keepdim=True)
+    far = near + 100.0
+    close(FULL.marginal(far).variance, FULL.scale**2 * (FULL.outputscale + FULL.beyond_var + FULL.constant_var))
+    within = replace(FULL, beyond_var=F64 * 0)
+    close(FULL.marginal(near).variance, within.marginal(near).variance)
+    assert FULL.marginal(far).variance > within.marginal(far).variance
 
 
 def test_tasks_without_rows_keep_their_batch() -> None:

@@ -101,6 +101,14 @@ def test_structures_are_as_documented(pasts: dict[str, Mixture]) -> None:
     assert sum(probabilities.values()).item() == pytest.approx(1.0)
 
 
+def test_beyond_past_inputs_every_hypothesis_is_as_wide_as_past_rows(pasts: dict[str, Mixture]) -> None:
+    for prior in pasts.values():
+        processes = prior.components.components
+        variance = processes.marginal(processes.past.points.amax(0, keepdim=True) + 100.0).variance[..., 0]
+        kernel_alone = variance[-NUM_DOUBTING]
+        torch.testing.assert_close(variance, kernel_alone.expand_as(variance))
+
+
 def test_in_part_the_mean_is_the_function_of_one_past_task() -> None:
     tasks = simulate(4, 60)
     learned = GaussianProcess.initial(tasks).fit(tasks)
