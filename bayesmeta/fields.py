@@ -53,6 +53,8 @@ class TensorFields(Described):
         """The same object with every floating-point tensor moved as by `Tensor.to`."""
 
         def moved(value: Any) -> Any:
+            if isinstance(value, dict):
+                return {key: moved(item) for key, item in value.items()}
             is_float = isinstance(value, Tensor) and value.is_floating_point()
             return value.to(*args, **kwargs) if is_float or isinstance(value, TensorFields) else value
 

@@ -79,7 +79,7 @@ def study_rows(prior: TuningPrior, study: "Study") -> Data:
             f"this prior was learned to {prior.direction}, and study {study.study_name!r} is to "
             f"{' and '.join(directions)}"
         )
-    history = History(prior.space)
+    history = History(prior.space, maximize=prior.direction == "maximize")
     history.read(study.get_trials(deepcopy=False))
-    numbers, y = history.evaluated(maximize=prior.direction == "maximize")
+    numbers, y = history.evaluated()
     return Data.of(prior.space.encode(numbers), y)

@@ -2,11 +2,11 @@
 
 What a trial says depends on how it ended:
 
-- completed: its objective, an infinite one counting as the most extreme finite one;
+- completed: its objective, one that is infinitely good counting as the best finite one;
 - pruned: as bad as the worst completed trial, which is no claim about how bad;
-- failed, which it also is where the objective was NaN: as bad as that too where most trials nearby failed, and two at
-  least, for a sampler that kept to such a place would never leave it. Elsewhere a machine may have been at fault, and
-  nothing is known but that it was tried;
+- failed, which it also is where the objective was NaN or infinitely bad: as bad as that too where most trials nearby
+  failed, and two at least, for a sampler that kept to such a place would never leave it. Elsewhere a machine may have
+  been at fault, and nothing is known but that it was tried;
 - running: that it was tried.
 
 Where trials failed, and which constraints they violated, says besides how probable it is that others succeed: see
@@ -14,7 +14,7 @@ Where trials failed, and which constraints they violated, says besides how proba
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 from jaxtyping import Bool, Float
@@ -41,6 +41,7 @@ class History:
 
     Args:
         known: the space that rows are in terms of.
+        maximize: whether more is better.
 
     Attributes:
         asked: known parameters as trials asked for them, the latest distribution of each.
@@ -49,8 +50,9 @@ class History:
         turns: how the suggestions of trials were made, by number, where it was by a sampler that says so.
     """
 
-    def __init__(self, known: SearchSpace) -> None:
+    def __init__(self, known: SearchSpace, *, maximize: bool) -> None:
         self.known = known
+        self.maximize = maximize
         self.asked: dict[str, BaseDistribution] = {}
         self.asked_by_finished: set[str] = set()
         self.running: dict[int, FrozenTrial] = {}
@@ -79,12 +81,12 @@ class History:
         if finished:
             self._append(finished)
 
-    def evaluated(self, *, maximize: bool) -> tuple[Float[Tensor, "n p"], Float[Tensor, " n"]]:
+    def evaluated(self) -> tuple[Float[Tensor, "n p"], Float[Tensor, " n"]]:
         """Rows whose objective is known, or is as bad as any; and their objectives."""
         values = finite_values(self._values[self._completed])
         if not len(values):
             return self._rows[:0], values
-        y = torch.full_like(self._values, float(values.min() if maximize else values.max()))
+        y = torch.full_like(self._values, float(values.min() if self.maximize else values.max()))
         y[self._completed] = values
         return self._rows[self._says_how_good], y[self._says_how_good]
 
@@ -94,23 +96,29 @@ class History:
         met = torch.tensor([all(value <= 0.0 for value in each.values()) for each in self._constraints])
         return None if bool(met.all()) or not self._completed.any() else met[self._says_how_good]
 
-    def constraints(self) -> Iterator[tuple[Float[Tensor, "n p"], Float[Tensor, " n"]]]:
-        """For each constraint that some trial had, the rows of those trials and its values, above zero if violated."""
+    def constraints(self, expected: Iterable[str]) -> Iterator[tuple[str, Float[Tensor, "n p"], Float[Tensor, " n"]]]:
+        """Each constraint that some trial had, the rows of those trials, and its values, above zero if violated.
+
+        Args:
+            expected: constraints that a study has until a completed trial shows whether it does.
+        """
+        if not self._completed.any():
+            yield from ((name, self._rows[:0], self._values[:0]) for name in expected)
+            return
         for name in dict.fromkeys(name for each in self._constraints for name in each):
             values = torch.tensor([each.get(name, math.nan) for each in self._constraints], dtype=torch.float64)
             known = values.isfinite()
             if bool(known.any()):
-                yield self._rows[known], values[known]
+                yield name, self._rows[known], values[known]
 
     def outcomes(self) -> tuple[Float[Tensor, "n p"], Bool[Tensor, " n"], Float[Tensor, " n"]] | None:
         """Rows of finished trials, which of them succeeded, and how much each says; None where all did.
 
         A pruned trial is half of a failure: it was poor, or pruned too early.
         """
-        succeeded = self._completed & self._values.isfinite()
-        if bool(succeeded.all()):
+        if bool(self._completed.all()):
             return None
-        return self._rows, succeeded, torch.where(self._states == TrialState.PRUNED, 0.5, 1.0).double()
+        return self._rows, self._completed, torch.where(self._states == TrialState.PRUNED, 0.5, 1.0).double()
 
     @property
     def unevaluated(self) -> Float[Tensor, "n p"]:
@@ -129,10 +137,14 @@ class History:
 
     def _append(self, finished: Sequence[FrozenTrial]) -> None:
         rows = to_numbers(self.known, [(trial.params, trial.distributions) for trial in finished])
-        values = [trial.value if trial.state == TrialState.COMPLETE else math.nan for trial in finished]
+        states = [self._ending(trial) for trial in finished]
+        values = [
+            trial.value if state == TrialState.COMPLETE else math.nan
+            for trial, state in zip(finished, states, strict=True)
+        ]
         self._rows = torch.cat([self._rows, rows])
         self._values = torch.cat([self._values, torch.tensor(values, dtype=torch.float64)])
-        self._states = torch.cat([self._states, torch.tensor([trial.state for trial in finished])])
+        self._states = torch.cat([self._states, torch.tensor(states)])
         self._numbers, order = torch.cat([self._numbers, torch.tensor([trial.number for trial in finished])]).sort()
         self._rows, self._values, self._states = self._rows[order], self._values[order], self._states[order]
         constraints = self._constraints + [trial.constraints for trial in finished]
@@ -141,6 +153,10 @@ class History:
         bad = (self._states == TrialState.PRUNED) | self._fails_nearby()
         # beside nothing, none is the worst
         self._says_how_good = self._completed | (bad & self._completed.any())
+
+    def _ending(self, trial: FrozenTrial) -> TrialState:
+        worst = -math.inf if self.maximize else math.inf
+        return TrialState.FAIL if trial.state == TrialState.COMPLETE and trial.value == worst else trial.state
 
     def _fails_nearby(self) -> Bool[Tensor, " n"]:
         """Whether a row failed, most rows nearby did too, and two at least."""

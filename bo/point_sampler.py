@@ -28,6 +28,7 @@ from bo.choices import as_choice, as_given, same_distribution
 from bo.conditions import is_ruled_out
 from bo.feasibility import all_of, chance_of_constraint, chance_of_success
 from bo.history import TURN, History
+from bo.past_constraints import PastConstraint
 from bo.question import Question
 from bo.search import Value
 from bo.space import SearchSpace
@@ -75,8 +76,8 @@ NOTHING = Proposal({}, {})
 class Memory:
     """What a sampler keeps of one study."""
 
-    def __init__(self, space: SearchSpace) -> None:
-        self.history = History(space)
+    def __init__(self, space: SearchSpace, *, maximize: bool) -> None:
+        self.history = History(space, maximize=maximize)
         self.proposals: dict[int, Proposal] = {}  # of trials that run
         self.guesses: dict[int, Proposal] = {}  # of trials of other workers that run, and have no parameters yet
         self.searched = space  # the space of the last search, which has its tables ready
@@ -136,6 +137,11 @@ class PointSampler(Described, BaseSampler):
         self._independent = independent_sampler or TPESampler(seed=seed, multivariate=False)
         self._seed = _random_seed() if seed is None else seed
         self._start()
+
+    @property
+    def _past_constraints(self) -> Mapping[str, PastConstraint]:
+        """What is known beforehand of constraints, by name."""
+        return {}
 
     def _start(self) -> None:
         # Optuna's storages know studies by number; a storage that nobody uses any more takes its studies along
@@ -218,7 +224,8 @@ class PointSampler(Described, BaseSampler):
     def _memory(self, study: "Study") -> Memory:
         memories = self._memories.setdefault(study._storage, {})
         if study._study_id not in memories:
-            memories[study._study_id] = Memory(self.space)
+            maximize = study.direction == StudyDirection.MAXIMIZE
+            memories[study._study_id] = Memory(self.space, maximize=maximize)
         return memories[study._study_id]
 
     @with_gradients
@@ -287,8 +294,7 @@ class PointSampler(Described, BaseSampler):
         has_begun = ~running.isnan().all(-1)
         is_late = torch.tensor([number >= trial.number - NUM_LATE for number in others], dtype=torch.bool)
         is_guessed = torch.tensor([number in memory.guesses for number in others], dtype=torch.bool)
-        maximize = study.direction == StudyDirection.MAXIMIZE
-        evaluated, y = history.evaluated(maximize=maximize)
+        evaluated, y = history.evaluated()
         unevaluated = torch.cat([history.unevaluated, running[has_begun]])
         late, guessed = running[has_begun & is_late], running[is_guessed]
         turns, user_attrs = memory.turns(besides=trial.number), memory.user_attrs(study)
@@ -300,13 +306,28 @@ class PointSampler(Described, BaseSampler):
             unevaluated,
             late,
             guessed,
-            maximize,
+            history.maximize,
             generator,
             turns,
             history.feasible,
-            _chance(history, view),
+            self._chance(history, view),
             user_attrs,
         )
+
+    def _chance(self, history: History, view: View) -> Value | None:
+        """Of points of `view.space` that a trial succeeds, and meets all constraints; None where all did."""
+        in_own, in_known = [], []
+        if (outcomes := history.outcomes()) is not None:
+            rows, succeeded, weight = outcomes
+            in_own.append(chance_of_success(view.to_own_from(rows), succeeded, weight, len(view.own.names)))
+        for name, rows, values in history.constraints(self._past_constraints):
+            if name in self._past_constraints:
+                in_known.append(self._past_constraints[name].chance(self.space.encode(rows), values))
+            elif (chance := chance_of_constraint(view.to_own_from(rows), values)) is not None:
+                in_own.append(chance)
+        own, known = all_of(in_own), all_of(in_known)
+        each = [own and (lambda x: own(view.to_own(x))), known and (lambda x: known(view.to_known(x)))]
+        return all_of([chance for chance in each if chance is not None])
 
     def _generator(self, trial: FrozenTrial) -> Generator:
         """The same for each search of one trial, so that workers of one seed differ and a study can be resumed."""
@@ -321,20 +342,6 @@ class PointSampler(Described, BaseSampler):
             f"parameters are left to {self._independent}, and so are those of later trials that fail like this",
             NoSuggestionWarning,
         )
-
-
-def _chance(history: History, view: View) -> Value | None:
-    """Of points of the study's own space that a trial succeeds, and meets all constraints; None where all did."""
-    chances = []
-    outcomes = history.outcomes()
-    if outcomes is not None:
-        rows, succeeded, weight = outcomes
-        chances.append(chance_of_success(view.to_own_from(rows), succeeded, weight, len(view.own.names)))
-    for rows, values in history.constraints():
-        chance = chance_of_constraint(view.to_own_from(rows), values)
-        if chance is not None:
-            chances.append(chance)
-    return all_of(chances)
 
 
 def _random_seed() -> int:

@@ -17,6 +17,14 @@ from bayesmeta.fields import LearnedFrom, TensorFields
 from bayesmeta.gp import GaussianProcess
 from bayesmeta.gradients import with_gradients
 from bayesmeta.transfer import NUM_DOUBTING, transfer_hypotheses
+from bo.past_constraints import (
+    PastConstraint,
+    all_met,
+    constraints_of,
+    learn_constraints,
+    require_of_rows,
+    worst_unless,
+)
 from bo.past_regrets import PastRegrets
 from bo.scores import finite_values, normal_scores
 from bo.space import SearchSpace
@@ -54,6 +62,8 @@ class TuningPrior(TensorFields):
         task_features: which past tasks count for a task whose features are known (see `given`); None if the past tasks
             had no features.
         task_weights: how much each past task counts, together one; None for all alike.
+        constraints: what is known of constraints that past tasks had and sometimes violated, by name; None where there
+            were none.
     """
 
     space: SearchSpace
@@ -68,6 +78,7 @@ class TuningPrior(TensorFields):
     task_names: tuple[str, ...] | None = None
     task_features: TaskFeatures | None = None
     task_weights: Float[Tensor, " tasks"] | None = None
+    constraints: dict[str, PastConstraint] | None = None
 
     def __post_init__(self) -> None:
         require_direction(self.direction)
@@ -76,7 +87,10 @@ class TuningPrior(TensorFields):
         return f"to {self.direction}{super()._title()}"
 
     def _parts(self) -> dict[str, Any]:
-        parts = {name: part for name, part in super()._parts().items() if name not in ("direction", "task_names")}
+        left_out = ("direction", "task_names", "constraints")
+        parts = {name: part for name, part in super()._parts().items() if name not in left_out}
+        if self.constraints is not None:
+            parts["constraints"] = listed(tuple(self.constraints))
         return parts if self.task_names is None else {**parts, "past tasks": listed(self.task_names)}
 
     @classmethod
@@ -89,6 +103,7 @@ class TuningPrior(TensorFields):
         *,
         task_names: Sequence[str] | None = None,
         feature_names: Sequence[str] | None = None,
+        constraints: Mapping[str, Float[Tensor, "tasks n"]] | None = None,
     ) -> "TuningPrior":
         """Learn from past tasks.
 
@@ -99,13 +114,16 @@ class TuningPrior(TensorFields):
             direction: of the objective.
             task_names: what plots call the tasks.
             feature_names: what `given` calls the features.
+            constraints: by name the values of constraints at each row, violated above zero, NaN where one is unknown.
 
         Raises:
             ValueError: fewer than two tasks have targets that vary, there are not as many names as tasks or as
-                features, or `direction` is none.
+                features, a constraint is not of the rows' shape, or `direction` is none.
         """
         require_rows("TuningPrior.fit", tasks, statistics=False)
         require_direction(direction)
+        constraints = constraints or {}
+        require_of_rows(constraints, tasks)
         if task_names is not None and len(task_names) != len(tasks.y):
             raise ValueError(f"task_names must name {len(tasks.y)} tasks; got {len(task_names)}")
         sign = 1.0 if direction == "maximize" else -1.0
@@ -118,6 +136,7 @@ class TuningPrior(TensorFields):
             )
         raw = Data(tasks.x.double(), sign * tasks.y.double(), tasks.mask)[varies]
         ranked = replace(raw, y=scores[varies])
+        met = all_met(constraints, tasks)[varies]
         learned = GaussianProcess.initial(ranked).fit(ranked)
         functions = transfer_hypotheses(learned)
         num_trusting = len(functions.log_weights) - NUM_DOUBTING
@@ -133,11 +152,12 @@ class TuningPrior(TensorFields):
             functions,
             num_trusting,
             learned.past,
-            PastRegrets.of(raw),
-            starts_of(ranked),
+            PastRegrets.of(replace(raw, y=worst_unless(met, raw))),
+            starts_of(replace(ranked, y=worst_unless(met, ranked))),
             learned_from=learned.learned_from,
             task_names=names,
             task_features=features,
+            constraints=learn_constraints(tasks.x.double(), constraints),
         )
 
     @with_gradients
@@ -159,6 +179,8 @@ class TuningPrior(TensorFields):
         cls, studies: "Iterable[Study] | BaseStorage | str", *, features: Sequence[str] = ()
     ) -> "TuningPrior":
         """Learn from finished Optuna studies: each is a task, each completed trial a row.
+
+        Constraints of trials are learned from too, by their names.
 
         Args:
             studies: the studies, or a storage, or the URL of a database such as `sqlite:///studies.db`, of which all
@@ -195,8 +217,14 @@ class TuningPrior(TensorFields):
         y = [finite_values(t.value for t in ts if t.value is not None) for _, ts in used]
         task_x = [numbers_of(study.study_name, study.user_attrs, features) for study, _ in used] if features else None
         tasks = Data.pad(list(zip(x, y, strict=True)), task_x=task_x)
-        task_names = [study.study_name for study, _ in used]
-        return cls.fit(space, tasks, directions.pop(), task_names=task_names, feature_names=features)
+        return cls.fit(
+            space,
+            tasks,
+            directions.pop(),
+            task_names=[study.study_name for study, _ in used],
+            feature_names=features,
+            constraints=constraints_of([[trial.constraints for trial in trials] for _, trials in used]),
+        )
 
     @classmethod
     @with_gradients

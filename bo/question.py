@@ -21,6 +21,7 @@ MAX_PENDING = 64  # points that a posterior is conditioned on without a value
 NUM_GOOD = 5  # best rows, whose neighbours are candidates
 APART, FAR_APART = 0.05, 0.2  # from what runs, in the unit cube, and from what is guessed
 SAME = 1e-6
+LIKELY = 0.6  # to succeed: on the edge of what is feasible half of the trials are not
 LAST_RESORT = 1e9  # how much less is promised where everything is nearer to what runs
 
 
@@ -53,7 +54,7 @@ class Question:
         generator: of all that is drawn for the answer.
         turns: how the suggestions of other trials were made, see `bo.turns`.
         feasible: which of `evaluated` met all constraints `(n,)`; None where all did.
-        chance: of points of the study's own space that a trial succeeds, and meets all constraints; None where all do.
+        chance: of points of `view.space` that a trial succeeds, and meets all constraints; None where all do.
         user_attrs: of the study.
     """
 
@@ -120,7 +121,7 @@ class Question:
             own = view.to_own(x)
             promised = value(own if in_own_space else view.to_known(x))
             if self.chance is not None:
-                promised = _if_it_succeeds(goal, promised, self.chance(own))
+                promised = _if_it_succeeds(goal, promised, self.chance(x))
             if len(running):
                 is_apart = (distance(own, running) > APART) & (distance(own, guessed) > FAR_APART)
                 promised = promised.where(is_apart, promised - LAST_RESORT)
@@ -133,7 +134,7 @@ def _if_it_succeeds(goal: Value, promised: Tensor, chance: Tensor) -> Tensor:
     """What points promise with the probability that a trial succeeds there."""
     if isinstance(goal, Expected):
         return goal.times(promised, chance)
-    return promised.where(chance >= 0.5, promised - LAST_RESORT)  # other values say no more than what comes first
+    return promised.where(chance >= LIKELY, promised - LAST_RESORT)  # other values say no more than what comes first
 
 
 def distance(points: Float[Tensor, "n d"], others: Float[Tensor, "m d"]) -> Float[Tensor, " n"]:

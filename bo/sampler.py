@@ -9,6 +9,7 @@ from optuna.trial import FrozenTrial, TrialState
 from torch import Tensor
 
 from bayesmeta.warning_kinds import BayesmetaWarning, warn
+from bo.past_constraints import PastConstraint
 from bo.point_sampler import PointSampler
 from bo.prior import TuningPrior
 from bo.question import Question
@@ -144,6 +145,10 @@ class MetaSampler(PointSampler):
             found.append(f"it has no user attributes {_listed(unknown)}, so that all past studies count alike")
         if found:
             warn(f"study {study.study_name!r} is not like the past: {'; '.join(found)}", UnlikePastWarning)
+
+    @property
+    def _past_constraints(self) -> Mapping[str, PastConstraint]:
+        return self.prior.constraints or {}
 
     def _propose(self, question: Question) -> tuple[Tensor, str]:
         prior = self._prior_given(question.user_attrs)

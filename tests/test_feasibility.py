@@ -1,8 +1,10 @@
 """Where trials fail, are pruned or violate constraints, others are improbable to succeed, and suggestions stay away."""
 
 import math
+import re
 from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +13,8 @@ import pytest
 import torch
 from optuna.trial import TrialState
 
+import bayesmeta
+from bayesmeta import Data
 from bo import MetaSampler, TuningPrior
 from bo.feasibility import FAILS, REACH, SUCCEEDS, all_of, chance_of_constraint, chance_of_success
 from tests.families import F64, seed
@@ -139,6 +143,71 @@ def test_constraints_are_honoured(sign: float) -> None:
     feasible = [trial for trial in study.trials if all(value <= 0.0 for value in trial.constraints.values())]
     assert len(feasible) >= 10
     assert min(sign * trial.value for trial in feasible if trial.value is not None) < 0.11  # .09 is possible
+
+
+@cache
+def with_constrained_past() -> TuningPrior:
+    past = []
+    for task in range(6):
+        sampler = optuna.samplers.RandomSampler(seed=shifted(task))
+        past.append(optuna.create_study(study_name=f"past {task}", sampler=sampler))
+        past[-1].optimize(with_constraint, n_trials=30)
+    return TuningPrior.from_studies(past)
+
+
+def test_constraints_of_past_studies_are_known_from_the_first_trial_on() -> None:
+    prior = with_constrained_past()
+    assert prior.constraints is not None
+    assert list(prior.constraints) == ["left"], "one that was always met rules nothing out"
+    known = prior.constraints["left"]
+    at = torch.rand(200, 2, generator=seed(0), dtype=torch.float64)
+    x = at[:, list(prior.space.names).index("x")]
+    nothing = known.chance(at[:0], at[:0, 0])(at)
+    assert ((nothing > 0.5) == (x > 0.35))[(x - 0.35).abs() > 0.1].double().mean() > 0.95
+    assert (prior.starts[:, list(prior.space.names).index("x")] >= 0.35).all(), "the best of a past task was feasible"
+    firsts, feasible, best = [], [], []
+    for number in range(5):
+        study = optuna.create_study(sampler=MetaSampler(prior, seed=shifted(number)))
+        study.optimize(with_constraint, n_trials=10)
+        met = [trial.params["x"] >= 0.35 for trial in study.trials]
+        firsts.append(met[0])
+        feasible.append(sum(met))
+        best.append(min(trial.value for trial, fine in zip(study.trials, met, strict=True) if fine))
+    assert all(firsts)
+    assert float(np.median(feasible)) >= 6
+    assert float(np.median(best)) < 0.11  # .09 is possible
+
+
+def test_a_study_that_violates_elsewhere_lets_the_past_of_its_constraint_go() -> None:
+    known = (with_constrained_past().constraints or {})["left"]
+    rows = torch.rand(30, 2, generator=seed(1), dtype=torch.float64)
+    at = torch.rand(200, 2, generator=seed(2), dtype=torch.float64)
+    chance = known.chance(rows, 3.0 * (rows[:, 0] - 0.65))(at)
+    clear = (at[:, 0] - 0.65).abs() > 0.15
+    assert ((chance > 0.5) == (at[:, 0] < 0.65))[clear].double().mean() > 0.95
+
+
+def test_a_study_without_constraints_is_free_of_those_of_the_past() -> None:
+    study = optuna.create_study(sampler=MetaSampler(with_constrained_past(), seed=shifted(0)))
+    study.optimize(lambda trial: loss(*asked(trial)), n_trials=12)
+    assert study.best_value < 0.01  # at x = .05, which the past's constraint rules out
+
+
+def test_constraints_of_a_prior_are_saved_and_moved(tmp_path: Path) -> None:
+    prior = with_constrained_past()
+    bayesmeta.save(prior, tmp_path / "prior.safetensors")
+    assert bayesmeta.load(tmp_path / "prior.safetensors").equals(prior)
+    moved = prior.to(torch.float32).constraints
+    assert moved is not None
+    assert moved["left"].dtype == torch.float32
+    assert re.search(r"constraints +left\n", repr(prior))
+
+
+def test_constraints_must_be_of_the_rows() -> None:
+    prior = learned()
+    x, y = torch.rand(2, 5, 2, generator=seed(0)).double(), torch.rand(2, 5, generator=seed(1)).double()
+    with pytest.raises(ValueError, match=r"constraint 'c' must have a value for each row, shape \(2, 5\)"):
+        TuningPrior.fit(prior.space, Data.of(x, y), "minimize", constraints={"c": y[:1]})
 
 
 @cache

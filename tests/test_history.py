@@ -21,7 +21,8 @@ def add(study: optuna.Study, number: int, value: float | None, state: TrialState
 
 
 def read(study: optuna.Study, history: History | None = None) -> History:
-    history = history or History(KNOWN)
+    maximize = study.direction == optuna.study.StudyDirection.MAXIMIZE
+    history = history or History(KNOWN, maximize=maximize)
     history.read(study.get_trials(deepcopy=False))
     return history
 
@@ -32,24 +33,37 @@ def encoded(*numbers: int) -> torch.Tensor:
 
 def test_completed_trials_are_rows_with_their_values() -> None:
     study = optuna.create_study()
-    for number, value in enumerate((3.0, math.inf, 1.0)):
+    for number, value in enumerate((3.0, -math.inf, 1.0)):
         add(study, number, value)
-    rows, y = read(study).evaluated(maximize=False)
+    rows, y = read(study).evaluated()
     torch.testing.assert_close(KNOWN.encode(rows), encoded(0, 1, 2), rtol=0, atol=1e-12)
-    assert y.tolist() == [3.0, 3.0, 1.0]
+    assert y.tolist() == [3.0, 1.0, 1.0]
+
+
+@pytest.mark.parametrize("direction", ["minimize", "maximize"])
+def test_an_infinitely_bad_trial_failed(direction: str) -> None:
+    study = optuna.create_study(direction=direction)
+    for number, value in enumerate((3.0, math.inf if direction == "minimize" else -math.inf)):
+        add(study, number, value)
+    history = read(study)
+    assert history.evaluated()[1].tolist() == [3.0]
+    torch.testing.assert_close(KNOWN.encode(history.unevaluated), encoded(1), rtol=0, atol=1e-12)
+    outcomes = history.outcomes()
+    assert outcomes is not None
+    assert outcomes[1].tolist() == [True, False]
 
 
 @pytest.mark.parametrize(("maximize", "worst"), [(False, 5.0), (True, 2.0)])
 def test_pruned_trials_are_as_bad_as_the_worst(maximize: bool, worst: float) -> None:
-    study = optuna.create_study()
+    study = optuna.create_study(direction="maximize" if maximize else "minimize")
     add(study, 0, None, TrialState.PRUNED)
     before = read(study)
-    assert len(before.evaluated(maximize=maximize)[1]) == 0
+    assert len(before.evaluated()[1]) == 0
     torch.testing.assert_close(KNOWN.encode(before.unevaluated), encoded(0), rtol=0, atol=1e-12)
     add(study, 1, 5.0)
     add(study, 2, 2.0)
     history = read(study, before)
-    rows, y = history.evaluated(maximize=maximize)
+    rows, y = history.evaluated()
     torch.testing.assert_close(KNOWN.encode(rows), encoded(0, 1, 2), rtol=0, atol=1e-12)
     assert y.tolist() == [worst, 5.0, 2.0]
     assert len(history.unevaluated) == 0
@@ -59,7 +73,7 @@ def test_failed_trials_have_been_tried_and_no_more() -> None:
     study = optuna.create_study()
     add(study, 0, None, TrialState.FAIL)
     history = read(study)
-    assert len(history.evaluated(maximize=False)[1]) == 0
+    assert len(history.evaluated()[1]) == 0
     torch.testing.assert_close(KNOWN.encode(history.unevaluated), encoded(0), rtol=0, atol=1e-12)
 
 
@@ -71,20 +85,20 @@ def test_a_place_where_most_trials_fail_is_as_bad_as_the_worst() -> None:
     add(study, -1, None, TrialState.FAIL)
     add(study, 0, None, TrialState.FAIL)
     history = read(study)
-    assert history.evaluated(maximize=False)[1].tolist() == [7.0, 3.0]
+    assert history.evaluated()[1].tolist() == [7.0, 3.0]
     assert len(history.unevaluated) == 2
     add(study, -2, None, TrialState.FAIL)
-    assert read(study, history).evaluated(maximize=False)[1].tolist() == [7.0, 3.0, 7.0, 7.0]
+    assert read(study, history).evaluated()[1].tolist() == [7.0, 3.0, 7.0, 7.0]
     assert len(history.unevaluated) == 1
     for number in (-3, -4):
         add(study, number, 1.0)
-    assert read(study, history).evaluated(maximize=False)[1].tolist() == [7.0, 3.0, 1.0, 1.0]
+    assert read(study, history).evaluated()[1].tolist() == [7.0, 3.0, 1.0, 1.0]
     assert len(history.unevaluated) == 3
 
 
 def test_a_study_that_only_fails() -> None:
     study = optuna.create_study()
-    history = History(KNOWN)
+    history = History(KNOWN, maximize=False)
     for number in range(3):
         assert not history.only_fails
         add(study, number, None, TrialState.FAIL)
@@ -100,7 +114,7 @@ def test_trials_without_a_known_parameter_say_nothing() -> None:
     study.add_trial(optuna.trial.create_trial(params={"other": 0.5}, distributions=other, value=1.0))
     study.add_trial(optuna.trial.create_trial(value=1.0))
     history = read(study)
-    assert len(history.evaluated(maximize=False)[1]) == 0
+    assert len(history.evaluated()[1]) == 0
     assert history.asked == {}
 
 
@@ -133,6 +147,6 @@ def test_a_finished_trial_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
         read(study, history)
     rates = [trial.params["rate"] for trial in trials]
     assert sorted(value for value in times_read if value in rates) == sorted(rates)
-    assert history.evaluated(maximize=False)[1].tolist() == [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]
+    assert history.evaluated()[1].tolist() == [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]
     assert history.running == {}
     assert OPTIMUM.keys() == history.asked_by_finished

@@ -1,0 +1,129 @@
+r"""What past studies taught of a constraint: how probable it is that a point meets it.
+
+A constraint is a number that is violated above zero. Its past values are learned from as objectives are, so where a
+study violates it elsewhere than past studies did, the past loses its say by evidence: see `bayesmeta.transfer`.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+from torch.distributions import Distribution
+
+from bayesmeta.data import Data
+from bayesmeta.fields import TensorFields
+from bayesmeta.gp import GaussianProcess
+from bayesmeta.hierarchy import MixtureDistribution
+from bayesmeta.transfer import transfer_hypotheses
+from bo.plain import some_rows
+from bo.search import Value
+
+__all__ = ["PastConstraint", "all_met", "constraints_of", "learn_constraints", "require_of_rows", "worst_unless"]
+
+MAX_ROWS = 64  # of a study, those nearest to the boundary first
+MASS, MAX_HYPOTHESES = 0.95, 8  # kept for the search
+LEAST = 1e-6  # a probability, for its logarithm
+
+
+@dataclass(frozen=True, eq=False)
+class PastConstraint(TensorFields):
+    """A prior over one constraint of one search space.
+
+    Args:
+        functions: hypotheses about its values as functions on the unit cube, in the scale of `asinh(value / unit)`,
+            which keeps the sign and holds values that are far from zero.
+        unit: the median size of its past values.
+    """
+
+    functions: Any
+    unit: Float[Tensor, ""]
+
+    @classmethod
+    def learn(cls, tasks: Data) -> "PastConstraint | None":
+        """From the values in past tasks; None where none was violated, or fewer than two tasks have any.
+
+        Args:
+            tasks: points of the unit cube, and the values as targets.
+        """
+        tasks = tasks[tasks.count > 0]
+        values = tasks.y[tasks.mask]
+        if len(tasks.y) < 2 or not bool((values > 0).any()):
+            return None
+        unit = values[values != 0].abs().median()
+        scaled = replace(tasks, y=(tasks.y / unit).asinh())
+        return cls(transfer_hypotheses(GaussianProcess.initial(scaled).fit(scaled)), unit)
+
+    def chance(self, x: Float[Tensor, "n d"], values: Float[Tensor, " n"]) -> Value:
+        """The probability that points meet it, given its values at the rows of a study."""
+        functions = self.functions
+        if len(x):
+            kept = some_rows(-values.abs(), MAX_ROWS)
+            functions = functions.condition(Data.of(x[kept], (values[kept] / self.unit).asinh()))
+        functions = functions.leading(MASS, MAX_HYPOTHESES)
+
+        def met(points: Tensor) -> Tensor:
+            probability = functions.marginal(points).expectation(_below_zero)
+            return probability.clamp(min=LEAST)
+
+        return met
+
+
+def learn_constraints(
+    x: Float[Tensor, "tasks n d"], values: Mapping[str, Float[Tensor, "tasks n"]]
+) -> dict[str, PastConstraint] | None:
+    """What is known of each constraint, by its name; None where there is nothing to know.
+
+    Args:
+        x: encoded configurations.
+        values: of each constraint at those, NaN where a trial had none.
+    """
+    found = {name: PastConstraint.learn(Data(x, each.nan_to_num(), each.isfinite())) for name, each in values.items()}
+    return {name: each for name, each in found.items() if each is not None} or None
+
+
+def constraints_of(tasks: Sequence[Sequence[Mapping[str, float]]]) -> dict[str, Float[Tensor, "tasks n"]]:
+    """For each constraint that some trial had, its value at each row of each task; NaN where there is none."""
+    names = dict.fromkeys(name for rows in tasks for row in rows for name in row)
+    most = max(map(len, tasks))
+    return {
+        name: torch.tensor(
+            [[row.get(name, math.nan) for row in rows] + [math.nan] * (most - len(rows)) for rows in tasks],
+            dtype=torch.float64,
+        )
+        for name in names
+    }
+
+
+def require_of_rows(constraints: Mapping[str, Tensor], tasks: Data) -> None:
+    """Raises a ValueError unless each constraint has a value at each row."""
+    for name, values in constraints.items():
+        if values.shape != tasks.mask.shape:
+            raise ValueError(
+                f"constraint {name!r} must have a value for each row, shape {tuple(tasks.mask.shape)}; got "
+                f"{tuple(values.shape)}. NaN stands for a value that is not known"
+            )
+
+
+def all_met(constraints: Mapping[str, Tensor], tasks: Data) -> Bool[Tensor, "tasks n"]:
+    """Which rows violate no constraint."""
+    met = torch.ones_like(tasks.mask)
+    for values in constraints.values():
+        met &= ~(values > 0)
+    return met
+
+
+def worst_unless(met: Bool[Tensor, "tasks n"], tasks: Data) -> Float[Tensor, "tasks n"]:
+    """The targets, more being better; that of a row which violates a constraint is the worst of its task."""
+    worst = tasks.y.masked_fill(~tasks.mask, torch.inf).amin(-1, keepdim=True)
+    return torch.where(met | ~tasks.mask, tasks.y, worst)
+
+
+def _below_zero(f: Distribution) -> Tensor:
+    """Of a normal, or a mixture of normals to any depth."""
+    if isinstance(f, MixtureDistribution):
+        return f.expectation(_below_zero)
+    return torch.special.ndtr(-f.mean / f.stddev)
