@@ -28,7 +28,7 @@ DPI = 150  # of plots
 NUM_NAMED = 5  # studies in a message
 NEARLY_EVERY, FEW_ROWS = 0.95, 5  # share of rows that differ in a column that may be a result; rows too few to tell
 VALUES_WIDTH, MOST_WIDTH = 40, 10_000  # of a table that is piped: of its column of values, and of all of it, at most
-NUM_FIRST, NUM_CANDIDATES = 3, 1024  # configurations that `show` lists, and from among how many
+NUM_FIRST = 3  # configurations that `show` lists
 
 
 class Command(TyperCommand):
@@ -289,21 +289,19 @@ def _png(draw: Callable[..., "Axes"]) -> bytes:
 
 def _expectations(prior: "TuningPrior") -> "Table":
     """The space, and the configurations that the prior would try first."""
-    import torch
     from rich.table import Table
 
-    points = prior.space.sobol(NUM_CANDIDATES, generator=torch.Generator().manual_seed(0))
-    if prior.starts is not None:
-        points = torch.cat([points, prior.starts])
+    from bo.first_tries import first_tries
+
+    points = first_tries(prior, NUM_FIRST)
     expected = prior.functions.marginal(points).mean
-    first = expected.topk(NUM_FIRST, largest=prior.scores or prior.direction == "maximize").indices
     table = Table(title="What it would try first")
     # folded where there is no room, and never cut: names may differ in their last letters alone
     table.add_column("parameter", overflow="fold")
     table.add_column("values", overflow="fold")
     for rank in range(NUM_FIRST):
         table.add_column(f"choice {rank + 1}", justify="right", overflow="fold")
-    choices = prior.space.from_unit(points[first])
+    choices = prior.space.from_unit(points)
     for name, distribution in prior.space.distributions.items():
         table.add_row(name, _values(distribution), *[_number(choice.get(name, "")) for choice in choices])
     table.add_section()
@@ -312,7 +310,7 @@ def _expectations(prior: "TuningPrior") -> "Table":
         if prior.scores
         else "expected objective"
     )
-    table.add_row("", what, *[_number(value) for value in expected[first].tolist()])
+    table.add_row("", what, *[_number(value) for value in expected.tolist()])
     return table
 
 

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from bayesmeta.lazy import lazily
 
 __all__ = [
+    "Between",
     "MetaSampler",
     "MixedColumnWarning",
     "MixtureLogExpectedImprovement",
@@ -30,6 +31,7 @@ __all__ = [
 if TYPE_CHECKING:
     from bo.acquisition import expected_improvement
     from bo.alike import resemblance
+    from bo.conditions import Between
     from bo.families import fit_family
     from bo.importance import parameter_importance
     from bo.mixture_acquisition import MixtureLogExpectedImprovement
@@ -47,6 +49,7 @@ else:
     __getattr__, __dir__ = lazily(
         __name__,
         {
+            "Between": "conditions",
             "MetaSampler": "sampler",
             "MixedColumnWarning": "space",
             "MixtureLogExpectedImprovement": "mixture_acquisition",

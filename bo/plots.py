@@ -4,6 +4,7 @@ As in `bayesmeta.plots`, each draws on `ax`, or on a new figure, and returns the
 """
 
 from collections.abc import Sequence
+from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -27,6 +28,7 @@ NUM_CELLS = 32  # along an axis
 NUM_OTHERS = 64  # points of the other parameters, the same for each cell
 CHUNK = 4096  # points at once: each of them meets every hypothesis
 MAX_PARAMS, MAX_TASKS = 20, 8  # that have a row of their own
+MAX_COMPARED = 8  # parameters, two of which make a surface
 MAX_LETTERS, AXIS_LETTERS = 24, 32  # of a name, and of one that has an axis to itself
 FLAT = 40  # letters of all choices side by side, which are turned if there are more
 MANY_DECADES = 3
@@ -45,14 +47,15 @@ def plot_prior_surface(
     one of the two out the surface has a gap.
 
     Args:
-        params: names of one or two parameters; the two that matter most by default.
+        params: names of one or two parameters. By default the two that matter most of those that most points have
+            together, and where there is no such pair the one that matters most of those that all have.
 
     Raises:
         ValueError: `params` are not one or two of those with several values, or are needed as the prior does not hold
             the functions of past tasks.
     """
     space = prior.space
-    names = _most_important(prior)[:2] if params is None else list(params)
+    names = _to_compare(prior) if params is None else list(params)
     if not 1 <= len(set(names)) == len(names) <= 2 or not set(names) <= set(space.is_category):
         raise ValueError(f"params must be one or two of {', '.join(space.is_category)}; got {names}")
     grids = [_grid(space, name) for name in names]
@@ -142,8 +145,16 @@ def _meaning(prior: TuningPrior) -> str:
     return f"expected normal score, more is better{lower}\n0 is the median of the past's rows"
 
 
-def _most_important(prior: TuningPrior) -> list[str]:
-    return _by_mean(parameter_importance(prior))
+def _to_compare(prior: TuningPrior) -> list[str]:
+    """Of a category and a parameter that one choice of it has there would be little to see."""
+    names = _by_mean(parameter_importance(prior))[:MAX_COMPARED]
+    numbers = prior.space.decode(prior.space.sobol(NUM_CELLS**2, generator=Generator().manual_seed(0)))
+    is_there = {name: ~numbers[:, prior.space.names.index(name)].isnan() for name in names}
+    for first, second in combinations(names, 2):
+        both, either = is_there[first] & is_there[second], is_there[first] | is_there[second]
+        if 2 * int(both.sum()) > int(either.sum()):
+            return [first, second]
+    return [next((name for name in names if is_there[name].all()), names[0])]
 
 
 def _by_mean(shares: dict[str, Tensor]) -> list[str]:

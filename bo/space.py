@@ -40,7 +40,15 @@ from bayesmeta.doors import require_count
 from bayesmeta.fields import TensorFields
 from bayesmeta.warning_kinds import BayesmetaWarning, warn
 from bo.choices import as_choice, category_of, same_distribution, with_tuples
-from bo.conditions import Conditions, learn_conditions, require_conditions
+from bo.conditions import (
+    Between,
+    Conditions,
+    Values,
+    from_json,
+    learn_conditions,
+    require_conditions,
+    to_json,
+)
 from bo.scalars import Scalars
 
 if TYPE_CHECKING:
@@ -64,12 +72,13 @@ class SearchSpace(TensorFields):
 
     Args:
         distributions: at least one; floats, integers and categories.
-        conditions: for parameters that are there only with some choices of a category, that category and these
-            choices: `{"degree": ("kernel", ("poly",))}`.
+        conditions: for parameters that are there only with some values of a category or a whole number, that one's
+            name and these values: `{"degree": ("kernel", ("poly",)), "units2": ("layers", Between(2))}`.
 
     Raises:
         TypeError: a distribution is of another kind.
-        ValueError: there is no distribution, or a condition is not on choices of a category of this space.
+        ValueError: there is no distribution, or a condition is not on values of a category or a whole number of
+            this space.
     """
 
     distributions: Mapping[str, BaseDistribution]
@@ -83,7 +92,7 @@ class SearchSpace(TensorFields):
             if not isinstance(dist, known):
                 raise TypeError(f"parameter {name!r} must be a float, integer or categorical; got {dist!r}")
         distributions = {name: with_tuples(dist) for name, dist in self.distributions.items()}
-        conditions = {name: (category, as_choice(choices)) for name, (category, choices) in self.conditions.items()}
+        conditions = {name: (decider, as_choice(values)) for name, (decider, values) in self.conditions.items()}
         require_conditions(conditions, distributions)
         object.__setattr__(self, "distributions", distributions)
         object.__setattr__(self, "conditions", conditions)
@@ -102,15 +111,16 @@ class SearchSpace(TensorFields):
             kind = "whole, " if isinstance(distribution, IntDistribution) else ""
             text = f"{kind}{distribution.low:.4g} to {distribution.high:.4g}{', log scale' if distribution.log else ''}"
         if name in self.conditions:
-            category, choices = self.conditions[name]
-            text += f", where {category} is {' or '.join(map(str, choices))}"
+            decider, values = self.conditions[name]
+            text += f", where {decider} is {values if isinstance(values, Between) else ' or '.join(map(str, values))}"
         return text
 
     @classmethod
     def from_studies(cls, studies: Iterable["Study"]) -> "SearchSpace":
         """Every parameter that a trial of one of the studies had; ranges and choices are widened to hold all.
 
-        A parameter that completed trials had with some choices of a category and never with others is conditional.
+        A parameter that completed trials had with some choices of a category and never with others, or within a range
+        of a whole number and never outside, is conditional.
 
         Raises:
             ValueError: no trial has parameters, or two trials disagree on what kind of thing a parameter is.
@@ -134,7 +144,8 @@ class SearchSpace(TensorFields):
         Whole numbers become integers (also in a float column with missing entries, which is how pandas keeps them),
         other numbers floats, strings and booleans categories. Numbers are on a log scale if they are positive, span
         a decade, and their median is nearer to the middle in log terms. Ranges end at the values seen. A parameter that
-        is there with some choices of a category and missing with all others is conditional.
+        is there with some choices of a category, or within a range of a whole number, and missing elsewhere is
+        conditional.
 
         Args:
             frame: any dataframe that narwhals knows, or the path of a file, one row per configuration.
@@ -162,7 +173,7 @@ class SearchSpace(TensorFields):
 
     def state_dict(self) -> dict[str, Any]:
         each = {name: json.loads(distribution_to_json(dist)) for name, dist in self.distributions.items()}
-        return {"distributions": json.dumps(each), "conditions": json.dumps(self.conditions)}
+        return {"distributions": json.dumps(each), "conditions": json.dumps(to_json(self.conditions))}
 
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> "SearchSpace":
@@ -170,7 +181,7 @@ class SearchSpace(TensorFields):
         conditions = json.loads(state.get("conditions", "{}"))  # which files written before there were any lack
         return cls(
             {name: json_to_distribution(json.dumps(dist)) for name, dist in each.items()},
-            {name: (category, tuple(choices)) for name, (category, choices) in conditions.items()},
+            from_json(conditions),
         )
 
     @property
@@ -324,15 +335,9 @@ class SearchSpace(TensorFields):
     def _active(self, x: np.ndarray) -> np.ndarray:
         """Which parameters are there by the conditions, `(*n, p)`."""
         active = np.ones((*x.shape[:-1], len(self.distributions)), dtype=bool)
-        for index, category, allowed in self._rules:
-            choice = self._choice(x, category)
-            active[..., index] = active[..., category] & allowed[choice]
+        for index, decider, is_met in self._rules:
+            active[..., index] = active[..., decider] & is_met(x[..., self._slices[decider]])
         return active
-
-    def _choice(self, x: np.ndarray, category: int) -> np.ndarray:
-        columns = self._slices[category]
-        part = x[..., columns]
-        return part.argmax(-1) if part.shape[-1] > 1 else (part[..., 0] > 0.5).astype(np.intp)
 
     def _without_inactive(self, x: np.ndarray) -> np.ndarray:
         """The same points with parameters that are not there in the place of missing ones."""
@@ -378,15 +383,13 @@ class SearchSpace(TensorFields):
         return np.where(np.isin(np.arange(self.num_columns), self._columns), 0.5, 0.0)
 
     @cached_property
-    def _rules(self) -> list[tuple[int, int, np.ndarray]]:
-        """For each conditional parameter the category that decides and its choices; what decides comes first."""
+    def _rules(self) -> list[tuple[int, int, Callable[[np.ndarray], np.ndarray]]]:
+        """For each conditional parameter what decides, and whether its columns say so; what decides comes first."""
         names = list(self.distributions)
         rules = []
         for name in sorted(self.conditions, key=self._depth):
-            category, choices = self.conditions[name]
-            dist: Any = self.distributions[category]
-            allowed = np.array([choice in choices for choice in dist.choices])
-            rules.append((names.index(name), names.index(category), allowed))
+            decider, values = self.conditions[name]
+            rules.append((names.index(name), names.index(decider), _is_met(self.distributions[decider], values)))
         return rules
 
     def _depth(self, name: str) -> int:
@@ -398,6 +401,19 @@ class SearchSpace(TensorFields):
         dists = self.distributions.values()
         rare = 1.0 / len(self.distributions)
         return np.array([0.0 if d.single() else rare if isinstance(d, CategoricalDistribution) else 0.5 for d in dists])
+
+
+def _is_met(dist: Any, values: Values) -> Callable[[np.ndarray], np.ndarray]:
+    """Whether a parameter's columns `(*n, width)` have one of the values, `(*n,)`."""
+    if isinstance(dist, CategoricalDistribution):
+        allowed = np.array([choice in values for choice in dist.choices])
+        return lambda x: allowed[x.argmax(-1) if x.shape[-1] > 1 else (x[..., 0] > 0.5).astype(np.intp)]
+    if dist.single():
+        return lambda x: np.full(x.shape[:-1], dist.low in values)
+    scalar = Scalars.of([dist])
+    if isinstance(values, Between):
+        return lambda x: ((number := scalar.decode(x)[..., 0]) >= values.low) & (number <= values.high)
+    return lambda x: np.isin(scalar.decode(x)[..., 0], values)
 
 
 def _width(dist: BaseDistribution) -> int:

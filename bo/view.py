@@ -15,11 +15,11 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from optuna.distributions import BaseDistribution, CategoricalDistribution
+from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
 from torch import Tensor
 
 from bo.choices import as_choice, same_distribution
-from bo.conditions import Conditions, is_ruled_out
+from bo.conditions import Between, Conditions, Values, is_ruled_out
 from bo.space import SearchSpace
 
 __all__ = ["Configuration", "View", "applying_conditions", "differences", "shares", "to_numbers"]
@@ -50,16 +50,17 @@ def to_numbers(known: SearchSpace, configurations: Iterable[Configuration]) -> F
 
 def applying_conditions(known: SearchSpace, distributions: Mapping[str, BaseDistribution]) -> Conditions:
     """The known conditions among parameters as a study has them; a choice that is not known rules nothing out."""
-    found = {}
-    for name, (category, choices) in known.conditions.items():
-        old, new = known.distributions[category], distributions.get(category)
-        if (
-            name in distributions
-            and isinstance(old, CategoricalDistribution)
-            and isinstance(new, CategoricalDistribution)
-        ):
+    found: dict[str, tuple[str, Values]] = {}
+    for name, (decider, values) in known.conditions.items():
+        old, new = known.distributions[decider], distributions.get(decider)
+        if name not in distributions:
+            continue
+        if isinstance(old, CategoricalDistribution) and isinstance(new, CategoricalDistribution):
             asked = map(as_choice, new.choices)
-            found[name] = (category, tuple(c for c in asked if c in choices or c not in old.choices))
+            found[name] = (decider, tuple(c for c in asked if c in values or c not in old.choices))
+        elif isinstance(old, IntDistribution) and isinstance(new, IntDistribution):
+            in_both = values if isinstance(values, Between) else tuple(v for v in values if new._contains(v))
+            found[name] = (decider, in_both)
     return found
 
 

@@ -187,6 +187,14 @@ def test_the_two_most_important_parameters_are_the_default() -> None:
     assert 3e-3 < 10 ** (-4 + 4 * (best[1] + 0.5) / 32) < 3e-2  # of the past, at 1e-2
 
 
+def test_by_default_a_surface_is_of_parameters_that_most_points_have_together() -> None:
+    ax = plot_prior_surface(prior_of(CONDITIONAL, lambda x: 4 * x[:, 0] + 3 * x[:, 1] + x[:, 2]))
+    assert {ax.get_xlabel(), ax.get_ylabel()} == {"kernel", "rate"}, "half of the points have no degree"
+    two = SearchSpace({name: CONDITIONAL.distributions[name] for name in ("kernel", "degree")}, CONDITIONAL.conditions)
+    alone = plot_prior_surface(prior_of(two, lambda x: 4 * x[:, 0] + x[:, 1]))
+    assert (alone.get_xlabel(), len(alone.lines)) == ("kernel", 1)
+
+
 def test_one_parameter_is_a_curve() -> None:
     space = {"rate": SPACE["rate"]}
     prior = replace(prior_of(space, lambda x: x[:, 0]), scores=False)

@@ -1,0 +1,41 @@
+"""The configurations that a sampler would try first, all at once, as workers that start together would."""
+
+import torch
+from jaxtyping import Float
+from torch import Generator, Tensor
+
+from bo.history import History
+from bo.prior import TuningPrior
+from bo.question import Question
+from bo.sampler import MetaSampler
+from bo.view import View
+
+__all__ = ["first_tries"]
+
+
+def first_tries(prior: TuningPrior, num: int) -> Float[Tensor, "num d"]:
+    """Points of the space of `prior`, each chosen while those before it run."""
+    space, sampler = prior.space, MetaSampler(prior, seed=0)
+    view = View(space, space, torch.full((len(space.names),), torch.nan, dtype=torch.float64))
+    history = History(space, maximize=prior.direction == "maximize")
+    evaluated, y = history.evaluated()
+    running, points = evaluated, []
+    turns: list[str] = []
+    for number in range(num):
+        question = Question(
+            view,
+            evaluated,
+            y,
+            running,
+            running,
+            running[:0],
+            history.maximize,
+            Generator().manual_seed(number),
+            turns,
+            chance=sampler._chance(history, view),
+        )
+        point, turn = sampler._propose(question)
+        points.append(point)
+        turns.append(turn)
+        running = torch.cat([running, space.decode(point[None])])
+    return torch.stack(points)
