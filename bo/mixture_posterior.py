@@ -44,6 +44,27 @@ class MixturePosterior(GPyTorchPosterior):
         """Of f at each point, `(*b, q, 1)`; gpytorch's own has a least value, and complains of what is below."""
         return variances(self.distribution)[..., None]
 
+    def quantile(self, value: Tensor) -> Tensor:
+        """Of f at each point under the mixture, `(*b, q, 1)`, with an axis in front where there are several values."""
+        if value.numel() > 1:
+            return torch.stack([self.quantile(v) for v in value])
+        at_points = self._at_points()
+        level = value.reshape(()).expand(at_points.batch_shape)
+        found = at_points.icdf(level).detach()
+        # a step of Newton's, of length zero, has the slopes that the search for the quantile has not
+        return (found - (at_points.cdf(found) - level) / at_points.log_prob(found).exp().detach())[..., None]
+
+    def density(self, value: Tensor) -> Tensor:
+        """At a value of f at each point, `(*b, q, 1)`, with an axis in front where there are several values."""
+        if value.numel() > 1:
+            return torch.stack([self.density(v) for v in value])
+        at_points = self._at_points()
+        return at_points.log_prob(value.reshape(()).expand(at_points.batch_shape)).exp()[..., None]
+
+    def _at_points(self) -> MixtureDistribution:
+        """f at each point alone."""
+        return MixtureDistribution(self.log_weights[..., None], Normal(self.each.mean, variances(self.each).sqrt()), -2)
+
     @property
     def base_sample_shape(self) -> torch.Size:
         *batch, num_hypotheses = self.each.batch_shape

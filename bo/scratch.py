@@ -30,8 +30,10 @@ class ScratchSampler(PointSampler):
 
     def _propose(self, question: Question) -> tuple[Tensor, str]:
         num_tried = len(question.y) + len(question.pending)
-        if num_tried < NUM_INITIAL:
-            initial = question.view.space.sobol(NUM_INITIAL, generator=Generator().manual_seed(self._seed))
+        # a spread takes two objectives, and many trials may be running before there are
+        if num_tried < NUM_INITIAL or len(question.y) < 2:
+            num = max(NUM_INITIAL, num_tried + 1)
+            initial = question.view.space.sobol(num, generator=Generator().manual_seed(self._seed))
             return initial[num_tried], ""
         return question.climb(InOwnSpace(scratch_acquisition(question.own.x, question.better))), ""
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any, SupportsIndex, TypeVar
 
 import torch
 from botorch.acquisition.objective import PosteriorTransform
@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from bayesmeta.data import Data
+from bayesmeta.fields import TensorFields
 from bayesmeta.gradients import gradients, ordinary
 from bayesmeta.protocol import Joint, Marginal
 from bo.matheron_paths import MatheronPaths
@@ -97,15 +98,16 @@ class Surrogate(Model, FantasizeMixin):
         likelihood.noise = (variances(noisy) - variances(clean)).mean().clamp(min=torch.finfo(x.dtype).eps)
         return likelihood
 
-    def subset_output(self, idcs: list[int]) -> "Surrogate":
+    def subset_output(self, idcs: Sequence[SupportsIndex]) -> "Surrogate":
         """The model itself, whose one output is all that can be asked for."""
-        _require_first(idcs)
+        if list(idcs) not in ([0], [-1]):
+            raise _no_such_output(idcs)
         return self
 
     def posterior(  # type: ignore[override]  # BoTorch's two base classes disagree
         self,
         X: Float[Tensor, "*b q d"],
-        output_indices: list[int] | None = None,
+        output_indices: Sequence[SupportsIndex] | None = None,
         observation_noise: bool | Tensor = False,
         posterior_transform: PosteriorTransform | None = None,
     ) -> Posterior:
@@ -113,19 +115,20 @@ class Surrogate(Model, FantasizeMixin):
 
         Args:
             X: `(*b, q, d)`.
-            output_indices: None, or the index of the one output.
+            output_indices: None, or one index, whichever: of several models in a list each is asked for its place.
             observation_noise: add the noise of one row that `predict` knows, or these variances, `(*b, q, 1)`.
             posterior_transform: applied to f under each hypothesis, if that gives a normal, else to their mixture.
 
         Raises:
-            IndexError: another output is asked for.
+            IndexError: several outputs are asked for.
             TypeError: the joint is neither a multivariate normal nor a mixture of them.
+            ValueError: `observation_noise` has no last axis of 1.
         """
-        if output_indices is not None:
-            _require_first(output_indices)
+        if output_indices is not None and len(output_indices) != 1:
+            raise _no_such_output(output_indices)
         log_weights, each = self._of_each(X, noisy=observation_noise is True)
         if isinstance(observation_noise, Tensor):
-            each = _with_noise(each, observation_noise[..., None, :, 0])
+            each = _with_noise(each, _of_output("observation_noise", observation_noise)[..., None, :])
         if posterior_transform is None:
             return MixturePosterior(log_weights, each)
         transformed = posterior_transform(posterior=GPyTorchPosterior(each), X=X[..., None, :, :])
@@ -138,13 +141,26 @@ class Surrogate(Model, FantasizeMixin):
         return MixturePosterior(*self._of_each(X, noisy=False)).distribution
 
     def condition_on_observations(  # type: ignore[override]  # there is no option for BoTorch's **kwargs to pass
-        self, X: Float[Tensor, "*b n d"], Y: Float[Tensor, "*c n 1"]
+        self, X: Float[Tensor, "*b n d"], Y: Tensor
     ) -> "Surrogate":
-        """The model after n more noisy rows; the batches of X, Y and the model are broadcast."""
-        batch = torch.broadcast_shapes(X.shape[:-2], Y.shape[:-2], self.batch_shape)
-        rows = Data.of(X.expand(*batch, *X.shape[-2:]), Y[..., 0].expand(*batch, Y.shape[-2]))
+        """The model after n more noisy rows; the batches of X, Y and the model are broadcast.
+
+        Args:
+            X: `(*b, n, d)`.
+            Y: `(*c, n, 1)`.
+
+        Raises:
+            ValueError: Y has no last axis of 1, or not as many rows as X.
+        """
+        y = _of_output("Y", Y)
+        batch = torch.broadcast_shapes(X.shape[:-2], y.shape[:-1], self.batch_shape)
+        rows = Data.of(X.expand(*batch, *X.shape[-2:]), y.expand(*batch, y.shape[-1]))
         known = self.rows
         return Surrogate(self.task_posterior.condition(rows), rows if known is None else known + rows)
+
+    def get_fantasy_model(self, inputs: Float[Tensor, "*b n d"], targets: Float[Tensor, "*c n"]) -> "Surrogate":
+        """GPyTorch's name for it, by which `ModelListGP` conditions each of its models."""
+        return self.condition_on_observations(inputs, targets[..., None])
 
     def fantasize(  # type: ignore[override]
         self,
@@ -167,6 +183,12 @@ class Surrogate(Model, FantasizeMixin):
             return self.condition_on_observations(X, X.new_zeros(*sampler.sample_shape, *batch, 0, 1))
         noise = True if observation_noise is None else observation_noise
         return self.condition_on_observations(X, sampler(self.posterior(X, observation_noise=noise)))
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Surrogate":
+        """What torch does for `to`, `double` and the like: posterior and rows follow, if they are of bayesmeta."""
+        with gradients():
+            self.task_posterior, self.rows = _moved(self.task_posterior, fn), _moved(self.rows, fn)
+        return super()._apply(fn, recurse)
 
     def _rows(self) -> Data:
         if self.rows is None:
@@ -239,6 +261,23 @@ def _with_noise(f: MultivariateNormal, noise_var: Tensor) -> MultivariateNormal:
     return MultivariateNormal(f.mean, f.lazy_covariance_matrix.add_diagonal(noise_var))
 
 
-def _require_first(indices: Sequence[int]) -> None:
-    if list(indices) not in ([0], [-1]):
-        raise IndexError(f"a Surrogate has one output, number 0; got {list(indices)}")
+def _moved(value: Any, fn: Callable[[Tensor], Tensor]) -> Any:
+    """`value` with the dtype and on the device that `fn` gives its tensors."""
+    if not isinstance(value, TensorFields):
+        return value
+    like = fn(torch.empty((), dtype=value.dtype, device=value.device))
+    return value if (like.dtype, like.device) == (value.dtype, value.device) else value.to(like.device, like.dtype)
+
+
+def _of_output(name: str, values: Tensor) -> Tensor:
+    """Without the axis of outputs; one that was left out would be taken from the rows."""
+    if values.ndim < 2 or values.shape[-1] != 1:
+        raise ValueError(
+            f"{name} must have shape (*b, n, 1), with an axis for the one output; got {tuple(values.shape)}. "
+            f"Try {name}.unsqueeze(-1) if it has none"
+        )
+    return values[..., 0]
+
+
+def _no_such_output(indices: Sequence[SupportsIndex]) -> IndexError:
+    return IndexError(f"a Surrogate has one output, number 0; got {[int(index) for index in indices]}")

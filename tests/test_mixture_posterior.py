@@ -64,6 +64,30 @@ def test_draws_are_distributed_as_the_mixture(by_base_samples: bool) -> None:
     assert (products.mean() - expected).abs() < 5 * products.std() / math.sqrt(n)
 
 
+def test_densities_and_quantiles_are_those_of_the_mixture() -> None:
+    """In one batch and several, with the slopes that both have by differences."""
+    levels, values = torch.tensor([0.02, 0.5, 0.9]).double(), torch.tensor([-2.0, 0.3, 4.0]).double()
+
+    def both(mean: Tensor) -> tuple[Tensor, Tensor]:
+        posterior = MixturePosterior(WEIGHTS.log(), MultivariateNormal(mean, COV.expand(*mean.shape[:-1], 2, 2)))
+        return posterior.quantile(levels), posterior.density(values)
+
+    quantiles, densities = both(MEAN)
+    assert quantiles.shape == densities.shape == (3, 2, 1)
+    for i in range(2):
+        marginal = MixtureSameFamily(Categorical(WEIGHTS), Normal(MEAN[:, i], COV[:, i, i].sqrt()))
+        close(marginal.cdf(quantiles[:, i, 0]), levels)
+        close(densities[:, i, 0], marginal.log_prob(values).exp())
+    shifted_means = torch.stack([MEAN, MEAN + 1.0])
+    for single, batch in zip((quantiles, densities), both(shifted_means), strict=True):
+        assert batch.shape == (3, 2, 2, 1)
+        close(batch[:, 0], single)
+    close(both(shifted_means)[0][:, 1], quantiles + 1.0)
+    close(mixture().quantile(levels[1]), quantiles[1])
+    close(mixture().density(values[:1]), densities[0])
+    assert torch.autograd.gradcheck(both, (MEAN.clone().requires_grad_(),), eps=1e-6, atol=1e-6)
+
+
 def test_shapes_of_draws() -> None:
     posterior = mixture()
     assert posterior.base_sample_shape == (3,)
