@@ -166,7 +166,7 @@ print_regrets(curves)
 # %% [markdown]
 # After the first trial the learned prior's mean regret is a third of that of the Gaussian process, which has yet to
 # collect what the past has known. After 5 and 10 trials, when it still goes down the list of what did well on past
-# tasks, it is two thirds and half, and the bands overlap; from trial 15 on it is a quarter to a half.
+# tasks, it is two thirds and half, and the bands overlap; from trial 15 on it is a third to a half.
 #
 # ## When the past misleads
 #
