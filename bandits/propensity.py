@@ -50,7 +50,7 @@ class Propensities(NamedTuple):
     error: Tensor | None
 
     def of(self, arm: Tensor) -> "Propensities":
-        """Those of one arm of each decision, `(n,)`; at least `NEVER`, as what was chosen can be."""
+        """Probability and error of one arm for each decision, `(n,)`; at least `NEVER`, as for what was chosen."""
         index = arm[:, None]
         chance = self.probability.expand(len(arm), -1).gather(1, index)[:, 0].clamp(min=NEVER)
         return Propensities(

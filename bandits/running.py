@@ -99,7 +99,7 @@ class Running(LearnedByTasks):
 
     @property
     def num_arms(self) -> int | None:
-        """Of a family that knows arms by number, else None."""
+        """How many arms there are, for a family that numbers them; else None."""
         return getattr(self.centre, "num_arms", None)
 
     def online(self, batch_shape: Sequence[int]) -> "OnlineRunning":

@@ -5,6 +5,7 @@ methods of 15 trials each. *Replay*: the same methods choose among the configura
 sets that were held out, five seeds each. Held-out data sets never reach the prior.
 """
 
+import hashlib
 import importlib.util
 import json
 import multiprocessing
@@ -173,9 +174,9 @@ def plot(curves: Curves, path: Path) -> None:
     styles["tpe"] |= {"ls": (0, (3, 2))}
     fig = Figure(figsize=(11, 4.6), layout="constrained")
     left, right = fig.subplots(1, 2, sharey=True)
-    replayed = _replayed(curves)
+    by_method = replayed(curves)
     live = {method: torch.tensor(curves[LIVE][method], dtype=torch.float64).mean(0) for method in NAMES}
-    for method, means in replayed.items():
+    for method, means in by_method.items():
         trials = range(1, means.shape[1] + 1)
         left.plot(trials, means.mean(0), label=method, **styles[method])
         low, high = interval(means)
@@ -188,9 +189,9 @@ def plot(curves: Curves, path: Path) -> None:
     )
     right.set_title(f"{LIVE}, every trial fitted: one run of each method", fontsize="medium")
     # trials that are really fitted may be better than the best of the table
-    least = min(0.0, *(float(each.min()) for each in (*live.values(), *(m.mean(0) for m in replayed.values()))))
+    least = min(0.0, *(float(each.min()) for each in (*live.values(), *(m.mean(0) for m in by_method.values()))))
     unit = "regret of the best so far\n(0: best of the table, 1: its median"
-    most = max(float(each.max()) for each in (*live.values(), *(m.mean(0) for m in replayed.values())))
+    most = max(float(each.max()) for each in (*live.values(), *(m.mean(0) for m in by_method.values())))
     zero = "best of the table" + (": a trial below it is better still" if least < 0.0 else "")
     for axes in (left, right):
         axes.set(xlabel="trials", ylabel=f"{unit}{'; cut off above 1' if most > 1.0 else ''})")
@@ -202,8 +203,13 @@ def plot(curves: Curves, path: Path) -> None:
     left.legend(frameon=False)
     right.legend(frameon=False)
     drawn = BytesIO()
-    fig.savefig(drawn, format="png", dpi=130)
+    fig.savefig(drawn, format="png", dpi=130, metadata={"Description": f"curves {digest(curves)}"})
     write_whole(path, drawn.getvalue())
+
+
+def digest(curves: Curves) -> str:
+    """Of the curves that a figure shows; the figure has it among its metadata, and so can be held to a table."""
+    return hashlib.sha256(json.dumps(curves).encode()).hexdigest()
 
 
 def interval(means: torch.Tensor, level: float = 0.9) -> tuple[torch.Tensor, torch.Tensor]:
@@ -216,7 +222,7 @@ def interval(means: torch.Tensor, level: float = 0.9) -> tuple[torch.Tensor, tor
 
 def in_words(curves: Curves) -> str:
     """What was found on the replayed data sets, whatever it is."""
-    regrets = _replayed(curves)
+    regrets = replayed(curves)
     last = regrets["learned"].shape[1]
     early, half = min(5, last), min(10, last)
     few = regrets["learned"][:, early - 1]
@@ -238,15 +244,15 @@ def in_words(curves: Curves) -> str:
     return "\n".join(lines)
 
 
-def _replayed(curves: Curves) -> dict[str, torch.Tensor]:
+def replayed(curves: Curves) -> dict[str, torch.Tensor]:
     """Per method the mean regret over seeds, `(data sets, trials)`, of the data sets that were replayed."""
     names = [name for name in curves if name != LIVE]
     return {m: torch.tensor([curves[name][m] for name in names], dtype=torch.float64).mean(1) for m in NAMES}
 
 
 def _tables(curves: Curves) -> list[Table]:
-    replayed = _replayed(curves)
-    num_trials = replayed["learned"].shape[1]
+    by_method = replayed(curves)
+    num_trials = by_method["learned"].shape[1]
     at = [*(t for t in (1, 3, 5, 10) if t < num_trials), num_trials]
     means = Table(
         title="regret (0 best of the table, 1 its median), mean over held-out data sets\n[90% interval over data sets]"
@@ -259,8 +265,8 @@ def _tables(curves: Curves) -> list[Table]:
         for t in at:
             table.add_column(f"trial {t}", justify="right")
     for method in NAMES:
-        low, high = interval(replayed[method])
-        mean = replayed[method].mean(0)
+        low, high = interval(by_method[method])
+        mean = by_method[method].mean(0)
         # two lines, so that the table fits a terminal of 100 columns
         means.add_row(method, *[f"{mean[t - 1]:.3f}\n[{low[t - 1]:.3f}, {high[t - 1]:.3f}]" for t in at])
         live.add_row(method, *[f"{curves[LIVE][method][0][t - 1]:.3f}" for t in at])

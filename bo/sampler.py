@@ -33,9 +33,10 @@ class MetaSampler(PointSampler):
     """Suggests what promises most under a prior learned from past studies, and the trials of the running one.
 
     The first suggestion needs no data. With trials of the running study the prior's hypotheses about how far the past
-    applies are weighted by their evidence, and suggestions take turns with a method that knows no past (`bo.turns`), so
-    a past that misleads loses its say. Where the prior was learned with features of tasks, user attributes of the study
-    that have their names say which past studies count for more; they are read at the first suggestion.
+    applies are weighted by their evidence. Suggestions take turns with those of a Gaussian process fitted to that study
+    alone (`bo.turns`), so that a past that misleads costs trials and does not hold the study back. Where the prior was
+    learned with features of tasks, user attributes of the study that have their names say which past studies count for
+    more; they are read at the first suggestion.
 
     Args:
         prior: what `from_studies`, `from_table`, `bayesmeta fit` or `bayesmeta.load` gave.

@@ -1,4 +1,4 @@
-"""The baseline that knows no past: BoTorch's Gaussian process and log expected improvement, after five Sobol points."""
+"""The baseline without a past: BoTorch's Gaussian process and log expected improvement, after five Sobol points."""
 
 import warnings
 from collections.abc import Callable

@@ -1,26 +1,29 @@
-"""Which kind of suggestion is next: what the past would try, what all hypotheses expect, what a plain GP does.
+"""The schedule of acquisition functions: what the next suggestion maximises.
 
-A model that weighs hypotheses by evidence still errs in the same direction from trial to trial: where the past
-misleads in the one region that matters, its evidence elsewhere holds it there. So suggestions take turns:
+A model that weighs hypotheses by evidence still errs in the same direction from trial to trial: where the past misleads
+in the one region that matters, evidence from elsewhere keeps it there. So suggestions take turns between acquisition
+functions:
 
-- `list`: the first two of a study, and all until a trial has finished, go down the past's own list: each next point
-  raises the mean over past tasks of the best so far the most. A task's first rows say little about what applies. Where
-  the list comes to its end, as tasks that agree have it do at once, `mixture` takes its place; where it is of smooth
-  functions and some trial has finished, what is left of it explores.
-- `mixture`: while there are few rows, the expected improvement under all hypotheses.
-- `past` and `plain` alternate from then on: the expected improvement under the hypotheses that trust the past, and that
-  of a Gaussian process which never saw it. Late in a study three turns of four are `plain`, and all of them where
-  evidence is against the past.
-- `explore`: a turn of `plain` is spent on a space-filling point where the last trials gained nothing and fewer than
-  five points were chosen without the past, which is what any plain Gaussian process starts from.
+- `list`: the zero-shot portfolio of the past tasks. Each next point raises the mean over past tasks of the best so far
+  the most. It gives the first two suggestions of a study, and all until a trial has finished, since the first rows of a
+  task say little about what applies. When the portfolio ends, which is at once if past tasks agree, `mixture` takes its
+  place. A portfolio of smooth functions goes on once a trial has finished: what is left of it explores.
+- `mixture`: the expected improvement under all hypotheses, while there are few rows.
+- `past`: the expected improvement under the hypotheses that trust the past.
+- `plain`: the expected improvement under a Gaussian process fitted to this study alone. From six rows on, `past` and
+  `plain` alternate. Late in a study three turns of four are `plain`. Where evidence is against the past, `plain` takes
+  the turns of `past` too.
+- `explore`: a space-filling point. It takes a turn of `plain` where the last trials gained nothing and fewer than five
+  points were chosen without the past, since any Gaussian process without a past starts from such points.
 
-Where past tasks share their configurations their values are known, and need no model: the list is made of the values,
-past tasks that rank what was tried as the new one does count for more in it (`bo.past_regrets`), and as long as any
-does, evidence is not against the past, and there is something to gain, it goes on for ten rows, and in every other turn
-of `past` from then on. It ends where no configuration takes a hundredth of the regret away that is left: then
-expected improvement climbs from the best of them, where the space lets it.
+Where past tasks share their configurations, their values are known and need no model. The portfolio is then made of
+these values, and past tasks that rank the tried configurations as the new task does count for more in it
+(`bo.past_regrets`). It goes on for ten rows, and takes every other turn of `past` afterwards, as long as some past task
+does so, evidence is not against the past, and there is something to gain. It ends where no configuration takes away a
+hundredth of the regret that is left. From there expected improvement climbs from the best configuration, if the space
+allows it.
 
-Half of the suggestions after the first few are thus those of a method that no past can mislead.
+After the first six to ten suggestions, at least every second one is thus `plain` or `explore`: no past can mislead it.
 """
 
 from collections.abc import Sequence
