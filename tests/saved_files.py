@@ -1,0 +1,134 @@
+"""Files that an earlier version wrote, with the answers that it gave: later versions load them and answer the same.
+
+    python -m tests.saved_files     # writes tests/saved anew: only where files of earlier versions are to be given up
+
+A prior is kept with rows and the evidence of these, before and after it was conditioned on half of them; a prior for
+tuning with points and what it expects there; a policy with what it expects of its arms and chooses next.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import bandits
+import bayesmeta as bm
+from bandits import Policy
+from bayesmeta import Data
+from bayesmeta.task_features import FeaturePrior
+from bo import SearchSpace, TuningPrior, fit_rgpe
+from tests.families import FAMILIES
+from tests.past import SPACE, loss
+from tests.seeds import SHIFT, seed
+from tests.test_policy_operations import ARMS, COIN, LINEAR, POLICIES
+
+__all__ = ["SAVED", "evidence_of", "expectations_of", "next_of", "read_answers", "told"]
+
+SAVED = Path(__file__).parent / "saved"
+ANSWERS = "answers.json"
+NUM_ROWS = 6
+
+
+def read_answers() -> dict[str, Any]:
+    return json.loads((SAVED / ANSWERS).read_text())
+
+
+def told(prior: Any) -> Any:
+    """Where a prior depends on features of a task, that of one task."""
+    return prior.given(torch.ones(1)) if isinstance(prior, FeaturePrior) else prior
+
+
+def evidence_of(prior: Any, rows: Data) -> list[float]:
+    """Of all rows, and of the later half after the earlier one."""
+    first, last = rows.rows(slice(0, NUM_ROWS // 2)), rows.rows(slice(NUM_ROWS // 2, NUM_ROWS))
+    return [float(prior.log_evidence(rows)), float(prior.condition(first).log_evidence(last))]
+
+
+def expectations_of(prior: TuningPrior, points: Data) -> list[float]:
+    """What is expected at points, before and after their values are known."""
+    before, after = prior.functions, prior.functions.condition(points.rows(slice(0, NUM_ROWS // 2)))
+    return [*before.marginal(points.x).mean.tolist(), *after.marginal(points.x).mean.tolist()]
+
+
+def next_of(policy: Policy, context: torch.Tensor | None) -> dict[str, Any]:
+    """What is expected of all arms in the first task, and the arms that are chosen next."""
+    expected = policy.expected_rewards(context, task=0)
+    chosen = policy.choose(context, task=[0], propensities=False)
+    return {"expected": expected.flatten().tolist(), "chosen": [str(name) for name in chosen.arms]}
+
+
+# ---- what is written
+
+
+def priors() -> dict[str, tuple[Any, Data]]:
+    found = {name: (family.prior, family.rows(NUM_ROWS)) for name, family in FAMILIES.items()}
+    tasks = Data.of(None, torch.tensor([[1.0, 0.0, 1.0], [1.0, 1.0, 1.0], [0.0, 0.0, 1.0]]))
+    tasks = Data(tasks.x, tasks.y, tasks.mask, torch.tensor([[0.0], [1.0], [2.0]]))
+    featured = bm.fit_with_features(bm.BetaBernoulli.initial(tasks), tasks)
+    found["feature_prior"] = (featured, FAMILIES["beta_bernoulli"].rows(NUM_ROWS))
+    return found
+
+
+def tuning_priors() -> dict[str, TuningPrior]:
+    space = SearchSpace(SPACE, {"depth": ("kind", ("tree", "forest"))})
+    x = space.sobol(40, generator=seed(0)).reshape(4, 10, -1)
+    losses = [
+        [loss({"depth": 1, **params}, shift=0.05 * task) for params in space.from_unit(x[task])] for task in range(4)
+    ]
+    tasks = Data.of(x, torch.tensor(losses, dtype=torch.float64))
+    featured = Data(tasks.x, tasks.y, tasks.mask, torch.arange(4.0, dtype=torch.float64)[:, None])
+    constraints = {"rate": x[..., 0] - 0.7}
+    shared = Data.of(x[:1].expand(4, -1, -1), tasks.y)
+    return {
+        "tuning_with_shared_configurations": TuningPrior.fit(space, shared, "minimize"),
+        "tuning": TuningPrior.fit(space, tasks, "minimize", task_names=["a", "b", "c", "d"], constraints=constraints),
+        "tuning_with_features": TuningPrior.fit(space, featured, "minimize", feature_names=["rows"]),
+        "rgpe": fit_rgpe(space, tasks, "minimize"),
+    }
+
+
+def policies() -> dict[str, tuple[Policy, torch.Tensor | None]]:
+    found = {name.replace(" ", "_"): (build(), width) for name, (build, width) in POLICIES.items()}
+    linear = bm.LinearHyperposterior(LINEAR, torch.eye(3))
+    found["meta"] = (bandits.MetaTS(linear, ARMS, tasks=3, seed=SHIFT), 3)
+    found["ada"] = (bandits.AdaTS(linear, ARMS, tasks=3, seed=SHIFT), 3)
+    coins = Data.of(None, torch.tensor([[1.0, 0.0, 1.0], [1.0, 1.0, 1.0], [0.0, 0.0, 1.0]]))
+    rates = bm.Hyperposterior.fit(bm.BetaBernoulli.initial(coins), coins, num_draws=20, generator=seed(2))
+    found["rates_that_run_together"] = (bandits.HierTS(rates, ARMS, tasks=3, seed=SHIFT), 0)
+    found["marginal"] = (bandits.MarginalThompson(COIN, ARMS, tasks=3, seed=SHIFT), 0)
+    found["random"] = (bandits.UniformlyRandom(ARMS, tasks=3, seed=SHIFT), 0)
+    found["named"] = (bandits.ThompsonSampling(LINEAR, {"a": [1.0, 0.0, 0.0], "b": [0.0, 1.0, 1.0]}, seed=SHIFT), 0)
+    played = {}
+    for name, (policy, width) in found.items():
+        generator = seed(len(name))
+        for _ in range(5):
+            context = torch.randn(1, width, generator=generator) if width else None
+            policy.update(policy.choose(context, task=[0]), [1.0])
+        played[name] = (policy, torch.randn(1, width, generator=generator) if width else None)
+    return played
+
+
+def main() -> None:
+    SAVED.mkdir(exist_ok=True)
+    answers: dict[str, Any] = {"priors": {}, "tuning": {}, "policies": {}}
+    for name, (prior, rows) in priors().items():
+        bm.save(prior, SAVED / f"{name}.safetensors")
+        bm.save(rows, SAVED / f"{name}.rows.safetensors")
+        answers["priors"][name] = evidence_of(told(prior), rows)
+    for name, tuning in tuning_priors().items():
+        x = tuning.space.sobol(NUM_ROWS, generator=seed(1))
+        points = Data.of(x, torch.linspace(-1.0, 1.0, NUM_ROWS, dtype=torch.float64))
+        bm.save(tuning, SAVED / f"{name}.safetensors")
+        bm.save(points, SAVED / f"{name}.rows.safetensors")
+        answers["tuning"][name] = expectations_of(tuning, points)
+    for name, (policy, context) in policies().items():
+        policy.save(SAVED / f"policy_{name}.safetensors")
+        listed = None if context is None else context.tolist()
+        answers["policies"][name] = {"context": listed, **next_of(policy, context)}
+    bm.save(policies()["diagonal"][0].sums(), SAVED / "sums.safetensors")
+    (SAVED / ANSWERS).write_text(json.dumps(answers, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
