@@ -1,9 +1,9 @@
-"""The command `bayesmeta`: learn a prior from past tasks, look at one, plot what it believes, see what it is good for.
+"""What the command `bayesmeta` does: learn a prior from past tasks, look at one, plot it, see what it is good for.
 
 Whatever takes long to import is imported inside the commands, so that `--help` answers at once.
 """
 
-import sys
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -21,13 +21,14 @@ if TYPE_CHECKING:
 
     from bo.prior import TuningPrior
 
-__all__ = ["app", "main"]
+__all__ = ["app", "plain_warnings"]
 
 WIDTH = 100  # of tables where there is no terminal to ask
 DPI = 150  # of plots
 NUM_NAMED = 5  # studies in a message
 NEARLY_EVERY, FEW_ROWS = 0.95, 5  # share of rows that differ in a column that may be a result; rows too few to tell
 VALUES_WIDTH, MOST_WIDTH = 40, 10_000  # of a table that is piped: of its column of values, and of all of it, at most
+TABLES = (".parquet", ".pq", ".csv")
 NUM_FIRST, NUM_CANDIDATES = 3, 1024  # configurations that `show` lists, and from among how many
 
 
@@ -49,12 +50,16 @@ Direction = Literal["minimize", "maximize"]
 Prior = Annotated[Path, typer.Argument(metavar="PRIOR", help="A file that `bayesmeta fit` or bayesmeta.save wrote.")]
 
 
-def main() -> None:
-    """Run the command; what a user can put right is one line on stderr and exit status 1."""
-    try:
-        app()
-    except (ValueError, TypeError, OSError, ImportError) as error:
-        sys.exit(f"error: {' '.join(str(error).split())}")
+@contextmanager
+def plain_warnings() -> Iterator[None]:
+    """Show a warning as one line, without the place in a program that a user of the command did not write."""
+
+    def show(message: Warning | str, *_: Any, **__: Any) -> None:
+        typer.echo(f"warning: {' '.join(str(message).split())}", err=True)
+
+    with warnings.catch_warnings():
+        warnings.showwarning = show
+        yield
 
 
 def _print_version(is_asked: bool) -> bool:
@@ -81,8 +86,8 @@ def fit(
         str,
         typer.Argument(
             metavar="SOURCE",
-            help="A Parquet or CSV file with one row per evaluated configuration, or the URL of an Optuna storage, "
-            "such as sqlite:///studies.db, in which each study with completed trials is a task.",
+            help="A Parquet or CSV file with one row per evaluated configuration, or an Optuna storage, by its URL or "
+            "its file (SQLite or a journal), in which each study with completed trials is a task.",
         ),
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="The file to write, such as prior.safetensors.")],
@@ -101,12 +106,16 @@ def fit(
     ] = None,
 ) -> None:
     """Learn a prior for tuning from past tasks."""
+    from bo.storage_kinds import kind_of_storage
+
     learn: Callable[[Any], TuningPrior]
-    if "://" in source:
+    if kind_of_storage(source):
         given = {"--task": task, "--target": target, "--direction": direction, "--params": params}
         for name in (name for name, value in given.items() if value):
             raise typer.BadParameter(f"{name} is for tables; the studies of a storage say it themselves")
         learn = partial(_from_storage, source, _names(features))
+    elif Path(source).suffix.lower() not in TABLES:
+        raise _no_source(Path(source))
     elif task and target and direction:
         learn = partial(_from_table, source, task, target, direction, _names(params), _names(features))
     else:
@@ -114,7 +123,8 @@ def fit(
     with _spinner("starting") as status:
         from bayesmeta.io import require_place, save
 
-        require_place(out)  # before the work rather than after it
+        if require_place(out) == Path(source.rpartition(":///")[2]).resolve():  # before the work rather than after it
+            raise ValueError(f"cannot save to {out}: it is what is learned from. Name another file")
         prior = learn(status)
         save(prior, out)
     learned_from = prior.learned_from
@@ -157,7 +167,8 @@ def plot(
     path: Prior,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the plots, PNG files; made if need be.")],
     storage: Annotated[
-        str | None, typer.Option(help="URL of the Optuna storage of a running study, such as sqlite:///studies.db.")
+        str | None,
+        typer.Option(help="Optuna storage of a running study, by its URL, such as sqlite:///studies.db, or its file."),
     ] = None,
     study: Annotated[str | None, typer.Option(help="Name of that study: which past tasks is it like?")] = None,
 ) -> None:
@@ -210,6 +221,20 @@ def _names(listed: str | None) -> list[str]:
     return [name.strip() for name in listed.split(",")] if listed else []
 
 
+def _no_source(path: Path) -> Exception:
+    """The error that says why a path is nothing to learn from."""
+    if path.is_dir():
+        files = sorted(str(file) for file in path.iterdir() if file.suffix.lower() in TABLES)
+        inside = f", such as {' or '.join(files[:NUM_NAMED])}" if files else ""
+        return ValueError(f"{path} is a directory. Name one file{inside}")
+    if not path.exists():
+        return FileNotFoundError(f"{path} does not exist")
+    return ValueError(
+        f"{path} is no table or storage: a table is a file {' or '.join(TABLES)}, a storage one of SQLite or a journal "
+        "that Optuna made. Convert it"
+    )
+
+
 def _from_storage(url: str, features: list[str], status: Any) -> "TuningPrior":
     from bo.prior import TuningPrior
     from bo.storage import load_studies
@@ -224,6 +249,15 @@ def _from_storage(url: str, features: list[str], status: Any) -> "TuningPrior":
 
 
 def _from_table(
+    source: str, task: str, target: str, direction: str, params: list[str], features: list[str], status: Any
+) -> "TuningPrior":
+    from bayesmeta.bad_rows import naming_lines
+
+    with naming_lines(source):
+        return _from_rows(source, task, target, direction, params, features, status)
+
+
+def _from_rows(
     source: str, task: str, target: str, direction: str, params: list[str], features: list[str], status: Any
 ) -> "TuningPrior":
     from bayesmeta.frames import read_frame
