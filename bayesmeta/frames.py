@@ -20,7 +20,8 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from bayesmeta.csv_tables import read_csv, require_unique
+from bayesmeta.bad_rows import BadRow, naming_lines
+from bayesmeta.csv_tables import is_row_numbers, not_numbers, read_csv, require_unique
 from bayesmeta.data import Data, require_room
 from bayesmeta.describe import Described
 from bayesmeta.statistics import Statistics
@@ -31,6 +32,7 @@ __all__ = [
     "read_frame",
     "read_tasks",
     "reduce_tasks",
+    "require_numbers",
     "require_varying_target",
     "stream_statistics",
 ]
@@ -93,10 +95,11 @@ def read_tasks(source: Any, *, task: str, target: str, inputs: Sequence[str] | N
         FileNotFoundError: there is no such file.
         TypeError: a name of a column is no string.
         ValueError: a column is missing, is there twice or holds no numbers, or a value is missing, NaN or infinite; the
-            message names column, task and row, rows counting from 0. Or a task is so much longer than the others that
-            padded tasks would take gigabytes: see `reduce_tasks`.
+            message names column, task and row, rows counting from 0, or the line of a CSV file. Or a task
+            is so much longer than the others that padded tasks would take gigabytes: see `reduce_tasks`.
     """
-    names, codes, values, columns = _read_columns(source, task, target, inputs)
+    with naming_lines(source):
+        names, codes, values, columns = _read_columns(source, task, target, inputs)
     return TaskTable(_pad(codes, values, len(names)), names, columns[:-1])
 
 
@@ -109,7 +112,8 @@ def reduce_tasks(source: Any, *, task: str, target: str, inputs: Sequence[str] |
     Raises:
         FileNotFoundError, TypeError, ValueError: as in `read_tasks`.
     """
-    names, codes, values, columns = _read_columns(source, task, target, inputs)
+    with naming_lines(source):
+        names, codes, values, columns = _read_columns(source, task, target, inputs)
     return TaskStatistics(_moments(codes, values, len(names)), names, columns[:-1])
 
 
@@ -118,7 +122,7 @@ def _read_columns(
 ) -> tuple[tuple[Any, ...], Tensor, Tensor, tuple[str, ...]]:
     """Names of tasks, the number of each row's task `(n,)`, its inputs and target `(n, k)`, and their names."""
     frame = read_frame(source)
-    columns = _columns(frame.schema, task, target, inputs)
+    columns = _columns(frame.schema, task, target, inputs, frame=frame)
     if not len(frame):
         raise ValueError("the table has no rows")
     labels = frame[task]
@@ -211,17 +215,18 @@ def read_frame(source: Any) -> nw.DataFrame[Any]:
             f"a table must be a path or a dataframe (pandas, polars, pyarrow, ...); got {type(source).__name__}"
         ) from None
     _require_strings(frame.columns)
-    return frame
+    return frame.drop([name for name in frame.columns if name and is_row_numbers(name, frame[name])])
 
 
 def _read_file(path: Path) -> pl.DataFrame:
-    _require_file(path)
+    _require_file(path, "polars.read_parquet({})")
     kind = path.suffix.lower()
     if kind not in (".csv", ".parquet", ".pq"):
-        raise ValueError(f"a table must be a .parquet or .csv file; got {path}. Other formats: give a dataframe")
+        raise ValueError(f"a table must be a .parquet or .csv file; got {path}. Convert it, or give a dataframe")
     try:
         if kind != ".csv":
-            return pl.read_parquet(path, glob=False)
+            with path.open("rb") as file:  # polars cannot open every name that Python can
+                return pl.read_parquet(file)
         return read_csv(path)
     except (pl.exceptions.PolarsError, UnicodeDecodeError, csv.Error) as error:
         raise ValueError(f"cannot read {path} as a {kind[1:]} file: {_first_line(error)}") from None
@@ -405,7 +410,7 @@ def _expand(paths: str | Path | Sequence[str | Path]) -> list[Path]:
     files: list[Path] = []
     for path in [paths] if isinstance(paths, str | Path) else paths:
         if Path(path).exists() or not glob.has_magic(str(path)):
-            _require_file(Path(path))
+            _require_file(Path(path), "the pattern {}")
             files.append(Path(path))
             continue
         found = sorted(glob.glob(str(path), recursive=True))
@@ -431,10 +436,28 @@ def _spread(statistics: Statistics, place: Tensor, num_tasks: int) -> Statistics
 # ---- what a table must be
 
 
+def require_numbers(frame: nw.DataFrame[Any], task: str, columns: Mapping[str, str]) -> None:
+    """Columns, by what they are, hold finite numbers, and the column `task` has no gaps.
+
+    Raises:
+        ValueError: one does not; the message names column and row.
+    """
+    _require_named(task, frame[task], 0)
+    for name, role in columns.items():
+        _require_number_type(role, name, frame.schema[name], "", frame)
+        _require_finite(name, frame[name].cast(nw.Float64).to_numpy(), frame[task], 0)
+
+
 def _columns(
-    schema: Mapping[str, Any], task: str, target: str, inputs: Sequence[str] | None, *, where: str = ""
+    schema: Mapping[str, Any],
+    task: str,
+    target: str,
+    inputs: Sequence[str] | None,
+    *,
+    where: str = "",
+    frame: nw.DataFrame[Any] | None = None,
 ) -> list[str]:
-    """The input columns and the target, all there and all numbers."""
+    """The input columns and the target, all there and all numbers; of a `frame` it is said which cell is none."""
     names = list(schema)
     for role, name in (("task", task), ("target", target)):
         if not isinstance(name, str):
@@ -452,11 +475,26 @@ def _columns(
             raise ValueError(f"{role} column {name!r} does not exist{where}: the columns are {', '.join(names)}{hint}")
         if role == "input" and name in (task, target):
             raise ValueError(f"input column {name!r} is the {'task' if name == task else 'target'} as well")
-        dtype = schema[name]
-        if role != "task" and not (dtype.is_numeric() or str(dtype) == "Boolean"):
-            way_out = "Encode it as numbers, or leave it out by naming inputs" if role == "input" else "Convert it"
-            raise ValueError(f"{role} column {name!r} must hold numbers{where}; it holds {dtype}. {way_out}")
+        if role != "task":
+            _require_number_type(role, name, schema[name], where, frame)
     return [*chosen, target]
+
+
+def _require_number_type(role: str, name: str, dtype: Any, where: str, frame: nw.DataFrame[Any] | None) -> None:
+    if dtype.is_numeric() or str(dtype) == "Boolean":
+        return
+    if frame is not None and dtype == nw.String:
+        _require_number_cells(f"{role} column {name!r} must hold numbers", frame[name].to_list())
+    way_out = "Encode it as numbers, or leave it out by naming inputs" if role == "input" else "Convert it"
+    raise ValueError(f"{role} column {name!r} must hold numbers{where}; it holds {dtype}. {way_out}")
+
+
+def _require_number_cells(expected: str, cells: list[str | None]) -> None:
+    """Raises an error that names the first cell that is no number, where most are."""
+    wrong = not_numbers(cells)
+    if 0 < 2 * len(wrong) < len(cells):
+        count = "1 cell does not, in " if len(wrong) == 1 else f"{len(wrong)} cells do not, the first in "
+        raise BadRow(f"{expected}; {count}", wrong[0], f": {cells[wrong[0]]!r}. Write a number, or take the row out")
 
 
 def _require_strings(names: Sequence[Any]) -> None:
@@ -470,18 +508,23 @@ def _require_strings(names: Sequence[Any]) -> None:
         )
 
 
-def _require_file(path: Path) -> None:
+def _require_file(path: Path, way_out: str) -> None:
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist")
     if not path.is_file():
-        raise ValueError(f"{path} is a directory. For all its files give the pattern {str(path / '*.parquet')!r}")
+        if path.is_dir():
+            files = str(path / "*.parquet")
+            raise ValueError(f"{path} is a directory. For all its files give {way_out.format(repr(files))}")
+        raise ValueError(f"a table must be a .parquet or .csv file; {path} is not a regular file")
 
 
 def _require_named(task: str, labels: Any, start: int) -> None:
     """Every row has a task; `labels` is a series of either library, whose first row is row `start` of the table."""
     missing = (labels.is_nan().fill_null(True) if labels.dtype.is_float() else labels.is_null()).to_numpy()
     if missing.any():
-        raise ValueError(f"task column {task!r} must name a task in every row; row {start + missing.argmax()} has none")
+        raise BadRow(
+            f"task column {task!r} must name a task in every row; ", start + int(missing.argmax()), " has none"
+        )
 
 
 def _require_finite(column: str, values: np.ndarray, labels: Any, start: int) -> None:
@@ -490,9 +533,10 @@ def _require_finite(column: str, values: np.ndarray, labels: Any, start: int) ->
         row = int(finite.argmin())
         rows = "1 row is" if finite.sum() == len(finite) - 1 else f"{len(finite) - int(finite.sum())} rows are"
         value = "missing or NaN" if np.isnan(values[row]) else f"{values[row]:g}"
-        raise ValueError(
-            f"column {column!r} must hold finite numbers; {rows} not, the first in task {labels[row]!r}, "
-            f"row {start + row}: {value}"
+        raise BadRow(
+            f"column {column!r} must hold finite numbers; {rows} not, the first in task {labels[row]!r}, ",
+            start + row,
+            f": {value}. Take such rows out, or give them a number",
         )
 
 

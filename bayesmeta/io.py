@@ -245,6 +245,7 @@ def require_place(path: str | Path) -> Path:
 
     Raises:
         FileNotFoundError: the folder does not exist.
+        PermissionError: files cannot be made in it.
         ValueError: `path` is a directory, or anything else that is no regular file, such as a device or a pipe.
     """
     path = Path(os.path.realpath(path))
@@ -254,6 +255,8 @@ def require_place(path: str | Path) -> Path:
         raise ValueError(f"cannot save to {path}: it is not a regular file but a {_kind(path)}. Name another file")
     if not path.parent.is_dir():
         raise FileNotFoundError(f"cannot save to {path}: the folder {path.parent} does not exist")
+    if not os.access(path.parent, os.W_OK):
+        raise PermissionError(f"cannot save to {path}: the folder {path.parent} cannot be written to. Name another")
     return path
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import compress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import narwhals as nw
@@ -10,6 +11,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from bayesmeta.bad_rows import naming_lines
+from bayesmeta.csv_tables import not_numbers
 from bayesmeta.data import Data
 from bayesmeta.describe import listed
 from bayesmeta.doors import require_rows
@@ -176,15 +179,15 @@ class TuningPrior(TensorFields):
     @classmethod
     @with_gradients
     def from_studies(
-        cls, studies: "Iterable[Study] | BaseStorage | str", *, features: Sequence[str] = ()
+        cls, studies: "Iterable[Study] | BaseStorage | str | Path", *, features: Sequence[str] = ()
     ) -> "TuningPrior":
         """Learn from finished Optuna studies: each is a task, each completed trial a row.
 
         Constraints of trials are learned from too, by their names.
 
         Args:
-            studies: the studies, or a storage, or the URL of a database such as `sqlite:///studies.db`, of which all
-                studies are taken.
+            studies: the studies, or a storage, of which all studies are taken, or its URL, such as
+                `sqlite:///studies.db`, or its file, of SQLite or a journal.
             features: user attributes of the studies, numbers such as rows and columns of their data. A study to come
                 that has them too starts from past studies like it.
 
@@ -252,28 +255,9 @@ class TuningPrior(TensorFields):
             ValueError: a column is missing, has two roles, holds something else than it should, or fewer than two tasks
                 vary.
         """
-        from bayesmeta.frames import read_frame, read_tasks
-
         require_direction(direction)
-        frame = read_frame(source)
-        for name in (task, target, *features, *(space.names if space else ())):
-            if name not in frame.columns:
-                raise ValueError(f"column {name!r} does not exist: the columns are {', '.join(frame.columns)}")
-        require_roles(task, target, features, space.names if space else ())
-        if not len(frame):
-            raise ValueError("the table has no rows")
-        if space is None:
-            others = (task, target, *features)
-            parameters = [name for name in frame.columns if name not in others]
-            _require_repeated(frame, parameters)
-            space = SearchSpace.infer(frame.to_native(), parameters)
-        x = space.to_unit(frame.select(*space.names).iter_rows(named=True))
-        columns = {f"x{i}": column.numpy() for i, column in enumerate(x.mT)}
-        columns |= {f"feature{i}": frame[name] for i, name in enumerate(features)}
-        encoded = nw.from_dict({task: frame[task], target: frame[target], **columns}, backend="polars")
-        tasks = read_tasks(encoded, task=task, target=target, inputs=list(columns))
-        names = [str(name) for name in tasks.tasks]
-        data = _with_features(tasks.data, names, features) if features else tasks.data
+        with naming_lines(source):
+            space, data, names = _of_table(source, task, target, features, space)
         return cls.fit(space, data, direction, task_names=names, feature_names=features)
 
 
@@ -287,10 +271,42 @@ def require_roles(task: str, target: str, features: Sequence[str], params: Seque
         roles[name] = role
 
 
+def _of_table(
+    source: Any, task: str, target: str, features: Sequence[str], space: SearchSpace | None
+) -> tuple[SearchSpace, Data, list[str]]:
+    """The space of a table, its tasks encoded by it, and their names."""
+    from bayesmeta.frames import read_frame, read_tasks, require_numbers
+
+    frame = read_frame(source)
+    for name in (task, target, *features, *(space.names if space else ())):
+        if name not in frame.columns:
+            raise ValueError(f"column {name!r} does not exist: the columns are {', '.join(frame.columns)}")
+    require_roles(task, target, features, space.names if space else ())
+    if not len(frame):
+        raise ValueError("the table has no rows")
+    require_numbers(frame, task, {target: "target"} | dict.fromkeys(features, "feature"))
+    if space is None:
+        others = (task, target, *features)
+        parameters = [name for name in frame.columns if name not in others]
+        _require_repeated(frame, parameters)
+        space = SearchSpace.infer(frame.to_native(), parameters)
+    x = space.to_unit(frame.select(*space.names).iter_rows(named=True))
+    columns = {f"x{i}": column.numpy() for i, column in enumerate(x.mT)}
+    columns |= {f"feature{i}": frame[name] for i, name in enumerate(features)}
+    encoded = nw.from_dict({task: frame[task], target: frame[target], **columns}, backend="polars")
+    tasks = read_tasks(encoded, task=task, target=target, inputs=list(columns))
+    names = [str(name) for name in tasks.tasks]
+    return space, _with_features(tasks.data, names, features) if features else tasks.data, names
+
+
 def _require_repeated(frame: Any, columns: Sequence[str]) -> None:
     """Words that differ in every row number the rows: they are no choices."""
     for name in columns:
-        if len(frame) >= MIN_NAMED and frame[name].dtype == nw.String and frame[name].n_unique() == len(frame):
+        if len(frame) < MIN_NAMED or frame[name].dtype != nw.String or frame[name].n_unique() < len(frame):
+            continue
+        if not 2 * len(not_numbers(frame[name].to_list())) < len(
+            frame
+        ):  # else `SearchSpace.infer` says which cells are bad
             raise ValueError(
                 f"column {name!r} differs in every row, as names of runs do, and so says nothing of a new trial. Leave "
                 "it out, or say which columns are parameters"

@@ -1,6 +1,7 @@
 """An Optuna sampler that starts from what past studies taught."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from optuna.samplers import BaseSampler
@@ -8,6 +9,7 @@ from optuna.samplers._base import _process_constraints_after_trial
 from optuna.trial import FrozenTrial, TrialState
 from torch import Tensor
 
+from bayesmeta.io import load
 from bayesmeta.warning_kinds import BayesmetaWarning, warn
 from bo.past_constraints import PastConstraint
 from bo.point_sampler import PointSampler
@@ -39,7 +41,8 @@ class MetaSampler(PointSampler):
     more; they are read at the first suggestion.
 
     Args:
-        prior: what `from_studies`, `from_table`, `bayesmeta fit` or `bayesmeta.load` gave.
+        prior: what `from_studies`, `from_table` or `bayesmeta.load` gave, or the path of a file that `bayesmeta fit` or
+            `bayesmeta.save` wrote.
         independent_sampler: for parameters that the past studies did not have, or not as the same kind of thing. By
             default Optuna's `TPESampler`, which learns each from the study.
         seed: of all that is drawn.
@@ -48,16 +51,19 @@ class MetaSampler(PointSampler):
 
     Raises:
         TypeError: `prior` has no search space.
+        FileNotFoundError, ValueError: there is no prior at the path, as in `bayesmeta.load`.
     """
 
     def __init__(
         self,
-        prior: TuningPrior,
+        prior: TuningPrior | str | Path,
         *,
         independent_sampler: BaseSampler | None = None,
         seed: int | None = None,
         constraints_func: Callable[[FrozenTrial], Sequence[float]] | None = None,
     ) -> None:
+        if isinstance(prior, str | Path):
+            prior = load(prior)
         if not isinstance(prior, TuningPrior):
             raise TypeError(
                 f"MetaSampler needs a prior with a search space, a bo.TuningPrior; got {type(prior).__name__}. "
@@ -74,7 +80,7 @@ class MetaSampler(PointSampler):
     @classmethod
     def from_studies(
         cls,
-        studies: "Iterable[Study] | BaseStorage | str",
+        studies: "Iterable[Study] | BaseStorage | str | Path",
         *,
         features: Sequence[str] = (),
         independent_sampler: BaseSampler | None = None,

@@ -34,7 +34,8 @@ from optuna.distributions import (
 from optuna.trial import TrialState
 from torch import Generator, Tensor
 
-from bayesmeta.csv_tables import reads_as_number
+from bayesmeta.bad_rows import BadRow, naming_lines
+from bayesmeta.csv_tables import not_numbers
 from bayesmeta.describe import listed, plural
 from bayesmeta.doors import require_count
 from bayesmeta.fields import TensorFields
@@ -58,7 +59,14 @@ __all__ = ["MixedColumnWarning", "SearchSpace"]
 
 Params = Mapping[str, Any]
 
-DATE = re.compile(r"\d{4}-\d{2}-\d{2}([T ].*)?$|\d{1,2}[./]\d{1,2}[./]\d{2,4}$")
+TIME = r"(\d+ days?,? )?\d{1,2}:\d{2}(:\d{2}([.,]\d+)?)?"
+MONTH = r"(jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*\.?"
+DATE = re.compile(
+    rf"\d{{4}}[-/.]\d{{1,2}}[-/.]\d{{1,2}}([T ].*)?$|\d{{1,2}}[./-]\d{{1,2}}[./-]\d{{2,4}}([T ].*)?$|{TIME}$"
+    rf"|{MONTH} \d{{1,2}},? \d{{4}}|\d{{1,2}}[. -]+{MONTH}[ -]\d{{2,4}}",
+    re.IGNORECASE,
+)
+MIN_MEASURED = 10  # different numbers in a column, half of its entries or more, from which it holds no choices
 LOG_SPAN = 10.0  # high / low from which a column of a table may be on a log scale
 
 
@@ -157,7 +165,11 @@ class SearchSpace(TensorFields):
         """
         from bayesmeta.frames import read_frame
 
-        table = read_frame(frame)
+        with naming_lines(frame):
+            return cls._inferred(read_frame(frame), columns)
+
+    @classmethod
+    def _inferred(cls, table: Any, columns: Sequence[str]) -> "SearchSpace":
         for name in columns:
             if list(columns).count(name) > 1:
                 raise ValueError(f"every parameter must be one column; {name!r} is named more than once")
@@ -479,12 +491,18 @@ def _inferred(name: str, entries: list[Any]) -> BaseDistribution:
         what = f"only the value {values[0]!r}" if values else "no value"
         raise ValueError(f"parameter {name!r} must vary over the table; it has {what}. Leave the column out")
     if kinds == {str}:
-        _require_choices(name, present)
+        _require_choices(name, [None if _is_missing(v) else str(v) for v in entries])
     if kinds <= {bool, str}:
         return CategoricalDistribution(values)
     low, median, high = values[0], sorted(present)[len(present) // 2], values[-1]
     if not (math.isfinite(low) and math.isfinite(high)):
-        raise ValueError(f"parameter {name!r} must be finite; its values span {low} to {high}")
+        row = next(i for i, v in enumerate(entries) if not _is_missing(v) and math.isinf(v))
+        raise BadRow(f"parameter {name!r} must be finite; its values span {low} to {high}, as in ", row, "")
+    if len({float(v) for v in values}) < len(values):
+        raise ValueError(
+            f"parameter {name!r} holds whole numbers too large to tell apart, up to {high}: names, not values. Leave "
+            "the column out"
+        )
     log = low > 0 and high >= LOG_SPAN * low
     if log:
         log = _off_centre([math.log(v) for v in (low, median, high)]) < _off_centre([low, median, high])
@@ -494,19 +512,29 @@ def _inferred(name: str, entries: list[Any]) -> BaseDistribution:
     return FloatDistribution(low, high, log=log)
 
 
-def _require_choices(name: str, entries: list[str]) -> None:
-    """Text that can be choices: no dates; numbers with a word among them are taken so, with a warning."""
-    if all(DATE.match(entry) for entry in entries):
+def _require_choices(name: str, entries: list[str | None]) -> None:
+    """Text that can be choices: no dates, and no measured numbers; few numbers and a word are, with a warning."""
+    present = [entry for entry in entries if entry is not None]
+    if all(DATE.match(entry) for entry in present):
         raise ValueError(
-            f"parameter {name!r} holds dates, such as {entries[0]!r}, which no trial chooses from. Leave it out"
+            f"parameter {name!r} holds dates or times, such as {present[0]!r}, which no trial chooses. Leave it out"
         )
-    words = [entry for entry in entries if not reads_as_number(entry)]
-    if 0 < 2 * len(words) < len(entries):
-        warn(
-            f"parameter {name!r} is taken for a category: {len(entries) - len(words)} of its {len(entries)} entries "
-            f"are numbers, and others are not, such as {words[0]!r}. If that marks a missing value, leave it empty",
-            MixedColumnWarning,
+    wrong = not_numbers(entries)
+    if not 0 < 2 * len(wrong) < len(present):
+        return
+    first = entries[wrong[0]]
+    how_many = f"{len(present) - len(wrong)} of its {len(present)} entries are numbers"
+    if len({*present} - {first}) >= max(MIN_MEASURED, len(present) / 2):
+        raise BadRow(
+            f"parameter {name!r} must hold numbers alone, or choices; {how_many}, and others are not, the first in ",
+            wrong[0],
+            f": {first!r}. Write a number, or leave it empty where the value is missing",
         )
+    warn(
+        f"parameter {name!r} is taken for a category: {how_many}, and others are not, such as {first!r}. If that marks "
+        "a missing value, leave it empty",
+        MixedColumnWarning,
+    )
 
 
 def _off_centre(ends: list[Any]) -> float:

@@ -1,15 +1,19 @@
 """The command, end to end: what it does, what it says of bad input, what it leaves behind."""
 
+import contextlib
 import functools
 import importlib.util
 import json
 import os
+import pty
+import re
 import resource
 import signal
 import sqlite3
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,6 +25,7 @@ import torch
 
 import bayesmeta as bm
 from bayesmeta import cli, io
+from bayesmeta.commands import plain_warnings
 from bo import SearchSpace, TuningPrior
 from tests.past import NUM_TASKS, NUM_TRIALS, SPACE, learned, studies, table
 from tests.seeds import seed
@@ -52,6 +57,10 @@ def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_
         return status or 0, out, err
 
     return call
+
+
+FEW = ("--params", "rate,kind")
+HERE = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
 
 
 def start(*arguments: object, **options) -> subprocess.Popen[str]:
@@ -297,10 +306,11 @@ def test_bad_tables(run: Run, tmp_path: Path, name: str, make: Callable[[], pl.D
 
 BAD_FILES = {
     "no.csv": (None, "no.csv does not exist"),
-    "words.txt": (b"hello", "must be a .parquet or .csv file"),
+    "words.txt": (b"hello", "is no table or storage: a table is a file .parquet"),
     "twice.csv": (b"task,a,a,loss\n1,2,3,4\n", "columns must have different names; 'a'"),
     "nothing.csv": (b"", "cannot read nothing.csv"),
-    "ragged.csv": (b"task,a,loss\n1,2,3,4,5\n", "cannot read ragged.csv"),
+    "ragged.csv": (b"task,a,loss\n1,2,3,4,5\n", "every line of ragged.csv must have as many cells as its header"),
+    "word.csv": (b"task,a,loss\n" + b"A,1,2\n" * 3 + b"A,1,x\n", "1 cell does not, in line 5 of word.csv: 'x'"),
     "cut.parquet": (b"PAR1 and no more", "cannot read cut.parquet"),
     "binary.csv": (bytes(range(256)), "cannot read binary.csv"),
 }
@@ -333,7 +343,14 @@ def test_bad_storages(run: Run, tmp_path: Path) -> None:
         "sqlite:///empty.db": "no such table",
         "sqlite:///other.db": "no such table",
         "sqlite:///words.db": "file is not a database",
-        "nosuch://x": "Can't load plugin",
+        "nosuch://x": "no databases of the kind 'nosuch'",
+        "http://host/past.csv": "Give a table by its path, after a download",
+        "redis://host:6379": "JournalStorage(JournalRedisBackend(url))",
+        "postgres://me@host/db": "write postgresql:// for postgres://",
+        "sqlite://one.db": "three slashes: sqlite:///one.db",
+        "empty.db": "is no table or storage",
+        "other.db": "no such table",
+        "missing.db": "missing.db does not exist",
         "://": "Could not parse",
         one: "two studies with completed trials; got 0 of 1",
     }.items():
@@ -344,6 +361,58 @@ def test_bad_storages(run: Run, tmp_path: Path) -> None:
         assert message in err
     # reading changed nothing and created nothing
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+@pytest.mark.parametrize(("url", "package"), [("mysql+pymysql", "pymysql"), ("mysql", "mysqlclient")])
+def test_a_missing_driver_is_named_as_pip_does(
+    run: Run, monkeypatch: pytest.MonkeyPatch, url: str, package: str
+) -> None:
+    for module in ("pymysql", "MySQLdb"):
+        monkeypatch.setitem(sys.modules, module, None)
+    status, _, err = run("fit", f"{url}://me:secret@host/db", "-o", "prior")
+    assert status == 1
+    assert err.endswith(f"which is not installed: pip install {package!r}\n")
+    assert "secret" not in err
+
+
+def test_fit_learns_from_the_file_of_a_storage(run: Run, tmp_path: Path) -> None:
+    studies(f"sqlite:///{tmp_path / 'studies.db'}", num=2)
+    (tmp_path / "studies.db").rename(tmp_path / "studies of %20?.db")  # no name for a URL
+    journal = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(tmp_path / "journal.log")))
+    for study in studies(num=2):
+        optuna.copy_study(from_study_name=study.study_name, from_storage=study._storage, to_storage=journal)
+    for name in ("studies of %20?.db", "journal.log"):
+        status, out, err = run("fit", name, "-o", "prior")
+        assert (status, err) == (0, "")
+        assert f"learned from 2 tasks, {2 * NUM_TRIALS} rows" in out
+        assert same(bm.load("prior"), TuningPrior.from_studies(tmp_path / name))
+
+
+def test_a_directory_is_no_source_and_a_source_no_place(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "tables").mkdir()
+    frame().write_csv(tmp_path / "tables" / "past.csv")
+    status, _, err = run("fit", "tables", *COLUMNS, "-o", "prior")
+    assert (status, err) == (1, "error: tables is a directory. Name one file, such as tables/past.csv\n")
+    before = (tmp_path / "tables" / "past.csv").read_bytes()
+    status, _, err = run("fit", "tables/past.csv", *COLUMNS, "-o", "tables/../tables/past.csv")
+    assert status == 1
+    assert "it is what is learned from. Name another file" in err
+    assert (tmp_path / "tables" / "past.csv").read_bytes() == before
+
+
+def test_a_folder_that_cannot_be_written_to(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    frame().write_parquet(tmp_path / "past.parquet")
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    status, _, err = run("fit", "past.parquet", *COLUMNS, "-o", "prior")
+    assert status == 1
+    assert "cannot be written to. Name another" in err
+
+
+def test_warnings_are_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    with plain_warnings():
+        warnings.simplefilter("always")
+        warnings.warn("of two\n  lines", stacklevel=1)
+    assert capsys.readouterr().err == "warning: of two lines\n"
 
 
 def test_a_locked_storage(run: Run, tmp_path: Path) -> None:
@@ -501,6 +570,87 @@ def test_errors_of_a_process_are_one_line_without_a_traceback(tmp_path: Path) ->
     out, err = process.communicate()
     assert (process.returncode, out) == (1, "")
     assert err == f"error: no prior at {tmp_path / 'missing'}: the file does not exist. bayesmeta.save writes one\n"
+
+
+@pytest.mark.parametrize("delay", [0.06, 0.12, 0.2, 0.5, 1.0])
+def test_ctrl_c_during_imports_is_no_traceback(tmp_path: Path, delay: float) -> None:
+    """The command says that it listens, and is interrupted a while after."""
+    bm.save(learned(), tmp_path / "prior")
+    code = (
+        "import bayesmeta.cli as cli; old = cli._let_print_anything;"
+        "cli._let_print_anything = lambda stream: (old(stream), print('!', flush=True)); cli.main()"
+    )
+    command = [sys.executable, "-c", code, "fit", "past.parquet", *COLUMNS, "-o", "prior"]
+    frame().write_parquet(tmp_path / "past.parquet")
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path, env=HERE
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "!\n"
+        time.sleep(delay)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "Traceback" not in err
+
+
+def test_a_reader_that_goes_away_is_no_error(tmp_path: Path) -> None:
+    bm.save(learned(), tmp_path / "prior")
+    process = start("show", tmp_path / "prior")
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.close()
+    err = process.stderr.read()
+    assert "Traceback" not in err
+    assert "Exception" not in err
+    process.wait()
+    process.stderr.close()
+
+
+def test_letters_that_the_locale_lacks(tmp_path: Path) -> None:
+    plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": "ascii"}
+    table = frame().rename({"rate": "vitesse élevée"}).with_columns(pl.col("task") + " é")
+    for name in ("passé.csv", "passé.parquet"):
+        (table.write_csv if name.endswith("csv") else table.write_parquet)(tmp_path / name)
+    for source in ("passé.csv", "passé.parquet", "manqué.csv", "élevée.db"):
+        process = start("fit", source, *COLUMNS, "-o", "à priori", cwd=tmp_path, env=HERE | plain)
+        out, err = process.communicate()
+        assert "Traceback" not in err
+        is_there = source.startswith("passé")
+        assert process.returncode == (0 if is_there else 1), err
+        assert ("vitesse " in out) == is_there
+    process = start("show", "à priori", cwd=tmp_path, env=HERE | plain)
+    out, err = process.communicate()
+    assert (process.returncode, err) == (0, "")
+    assert "vitesse" in out
+
+
+@pytest.mark.parametrize("arguments", [("--help",), ("fit", "--help"), ("show", "prior")])
+def test_a_narrow_terminal(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    """Lines are no longer than 50, nothing is cut, and all names are there."""
+    bm.save(learned(), tmp_path / "prior")
+    ours, theirs = pty.openpty()
+    code = "from bayesmeta.cli import main; main()"
+    command = [sys.executable, "-c", code, *arguments]
+    with subprocess.Popen(
+        command, stdout=theirs, cwd=tmp_path, env=HERE | {"COLUMNS": "40", "TERM": "xterm"}
+    ) as process:
+        os.close(theirs)
+        text = read_all(ours)
+    assert process.returncode == 0
+    assert max(map(len, text.splitlines())) <= 50
+    if arguments[0] == "show":
+        assert all(name in text for name in SPACE)
+
+
+def read_all(terminal: int) -> str:
+    """What is written to a terminal until it is closed, without colours."""
+    found = b""
+    with contextlib.suppress(OSError):  # which is how Linux says that the other end is closed
+        while part := os.read(terminal, 4096):
+            found += part
+    os.close(terminal)
+    return re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", found.decode()).replace("\r", "")
 
 
 # stops the process where the new prior is written, after the first half of its bytes

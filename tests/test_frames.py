@@ -223,7 +223,8 @@ def test_values_that_are_not_finite(
     for got in both(frame, tmp_path / "t.parquet"):
         task = frame["task"][150]
         assert got == (
-            f"column {column!r} must hold finite numbers; 1 row is not, the first in task {task!r}, row 150: {shown}"
+            f"column {column!r} must hold finite numbers; 1 row is not, the first in task {task!r}, row 150: {shown}. "
+            "Take such rows out, or give them a number"
         )
 
 

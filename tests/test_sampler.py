@@ -187,3 +187,11 @@ def test_a_suggestion_is_quick() -> None:
         seconds.append(time.process_time() - start)
         study.tell(trial, state=optuna.trial.TrialState.FAIL)
     assert statistics.median(seconds) < 0.3
+
+
+def test_a_sampler_takes_the_file_of_a_prior(tmp_path: Path) -> None:
+    bm.save(learned(), tmp_path / "prior")
+    for path in (tmp_path / "prior", str(tmp_path / "prior")):
+        assert MetaSampler(path, seed=shifted(0)).prior.space.names == learned().space.names
+    with pytest.raises(FileNotFoundError, match="no prior at"):
+        MetaSampler(tmp_path / "none")

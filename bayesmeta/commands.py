@@ -1,0 +1,437 @@
+"""What the command `bayesmeta` does: learn a prior from past tasks, look at one, plot it, see what it is good for.
+
+Whatever takes long to import is imported inside the commands, so that `--help` answers at once.
+"""
+
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+from typer.core import TyperCommand
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from optuna import Study
+    from rich.console import Console
+    from rich.table import Table
+
+    from bo.prior import TuningPrior
+
+__all__ = ["app", "plain_warnings"]
+
+WIDTH = 100  # of tables where there is no terminal to ask
+DPI = 150  # of plots
+NUM_NAMED = 5  # studies in a message
+NEARLY_EVERY, FEW_ROWS = 0.95, 5  # share of rows that differ in a column that may be a result; rows too few to tell
+VALUES_WIDTH, MOST_WIDTH = 40, 10_000  # of a table that is piped: of its column of values, and of all of it, at most
+TABLES = (".parquet", ".pq", ".csv")
+NUM_FIRST = 3  # configurations that `show` lists
+
+
+class Command(TyperCommand):
+    """A command whose usage names its arguments without the braces of a template."""
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        return [piece.strip("{}") for piece in super().collect_usage_pieces(ctx)]
+
+
+app = typer.Typer(
+    help="Learn a prior from past tasks, save it as one file, and start the next task from it.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,  # plain help needs no import of rich
+)
+
+Direction = Literal["minimize", "maximize"]
+Prior = Annotated[Path, typer.Argument(metavar="PRIOR", help="A file that `bayesmeta fit` or bayesmeta.save wrote.")]
+
+
+@contextmanager
+def plain_warnings() -> Iterator[None]:
+    """Show a warning as one line, without the place in a program that a user of the command did not write."""
+
+    def show(message: Warning | str, *_: Any, **__: Any) -> None:
+        typer.echo(f"warning: {' '.join(str(message).split())}", err=True)
+
+    with warnings.catch_warnings():
+        warnings.showwarning = show
+        yield
+
+
+def _print_version(is_asked: bool) -> bool:
+    if is_asked:
+        from bayesmeta import __version__
+
+        typer.echo(f"bayesmeta {__version__}")
+        raise typer.Exit
+    return is_asked
+
+
+@app.callback()
+def common(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command(cls=Command)
+def fit(
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="SOURCE",
+            help="A Parquet or CSV file with one row per evaluated configuration, or an Optuna storage, by its URL or "
+            "its file (SQLite or a journal), in which each study with completed trials is a task.",
+        ),
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The file to write, such as prior.safetensors.")],
+    task: Annotated[str | None, typer.Option(help="Column that names the task (tables only).")] = None,
+    target: Annotated[str | None, typer.Option(help="Column of the objective (tables only).")] = None,
+    direction: Annotated[Direction | None, typer.Option(help="Of the objective (tables only).")] = None,
+    params: Annotated[
+        str | None, typer.Option(help="Parameter columns, comma-separated (tables only).  [default: all others]")
+    ] = None,
+    features: Annotated[
+        str | None,
+        typer.Option(
+            help="What is known of tasks beforehand, comma-separated: columns of a table, or user attributes of "
+            "studies, that are numbers such as the rows of a data set."
+        ),
+    ] = None,
+) -> None:
+    """Learn a prior for tuning from past tasks."""
+    from bo.storage_kinds import kind_of_storage
+
+    learn: Callable[[Any], TuningPrior]
+    if kind_of_storage(source):
+        given = {"--task": task, "--target": target, "--direction": direction, "--params": params}
+        for name in (name for name, value in given.items() if value):
+            raise typer.BadParameter(f"{name} is for tables; the studies of a storage say it themselves")
+        learn = partial(_from_storage, source, _names(features))
+    elif Path(source).suffix.lower() not in TABLES:
+        raise _no_source(Path(source))
+    elif task and target and direction:
+        learn = partial(_from_table, source, task, target, direction, _names(params), _names(features))
+    else:
+        raise typer.BadParameter("a table needs --task, --target and --direction")
+    with _spinner("starting") as status:
+        from bayesmeta.io import require_place, save
+
+        if require_place(out) == Path(source.rpartition(":///")[2]).resolve():  # before the work rather than after it
+            raise ValueError(f"cannot save to {out}: it is what is learned from. Name another file")
+        prior = learn(status)
+        save(prior, out)
+    learned_from = prior.learned_from
+    if learned_from:
+        typer.echo(f"learned from {learned_from.tasks} tasks, {learned_from.rows} rows, to {prior.direction}")
+    typer.echo("parameters:")
+    longest = max(map(len, prior.space.names))
+    for name, distribution in prior.space.distributions.items():
+        typer.echo(f"  {name:{longest}}  {_values(distribution)}")
+    if prior.task_features:
+        typer.echo(f"features of tasks: {', '.join(prior.task_features.names)}")
+    typer.echo(f"wrote {out}")
+
+
+@app.command(cls=Command)
+def show(path: Prior) -> None:
+    """Say what a saved prior was learned from and what it expects."""
+    with _spinner("reading"):
+        from bayesmeta.io import load, read_header
+        from bo.prior import TuningPrior
+
+        header, prior = read_header(path), load(path)
+        learned_from = header["learned_from"] or {}
+        typer.echo(f"family     {header['family']}")
+        typer.echo(f"tasks      {learned_from.get('tasks', 'not learned from tasks')}")
+        typer.echo(f"rows       {learned_from.get('rows', '-')}")
+        typer.echo(f"written by {', '.join(f'{name} {version}' for name, version in header['versions'].items())}")
+        if isinstance(prior, TuningPrior):
+            typer.echo(f"direction  {prior.direction}")
+            shown = [_expectations(prior)]
+            shown += _likeness(prior)
+        else:
+            shown = [_fields(prior)]
+    for table in shown:
+        _print(table)
+
+
+@app.command(cls=Command)
+def plot(
+    path: Prior,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the plots, PNG files; made if need be.")],
+    storage: Annotated[
+        str | None,
+        typer.Option(help="Optuna storage of a running study, by its URL, such as sqlite:///studies.db, or its file."),
+    ] = None,
+    study: Annotated[str | None, typer.Option(help="Name of that study: which past tasks is it like?")] = None,
+) -> None:
+    """Plot what a prior for tuning believes.
+
+    surface.png is what it expects of the two parameters that matter most, importance.png how much each parameter
+    matters in past tasks, and, for a study, resemblance.png which past tasks that is like so far.
+    """
+    if (storage is None) != (study is None):
+        raise typer.BadParameter("--storage and --study go together")
+    with _spinner("starting") as status:
+        from bayesmeta.io import load, write_whole
+        from bo.plots import plot_importance, plot_prior_surface, plot_resemblance
+        from bo.prior import TuningPrior
+
+        status.update("reading")
+        prior = load(path)
+        if not isinstance(prior, TuningPrior):
+            raise ValueError(f"only priors for tuning can be plotted; {path} holds a {type(prior).__name__}")
+        draw = {"surface.png": partial(plot_prior_surface, prior), "importance.png": partial(plot_importance, prior)}
+        if storage and study:
+            draw["resemblance.png"] = partial(plot_resemblance, prior, _study(storage, study))
+        pictures = {}  # all of them, before the first is written
+        for name, each in draw.items():
+            status.update(f"drawing {name}")
+            pictures[name] = _png(each)
+        out.mkdir(parents=True, exist_ok=True)
+        for name, picture in pictures.items():
+            write_whole(out / name, picture)
+            typer.echo(f"wrote {out / name}")
+
+
+@app.command(cls=Command)
+def demo(
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="Folder for demo.json, demo.png and the prior; made if need be.")
+    ],
+    budget: Annotated[
+        Literal["full", "quick"], typer.Option(help="full is what the README shows, quick a small share of it.")
+    ] = "full",
+    jobs: Annotated[int | None, typer.Option(min=1, help="Processes.  [default: one per core]")] = None,
+) -> None:
+    """Learn from past tuning tasks, then tune on data sets that none of them used, against three methods."""
+    with _spinner("starting"):
+        from bo.demo import Budget, run
+    run(out, Budget.named(budget), _console(), jobs=jobs)
+
+
+def _names(listed: str | None) -> list[str]:
+    return [name.strip() for name in listed.split(",")] if listed else []
+
+
+def _no_source(path: Path) -> Exception:
+    """The error that says why a path is nothing to learn from."""
+    if path.is_dir():
+        files = sorted(str(file) for file in path.iterdir() if file.suffix.lower() in TABLES)
+        inside = f", such as {' or '.join(files[:NUM_NAMED])}" if files else ""
+        return ValueError(f"{path} is a directory. Name one file{inside}")
+    if not path.exists():
+        return FileNotFoundError(f"{path} does not exist")
+    return ValueError(
+        f"{path} is no table or storage: a table is a file {' or '.join(TABLES)}, a storage one of SQLite or a journal "
+        "that Optuna made. Convert it"
+    )
+
+
+def _from_storage(url: str, features: list[str], status: Any) -> "TuningPrior":
+    from bo.prior import TuningPrior
+    from bo.storage import load_studies
+
+    status.update("looking for studies")
+    studies = load_studies(url)
+    for number, study in enumerate(studies, 1):
+        status.update(f"reading study {number} of {len(studies)}")
+        study.get_trials(deepcopy=False)  # the longest part; Optuna keeps what has been read
+    status.update(f"learning a prior from {len(studies)} studies")
+    return TuningPrior.from_studies(studies, features=features)
+
+
+def _from_table(
+    source: str, task: str, target: str, direction: str, params: list[str], features: list[str], status: Any
+) -> "TuningPrior":
+    from bayesmeta.bad_rows import naming_lines
+
+    with naming_lines(source):
+        return _from_rows(source, task, target, direction, params, features, status)
+
+
+def _from_rows(
+    source: str, task: str, target: str, direction: str, params: list[str], features: list[str], status: Any
+) -> "TuningPrior":
+    from bayesmeta.frames import read_frame
+    from bo.prior import TuningPrior, require_roles
+    from bo.space import SearchSpace
+
+    status.update(f"reading {source}")
+    frame = read_frame(source).to_native()
+    status.update(f"learning a prior from {len(frame)} rows")
+    require_roles(task, target, features, params)  # before the space is inferred from them
+    space = SearchSpace.infer(frame, params) if params else None
+    prior = TuningPrior.from_table(frame, task=task, target=target, direction=direction, space=space, features=features)
+    if not params and (doubtful := _like_results(frame, task, prior.space.names)):
+        status.console.print(
+            f"note: {', '.join(doubtful)}: taken as parameters, numbers that differ in nearly every row. If one is a "
+            "result, such as a time or another score, it gives the target away: name the parameters by --params",
+            soft_wrap=True,
+        )
+    return prior
+
+
+def _like_results(frame: Any, task: str, params: Sequence[str]) -> list[str]:
+    """Columns of numbers that differ in nearly every row of a task, as results do, and random parameters too."""
+    import polars as pl
+
+    rows = pl.DataFrame(frame).with_columns(pl.col(pl.Float32, pl.Float64).fill_nan(None))
+    numbers = [name for name in params if rows[name].dtype.is_numeric()]
+    each = rows.group_by(task).agg(
+        *(pl.col(name).drop_nulls().n_unique().alias(f"{i} different") for i, name in enumerate(numbers)),
+        *(pl.col(name).count().alias(f"{i} there") for i, name in enumerate(numbers)),
+    )
+    totals = [(int(each[f"{i} different"].sum()), int(each[f"{i} there"].sum())) for i in range(len(numbers))]
+    return [
+        name
+        for name, (different, there) in zip(numbers, totals, strict=True)
+        if there >= FEW_ROWS * len(each) and different >= NEARLY_EVERY * there
+    ]
+
+
+def _study(url: str, name: str) -> "Study":
+    from bo.storage import load_studies
+
+    studies = {study.study_name: study for study in load_studies(url)}
+    if name not in studies:
+        known = ", ".join(map(repr, list(studies)[:NUM_NAMED])) or "none"
+        more = f" and {len(studies) - NUM_NAMED} more" if len(studies) > NUM_NAMED else ""
+        raise ValueError(f"the storage has no study {name!r}; its studies are {known}{more}")
+    return studies[name]
+
+
+def _png(draw: Callable[..., "Axes"]) -> bytes:
+    """What is drawn, by a figure that needs no screen."""
+    from io import BytesIO
+
+    import matplotlib
+
+    matplotlib.use("Agg")
+    figure: Any = draw().figure
+    drawn = BytesIO()
+    figure.savefig(drawn, format="png", dpi=DPI)
+    return drawn.getvalue()
+
+
+def _expectations(prior: "TuningPrior") -> "Table":
+    """The space, and the configurations that the prior would try first."""
+    from rich.table import Table
+
+    from bo.first_tries import first_tries
+
+    points = first_tries(prior, NUM_FIRST)
+    expected = prior.functions.marginal(points).mean
+    table = Table(title="What it would try first")
+    # folded where there is no room, and never cut: names may differ in their last letters alone
+    table.add_column("parameter", overflow="fold")
+    table.add_column("values", overflow="fold")
+    for rank in range(NUM_FIRST):
+        table.add_column(f"choice {rank + 1}", justify="right", overflow="fold")
+    choices = prior.space.from_unit(points)
+    for name, distribution in prior.space.distributions.items():
+        table.add_row(name, _values(distribution), *[_number(choice.get(name, "")) for choice in choices])
+    table.add_section()
+    what = (
+        "expected normal score, more is better (0 is the median of the past's rows)"
+        if prior.scores
+        else "expected objective"
+    )
+    table.add_row("", what, *[_number(value) for value in expected.tolist()])
+    return table
+
+
+def _likeness(prior: "TuningPrior") -> "list[Table]":
+    """What a new study is like before its first trial, in the words of `bayesmeta plot`; nothing if it cannot tell."""
+    import torch
+    from rich.table import Table
+
+    from bayesmeta.data import Data
+    from bayesmeta.hierarchy import Mixture
+    from bo.alike import IN_PART, KERNEL, NOTHING, WHOLE, resemblance
+
+    if prior.num_trusting is None or not isinstance(prior.functions, Mixture):
+        return []
+    none = torch.empty(0, prior.space.num_columns, dtype=torch.float64)
+    try:
+        found = resemblance(prior, Data.of(none, none.sum(-1)))
+    except RuntimeError:  # a mixture of other hypotheses
+        return []
+    table = Table("a new study is", title="Before the first trial")
+    table.add_column("probability", justify="right")
+    table.add_row(WHOLE, f"{found.whole:.3f}")
+    table.add_row(IN_PART, f"{float(found.tasks.sum()):.3f}")
+    table.add_row(KERNEL, f"{found.kernel:.3f}")
+    table.add_row(NOTHING, f"{found.nothing:.3f}")
+    return [table]
+
+
+def _fields(prior: Any) -> "Table":
+    """The tensors of a prior by name, and of those within it."""
+    from rich.table import Table
+    from torch import Tensor
+
+    table = Table(title="Hyperparameters")
+    for title in ("field", "shape", "dtype"):
+        table.add_column(title, overflow="fold")
+
+    def add(value: Any, name: str) -> None:
+        if isinstance(value, Tensor):
+            table.add_row(name, str(tuple(value.shape)), str(value.dtype).removeprefix("torch."))
+        elif hasattr(value, "state_dict"):
+            for inner, item in value.state_dict().items():
+                add(item, f"{name}.{inner}" if name else inner)
+
+    add(prior, "")
+    return table
+
+
+def _values(distribution: Any) -> str:
+    """The values of a parameter in words."""
+    if hasattr(distribution, "choices"):
+        return ", ".join(map(str, distribution.choices))
+    step = getattr(distribution, "step", None)
+    kind = "whole numbers, " if isinstance(distribution.low, int) else ""
+    steps = f", step {_number(step)}" if step and step != 1 else ""
+    log = ", log scale" if distribution.log else ""
+    return f"{kind}{_number(distribution.low)} to {_number(distribution.high)}{steps}{log}"
+
+
+def _number(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _print(table: "Table") -> None:
+    """As wide as the terminal; where it is piped, as wide as its names take, so that each row is one line."""
+    from rich.measure import Measurement
+
+    console = _console()
+    if not console.is_terminal:
+        for column in table.columns:
+            column.max_width = VALUES_WIDTH if column.header == "values" else None
+        wanted = Measurement.get(console, console.options.update(max_width=MOST_WIDTH), table).maximum
+        console.width = max(WIDTH, wanted)
+    console.print(table)
+
+
+def _console() -> "Console":
+    from rich.console import Console
+
+    console = Console(markup=False, highlight=False)
+    return console if console.is_terminal else Console(markup=False, highlight=False, width=WIDTH)
+
+
+@contextmanager
+def _spinner(text: str) -> Iterator[Any]:
+    """On stderr, and only where that is a terminal."""
+    from rich.console import Console
+
+    with Console(stderr=True, markup=False).status(text) as status:
+        yield status
