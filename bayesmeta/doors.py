@@ -15,17 +15,20 @@ import dataclasses
 import inspect
 import operator
 from collections.abc import Callable
-from functools import cache, wraps
+from functools import wraps
 from typing import Any, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
 
+from bayesmeta.as_floats import as_floats
 from bayesmeta.describe import Described
 from bayesmeta.gradients import gradients, ordinary
 
 __all__ = [
     "Draws",
+    "Rows",
+    "Sums",
     "counted",
     "first_tensor",
     "guard",
@@ -43,6 +46,14 @@ HOW = "Make it by Data.of(x, y), by Data.pad([(x, y), ...]) for tasks of any len
 Method = Callable[..., Any]
 P = ParamSpec("P")
 R = TypeVar("R")
+
+
+class Rows:
+    """What `Data` is to the checks."""
+
+
+class Sums:
+    """What `Statistics` are to the checks: sums over rows, which are not there any more."""
 
 
 class Draws(Described):
@@ -120,10 +131,9 @@ def require_rows(caller: str, data: Any, *, statistics: bool = True) -> None:
     Raises:
         TypeError: it is not; the message says how to make it.
     """
-    rows, sums = _kinds_of_rows()
-    if not isinstance(data, rows | sums):
+    if not isinstance(data, Rows | Sums):
         raise TypeError(f"{caller} needs Data; got {_named(data)}. {HOW}")
-    if isinstance(data, sums) and not statistics:
+    if isinstance(data, Sums) and not statistics:
         raise TypeError(f"{caller} needs rows, and Statistics have none: give the Data that they were made of")
 
 
@@ -206,7 +216,6 @@ def _with_first(
 
 
 def _rows(prior: Any, data: Any, method: str, takes_statistics: bool) -> Any:
-    rows, _ = _kinds_of_rows()
     family = prior.__name__ if isinstance(prior, type) else type(prior).__name__
     require_rows(f"{family}.{method}", data, statistics=takes_statistics)
     like = None if isinstance(prior, type) else first_tensor(prior)
@@ -217,7 +226,8 @@ def _rows(prior: Any, data: Any, method: str, takes_statistics: bool) -> Any:
             f"rows are on {data.device} and this {family} on {like.device}; move one of them, such as by "
             f"data.to({str(like.device)!r})"
         )
-    if isinstance(data, rows) and data.y.dtype != like.dtype:
+    has_rows = isinstance(data, Rows)
+    if has_rows and data.y.dtype != like.dtype:
         widens = torch.promote_types(data.y.dtype, like.dtype) == like.dtype
         # statistics are summed in float64, and would lose digits by way of float32
         if widens or not hasattr(prior, "statistics"):
@@ -234,7 +244,7 @@ def _inputs(prior: Any, x: Any, is_needed: bool) -> Any:
     if like is None:
         return x
     if not (isinstance(x, Tensor) and x.dtype == like.dtype and x.device == like.device):
-        x = _as_floats()("x", x, like=like)
+        x = as_floats("x", x, like=like)
     if x.ndim < 2:
         raise ValueError(
             f"x must have shape (..., q, d), q rows of d inputs; got {tuple(x.shape)}. Try x.unsqueeze(-2)"
@@ -252,18 +262,3 @@ def _named(value: Any) -> str:
         return f"the class {value.__name__}"
     shape = getattr(value, "shape", None)
     return type(value).__name__ + ("" if shape is None else f" of shape {tuple(shape)}")
-
-
-@cache
-def _kinds_of_rows() -> tuple[Any, Any]:
-    from bayesmeta.data import Data  # which is a TensorFields, and so comes after this
-    from bayesmeta.statistics import Statistics
-
-    return Data, Statistics
-
-
-@cache
-def _as_floats() -> Callable[..., Tensor]:
-    from bayesmeta.data import as_floats
-
-    return as_floats

@@ -18,7 +18,8 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
-from bayesmeta.data import Data, as_floats
+from bayesmeta.as_floats import as_floats
+from bayesmeta.data import Data
 from bayesmeta.describe import Described, plural
 from bayesmeta.doors import counted, require_rows
 from bayesmeta.linalg import cholesky, solve, symmetric

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from bayesmeta.data import Data
 from bayesmeta.describe import Described, plural, unusual
-from bayesmeta.doors import require_rows
+from bayesmeta.doors import Sums, require_rows
 from bayesmeta.fused import run_fused
 from bayesmeta.linalg import differentiated, piece_of
 
@@ -35,7 +35,7 @@ ROOM = 4_000_000  # numbers, most never touched: glibc keeps twice the largest b
 
 
 @dataclass(frozen=True, eq=False)
-class Statistics(Described):
+class Statistics(Described, Sums):
     """Count, first and second moments of rows z = (x, y) about `origin`, for a batch of tasks.
 
     The object is frozen, its tensors are not: `add_at` changes them in place, everything else returns a new object.

@@ -22,7 +22,8 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
-from bayesmeta.data import Data, as_floats
+from bayesmeta.as_floats import as_floats
+from bayesmeta.data import Data
 from bayesmeta.doors import require_hierarchical, require_rows
 from bayesmeta.fields import LearnedFrom, TensorFields
 from bayesmeta.gradients import with_gradients
