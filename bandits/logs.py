@@ -22,8 +22,8 @@ from bandits.numbers import numbers_of, whole_numbers_of
 from bayesmeta.data import Data
 from bayesmeta.describe import Described, listed, plural
 from bayesmeta.doors import require_count
-from bayesmeta.frames import read_frame
 from bayesmeta.io import write_whole
+from bayesmeta.tables import read_frame
 from bayesmeta.warning_kinds import BayesmetaWarning, warn
 
 __all__ = ["Log", "LogWriter", "UnusableRowsWarning"]

@@ -260,7 +260,7 @@ def _from_table(
 def _from_rows(
     source: str, task: str, target: str, direction: str, params: list[str], features: list[str], status: Any
 ) -> "TuningPrior":
-    from bayesmeta.frames import read_frame
+    from bayesmeta.tables import read_frame
     from bo.prior import TuningPrior, require_roles
     from bo.space import SearchSpace
 

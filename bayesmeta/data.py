@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -14,6 +14,9 @@ from bayesmeta.as_floats import as_floats
 from bayesmeta.describe import plural, unusual
 from bayesmeta.doors import Rows
 from bayesmeta.fields import TensorFields
+
+if TYPE_CHECKING:  # polars is slow to import, and only tables need it
+    from bayesmeta.tables import Columns
 
 __all__ = ["Data", "describe_rows", "require_room"]
 
@@ -184,10 +187,23 @@ class Data(TensorFields, Rows):
 
     @classmethod
     def from_frame(cls, source: Any, *, task: str, target: str, inputs: Sequence[str] | None = None) -> "Data":
-        """A table in long form, one row per observation: see `bayesmeta.frames.read_tasks`, which also names tasks."""
-        from bayesmeta.frames import read_tasks
+        """A table in long form, one row per observation: see `read_tasks`, which also names tasks."""
+        from bayesmeta.tables import read_columns
 
-        return read_tasks(source, task=task, target=target, inputs=inputs).data
+        return cls.of_columns(read_columns(source, task=task, target=target, inputs=inputs))
+
+    @classmethod
+    def of_columns(cls, columns: "Columns") -> "Data":
+        """Rows of a table that was read, as padded tasks."""
+        codes, values = columns.codes, columns.values
+        count = codes.bincount(minlength=len(columns.tasks))
+        require_room(count, values.shape[1], values.element_size())
+        order = codes.argsort(stable=True)
+        place = torch.empty_like(codes)  # of a row within its task
+        place[order] = torch.arange(len(codes)) - (count.cumsum(0) - count).repeat_interleave(count)
+        z = values.new_zeros(len(columns.tasks), int(count.max()), values.shape[1])
+        z[codes, place] = values
+        return cls(z[..., :-1], z[..., -1], torch.arange(z.shape[1]) < count[:, None])
 
     def __add__(self, other: Any) -> "Data":
         """The rows of both, task by task; their batches are broadcast, features of tasks are those of `self`."""

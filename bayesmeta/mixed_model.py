@@ -21,11 +21,12 @@ from bayesmeta.data import Data
 from bayesmeta.design import Design, Table
 from bayesmeta.expressions import Expression
 from bayesmeta.formula import parse
-from bayesmeta.frames import TaskTable, read_frame, require_varying_target
 from bayesmeta.glm import LogisticGaussian, PoissonGaussian
 from bayesmeta.linear import LinearGaussian
 from bayesmeta.mixed_effects import Effects, effects_of_counts, effects_of_numbers
 from bayesmeta.mixed_rows import Reader
+from bayesmeta.named_tasks import TaskTable, require_varying_target
+from bayesmeta.tables import read_frame
 
 __all__ = ["FittedMixedModel", "MixedModel", "from_formula"]
 

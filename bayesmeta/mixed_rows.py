@@ -13,7 +13,7 @@ from bayesmeta.columns import Columns
 from bayesmeta.design import Design, Table
 from bayesmeta.expressions import Expression
 from bayesmeta.formula import Formula
-from bayesmeta.frames import TaskTable, read_tasks
+from bayesmeta.named_tasks import TaskTable, read_tasks
 
 __all__ = ["Reader"]
 

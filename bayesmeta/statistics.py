@@ -10,8 +10,9 @@ when rows sit far from zero (at an offset of 1e6 the scatter is wrong by 4e-4).
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import combinations_with_replacement
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -23,6 +24,10 @@ from bayesmeta.describe import Described, plural, unusual
 from bayesmeta.doors import Sums, require_rows
 from bayesmeta.fused import run_fused
 from bayesmeta.linalg import differentiated, piece_of
+
+if TYPE_CHECKING:  # polars is slow to import, and only tables need it
+    from bayesmeta.streams import TaskSums
+    from bayesmeta.tables import Columns
 
 __all__ = ["Statistics"]
 
@@ -274,17 +279,39 @@ class Statistics(Described, Sums):
     def from_parquet(
         cls, paths: str | Path | Sequence[str | Path], *, task: str, target: str, inputs: Sequence[str] | None = None
     ) -> "Statistics":
-        """Per-task statistics of a table larger than memory: see `bayesmeta.frames.stream_statistics`."""
-        from bayesmeta.frames import stream_statistics
+        """Per-task statistics of a table larger than memory: see `stream_statistics`, which also names tasks."""
+        from bayesmeta.streams import stream_sums
 
-        return stream_statistics(paths, task=task, target=target, inputs=inputs).statistics
+        return cls.of_sums(stream_sums(paths, task=task, target=target, inputs=inputs))
 
     @classmethod
     def from_frame(cls, source: Any, *, task: str, target: str, inputs: Sequence[str] | None = None) -> "Statistics":
-        """Per-task statistics of a table, however much longer one task is: see `bayesmeta.frames.reduce_tasks`."""
-        from bayesmeta.frames import reduce_tasks
+        """Statistics of a table, however much longer one task is: see `reduce_tasks`, which also names tasks."""
+        from bayesmeta.tables import read_columns
 
-        return reduce_tasks(source, task=task, target=target, inputs=inputs).statistics
+        return cls.of_columns(read_columns(source, task=task, target=target, inputs=inputs))
+
+    @classmethod
+    def of_sums(cls, sums: "TaskSums") -> "Statistics":
+        """Of files that were read in a stream."""
+        return cls(sums.count, sums.origin, sums.first, sums.second, len(sums.names))
+
+    @classmethod
+    def of_columns(cls, columns: "Columns") -> "Statistics":
+        """Of a table that was read, about the mean of each task."""
+        codes, values, num_tasks = columns.codes, columns.values, len(columns.tasks)
+
+        def summed(rows: Tensor) -> Tensor:
+            return rows.new_zeros(num_tasks, *rows.shape[1:]).index_add_(0, codes, rows)
+
+        count = codes.bincount(minlength=num_tasks).double()
+        origin = summed(values) / count[:, None]
+        centred = values - origin[codes]
+        k = values.shape[1]
+        second = values.new_empty(num_tasks, k, k)
+        for i, j in combinations_with_replacement(range(k), 2):
+            second[:, i, j] = second[:, j, i] = summed(centred[:, i] * centred[:, j])
+        return cls(count, origin, summed(centred), second, k - 1)
 
     def _second(self) -> Tensor:
         if self.second is None:

@@ -275,7 +275,8 @@ def _of_table(
     source: Any, task: str, target: str, features: Sequence[str], space: SearchSpace | None
 ) -> tuple[SearchSpace, Data, list[str]]:
     """The space of a table, its tasks encoded by it, and their names."""
-    from bayesmeta.frames import read_frame, read_tasks, require_numbers
+    from bayesmeta.named_tasks import read_tasks
+    from bayesmeta.tables import read_frame, require_numbers
 
     frame = read_frame(source)
     for name in (task, target, *features, *(space.names if space else ())):

@@ -163,7 +163,7 @@ class SearchSpace(TensorFields):
             TypeError: `frame` is no table, or a column has no string for a name.
             ValueError: a column is named twice, not in the table, constant, empty, infinite or of another type.
         """
-        from bayesmeta.frames import read_frame
+        from bayesmeta.tables import read_frame
 
         with naming_lines(frame):
             return cls._inferred(read_frame(frame), columns)

@@ -17,8 +17,8 @@ import torch
 import bayesmeta as bm
 from bayesmeta.design import Design, Table
 from bayesmeta.formula import parse
-from bayesmeta.frames import read_frame
 from bayesmeta.mixed_model import MixedModel
+from bayesmeta.tables import read_frame
 from tests.seeds import shifted
 
 approx = pytest.approx

@@ -14,9 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bandits import Log
-from bayesmeta import Data, LinearGaussian, Statistics, frames
+from bayesmeta import Data, LinearGaussian, Statistics, streams
 from bayesmeta.fields import LearnedFrom
-from bayesmeta.frames import TaskStatistics, read_tasks, reduce_tasks, require_varying_target, stream_statistics
+from bayesmeta.named_tasks import TaskStatistics, read_tasks, reduce_tasks, require_varying_target, stream_statistics
+from bayesmeta.tables import read_frame
 from bayesmeta.warning_kinds import PlacementWarning
 from bo import SearchSpace, TuningPrior
 from tests.seeds import shifted
@@ -112,7 +113,7 @@ def test_categories_are_tasks_by_name(tmp_path: Path) -> None:
 
 @pytest.fixture(params=[7, 64, 2**18], ids=lambda rows: f"batches_of_{rows}")
 def batch_rows(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
-    monkeypatch.setattr(frames, "BATCH_ROWS", request.param)
+    monkeypatch.setattr(streams, "BATCH_ROWS", request.param)
     return request.param
 
 
@@ -144,7 +145,7 @@ def test_a_stream_far_from_zero_keeps_the_scatter(tmp_path: Path, batch_rows: in
 @settings(max_examples=60)
 def test_tasks_are_numbered_by_any_key(keys: list[int], rows: int, dtype: Any) -> None:
     labels = pl.Series("task", keys, dtype=pl.Int64).cast(dtype)
-    numbering, first = frames._Numbering(labels.dtype), []
+    numbering, first = streams._Numbering(labels.dtype), []
     found = []
     for start in range(0, len(labels), rows):
         numbers, new = numbering(labels[start : start + rows])
@@ -216,7 +217,7 @@ def test_columns_that_are_wrong(tmp_path: Path, names: dict[str, Any], message: 
 def test_values_that_are_not_finite(
     tmp_path: Path, column: str, value: float | None, shown: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(frames, "BATCH_ROWS", 64)
+    monkeypatch.setattr(streams, "BATCH_ROWS", 64)
     frame = table().with_columns(
         pl.when(pl.int_range(pl.len()) == 150).then(pl.lit(value, pl.Float64)).otherwise(pl.col(column)).alias(column)
     )
@@ -314,7 +315,7 @@ def test_a_constant_target() -> None:
 
 
 def test_read_frame_takes_any_table() -> None:
-    assert isinstance(frames.read_frame(table().lazy()), nw.DataFrame)
+    assert isinstance(read_frame(table().lazy()), nw.DataFrame)
 
 
 def test_a_table_is_reduced_without_padding() -> None:
