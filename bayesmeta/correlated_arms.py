@@ -27,6 +27,7 @@ from linear_operator.operators import RootLinearOperator
 from torch import Generator, Tensor
 from torch.distributions import Normal
 
+from bayesmeta.correlated_arms_training import Arms, most_probable_arms, unknown_arms
 from bayesmeta.data import Data
 from bayesmeta.doors import Draws
 from bayesmeta.fields import LearnedFrom, TensorFields
@@ -208,22 +209,18 @@ class CorrelatedArms(TensorFields):
         Warns:
             LimitWarning: the noise, or at weight 0 the variance between tasks, ended at a limit.
         """
-        from bayesmeta.correlated_arms_training import most_probable_arms
-
         stats = self.statistics(tasks)
         require_enough_tasks(stats.count.sum(-1), self.batch_shape)
-        fitted = most_probable_arms(self.to(torch.float64), stats, hyperprior_weight).to(self.loc)
-        return fitted._replace(learned_from=LearnedFrom.counts(stats.count.sum(-1)))
+        found = most_probable_arms(self._numbers(), stats, hyperprior_weight)
+        return CorrelatedArms(*found).to(self.loc)._replace(learned_from=LearnedFrom.counts(stats.count.sum(-1)))
 
     def hyperparameters(self, tasks: Data | Statistics) -> Hyperparameters:
         """In units where the mean rewards have mean zero and covariance I under `self`: loc, the logs of the diagonal
         of the covariance's Cholesky factor, the rest of each of its rows in units of the diagonal; and the log of
         noise_var over that of `self`."""
-        from bayesmeta.correlated_arms_training import unknown_arms
-
         stats = self.statistics(tasks)
         require_enough_tasks(stats.count.sum(-1), self.batch_shape)
-        like, centre = self.loc, self.to(torch.float64)
+        like, centre = self.loc, self._numbers()
 
         def build(loc: Tensor, scale_tril: Tensor, noise_var: Tensor) -> "CorrelatedArms":
             return CorrelatedArms(loc, scale_tril, noise_var).to(like)
@@ -243,6 +240,10 @@ class CorrelatedArms(TensorFields):
     def statistics(self, data: Data | Statistics) -> Statistics:
         """All that this family knows of the rows of `data`; statistics pass through."""
         return _per_arm(data, self.num_arms)
+
+    def _numbers(self) -> Arms:
+        prior = self.to(torch.float64)
+        return Arms(prior.loc, prior.scale_tril, prior.noise_var)
 
     def _rows(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Mean `(*batch, q)` and root `(*batch, q, k)` of the covariance of the mean rewards that x names."""

@@ -27,12 +27,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from bayesmeta.correlated_arms import CorrelatedArms
 from bayesmeta.hyperparameters import Hyperparameter, Hyperparameters, most_probable
 from bayesmeta.linalg import cholesky, log_det, solve
 from bayesmeta.statistics import Statistics
 
-__all__ = ["expectation_maximisation", "most_probable_arms", "unknown_arms"]
+__all__ = ["Arms", "expectation_maximisation", "most_probable_arms", "unknown_arms"]
 
 LOC_PSEUDO_COUNT = 0.25  # tasks that the level of the centre is worth
 NOISE_WIDTH = 2.0  # standard deviation of log noise_var
@@ -44,10 +43,16 @@ LARGEST_LOG = math.log(1e4)  # a standard deviation that ends as far from where 
 SAME_REWARD = "tasks do not differ in a combination of arms by more than chance, or differ in it without end"
 NO_NOISE = "the arms explain every row, or nothing explains any"
 
-Natural = tuple[Tensor, Tensor, Tensor]  # loc, scale_tril, noise_var
+
+class Arms(NamedTuple):
+    """The numbers of `CorrelatedArms`: means, the Cholesky factor of their covariance, the variance of a reward."""
+
+    loc: Tensor
+    scale_tril: Tensor
+    noise_var: Tensor
 
 
-def most_probable_arms(centre: CorrelatedArms, stats: Statistics, hyperprior_weight: float) -> CorrelatedArms:
+def most_probable_arms(centre: Arms, stats: Statistics, hyperprior_weight: float) -> Arms:
     """The mode: EM steps that never lose, then a quasi-Newton method in the units that they found."""
     seen = _Seen.of(stats)
     prior, _ = next(islice(expectation_maximisation(centre, seen, hyperprior_weight), NUM_EM_STEPS, None))
@@ -56,14 +61,14 @@ def most_probable_arms(centre: CorrelatedArms, stats: Statistics, hyperprior_wei
         evidence: Tensor = _TotalEvidence.apply(loc, scale_tril, noise_var, seen)
         return evidence[None]
 
-    unknown = unknown_arms(centre, prior, CorrelatedArms, total, seen.num_rows)
-    fitted: CorrelatedArms = unknown.build(most_probable(unknown, hyperprior_weight=hyperprior_weight))
+    unknown = unknown_arms(centre, prior, Arms, total, seen.num_rows)
+    fitted: Arms = unknown.build(most_probable(unknown, hyperprior_weight=hyperprior_weight))
     return fitted
 
 
 def unknown_arms(
-    centre: CorrelatedArms,
-    reference: CorrelatedArms,
+    centre: Arms,
+    reference: Arms,
     build: Callable[[Tensor, Tensor, Tensor], Any],
     log_evidence: Callable[[Tensor, Tensor, Tensor], Tensor],
     num_rows: float,
@@ -73,7 +78,7 @@ def unknown_arms(
     Args:
         build, log_evidence: of loc `(*draws, k)`, scale_tril `(*draws, k, k)` and noise_var `(*draws,)`.
     """
-    k = centre.num_arms
+    k = len(centre.loc)
     row, column = torch.tril_indices(k, k, -1)
 
     def natural(vector: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -116,16 +121,13 @@ def unknown_arms(
     )
 
 
-def expectation_maximisation(
-    centre: CorrelatedArms, seen: "_Seen", hyperprior_weight: float
-) -> Iterator[tuple[CorrelatedArms, float]]:
+def expectation_maximisation(centre: Arms, seen: "_Seen", hyperprior_weight: float) -> Iterator[tuple[Arms, float]]:
     """Priors, each with its log hyperposterior up to a constant: the centre, then steps that never lose."""
-    loc, scale_tril, noise_var = centre.loc, centre.scale_tril, centre.noise_var
+    at = centre
     while True:
-        moments = _expectation(loc, scale_tril, noise_var, seen)
-        value = moments.log_evidence + hyperprior_weight * _penalty(centre, (loc, scale_tril, noise_var))
-        yield CorrelatedArms(loc, scale_tril, noise_var), value.item()
-        loc, scale_tril, noise_var = _maximise(centre, (loc, scale_tril, noise_var), moments, seen, hyperprior_weight)
+        moments = _expectation(*at, seen)
+        yield at, (moments.log_evidence + hyperprior_weight * _penalty(centre, at)).item()
+        at = _maximise(centre, at, moments, seen, hyperprior_weight)
 
 
 class _Seen(NamedTuple):
@@ -185,7 +187,7 @@ def _expectation(loc: Tensor, scale_tril: Tensor, noise_var: Tensor, seen: _Seen
     return _Moments(log_evidence, pull, shrink.reshape(k, k), noise)
 
 
-def _maximise(centre: CorrelatedArms, at: Natural, moments: _Moments, seen: _Seen, weight: float) -> Natural:
+def _maximise(centre: Arms, at: Arms, moments: _Moments, seen: _Seen, weight: float) -> Arms:
     """The M step, in units where the covariance is I: there a task's mean is `pull` and its covariance I - `shrink`."""
     loc, scale_tril, _ = at
     k, num_tasks = len(loc), len(seen.arm)
@@ -200,7 +202,7 @@ def _maximise(centre: CorrelatedArms, at: Natural, moments: _Moments, seen: _See
     scatter = scatter + df * start @ start.mT + pseudo * torch.outer(origin - step, origin - step)
     cov = scatter / (df + num_tasks) + ROUNDING * torch.eye(k).to(loc)
     new_noise = _most_probable_noise(centre.noise_var, moments.noise, seen.num_rows, weight)
-    return loc + scale_tril @ step, scale_tril @ cholesky(cov, "covariance of arms"), new_noise
+    return Arms(loc + scale_tril @ step, scale_tril @ cholesky(cov, "covariance of arms"), new_noise)
 
 
 def _most_probable_noise(centre: Tensor, squares: Tensor, num_rows: float, weight: float) -> Tensor:
@@ -221,7 +223,7 @@ def _most_probable_noise(centre: Tensor, squares: Tensor, num_rows: float, weigh
     return centre * point.exp()
 
 
-def _penalty(centre: CorrelatedArms, at: Natural) -> Tensor:
+def _penalty(centre: Arms, at: Arms) -> Tensor:
     """The log hyperprior less that of the centre."""
     loc, scale_tril, noise_var = at
     both = torch.cat([(loc - centre.loc)[:, None], centre.scale_tril], -1)

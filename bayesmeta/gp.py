@@ -31,18 +31,20 @@ from linear_operator import to_linear_operator
 from torch import Generator, Tensor
 from torch.distributions import Distribution, Normal
 
+from bayesmeta.covariance import append, matern52, solve_triangular, weighted_sum, whiten, with_noise
 from bayesmeta.data import Data
 from bayesmeta.doors import Draws
 from bayesmeta.fields import LearnedFrom, TensorFields
+from bayesmeta.gp_training import Numbers, pretrain
 from bayesmeta.linalg import cholesky, log_det
-from bayesmeta.past_functions import PastFunctions, matern52
+from bayesmeta.past_functions import PastFunctions
 from bayesmeta.random import gamma, randn
-from bayesmeta.validation import require_columns, require_finite, require_positive
+from bayesmeta.validation import require_columns, require_enough_tasks, require_finite, require_positive
 
 if TYPE_CHECKING:
     from bayesmeta.online_process import OnlineProcess
 
-__all__ = ["GaussianProcess", "PathFunctions", "with_noise"]
+__all__ = ["GaussianProcess", "PathFunctions"]
 
 NUM_FREQUENCIES = 256  # of the random features of a draw
 ROWS = "covariance of rows plus noise_var"  # in the message where it is singular
@@ -170,13 +172,13 @@ class GaussianProcess(TensorFields):
         centred = (data.y / self.scale[..., None] - self._mean(past_mean, directions)) * data.mask
         if self.rows is None or self.factor is None or self.residual is None:
             factor = cholesky(cov, ROWS)
-            return self._replace(rows=data, factor=factor, residual=_whiten(factor, centred))
+            return self._replace(rows=data, factor=factor, residual=whiten(factor, centred))
         corner = self._root(data.x, directions) * data.mask[..., None, :]
         new_factor = cholesky(cov - corner.mT @ corner, ROWS)
-        new = _whiten(new_factor, centred - _weighted_sum(corner, self.residual))
+        new = whiten(new_factor, centred - weighted_sum(corner, self.residual))
         batch = torch.broadcast_shapes(self.residual.shape[:-1], new.shape[:-1])
         residual = torch.cat([self.residual.expand(*batch, -1), new.expand(*batch, -1)], -1)
-        return self._replace(rows=self.rows + data, factor=_append(self.factor, corner, new_factor), residual=residual)
+        return self._replace(rows=self.rows + data, factor=append(self.factor, corner, new_factor), residual=residual)
 
     def online(self, batch_shape: Sequence[int]) -> "OnlineProcess":
         """The posterior of tasks, or of tasks and arms, to be updated in place."""
@@ -210,7 +212,7 @@ class GaussianProcess(TensorFields):
         mean, cov = self._mean(past_mean, directions), self._covariance(x, x, directions, directions)
         if self.residual is not None:
             root = self._root(x, directions)
-            mean = mean + _weighted_sum(root, self.residual)
+            mean = mean + weighted_sum(root, self.residual)
             cov = cov - root.mT @ root
         scale = self.scale[..., None]
         mean, cov = scale * mean, scale[..., None].square() * cov
@@ -230,10 +232,47 @@ class GaussianProcess(TensorFields):
         return -0.5 * (whitened.square().sum(-1) + volume)
 
     def fit(self, tasks: Data, *, generator: Generator | None = None) -> "GaussianProcess":
-        """Learn kernel, past functions and their weight from `tasks`: see `bayesmeta.gp_training.pretrain`."""
-        from bayesmeta.gp_training import pretrain
+        """Learn kernel, past functions and their weight from `tasks`: see `bayesmeta.gp_training`.
 
-        return pretrain(self, tasks, generator=generator)
+        Args:
+            tasks: at least two tasks with rows, on one axis. `self`, without batch, is where the search starts; past
+                functions that it has are replaced.
+            generator: chooses rows and tasks where there are more than are needed; None takes a fixed choice.
+
+        Returns:
+            A prior with past functions, of scale 1.
+
+        Raises:
+            ValueError: fewer than two tasks have rows, x does not have d columns, y is not one number per row, or
+                `self` has a batch or has seen rows.
+        """
+        require_columns(tasks, num_inputs=self.num_inputs, event_shape=())
+        require_enough_tasks(tasks.count, self.batch_shape)
+        if self.rows is not None:
+            raise ValueError(
+                "fit starts from a prior; got a posterior, which has seen rows. Use GaussianProcess.initial"
+            )
+        generator = generator or torch.Generator(device=tasks.y.device).manual_seed(0)
+        start = self.to(torch.float64)
+        unit, origin = start.scale * start.outputscale.sqrt(), start.scale * start.constant
+        used = tasks[tasks.count > 0].to(torch.float64)
+        about = replace(used, y=(used.y - origin) / unit)
+        numbers = Numbers(start.lengthscale, start.outputscale, start.noise_var, start.constant, start.constant_var)
+        numbers, past, beyond_var = pretrain(numbers, about, generator)
+        # from targets about the origin, in units, back to y
+        learned = GaussianProcess(
+            numbers.lengthscale,
+            unit.square() * numbers.outputscale,
+            unit.square() * numbers.noise_var,
+            origin + unit * numbers.constant,
+            unit.square() * numbers.constant_var,
+            past=replace(past, mean=unit * past.mean, directions=unit * past.directions),
+            past_weight=numbers.past_weight,
+            past_var=numbers.past_var,
+            beyond_var=unit.square() * beyond_var,
+            learned_from=LearnedFrom.counts(used.count),
+        )
+        return learned.to(self.lengthscale)
 
     def residual_process_at(self, x: Float[Tensor, "q d"]) -> Tensor:
         """Posterior mean of g alone, without level and past functions, in units of y / scale: `(*batch, q)`."""
@@ -289,7 +328,7 @@ class GaussianProcess(TensorFields):
         var = residual_var + self.constant_var[..., None] + self.past_var[..., None] * directions.square().sum(-1)
         if self.residual is not None:
             root = self._root(x, directions)
-            mean = mean + _weighted_sum(root, self.residual)
+            mean = mean + weighted_sum(root, self.residual)
             # rounding can leave a variance just below zero at a row with little noise
             floor = torch.finfo(var.dtype).eps * var
             var = torch.maximum(var - root.square().sum(-2), floor)
@@ -301,7 +340,7 @@ class GaussianProcess(TensorFields):
         """factor^-1 k(rows, x), `(*batch, n, q)`: what the data take away and where they pull."""
         rows, factor = cast(Data, self.rows), cast(Tensor, self.factor)
         cross = self._covariance(rows.x, x, self._past_at(rows.x)[1], directions).mul_(rows.mask[..., :, None])
-        return _solve_triangular(factor, cross)
+        return solve_triangular(factor, cross)
 
 
 @dataclass(frozen=True, eq=False)
@@ -395,18 +434,6 @@ class PathFunctions(Draws):
         return value + ((cross * rows.mask[..., None, :]) @ self.correction[..., None])[..., 0]
 
 
-def with_noise(cov: Tensor, noise_var: Tensor, mask: Tensor) -> Tensor:
-    """`cov` `(*batch, n, n)` plus independent noise; rows and columns of pads become those of the identity."""
-    eye = torch.eye(mask.shape[-1], dtype=cov.dtype, device=cov.device)
-    both = mask[..., :, None] & mask[..., None, :]
-    return torch.where(both, cov + noise_var[..., None, None] * eye, eye)
-
-
-def _weighted_sum(root: Tensor, weights: Tensor) -> Tensor:
-    """root' weights, `(*batch, q)`: einsum does not copy a root `(*batch, n, q)` that several weights share."""
-    return torch.einsum("...nq,...n->...q", root, weights)
-
-
 def _select(value: Tensor, index: Tensor, num_last: int) -> Tensor:
     """The entry of each draw along the last axis of the batch, which `num_last` axes follow."""
     axis = -1 - num_last
@@ -417,30 +444,3 @@ def _select(value: Tensor, index: Tensor, num_last: int) -> Tensor:
     index = index.reshape(*index.shape, *[1] * (num_last + 1))
     value = value.reshape(*[1] * (index.ndim - value.ndim), *value.shape)
     return value.take_along_dim(index, axis).squeeze(axis)
-
-
-def _solve_triangular(factor: Tensor, cross: Tensor) -> Tensor:
-    """factor^-1 cross, `(*batch, n, q)`: points of batches that the factor does not have are columns of one solve."""
-    num_extra = cross.ndim - factor.ndim
-    if num_extra <= 0:
-        return torch.linalg.solve_triangular(factor, cross, upper=False)
-    extra, q = cross.shape[:num_extra], cross.shape[-1]
-    columns = cross.flatten(0, num_extra - 1).movedim(0, -2).flatten(-2)
-    solved = torch.linalg.solve_triangular(factor, columns, upper=False)
-    return solved.unflatten(-1, (extra.numel(), q)).movedim(-2, 0).unflatten(0, extra)
-
-
-def _whiten(factor: Tensor, centred: Tensor) -> Tensor:
-    """factor^-1 centred, without copying a factor that several centred vectors share."""
-    batch = torch.broadcast_shapes(factor.shape[:-2], centred.shape[:-1])
-    factor = factor.expand(*batch, *factor.shape[-2:])
-    return torch.linalg.solve_triangular(factor, centred.expand(*batch, -1)[..., None], upper=False)[..., 0]
-
-
-def _append(factor: Tensor, corner: Tensor, new: Tensor) -> Tensor:
-    """The factor of [[A, B], [B', C]] from those of A and of the Schur complement; `corner` is factor^-1 B."""
-    batch = torch.broadcast_shapes(factor.shape[:-2], corner.shape[:-2], new.shape[:-2])
-    n, m = corner.shape[-2:]
-    top = torch.cat([factor.expand(*batch, n, n), factor.new_zeros(*batch, n, m)], -1)
-    bottom = torch.cat([corner.mT.expand(*batch, m, n), new.expand(*batch, m, m)], -1)
-    return torch.cat([top, bottom], -2)

@@ -8,28 +8,25 @@ Three steps, each on the summed log evidence of the tasks:
    maximise the evidence of each task under the past functions of all the others. Judged on the tasks they were made
    of, past functions would explain everything.
 
-All of it happens in the units of `start`, in which a target is of order one, so that the units of y change nothing.
+All of it happens in units in which a target is of order one, so that the units of y change nothing.
 
 Sources: Wang et al., Pre-trained Gaussian processes for Bayesian optimization (2024), for steps 1 and 2 together; step
 3 is empirical Bayes with the task itself left out.
 """
 
 import math
-from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Generator, Tensor
 
+from bayesmeta.covariance import matern52, with_noise
 from bayesmeta.data import Data
-from bayesmeta.fields import LearnedFrom
-from bayesmeta.gp import GaussianProcess, with_noise
 from bayesmeta.linalg import cholesky, log_det
 from bayesmeta.optimise import maximise
-from bayesmeta.past_functions import PastFunctions, matern52
-from bayesmeta.validation import require_columns, require_enough_tasks
+from bayesmeta.past_functions import PastFunctions
 
-__all__ = ["fit_strength", "pretrain"]
+__all__ = ["Numbers", "fit_strength", "pretrain"]
 
 MAX_TASKS, MAX_ROWS = 64, 128  # of the evidence in steps 1 and 3: more change the kernel little and cost much
 MAX_PAST_ROWS = 1500  # that a past function is made of
@@ -41,45 +38,42 @@ TOLERANCE = 1e-6  # relative, of the evidence per row: hyperparameters need no m
 LIMIT = 7.0  # of the change of log hyperparameters, so that no search leaves what float64 can factorise
 PRIOR_WIDTH = 1.5  # standard deviation of log hyperparameters about their start: a factor of 4.5 is one sigma
 
+ONE = torch.ones(())  # without axes, so that it takes the dtype of what it meets
 
-def pretrain(start: GaussianProcess, tasks: Data, *, generator: Generator | None = None) -> GaussianProcess:
-    """Learn from `tasks`, starting from the hyperparameters of `start`; past functions that it has are replaced.
+
+class Numbers(NamedTuple):
+    """The numbers of a Gaussian process, as its fields are called; of past functions their weight and variance."""
+
+    lengthscale: Tensor
+    outputscale: Tensor
+    noise_var: Tensor
+    constant: Tensor
+    constant_var: Tensor
+    past_weight: Tensor = ONE
+    past_var: Tensor = ONE
+
+
+def pretrain(start: Numbers, tasks: Data, generator: Generator) -> tuple[Numbers, PastFunctions, Tensor]:
+    """Learn from `tasks`, in whose units targets are of order one.
 
     Args:
-        start: a prior without batch, as `GaussianProcess.initial(tasks)` gives.
-        tasks: at least two tasks with rows, on one axis.
-        generator: chooses rows and tasks where there are more than are needed; None takes a fixed choice.
+        start: where the search starts.
+        tasks: at least two tasks, all of which have rows, in float64.
+        generator: chooses rows and tasks where there are more than are needed.
 
     Returns:
-        A prior with past functions, of scale 1.
-
-    Raises:
-        ValueError: fewer than two tasks have rows, x does not have d columns, y is not one number per row, or `start`
-            has a batch or has seen rows.
+        The numbers, the past functions, and the variance of a function where these say nothing.
     """
-    require_columns(tasks, num_inputs=start.lengthscale.shape[-1], event_shape=())
-    require_enough_tasks(tasks.count, start.batch_shape)
-    if start.rows is not None:
-        raise ValueError("fit starts from a prior; got a posterior, which has seen rows. Use GaussianProcess.initial")
-    generator = generator or torch.Generator(device=tasks.y.device).manual_seed(0)
-    like = start.lengthscale
-    tasks, start = tasks[tasks.count > 0].to(torch.float64), start.to(torch.float64)
-    unit, origin = start.scale * start.outputscale.sqrt(), start.scale * start.constant
-    tasks = replace(tasks, y=(tasks.y - origin) / unit)
-
     some, own = _subset(tasks, generator)
     kernel = _fit_kernel(start, some)
-    points = _choose_points(tasks, kernel, generator)
+    points = _choose_points(tasks, kernel.lengthscale, generator)
     weights = _past_weights(_some_rows(tasks, MAX_PAST_ROWS, generator), kernel, points)
     learned = fit_strength(kernel, some, own, matern52(some.x, points, kernel.lengthscale) @ weights)
     past = _summarise(points, kernel.lengthscale, weights)
     mean, directions = past(points)
     # where the past says nothing, what it would have said is as uncertain as its functions are spread
-    spread = (
-        learned.past_weight.square() * mean.var(correction=0) + learned.past_var * directions.square().sum(-1).mean()
-    )
-    learned = replace(learned, past=past, beyond_var=spread, learned_from=LearnedFrom.counts(tasks.count))
-    return _in_units_of_y(learned, unit, origin).to(like)
+    spread = learned.past_var * directions.square().sum(-1).mean()
+    return learned, past, learned.past_weight.square() * mean.var(correction=0) + spread
 
 
 def _subset(tasks: Data, generator: Generator) -> tuple[Data, Tensor]:
@@ -105,17 +99,17 @@ def _share_inputs(tasks: Data) -> bool:
     return bool((tasks.x == tasks.x[:1]).all() & tasks.mask.all())
 
 
-def _fit_kernel(start: GaussianProcess, tasks: Data) -> GaussianProcess:
+def _fit_kernel(start: Numbers, tasks: Data) -> Numbers:
     """Step 1: log lengthscales, outputscale, noise and level variance, and the level's mean."""
     one, noise_var = torch.ones_like(start.outputscale), start.noise_var / start.outputscale
     level_var = (start.constant_var / start.outputscale).clamp(min=1e-3)  # zero has no logarithm
     origin = torch.cat([start.lengthscale, torch.stack([one, noise_var, level_var])]).log()
     x, y, mask = _as_columns(tasks)
 
-    def process(vector: Tensor) -> GaussianProcess:
+    def process(vector: Tensor) -> Numbers:
         positive = (origin + vector[:-1]).exp()
         outputscale, noise_var, level_var = positive[-3:]
-        return GaussianProcess(positive[:-3], outputscale, noise_var, vector[-1], level_var)
+        return Numbers(positive[:-3], outputscale, noise_var, vector[-1], level_var)
 
     def objective(vector: Tensor) -> Tensor:
         new = process(vector)
@@ -135,7 +129,7 @@ def _as_columns(tasks: Data) -> tuple[Tensor, Tensor, Tensor]:
     return tasks.x, tasks.y[..., None], tasks.mask
 
 
-def _choose_points(tasks: Data, kernel: GaussianProcess, generator: Generator) -> Tensor:
+def _choose_points(tasks: Data, lengthscale: Tensor, generator: Generator) -> Tensor:
     """At most MAX_POINTS of the distinct inputs, those that tell most about the rest: pivoted Cholesky.
 
     Source: Burt et al., Convergence of sparse variational inference in Gaussian processes regression (2020).
@@ -149,13 +143,13 @@ def _choose_points(tasks: Data, kernel: GaussianProcess, generator: Generator) -
     chosen = torch.zeros(MAX_POINTS, dtype=torch.long, device=pool.device)
     for i in range(MAX_POINTS):
         chosen[i] = at = left.argmax()
-        row = matern52(pool[at][None], pool, kernel.lengthscale)[0] - factor[:i, at] @ factor[:i]
+        row = matern52(pool[at][None], pool, lengthscale)[0] - factor[:i, at] @ factor[:i]
         factor[i] = row / left[at].sqrt().clamp(min=1e-8)
         left = (left - factor[i].square()).clamp(min=0.0)
     return pool[chosen]
 
 
-def _past_weights(tasks: Data, kernel: GaussianProcess, points: Tensor) -> Tensor:
+def _past_weights(tasks: Data, kernel: Numbers, points: Tensor) -> Tensor:
     """Step 2: each task's posterior mean, less its level, as weights on `points`: `(points, tasks)`.
 
     Exact where every input is among the points, else interpolated from its values there.
@@ -171,7 +165,7 @@ def _past_weights(tasks: Data, kernel: GaussianProcess, points: Tensor) -> Tenso
     return torch.cholesky_solve(torch.cat(values).movedim(1, 0).flatten(1), factor)
 
 
-def _residual_processes(kernel: GaussianProcess, x: Tensor, y: Tensor, mask: Tensor, points: Tensor) -> Tensor:
+def _residual_processes(kernel: Numbers, x: Tensor, y: Tensor, mask: Tensor, points: Tensor) -> Tensor:
     """Posterior mean of g alone, without the level, at `points`: `(groups, points, columns)` as of `_as_columns`."""
     cov = kernel.outputscale * matern52(x, x, kernel.lengthscale) + kernel.constant_var
     factor = cholesky(with_noise(cov, kernel.noise_var, mask), "covariance of rows plus noise_var")
@@ -179,13 +173,11 @@ def _residual_processes(kernel: GaussianProcess, x: Tensor, y: Tensor, mask: Ten
     return kernel.outputscale * matern52(points, x, kernel.lengthscale) @ pull
 
 
-def fit_strength(
-    kernel: GaussianProcess, tasks: Data, own: Tensor, values: Tensor, uncertain: Tensor | float = 0.0
-) -> GaussianProcess:
-    """Step 3: a process without past functions, with the weight and variance that past ones should have.
+def fit_strength(kernel: Numbers, tasks: Data, own: Tensor, values: Tensor, uncertain: Tensor | float = 0.0) -> Numbers:
+    """Step 3: the numbers of a process, with the weight and variance that past functions should have.
 
     Args:
-        kernel: a process without past functions, where the search starts.
+        kernel: where the search starts.
         tasks: `(tasks, n)` rows.
         own: which past function was made of each task, and is not shown to it.
         values: of past functions at the rows, `(tasks, n, functions)`.
@@ -199,10 +191,10 @@ def fit_strength(
     correlation = matern52(tasks.x, tasks.x, kernel.lengthscale)
     origin = torch.stack([torch.ones_like(kernel.noise_var), kernel.outputscale, kernel.constant_var, kernel.noise_var])
 
-    def strength(vector: Tensor) -> GaussianProcess:
+    def strength(vector: Tensor) -> Numbers:
         past_var, outputscale, level_var, noise_var = origin * vector[:4].exp()
         weight, constant = 1.0 + vector[4], kernel.constant + vector[5] * kernel.outputscale.sqrt()
-        return GaussianProcess(
+        return Numbers(
             kernel.lengthscale, outputscale, noise_var, constant, level_var, past_weight=weight, past_var=past_var
         )
 
@@ -225,20 +217,6 @@ def _summarise(points: Tensor, lengthscale: Tensor, weights: Tensor) -> PastFunc
     values = matern52(points, points, lengthscale) @ centred
     rotation = torch.linalg.svd(values, full_matrices=False).Vh[:MAX_DIRECTIONS].mT
     return PastFunctions(points, lengthscale, mean, centred @ rotation, spread * rotation.mT)
-
-
-def _in_units_of_y(learned: GaussianProcess, unit: Tensor, origin: Tensor) -> GaussianProcess:
-    """From targets (y - origin) / unit back to y."""
-    past = learned.past
-    return replace(
-        learned,
-        outputscale=unit.square() * learned.outputscale,
-        noise_var=unit.square() * learned.noise_var,
-        constant=origin + unit * learned.constant,
-        constant_var=unit.square() * learned.constant_var,
-        beyond_var=unit.square() * learned.beyond_var,
-        past=past and replace(past, mean=unit * past.mean, directions=unit * past.directions),
-    )
 
 
 def _log_density(cov: Tensor, centred: Tensor) -> Tensor:

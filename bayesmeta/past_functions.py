@@ -13,9 +13,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from bayesmeta.covariance import matern52
 from bayesmeta.fields import TensorFields
 
-__all__ = ["PastFunctions", "matern52"]
+__all__ = ["PastFunctions"]
 
 RANK_TOLERANCE = 1e-12  # of variances along directions, below which there is none
 
@@ -106,17 +107,3 @@ class PastFunctions(TensorFields):
         directions = torch.cat([self.mean[:, None], shrink * self.directions], -1)
         loadings = torch.cat([torch.ones_like(self.loadings[:1]), self.loadings / shrink])
         return replace(self, directions=directions, loadings=loadings)
-
-
-def matern52(a: Float[Tensor, "*#batch n d"], b: Float[Tensor, "*#batch m d"], lengthscale: Tensor) -> Tensor:
-    """Matern-5/2 correlations `(*batch, n, m)`; `lengthscale` is `(*batch, d)`.
-
-    Differentiable once, also where points coincide: there the gradient is zero.
-
-    Source: Rasmussen and Williams, Gaussian Processes for Machine Learning (2006), equation 4.17.
-    """
-    scaled = lengthscale[..., None, :] / math.sqrt(5.0)
-    # distances by differences: the faster way by products loses the digits of close points
-    r = torch.cdist(a / scaled, b / scaled, compute_mode="donot_use_mm_for_euclid_dist")
-    # (1 + r + r^2/3) exp(-r), in place: for small d these passes over memory are most of the cost
-    return (r / 3.0).add_(1.0).mul_(r).add_(1.0).mul_(r.neg().exp_())

@@ -30,7 +30,7 @@ from torch import Generator, Tensor
 
 from bayesmeta.data import Data
 from bayesmeta.gp import GaussianProcess
-from bayesmeta.gp_training import fit_strength
+from bayesmeta.gp_training import Numbers, fit_strength
 from bayesmeta.linalg import cholesky
 from bayesmeta.past_functions import PastFunctions
 
@@ -91,7 +91,8 @@ class SharedConfigurations(GaussianProcess):
         functions = values - smooth.constant
         # of a task's own entries none is uncertain where it has rows
         at_rows = 0.0 if uncertain is None else uncertain[at[:, :, None], at[:, None, :]]
-        strength = fit_strength(replace(smooth, past=None), rows, own, functions.mT[at], at_rows)
+        kernel = Numbers(smooth.lengthscale, smooth.outputscale, smooth.noise_var, smooth.constant, smooth.constant_var)
+        strength = fit_strength(kernel, rows, own, functions.mT[at], at_rows)
         spread = math.sqrt(max(len(values) - 1, 1))
         mean = functions.mean(0)
         directions = (functions - mean).mT / spread

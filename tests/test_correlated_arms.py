@@ -133,7 +133,7 @@ def test_hyperprior_is_normal_inverse_wishart() -> None:
 def test_expectation_maximisation_never_loses(weight: float) -> None:
     tasks = simulate(PRIOR, 60, 4)
     initial = CorrelatedArms.initial(tasks)
-    steps = list(islice(expectation_maximisation(initial, _Seen.of(arm_statistics(tasks, 4)), weight), 60))
+    steps = list(islice(expectation_maximisation(initial._numbers(), _Seen.of(arm_statistics(tasks, 4)), weight), 60))
     values = torch.tensor([value for _, value in steps], dtype=torch.float64)
     assert (values.diff() > -1e-10 * values[0].abs()).all()
     if weight:

@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.distributions import MultivariateNormal
 
 from bayesmeta import Data, GaussianProcess
+from bayesmeta.covariance import matern52
 from bayesmeta.gp_training import MAX_POINTS, MAX_TASKS, _as_columns, _choose_points, _log_density, _subset
-from bayesmeta.past_functions import matern52
 from bayesmeta.random import rand, randn
 from tests.families import F64, seed
 
@@ -269,8 +269,7 @@ def test_subset_takes_real_rows_of_the_tasks_it_names() -> None:
 
 def test_chosen_points_cover() -> None:
     tasks = simulate(20, 60, shared=False)
-    kernel = GaussianProcess(LENGTHSCALE, F64 + 1.0, F64 + 0.1)
-    points = _choose_points(tasks, kernel, seed(0))
+    points = _choose_points(tasks, LENGTHSCALE, seed(0))
     assert points.shape == (MAX_POINTS, 2)
     # noise-free values at the chosen points leave next to nothing of the rest unknown
     k, cross = matern52(points, points, LENGTHSCALE), matern52(points, tasks.x.reshape(-1, 2), LENGTHSCALE)
@@ -278,7 +277,7 @@ def test_chosen_points_cover() -> None:
     left = 1.0 - torch.linalg.solve_triangular(factor, cross, upper=False).square().sum(0)
     assert left.max() < 1e-3
     few = simulate(20, 60)
-    assert len(_choose_points(few, kernel, seed(0))) == 60, "all of them where they are few"
+    assert len(_choose_points(few, LENGTHSCALE, seed(0))) == 60, "all of them where they are few"
 
 
 def test_log_density_and_its_gradient() -> None:
