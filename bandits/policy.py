@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Generator, Tensor
 
+from bandits import saving
 from bandits.arms import arms_of
 from bandits.choices import Choice, Choices, ids_of, names_of, rewards_of
 from bandits.numbers import numbers_of, truths_of, whole_numbers_of
@@ -349,9 +350,7 @@ class Policy(Described):
     @alone
     def save(self, path: str | Path) -> None:
         """Write all of the policy, its stream of random numbers too, to one file; see `Policy.load`."""
-        from bandits.saving import save
-
-        save(self, path)
+        saving.save(self, path)
 
     def __getstate__(self) -> dict[str, Any]:
         """For copies and other processes, which have a lock of their own."""
@@ -368,9 +367,7 @@ class Policy(Described):
             FileNotFoundError: there is no such file.
             ValueError: the file is damaged, or holds another kind of policy.
         """
-        from bandits.saving import load
-
-        policy = load(path)
+        policy = saving.load(path, Policy)
         if not isinstance(policy, cls):
             raise ValueError(f"{path} holds a {type(policy).__name__}, not a {cls.__name__}")
         return policy

@@ -1,19 +1,17 @@
 """A policy as one file: safetensors that are safe to open, written whole or not at all."""
 
 import dataclasses
+import importlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
-import bayesmeta
 from bandits.arms import NamedArms
+from bayesmeta import io
 from bayesmeta.fields import TensorFields
-
-if TYPE_CHECKING:
-    from bandits.policy import Policy
 
 __all__ = ["PolicyState", "load", "save"]
 
@@ -41,37 +39,37 @@ class PolicyState(TensorFields):
     numbers: dict[str, Any]
 
 
-def save(policy: "Policy", path: str | Path) -> None:
+def save(policy: Any, path: str | Path) -> None:
     """Write `policy` to `path`; whatever stood there stays until the new file is complete.
 
     Raises:
         TypeError: a name of an arm is no string, number, or tuple of them.
         FileNotFoundError: the folder does not exist.
     """
-    bayesmeta.save(policy_state(policy), path)
+    io.save(policy_state(policy), path)
 
 
-def load(path: str | Path) -> Any:
-    """The policy that `save` wrote to `path`.
+def load(path: str | Path, base: type) -> Any:
+    """The policy that `save` wrote to `path`; `base` is what all policies derive from.
 
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: the file is damaged, or holds something else.
     """
-    state = bayesmeta.load(path)
+    state = io.load(path)
     if not isinstance(state, PolicyState):
         raise ValueError(f"cannot load {path}: it holds a {type(state).__name__}, not a policy. Try bayesmeta.load")
     try:
-        return policy_of(state)
+        return policy_of(state, base)
     except Exception as error:  # content that was made up may fail in any way
         raise ValueError(f"cannot load {path}: {error}") from error
 
 
-def policy_state(policy: "Policy") -> PolicyState:
+def policy_state(policy: Any) -> PolicyState:
     """All of `policy`, sharing its tensors."""
     for name in policy.arms:
         _require_plain(name)
-    arms = {field.name: getattr(policy._arms, field.name) for field in dataclasses.fields(policy._arms)}  # type: ignore[arg-type]
+    arms = {field.name: getattr(policy._arms, field.name) for field in dataclasses.fields(policy._arms)}
     numbers = {
         "tasks": None if policy._is_single else policy.num_tasks,
         "propensities": policy.propensities,
@@ -94,17 +92,14 @@ def policy_state(policy: "Policy") -> PolicyState:
     )
 
 
-def policy_of(state: PolicyState) -> "Policy":
-    """The policy again, with copies of the tensors of `state`."""
-    import bandits  # defines all policies of its own
-    from bandits.policy import Policy
-
-    kind: Any = _class_of(state.kind, Policy, bandits)
+def policy_of(state: PolicyState, base: Any) -> Any:
+    """The policy again, with copies of the tensors of `state`; `base` is what all policies derive from."""
+    kind = _class_of(state.kind, base)
     fields = dict(state.arms)
-    arms = _class_of(fields.pop("kind"), NamedArms, bandits)(**fields)
+    arms = _class_of(fields.pop("kind"), NamedArms)(**fields)
     numbers = state.numbers
-    policy: Policy = kind.__new__(kind)
-    Policy.__init__(
+    policy = kind.__new__(kind)
+    base.__init__(
         policy,
         state.prior,
         arms,
@@ -128,18 +123,17 @@ def policy_of(state: PolicyState) -> "Policy":
 
 def _key(kind: type) -> str:
     """The name by which a file knows a class; one of people's own has its module before it."""
-    import bandits
-
-    if getattr(bandits, kind.__name__, None) is kind:
+    if getattr(_own_package(), kind.__name__, None) is kind:
         return kind.__name__
     return f"{kind.__module__}:{kind.__qualname__}"
 
 
-def _class_of(key: str, base: type, package: Any) -> Any:
-    """The class of that name: one of `package`'s, or any subclass of `base` that is defined in this process.
+def _class_of(key: str, base: type) -> Any:
+    """The class of that name: one of this package's, or any subclass of `base` that is defined in this process.
 
     A file names a class, and never has one imported: that would run code which a stranger chose.
     """
+    package = _own_package()
     kind: Any = getattr(package, key) if key in package.__all__ else None
     if isinstance(kind, type) and issubclass(kind, base):
         return kind
@@ -154,6 +148,11 @@ def _class_of(key: str, base: type, package: Any) -> Any:
             else f"there is no policy {key!r} in this version of bandits"
         )
     return found[-1]
+
+
+def _own_package() -> Any:
+    """The package as people see it, which defines all policies of its own, and imports each when it is asked for."""
+    return importlib.import_module("bandits")
 
 
 def _subclasses(base: Any) -> Iterator[Any]:

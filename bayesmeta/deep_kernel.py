@@ -13,87 +13,27 @@ of the new task; here they stay as past tasks left them, so that rows can be add
 Source: Wistuba and Grabocka, Few-shot Bayesian optimization with deep kernel surrogates (2021).
 """
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
 from gpytorch.distributions import MultivariateNormal as LazyMultivariateNormal
-from jaxtyping import Float, Shaped
+from jaxtyping import Shaped
 from torch import Generator, Tensor
 from torch.distributions import Normal
 
 from bayesmeta.data import Data
+from bayesmeta.deep_kernel_training import meta_train
+from bayesmeta.features import FeatureFunctions, ReluNetwork
 from bayesmeta.fields import LearnedFrom, TensorFields
 from bayesmeta.gp import GaussianProcess
-from bayesmeta.learned_features import FeatureFunctions, centre_and_scale
-from bayesmeta.random import randn
-from bayesmeta.validation import require_columns, require_enough_tasks, require_finite, require_positive
+from bayesmeta.validation import require_columns, require_enough_tasks
 
 if TYPE_CHECKING:
     from bayesmeta.online_process import OnlineProcess
 
-__all__ = ["DeepKernel", "ReluNetwork"]
-
-
-@dataclass(frozen=True, eq=False)
-class ReluNetwork(TensorFields):
-    """Layers of one width, with positive parts between them; the last is linear.
-
-    Args:
-        first: weights of the first layer.
-        rest: weights of the other layers.
-        biases: of all layers.
-        centre, scale: of the inputs, in their units; scale above zero.
-
-    Raises:
-        ValueError: there are not as many biases as layers, an entry is not finite, or a scale is not positive.
-    """
-
-    first: Float[Tensor, "h d"]
-    rest: Float[Tensor, "others h h"]
-    biases: Float[Tensor, "layers h"]
-    centre: Float[Tensor, "d"]
-    scale: Float[Tensor, "d"]
-
-    def __post_init__(self) -> None:
-        if len(self.biases) != len(self.rest) + 1:
-            raise ValueError(
-                f"biases must have a row per layer, {len(self.rest) + 1} with the first; got {len(self.biases)}"
-            )
-        for name in ("first", "rest", "biases", "centre"):
-            require_finite(name, getattr(self, name))
-        require_positive("scale", self.scale)
-
-    @classmethod
-    def initial(cls, tasks: Data, *, width: int, num_layers: int, generator: Generator | None = None) -> "ReluNetwork":
-        """Random weights that keep the size of what passes; inputs are standardised by all rows of `tasks`.
-
-        Source: He et al., Delving deep into rectifiers (2015), equation 10.
-        """
-        rows = tasks.x[tasks.mask].double()
-        if width < 1 or num_layers < 1 or not rows.shape[-1] or not len(rows):
-            raise ValueError(
-                "a network needs a width and a number of layers of one or more, and rows with inputs; got width "
-                f"{width}, {num_layers} layers and {len(rows)} rows with {rows.shape[-1]} inputs"
-            )
-        generator = generator or torch.Generator(device=rows.device).manual_seed(0)
-        first = randn((width, rows.shape[-1]), like=rows, generator=generator) * math.sqrt(2.0 / rows.shape[-1])
-        rest = randn((num_layers - 1, width, width), like=rows, generator=generator) * math.sqrt(2.0 / width)
-        return cls(first, rest, rows.new_zeros(num_layers, width), *centre_and_scale(rows)).to(tasks.y)
-
-    def __call__(self, x: Shaped[Tensor, "*tasks q d"]) -> Tensor:
-        """`(*tasks, q, h)`."""
-        hidden = ((x.to(self.biases) - self.centre) / self.scale) @ self.first.mT + self.biases[0]
-        for weight, bias in zip(self.rest, self.biases[1:], strict=True):
-            hidden = hidden.relu() @ weight.mT + bias
-        return hidden
-
-    def of(self, data: Data) -> Data:
-        """The same rows with their features as inputs: what `GaussianProcess` takes."""
-        require_columns(data, num_inputs=len(self.centre), event_shape=())
-        return Data(self(data.x), data.y, data.mask, data.task_x)
+__all__ = ["DeepKernel"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -194,13 +134,29 @@ class DeepKernel(TensorFields):
             ValueError: fewer than two tasks have rows, x does not have d columns, y is not one number per row, or
                 `self` has a batch or has seen rows.
         """
-        from bayesmeta.deep_kernel_training import meta_train
-
         require_columns(tasks, num_inputs=len(self.features.centre), event_shape=())
         require_enough_tasks(tasks.count, self.batch_shape)
         if self.process.rows is not None:
             raise ValueError("fit starts from a prior; got a posterior, which has seen rows. Use DeepKernel.initial")
         generator = generator or torch.Generator(device=tasks.y.device).manual_seed(0)
         some = tasks[tasks.count > 0].to(torch.float64)
-        learned = meta_train(self.to(torch.float64), some, generator, progress=progress)
+        start = self.to(torch.float64)
+        network = [start.features.first, start.features.rest, start.features.biases]
+        found = meta_train(network, start._evidence, some, generator, progress=progress)
+        learned = start._with(*found)
         return learned.to(self.process.lengthscale)._replace(learned_from=LearnedFrom.counts(tasks.count))
+
+    def _evidence(self, values: Sequence[Tensor], tasks: Data) -> Tensor:
+        """Log evidence of tasks, were the network's tensors and the scales these."""
+        return self._with(*values).log_evidence(tasks)
+
+    def _with(self, first: Tensor, rest: Tensor, biases: Tensor, scales: Tensor) -> "DeepKernel":
+        """Another network; variances times the exponentials of the first two scales, a level moved by the third."""
+        process, (log_outputscale, log_noise, shift) = self.process, scales
+        changed = replace(
+            process,
+            outputscale=process.outputscale * log_outputscale.exp(),
+            noise_var=process.noise_var * log_noise.exp(),
+            constant=process.constant + process.outputscale.sqrt() * shift,
+        )
+        return replace(self, features=replace(self.features, first=first, rest=rest, biases=biases), process=changed)

@@ -15,8 +15,7 @@ and Ba, Adam (2015); Loshchilov and Hutter, SGDR (2017), for rates that fall alo
 """
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 
 import torch
@@ -24,9 +23,10 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from torch import Generator, Tensor
 
 from bayesmeta.data import Data
-from bayesmeta.deep_kernel import DeepKernel
 
 __all__ = ["meta_train"]
+
+Evidence = Callable[[Sequence[Tensor], Data], Tensor]  # of tensors, and of tasks
 
 NUM_TASKS, NUM_ROWS = 16, 64  # of a step, at most
 NUM_STEPS, INTERVAL = 500, 10  # at most, and between looks at held-out tasks
@@ -37,8 +37,19 @@ NUM_PARTS = 4  # of each held-out task, by which learning is judged
 PATIENCE = 10  # looks at held-out tasks in which they do not gain
 
 
-def meta_train(start: DeepKernel, tasks: Data, generator: Generator, *, progress: bool) -> DeepKernel:
-    """From `start` and tasks with rows; both float64, and so is what is learned."""
+def meta_train(
+    network: Sequence[Tensor], evidence: Evidence, tasks: Data, generator: Generator, *, progress: bool
+) -> list[Tensor]:
+    """Learn from tasks with rows, in float64.
+
+    Args:
+        network: its tensors where learning starts.
+        evidence: log evidence of tasks, given the network's tensors and the scales `(3,)`: logarithms of the factors of
+            both variances, and how far the level is moved.
+
+    Returns:
+        The network's tensors and the scales.
+    """
     order = torch.randperm(len(tasks.mask), generator=generator, device=generator.device)
     num_held = max(round(HELD_OUT * len(order)), 1)
     held = _part(tasks[order[:num_held].repeat_interleave(NUM_PARTS)], generator)
@@ -46,63 +57,45 @@ def meta_train(start: DeepKernel, tasks: Data, generator: Generator, *, progress
     with Progress(*columns, disable=not progress, transient=True) as screen:
         bar = screen.add_task("learning a deep kernel", total=None)
         best, best_at = -math.inf, 0
-        for at, learned in enumerate(_climb(start, tasks[order[num_held:]], generator), 1):
-            value = _evidence_per_row(learned, held).item()
+        for at, learned in enumerate(_climb(network, evidence, tasks[order[num_held:]], generator), 1):
+            value = _evidence_per_row(evidence, learned, held).item()
             if value > best:
                 best, best_at = value, at
             screen.update(bar, description=f"learning a deep kernel: {best:.3f} per row of held-out tasks")
             if at - best_at >= PATIENCE:
                 break
         screen.update(bar, description="learning a deep kernel from all tasks")
-        return next(islice(_climb(start, tasks, generator), best_at - 1, None))
+        return next(islice(_climb(network, evidence, tasks, generator), best_at - 1, None))
 
 
-def _climb(start: DeepKernel, tasks: Data, generator: Generator) -> Iterator[DeepKernel]:
+def _climb(network: Sequence[Tensor], evidence: Evidence, tasks: Data, generator: Generator) -> Iterator[list[Tensor]]:
     """What was learned after every `INTERVAL` steps."""
-    features = start.features
-    origin = [features.first, features.rest, features.biases, _best_scales(start, tasks, generator)]
+    origin = [*network, _best_scales(network, evidence, tasks, generator)]
     unknown = [value.clone().requires_grad_() for value in origin]
-
-    def build(values: Sequence[Tensor]) -> DeepKernel:
-        first, rest, biases, scales = values
-        return _scaled(replace(start, features=replace(features, first=first, rest=rest, biases=biases)), scales)
-
-    rates = [{"params": unknown[:3], "lr": RATE}, {"params": unknown[3:], "lr": SCALE_RATE}]
+    rates = [{"params": unknown[:-1], "lr": RATE}, {"params": unknown[-1:], "lr": SCALE_RATE}]
     optimiser = torch.optim.Adam(rates)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, NUM_STEPS)
     for step in range(1, NUM_STEPS + 1):
         chosen = torch.randperm(len(tasks.mask), generator=generator, device=generator.device)[:NUM_TASKS]
         optimiser.zero_grad()
-        (-_evidence_per_row(build(unknown), _part(tasks[chosen], generator))).backward()
+        (-_evidence_per_row(evidence, unknown, _part(tasks[chosen], generator))).backward()
         optimiser.step()
         schedule.step()
         if step % INTERVAL == 0:
             # copies, for the next step changes them in place
-            yield build([value.detach().clone() for value in unknown])
+            yield [value.detach().clone() for value in unknown]
 
 
-def _scaled(prior: DeepKernel, scales: Tensor) -> DeepKernel:
-    """With variances times the exponentials of the first two of `scales`, and a level moved by the third."""
-    process, (log_outputscale, log_noise, shift) = prior.process, scales
-    changed = replace(
-        process,
-        outputscale=process.outputscale * log_outputscale.exp(),
-        noise_var=process.noise_var * log_noise.exp(),
-        constant=process.constant + process.outputscale.sqrt() * shift,
-    )
-    return replace(prior, process=changed)
-
-
-def _best_scales(start: DeepKernel, tasks: Data, generator: Generator) -> Tensor:
-    """`(3,)`, those with the greatest evidence on the features of `start`, within limits: rows may have no noise."""
+def _best_scales(network: Sequence[Tensor], evidence: Evidence, tasks: Data, generator: Generator) -> Tensor:
+    """`(3,)`, those with the greatest evidence on the untrained features, within limits: rows may have no noise."""
     chosen = torch.randperm(len(tasks.mask), generator=generator, device=generator.device)[: 2 * NUM_TASKS]
     rows = _part(tasks[chosen], generator)
-    unlimited = torch.zeros(3).to(start.features.biases).requires_grad_()
+    unlimited = torch.zeros(3).to(network[0]).requires_grad_()
     optimiser = torch.optim.LBFGS([unlimited], max_iter=NUM_START, line_search_fn="strong_wolfe")
 
     def loss() -> Tensor:
         optimiser.zero_grad()
-        value = -_scaled(start, MAX_START * unlimited.tanh()).log_evidence(rows).sum() / rows.mask.sum()
+        value = -evidence([*network, MAX_START * unlimited.tanh()], rows).sum() / rows.mask.sum()
         value.backward()
         return value
 
@@ -118,5 +111,5 @@ def _part(tasks: Data, generator: Generator) -> Data:
     return Data(x, tasks.y.gather(-1, at), tasks.mask.gather(-1, at))
 
 
-def _evidence_per_row(prior: DeepKernel, tasks: Data) -> Tensor:
-    return prior.log_evidence(tasks).sum() / tasks.mask.sum()
+def _evidence_per_row(evidence: Evidence, values: Sequence[Tensor], tasks: Data) -> Tensor:
+    return evidence(values, tasks).sum() / tasks.mask.sum()

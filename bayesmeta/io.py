@@ -19,7 +19,7 @@ import os
 import secrets
 import typing
 from functools import cache
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint, entry_points, version
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -47,8 +47,6 @@ def save(prior: TensorFields, path: str | Path) -> None:
         FileNotFoundError: the folder does not exist.
         ValueError: `path` is a directory, a device or anything else that is no regular file.
     """
-    from bayesmeta import __version__
-
     if not isinstance(prior, TensorFields):
         raise TypeError(f"save needs a prior, a dataclass with TensorFields; got {type(prior).__name__}")
     tensors: dict[str, Tensor] = {}
@@ -57,7 +55,7 @@ def save(prior: TensorFields, path: str | Path) -> None:
         "format": FORMAT,
         "family": type(prior).__name__,
         "learned_from": dataclasses.asdict(learned_from) if isinstance(learned_from, LearnedFrom) else None,
-        "versions": {"bayesmeta": __version__, "torch": str(torch.__version__)},
+        "versions": {"bayesmeta": version("bayesmeta"), "torch": str(torch.__version__)},
         "prior": _encode(prior, "", tensors),
     }
     header["checksum"] = _checksum(header, tensors)

@@ -21,8 +21,7 @@ Source: Harrison, Sharma and Pavone, Meta-learning priors for efficient online B
 al., Scalable hyperparameter transfer learning (2018).
 """
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -30,81 +29,25 @@ import torch
 from gpytorch.distributions import MultivariateNormal as LazyMultivariateNormal
 from jaxtyping import Float, Shaped
 from torch import Generator, Tensor
-from torch.distributions import Distribution, Normal
+from torch.distributions import Normal
 
 from bayesmeta.data import Data
-from bayesmeta.doors import Draws
+from bayesmeta.features import FeatureFunctions, TanhFeatures, centre_and_scale, on_grid
 from bayesmeta.fields import LearnedFrom, TensorFields
+from bayesmeta.learned_features_training import most_probable_features, some_of
 from bayesmeta.linear import LinearGaussian
-from bayesmeta.protocol import Functions
-from bayesmeta.random import randn
 from bayesmeta.statistics import Statistics
-from bayesmeta.validation import require_columns, require_enough_tasks, require_finite, require_positive
+from bayesmeta.validation import require_columns, require_enough_tasks
 
 if TYPE_CHECKING:
     from bayesmeta.online_weights import OnlineFeatures
 
-__all__ = ["FeatureFunctions", "LearnedFeatures", "TanhFeatures", "centre_and_scale", "tanh_features"]
+__all__ = ["LearnedFeatures"]
 
 # Digits that learning sees, in standard deviations: the search for features turns the last digit of a row, which
 # another origin of x or y changes, into other features. No noise below 7e-4 is learned, so that no others count.
-GRID_OF_X, GRID_OF_Y = 2.0**-20, 2.0**-14
+GRID_OF_Y = 2.0**-14
 ROUNDING = 4.0  # times the precision of a dtype: two numbers that are the same
-FIRST_SLOPE = 1.5  # standard deviation of A (x - centre) / scale where the search starts
-
-
-@dataclass(frozen=True, eq=False)
-class TanhFeatures(TensorFields):
-    """x -> (tanh(weight (x - centre) / scale + bias), 1): h + 1 features of d inputs.
-
-    Args:
-        weight, bias: of the hidden layer.
-        centre, scale: of the inputs, in their units; scale above zero.
-    """
-
-    weight: Float[Tensor, "h d"]
-    bias: Float[Tensor, "h"]
-    centre: Float[Tensor, "d"]
-    scale: Float[Tensor, "d"]
-
-    def __post_init__(self) -> None:
-        for name in ("weight", "bias", "centre"):
-            require_finite(name, getattr(self, name))
-        require_positive("scale", self.scale)
-
-    @classmethod
-    def initial(cls, tasks: Data, *, width: int, generator: Generator | None = None) -> "TanhFeatures":
-        """Random directions, each bending at a random row of `tasks`; inputs are standardised by all rows."""
-        rows = tasks.x[tasks.mask].double()
-        if width < 1 or not rows.shape[-1] or not len(rows):
-            raise ValueError(
-                f"features need width of one or more, and rows with inputs; got width {width} and {len(rows)} rows "
-                f"with {rows.shape[-1]} inputs"
-            )
-        generator = generator or torch.Generator(device=rows.device).manual_seed(0)
-        centre, scale = centre_and_scale(rows)
-        at = torch.randint(len(rows), (width,), generator=generator, device=rows.device)
-        weight = randn((width, rows.shape[-1]), like=rows, generator=generator)
-        weight = weight * (FIRST_SLOPE / math.sqrt(rows.shape[-1]))
-        bias = -(weight * on_grid((rows[at] - centre) / scale, GRID_OF_X)).sum(-1)
-        return cls(weight, bias, centre, scale).to(tasks.y)
-
-    @property
-    def num_features(self) -> int:
-        return len(self.bias) + 1
-
-    def __call__(self, x: Shaped[Tensor, "*tasks q d"]) -> Tensor:
-        """`(*tasks, q, h + 1)`."""
-        return tanh_features(self.standardised(x), self.weight, self.bias)
-
-    def standardised(self, x: Shaped[Tensor, "*tasks q d"]) -> Tensor:
-        """Inputs about `centre`, in units of `scale`."""
-        return (x.to(self.bias) - self.centre) / self.scale
-
-    def of(self, data: Data) -> Data:
-        """The same rows with their features as inputs: what `LinearGaussian` and `Hyperposterior` take."""
-        require_columns(data, num_inputs=len(self.centre), event_shape=())
-        return Data(self(data.x), data.y, data.mask, data.task_x)
 
 
 @dataclass(frozen=True, eq=False)
@@ -224,33 +167,22 @@ class LearnedFeatures(TensorFields):
         Raises:
             ValueError: fewer than two tasks have rows, or x does not have d columns.
         """
-        from bayesmeta.learned_features_training import most_probable_features, some_of
-
         require_columns(tasks, num_inputs=len(self.features.centre), event_shape=())
         require_enough_tasks(tasks.count, self.batch_shape)
         generator = generator or torch.Generator(device=tasks.y.device).manual_seed(0)
         some = some_of(tasks[tasks.count > 0].to(torch.float64), generator)
         unit = Unit.of(tasks.y[tasks.mask].double(), ROUNDING * torch.finfo(self.linear.loc.dtype).eps)
         reduced = Data(some.x, on_grid(unit.rows(some.y), GRID_OF_Y), some.mask)
-        found = most_probable_features(unit.reduce(self.to(torch.float64)), reduced, progress=progress)
-        return unit.restore(found).to(self.linear.loc)._replace(learned_from=LearnedFrom.counts(tasks.count))
+        start = unit.reduce(self.to(torch.float64))
+        found = most_probable_features(start.features, start.linear, reduced, progress=progress)
+        return (
+            unit.restore(LearnedFeatures(*found))
+            .to(self.linear.loc)
+            ._replace(learned_from=LearnedFrom.counts(tasks.count))
+        )
 
     def _reduced(self, data: Data | Statistics) -> Data | Statistics:
         return data if isinstance(data, Statistics) else self.features.of(data)
-
-
-@dataclass(frozen=True, eq=False)
-class FeatureFunctions(Draws):
-    """Draws of functions of features."""
-
-    features: Callable[[Tensor], Tensor]
-    functions: Functions
-
-    def __call__(self, x: Shaped[Tensor, "*tasks q d"]) -> Tensor:
-        return self.functions(self.features(x))
-
-    def predict(self, x: Shaped[Tensor, "*tasks q d"]) -> Distribution:
-        return self.functions.predict(self.features(x))
 
 
 class Unit(NamedTuple):
@@ -293,21 +225,3 @@ class Unit(NamedTuple):
         loc = self.scale * linear.loc
         loc = torch.cat([loc[:-1], (loc[-1] + self.mean + self.first)[None]])
         return prior._replace(linear=LinearGaussian(loc, linear.precision / square, linear.noise_var * square))
-
-
-def on_grid(values: Tensor, spacing: float) -> Tensor:
-    return (values / spacing).round() * spacing
-
-
-def centre_and_scale(rows: Float[Tensor, "n d"]) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of each column; that of a column that never varied is one."""
-    about_first = rows - rows[:1]  # exact, or nearly, wherever rows lie
-    centre, scale = rows[0] + about_first.mean(0), about_first.std(0, correction=0)
-    # where a column sits far from zero, rounding looks like spread
-    return centre, scale.where(scale > 1e-12 * centre.abs(), 1.0)
-
-
-def tanh_features(standard: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """Of standardised inputs `(..., q, d)`: `(..., q, h + 1)`."""
-    hidden = torch.tanh(standard @ weight.mT + bias)
-    return torch.cat([hidden, torch.ones_like(hidden[..., :1])], -1)

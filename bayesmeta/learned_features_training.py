@@ -26,7 +26,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from torch import Generator, Tensor
 
 from bayesmeta.data import Data
-from bayesmeta.learned_features import GRID_OF_X, LearnedFeatures, TanhFeatures, on_grid, tanh_features
+from bayesmeta.features import GRID_OF_X, TanhFeatures, on_grid, tanh_features
 from bayesmeta.linalg import cholesky, log_det, solve, symmetric, unpack_tril
 from bayesmeta.linear import LinearGaussian
 from bayesmeta.optimise import maximise
@@ -45,12 +45,14 @@ SLOW = 10**7  # multiplications in one evidence: then learning takes seconds, an
 Natural = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]  # slopes, biases, loc, factor of the covariance, noise_var
 
 
-def most_probable_features(start: LearnedFeatures, tasks: Data, *, progress: bool) -> LearnedFeatures:
-    """From `start` and tasks with rows, in no order of meaning; both float64, and so is what is found."""
-    unknown = _Unknown(start, tasks)
+def most_probable_features(
+    features: TanhFeatures, linear: LinearGaussian, tasks: Data, *, progress: bool
+) -> tuple[TanhFeatures, LinearGaussian]:
+    """From where the search starts, and tasks with rows, in no order of meaning; all of it, and the result, float64."""
+    unknown = _Unknown(features, linear, tasks)
     num_held = max(round(HELD_OUT * len(tasks.mask)), 1)
     held, used = slice(0, num_held), slice(num_held, None)
-    shown = progress and tasks.mask.numel() * start.features.num_features**2 > SLOW
+    shown = progress and tasks.mask.numel() * features.num_features**2 > SLOW
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     with Progress(*columns, disable=not shown, transient=True) as screen:
         bar = screen.add_task("learning features", total=None)
@@ -93,10 +95,9 @@ def some_of(tasks: Data, generator: Generator) -> Data:
 class _Unknown:
     """All that is learned as one vector, its hyperprior and the evidence of tasks."""
 
-    def __init__(self, start: LearnedFeatures, tasks: Data) -> None:
-        features, prior = start.features, start.linear
+    def __init__(self, features: TanhFeatures, prior: LinearGaussian, tasks: Data) -> None:
         (h, d), k = features.weight.shape, features.num_features
-        self.start, self.y, self.mask = start, tasks.y, tasks.mask
+        self.features, self.linear, self.y, self.mask = features, prior, tasks.y, tasks.mask
         self.x = on_grid(features.standardised(tasks.x), GRID_OF_X).masked_fill(~tasks.mask[..., None], 0.0)
         self.unit = cholesky(torch.cholesky_inverse(cholesky(prior.precision, "precision")), "covariance")
         self.sizes = [h * d, h, k, k, k * (k - 1) // 2, 1, 1]
@@ -111,7 +112,7 @@ class _Unknown:
         )
 
     def natural(self, vector: Tensor) -> Natural:
-        features, prior = self.start.features, self.start.linear
+        features, prior = self.features, self.linear
         weight, bias, loc, spread, below, log_scale, log_noise = vector.split(self.sizes)
         factor = unpack_tril(torch.cat([spread, below]), features.num_features)
         root = log_scale.exp() * (self.unit @ factor)
@@ -126,14 +127,14 @@ class _Unknown:
         """Up to a constant."""
         return -0.5 * (vector / self.width).square().sum()
 
-    def build(self, vector: Tensor) -> LearnedFeatures:
+    def build(self, vector: Tensor) -> tuple[TanhFeatures, LinearGaussian]:
         weight, bias, loc, root, noise_var = self.natural(vector)
         half = torch.linalg.solve_triangular(root, torch.eye(len(loc)).to(root), upper=False)
-        features = TanhFeatures(weight, bias, self.start.features.centre, self.start.features.scale)
-        return LearnedFeatures(features, LinearGaussian(loc, symmetric(half.mT @ half), noise_var))
+        features = TanhFeatures(weight, bias, self.features.centre, self.features.scale)
+        return features, LinearGaussian(loc, symmetric(half.mT @ half), noise_var)
 
     def _noise(self, log_ratio: Tensor) -> Tensor:
-        return self.start.linear.noise_var * log_ratio[0].exp()
+        return self.linear.noise_var * log_ratio[0].exp()
 
     def _by_block(self, values: Sequence[float]) -> Tensor:
         return torch.tensor(values, dtype=torch.float64).repeat_interleave(torch.tensor(self.sizes)).to(self.x)

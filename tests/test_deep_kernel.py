@@ -15,8 +15,7 @@ from torch.distributions import Normal
 import bayesmeta as bm
 from bayesmeta import Data, DeepKernel, GaussianProcess
 from bayesmeta import deep_kernel_training as training
-from bayesmeta.deep_kernel import ReluNetwork
-from bayesmeta.deep_kernel_training import meta_train
+from bayesmeta.features import ReluNetwork
 from bayesmeta.fields import LearnedFrom
 from bayesmeta.random import rand, randn
 from bo import SearchSpace, fit_family
@@ -138,8 +137,8 @@ def _always_gains(evidence: Any) -> Any:
     """Of held-out tasks, of which no gradient is asked, the number of the call."""
     calls = iter(range(10**9))
 
-    def of_part(prior: DeepKernel, tasks: Data) -> Tensor:
-        return evidence(prior, tasks) if prior.features.first.requires_grad else F64 + float(next(calls))
+    def of_part(of_tasks: Any, values: Any, tasks: Data) -> Tensor:
+        return evidence(of_tasks, values, tasks) if values[0].requires_grad else F64 + float(next(calls))
 
     return of_part
 
@@ -246,7 +245,7 @@ def test_progress_is_shown(progress: bool, past: Data, monkeypatch: pytest.Monke
     monkeypatch.setattr(training, "NUM_STEPS", 2 * training.INTERVAL)
     monkeypatch.setattr(training, "Progress", Screen)
     few = past[:3].rows(slice(5)).to(torch.float64)
-    meta_train(DeepKernel.initial(few, width=2), few, seed(0), progress=progress)
+    DeepKernel.initial(few, width=2).fit(few, generator=seed(0), progress=progress)
     assert said[0] == progress
     assert "per row of held-out tasks" in said[1]
     assert said[-1] == "learning a deep kernel from all tasks"

@@ -14,7 +14,7 @@ from torch import Tensor
 import bayesmeta as bm
 from bayesmeta import Data, Hyperposterior, LearnedFeatures, LinearGaussian, Statistics
 from bayesmeta import learned_features_training as training
-from bayesmeta.learned_features import TanhFeatures
+from bayesmeta.features import TanhFeatures
 from bayesmeta.learned_features_training import _Unknown, log_evidence, some_of
 from bayesmeta.predictive_checks import TaskMean, log_score
 from bayesmeta.random import rand, randn
@@ -156,10 +156,10 @@ def test_initial_explains_the_variance_of_the_rows() -> None:
 
 def test_the_vector_holds_the_prior_that_it_builds() -> None:
     tasks = waves(3, 6, d=2)
-    unknown = _Unknown(PRIOR, tasks)
-    same_tensors(unknown.build(unknown.first), PRIOR, 1e-10)
+    unknown = _Unknown(PRIOR.features, PRIOR.linear, tasks)
+    same_tensors(LearnedFeatures(*unknown.build(unknown.first)), PRIOR, 1e-10)
     vector = unknown.first + 0.1 * randn(unknown.first.shape, like=F64, generator=seed(3))
-    built = unknown.build(vector)
+    built = LearnedFeatures(*unknown.build(vector))
     expected = built.log_evidence(tasks)[1:].sum() / 12
     torch.testing.assert_close(unknown.evidence_per_row(vector, slice(1, None)), expected, rtol=1e-6, atol=0)
     # loc, the spread of weights and the noise move in units of the prior where the search starts
@@ -175,7 +175,7 @@ def test_the_vector_holds_the_prior_that_it_builds() -> None:
 
 
 def test_hyperprior_is_normal() -> None:
-    unknown = _Unknown(PRIOR, waves(3, 6, d=2))
+    unknown = _Unknown(PRIOR.features, PRIOR.linear, waves(3, 6, d=2))
     vector = randn(unknown.first.shape, like=F64, generator=seed(3))
     widths = [3.0 / 2**0.5] * 8 + [3.0] * 4 + [2.0] * 5 + [0.5] * 5 + [8**-0.5] * 10 + [2.0, 2.0]
     expected = scipy.stats.norm(0, widths).logpdf(vector).sum() - scipy.stats.norm(0, widths).logpdf(0.0 * vector).sum()
