@@ -26,8 +26,8 @@ from torch import Generator, Tensor
 
 from bandits.hypotheses import Hypotheses
 from bayesmeta.data import Data
-from bayesmeta.linalg import cholesky, symmetric
 from bayesmeta.linear import LinearGaussian
+from bayesmeta.numerics.linalg import cholesky, symmetric
 from bayesmeta.random import rand, randn
 
 __all__ = ["LogNormal", "informed_prior"]

@@ -59,7 +59,6 @@ if TYPE_CHECKING:
     from bayesmeta.data import Data
     from bayesmeta.deep_kernel import DeepKernel
     from bayesmeta.full_bayes import sample_posterior
-    from bayesmeta.fused import compiled
     from bayesmeta.glm import LogisticGaussian, PoissonExposureGaussian, PoissonGaussian
     from bayesmeta.gp import GaussianProcess
     from bayesmeta.hierarchy import Mixture
@@ -75,6 +74,7 @@ if TYPE_CHECKING:
     from bayesmeta.niw import NormalInverseWishart
     from bayesmeta.normal import NormalInverseGamma
     from bayesmeta.normal_known_variance import NormalKnownVariance
+    from bayesmeta.numerics.fused import compiled
     from bayesmeta.past_functions import PastFunctions
     from bayesmeta.rates import GammaExponential, GammaPoisson
     from bayesmeta.statistics import Statistics
@@ -117,7 +117,7 @@ else:
             "StartsDisagreeWarning": "kinds",
             "Statistics": "statistics",
             "arm_statistics": "correlated_arms",
-            "compiled": "fused",
+            "compiled": "numerics.fused",
             "fit_kinds": "kinds",
             "fit_with_features": "task_features",
             "from_formula": "mixed_model",

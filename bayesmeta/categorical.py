@@ -24,8 +24,8 @@ from bayesmeta.data import Data, describe_rows
 from bayesmeta.doors import Draws
 from bayesmeta.fields import LearnedFrom, TensorFields
 from bayesmeta.hyperparameters import Hyperparameter, Hyperparameters, most_probable
+from bayesmeta.numerics.special import lgamma_ratio
 from bayesmeta.random import log_gamma
-from bayesmeta.special import lgamma_ratio
 from bayesmeta.statistics import Statistics
 from bayesmeta.validation import require_columns, require_enough_tasks, require_positive, require_vectors
 

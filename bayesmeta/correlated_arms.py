@@ -32,7 +32,7 @@ from bayesmeta.data import Data
 from bayesmeta.doors import Draws
 from bayesmeta.fields import LearnedFrom, TensorFields
 from bayesmeta.hyperparameters import Hyperparameters
-from bayesmeta.linalg import cholesky, log_det, solve
+from bayesmeta.numerics.linalg import cholesky, log_det, solve
 from bayesmeta.random import randn
 from bayesmeta.statistics import Statistics
 from bayesmeta.validation import require_columns, require_enough_tasks, require_finite, require_positive

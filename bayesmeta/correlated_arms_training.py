@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 
 from bayesmeta.hyperparameters import Hyperparameter, Hyperparameters, most_probable
-from bayesmeta.linalg import cholesky, log_det, solve
+from bayesmeta.numerics.linalg import cholesky, log_det, solve
 from bayesmeta.statistics import Statistics
 
 __all__ = ["Arms", "expectation_maximisation", "most_probable_arms", "unknown_arms"]

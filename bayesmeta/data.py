@@ -10,10 +10,10 @@ import torch
 from jaxtyping import Bool, Shaped
 from torch import Tensor
 
-from bayesmeta.as_floats import as_floats
 from bayesmeta.describe import plural, unusual
 from bayesmeta.doors import Rows
 from bayesmeta.fields import TensorFields
+from bayesmeta.numerics.as_floats import as_floats
 
 if TYPE_CHECKING:  # polars is slow to import, and only tables need it
     from bayesmeta.tables import Columns

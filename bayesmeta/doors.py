@@ -21,9 +21,9 @@ from typing import Any, ParamSpec, TypeVar
 import torch
 from torch import Tensor
 
-from bayesmeta.as_floats import as_floats
 from bayesmeta.describe import Described
-from bayesmeta.gradients import gradients, ordinary
+from bayesmeta.numerics.as_floats import as_floats
+from bayesmeta.numerics.gradients import gradients, ordinary
 
 __all__ = [
     "Draws",

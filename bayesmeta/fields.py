@@ -9,7 +9,7 @@ from torch import Tensor
 
 from bayesmeta.describe import Described
 from bayesmeta.doors import first_tensor, guard
-from bayesmeta.linalg import rounded
+from bayesmeta.numerics.linalg import rounded
 
 __all__ = ["LearnedFrom", "TensorFields", "same"]
 

@@ -18,9 +18,9 @@ from torch import Generator, Tensor
 
 from bayesmeta.data import Data
 from bayesmeta.doors import counted, require_hierarchical
-from bayesmeta.gradients import with_gradients
 from bayesmeta.hyperparameters import Hierarchical, Hyperparameters, most_probable
 from bayesmeta.hyperposterior import laplace
+from bayesmeta.numerics.gradients import with_gradients
 from bayesmeta.random import randn, seeded
 from bayesmeta.statistics import Statistics
 

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from bayesmeta.laplace import Rows, differentiable, factor, fit_mode, laplace_evidence
 from bayesmeta.likelihoods import Likelihood
-from bayesmeta.linalg import differentiated, log_det
+from bayesmeta.numerics.linalg import differentiated, log_det
 from bayesmeta.posterior_axes import Around, Memory, around, product_rule
 
 __all__ = ["log_evidence"]

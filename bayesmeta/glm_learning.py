@@ -20,7 +20,7 @@ from bayesmeta.frame import Frame
 from bayesmeta.glm_evidence import log_evidence
 from bayesmeta.hyperparameters import Hyperparameter, Hyperparameters
 from bayesmeta.laplace import Rows, fit_mode
-from bayesmeta.linalg import symmetric
+from bayesmeta.numerics.linalg import symmetric
 from bayesmeta.posterior_axes import Memory
 from bayesmeta.predictor import rows_of
 from bayesmeta.statistics import Statistics

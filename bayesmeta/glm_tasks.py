@@ -15,7 +15,7 @@ from bayesmeta.data import Data
 from bayesmeta.glm_evidence import log_evidence
 from bayesmeta.laplace import Rows, factor, fit_mode
 from bayesmeta.likelihoods import Likelihood
-from bayesmeta.linalg import log_det, symmetric
+from bayesmeta.numerics.linalg import log_det, symmetric
 from bayesmeta.posterior_axes import Around
 from bayesmeta.posterior_points import Cloud, Use, each_cloud
 from bayesmeta.predictor import rows_of, split

@@ -36,7 +36,7 @@ from bayesmeta.data import Data
 from bayesmeta.doors import Draws
 from bayesmeta.fields import LearnedFrom, TensorFields
 from bayesmeta.gp_training import Numbers, pretrain
-from bayesmeta.linalg import cholesky, log_det
+from bayesmeta.numerics.linalg import cholesky, log_det
 from bayesmeta.past_functions import PastFunctions
 from bayesmeta.random import gamma, randn
 from bayesmeta.validation import require_columns, require_enough_tasks, require_finite, require_positive

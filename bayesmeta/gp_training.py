@@ -22,8 +22,8 @@ from torch import Generator, Tensor
 
 from bayesmeta.covariance import matern52, with_noise
 from bayesmeta.data import Data
-from bayesmeta.linalg import cholesky, log_det
-from bayesmeta.optimise import maximise
+from bayesmeta.numerics.linalg import cholesky, log_det
+from bayesmeta.numerics.optimise import maximise
 from bayesmeta.past_functions import PastFunctions
 
 __all__ = ["Numbers", "fit_strength", "pretrain"]

@@ -21,8 +21,8 @@ from torch import Tensor
 from bayesmeta.data import Data
 from bayesmeta.describe import Described, listed, plural
 from bayesmeta.fields import LearnedFrom
-from bayesmeta.gradients import with_gradients
-from bayesmeta.optimise import VALUE_TOLERANCE, maximise
+from bayesmeta.numerics.gradients import with_gradients
+from bayesmeta.numerics.optimise import VALUE_TOLERANCE, maximise
 from bayesmeta.statistics import Statistics
 from bayesmeta.validation import require_enough_tasks
 from bayesmeta.warning_kinds import LimitWarning, warn

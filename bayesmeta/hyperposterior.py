@@ -21,10 +21,10 @@ from bayesmeta.data import Data
 from bayesmeta.describe import Described, plural
 from bayesmeta.doors import counted, require_hierarchical, require_rows
 from bayesmeta.fields import LearnedFrom
-from bayesmeta.gradients import with_gradients
 from bayesmeta.hierarchy import Mixture
 from bayesmeta.hyperparameters import Hierarchical, Hyperparameters, most_probable
-from bayesmeta.optimise import maximise
+from bayesmeta.numerics.gradients import with_gradients
+from bayesmeta.numerics.optimise import maximise
 from bayesmeta.random import gamma, rand, randn
 from bayesmeta.statistics import Statistics
 

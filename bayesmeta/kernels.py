@@ -11,8 +11,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from bayesmeta.fused import MOST_COLUMNS, run_fused
-from bayesmeta.linalg import differentiated, piece_of
+from bayesmeta.numerics.fused import MOST_COLUMNS, run_fused
+from bayesmeta.numerics.linalg import differentiated, piece_of
 from bayesmeta.statistics import Statistics
 
 __all__ = ["over_tasks"]

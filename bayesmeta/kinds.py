@@ -28,10 +28,10 @@ from bayesmeta.data import Data
 from bayesmeta.describe import Described, plural
 from bayesmeta.doors import require_hierarchical
 from bayesmeta.fields import LearnedFrom
-from bayesmeta.gradients import with_gradients
 from bayesmeta.hierarchy import Mixture
 from bayesmeta.hyperparameters import Hierarchical, Hyperparameters, most_probable
-from bayesmeta.optimise import VALUE_TOLERANCE, maximise
+from bayesmeta.numerics.gradients import with_gradients
+from bayesmeta.numerics.optimise import VALUE_TOLERANCE, maximise
 from bayesmeta.random import categorical
 from bayesmeta.statistics import Statistics
 from bayesmeta.warning_kinds import BayesmetaWarning, warn

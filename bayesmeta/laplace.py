@@ -17,7 +17,7 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from bayesmeta.likelihoods import Likelihood
-from bayesmeta.linalg import cholesky, log_det, solve, symmetric, unravel
+from bayesmeta.numerics.linalg import cholesky, log_det, solve, symmetric, unravel
 
 __all__ = [
     "Rows",

@@ -28,9 +28,9 @@ from bayesmeta.doors import Draws
 from bayesmeta.fields import LearnedFrom, TensorFields
 from bayesmeta.hyperparameters import Hyperparameter, Hyperparameters, most_probable
 from bayesmeta.kernels import over_tasks
-from bayesmeta.linalg import cholesky, log_det, positive, rounded, symmetric
 from bayesmeta.linear_em import expectation_maximisation
 from bayesmeta.linear_evidence import Natural, Restricted, log_evidence, update, whitened_log_evidence
+from bayesmeta.numerics.linalg import cholesky, log_det, positive, rounded, symmetric
 from bayesmeta.random import randn
 from bayesmeta.statistics import Statistics
 from bayesmeta.validation import (

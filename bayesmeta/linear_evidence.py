@@ -11,7 +11,7 @@ import math
 import torch
 from torch import Tensor
 
-from bayesmeta.linalg import cholesky, factor_of_sum, log_det, rounded, solve, symmetric
+from bayesmeta.numerics.linalg import cholesky, factor_of_sum, log_det, rounded, solve, symmetric
 from bayesmeta.statistics import Statistics
 from bayesmeta.weighted_rows import WeightedRows
 

@@ -18,13 +18,13 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
-from bayesmeta.as_floats import as_floats
 from bayesmeta.data import Data
 from bayesmeta.describe import Described, plural
 from bayesmeta.doors import counted, require_rows
-from bayesmeta.linalg import cholesky, solve, symmetric
 from bayesmeta.linear import LinearGaussian
 from bayesmeta.linear_evidence import gradient
+from bayesmeta.numerics.as_floats import as_floats
+from bayesmeta.numerics.linalg import cholesky, solve, symmetric
 from bayesmeta.random import randn
 from bayesmeta.statistics import Statistics
 from bayesmeta.validation import require_positive_definite

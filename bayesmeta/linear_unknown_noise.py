@@ -26,11 +26,11 @@ from bayesmeta.data import Data
 from bayesmeta.doors import Draws
 from bayesmeta.fields import LearnedFrom, TensorFields
 from bayesmeta.hyperparameters import Hyperparameter, Hyperparameters, most_probable
-from bayesmeta.linalg import cholesky, factor_of_sum, log_det, positive, rounded, solve, symmetric
 from bayesmeta.linear_evidence import gradient, sum_of_squares, whitened
 from bayesmeta.marginals import StudentMarginal
+from bayesmeta.numerics.linalg import cholesky, factor_of_sum, log_det, positive, rounded, solve, symmetric
+from bayesmeta.numerics.special import lgamma_ratio
 from bayesmeta.random import log_gamma, randn
-from bayesmeta.special import lgamma_ratio
 from bayesmeta.statistics import Statistics
 from bayesmeta.validation import (
     require_enough_tasks,

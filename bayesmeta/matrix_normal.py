@@ -27,7 +27,8 @@ from bayesmeta.data import Data
 from bayesmeta.doors import Draws
 from bayesmeta.fields import LearnedFrom, TensorFields
 from bayesmeta.hyperparameters import Hyperparameter, Hyperparameters, most_probable
-from bayesmeta.linalg import (
+from bayesmeta.linear_evidence import seen
+from bayesmeta.numerics.linalg import (
     cholesky,
     factor_of_sum,
     log_det,
@@ -38,9 +39,8 @@ from bayesmeta.linalg import (
     symmetric,
     unpack_tril,
 )
-from bayesmeta.linear_evidence import seen
+from bayesmeta.numerics.special import lgamma_ratio
 from bayesmeta.random import randn, wishart_tril
-from bayesmeta.special import lgamma_ratio
 from bayesmeta.statistics import Statistics
 from bayesmeta.validation import (
     require_columns,

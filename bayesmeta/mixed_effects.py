@@ -16,8 +16,8 @@ from torch import Tensor
 
 from bayesmeta.columns import Columns
 from bayesmeta.data import Data
-from bayesmeta.linalg import cholesky, symmetric
 from bayesmeta.linear import VarianceComponents
+from bayesmeta.numerics.linalg import cholesky, symmetric
 
 __all__ = ["Effects", "effects_of_counts", "effects_of_numbers"]
 

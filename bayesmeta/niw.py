@@ -26,9 +26,9 @@ from bayesmeta.doors import Draws
 from bayesmeta.fields import LearnedFrom, TensorFields
 from bayesmeta.hyperparameters import Hyperparameter, Hyperparameters, most_probable
 from bayesmeta.kernels import over_tasks
-from bayesmeta.linalg import add_outer, cholesky, log_det, log_det_of, pack_tril, symmetric, unpack_tril
+from bayesmeta.numerics.linalg import add_outer, cholesky, log_det, log_det_of, pack_tril, symmetric, unpack_tril
+from bayesmeta.numerics.special import of_counts
 from bayesmeta.random import randn, wishart_tril
-from bayesmeta.special import of_counts
 from bayesmeta.statistics import Statistics
 from bayesmeta.validation import (
     require_columns,

@@ -6,9 +6,9 @@ Two forms are kept, each suited to what is asked of it:
 - `OnlineArmWeights`: each arm has weights of its own, and one row is asked about: x'Sx is the square of R'x. Arms come
   last in memory, so that R'x of all arms is one product of a vector and a matrix.
 
-Everything is float64, and roots are what is stepped (`bayesmeta.square_root`): contexts such as [1, seconds since 1970]
-leave no digit of S in float32, and none of x'Sx in float64. Beside them stand the statistics of the rows, which a
-frozen posterior and a discount are made of.
+Everything is float64, and roots are what is stepped (`bayesmeta.numerics.square_root`): contexts such as [1, seconds
+since 1970] leave no digit of S in float32, and none of x'Sx in float64. Beside them stand the statistics of the rows,
+which a frozen posterior and a discount are made of.
 """
 
 import math
@@ -20,9 +20,9 @@ import torch
 from torch import Generator, Tensor
 from torch.distributions import Distribution, Normal
 
+from bayesmeta.numerics.square_root import after_rows, potter
 from bayesmeta.online import Index, Online, State, Task, statistics_from, statistics_state, turn_of
 from bayesmeta.random import randn
-from bayesmeta.square_root import after_rows, potter
 from bayesmeta.statistics import Statistics
 
 __all__ = ["OnlineArmWeights", "OnlineFeatures", "OnlineWeights"]

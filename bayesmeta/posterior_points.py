@@ -22,7 +22,7 @@ from torch import Generator, Tensor
 
 from bayesmeta.laplace import Rows, factor, fit_mode
 from bayesmeta.likelihoods import Likelihood
-from bayesmeta.monotone import Increasing
+from bayesmeta.numerics.monotone import Increasing
 from bayesmeta.posterior_axes import Around, around, half_rule, knots, product_rule
 from bayesmeta.random import categorical, gamma, rand, randn
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, constraints
 
-from bayesmeta.monotone import Increasing
+from bayesmeta.numerics.monotone import Increasing
 
 __all__ = ["SCORES", "ProbabilityMarginal", "RateMarginal"]
 

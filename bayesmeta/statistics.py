@@ -22,8 +22,8 @@ from torch import Tensor
 from bayesmeta.data import Data
 from bayesmeta.describe import Described, plural, unusual
 from bayesmeta.doors import Sums, require_rows
-from bayesmeta.fused import run_fused
-from bayesmeta.linalg import differentiated, piece_of
+from bayesmeta.numerics.fused import run_fused
+from bayesmeta.numerics.linalg import differentiated, piece_of
 
 if TYPE_CHECKING:  # polars is slow to import, and only tables need it
     from bayesmeta.streams import TaskSums

@@ -22,13 +22,13 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
-from bayesmeta.as_floats import as_floats
 from bayesmeta.data import Data
 from bayesmeta.doors import require_hierarchical, require_rows
 from bayesmeta.fields import LearnedFrom, TensorFields
-from bayesmeta.gradients import with_gradients
 from bayesmeta.hyperparameters import Hierarchical, Hyperparameters, most_probable
-from bayesmeta.optimise import maximise
+from bayesmeta.numerics.as_floats import as_floats
+from bayesmeta.numerics.gradients import with_gradients
+from bayesmeta.numerics.optimise import maximise
 from bayesmeta.statistics import Statistics
 from bayesmeta.validation import require_finite, require_positive
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from bayesmeta.data import Data, describe_rows
-from bayesmeta.linalg import cholesky, unravel
+from bayesmeta.numerics.linalg import cholesky, unravel
 from bayesmeta.statistics import Statistics
 
 __all__ = [

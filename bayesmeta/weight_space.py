@@ -13,7 +13,7 @@ from bayesmeta.correlations import LARGEST_TILT, TOGETHER, pack_scales, scale_tr
 from bayesmeta.data import Data
 from bayesmeta.frame import Frame
 from bayesmeta.hyperparameters import Hyperparameter
-from bayesmeta.linalg import cholesky, positive, symmetric
+from bayesmeta.numerics.linalg import cholesky, positive, symmetric
 from bayesmeta.statistics import Statistics
 from bayesmeta.weighted_rows import WeightedRows, pooled
 

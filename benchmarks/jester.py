@@ -27,7 +27,7 @@ import torch
 from torch import Generator, Tensor
 
 from bayesmeta import CorrelatedArms, Data, arm_statistics
-from bayesmeta.optimise import maximise
+from bayesmeta.numerics.optimise import maximise
 from bayesmeta.random import rand
 
 __all__ = ["METHODS", "as_tasks", "most_probable_baseline", "offset_evidence", "read", "split_users", "thinned"]

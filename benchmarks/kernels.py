@@ -19,7 +19,7 @@ from torch import Generator, Tensor
 
 import bayesmeta as bm
 from bayesmeta import Data, Statistics
-from bayesmeta.linalg import cholesky
+from bayesmeta.numerics.linalg import cholesky
 from bayesmeta.random import randn
 from benchmarks.report import Figure
 

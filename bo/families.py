@@ -15,7 +15,7 @@ import torch
 from bayesmeta.data import Data
 from bayesmeta.doors import require_rows
 from bayesmeta.fields import LearnedFrom
-from bayesmeta.gradients import with_gradients
+from bayesmeta.numerics.gradients import with_gradients
 from bo.prior import TuningPrior, require_direction, starts_of
 from bo.scores import normal_scores
 from bo.space import SearchSpace

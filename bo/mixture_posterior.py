@@ -16,7 +16,7 @@ from torch.distributions import Distribution, Normal
 from torch.distributions import MultivariateNormal as DenseMultivariateNormal
 
 from bayesmeta.hierarchy import MixtureDistribution
-from bayesmeta.linalg import cholesky
+from bayesmeta.numerics.linalg import cholesky
 from bayesmeta.random import randn
 
 __all__ = ["MixturePosterior", "joint_of_each", "marginal_of_each", "variances"]

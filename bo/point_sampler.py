@@ -22,7 +22,7 @@ from optuna.trial import FrozenTrial, TrialState
 from torch import Generator, Tensor
 
 from bayesmeta.describe import Described, listed, plural
-from bayesmeta.gradients import with_gradients
+from bayesmeta.numerics.gradients import with_gradients
 from bayesmeta.warning_kinds import BayesmetaWarning, warn
 from bo.choices import as_choice, as_given, same_distribution
 from bo.conditions import is_ruled_out

@@ -18,7 +18,7 @@ from bayesmeta.describe import listed
 from bayesmeta.doors import require_rows
 from bayesmeta.fields import LearnedFrom, TensorFields
 from bayesmeta.gp import GaussianProcess
-from bayesmeta.gradients import with_gradients
+from bayesmeta.numerics.gradients import with_gradients
 from bayesmeta.transfer import NUM_DOUBTING, transfer_hypotheses
 from bo.past_constraints import (
     PastConstraint,

@@ -29,8 +29,8 @@ from torch.distributions import Normal
 from bayesmeta.data import Data
 from bayesmeta.fields import LearnedFrom, TensorFields
 from bayesmeta.gp import GaussianProcess
-from bayesmeta.gradients import with_gradients
-from bayesmeta.linalg import cholesky
+from bayesmeta.numerics.gradients import with_gradients
+from bayesmeta.numerics.linalg import cholesky
 from bayesmeta.random import rand, randn
 from bayesmeta.validation import require_columns
 from bo.families import varying_tasks

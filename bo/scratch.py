@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Generator, Tensor
 
-from bayesmeta.gradients import with_gradients
+from bayesmeta.numerics.gradients import with_gradients
 from bayesmeta.random import seeded
 from bo.point_sampler import PointSampler
 from bo.question import Question

@@ -31,7 +31,7 @@ from torch import Generator, Tensor
 from bayesmeta.data import Data
 from bayesmeta.gp import GaussianProcess
 from bayesmeta.gp_training import Numbers, fit_strength
-from bayesmeta.linalg import cholesky
+from bayesmeta.numerics.linalg import cholesky
 from bayesmeta.past_functions import PastFunctions
 
 __all__ = ["PastValues", "SharedConfigurations", "complete"]

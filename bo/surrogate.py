@@ -21,7 +21,7 @@ from torch.distributions import Distribution
 
 from bayesmeta.data import Data
 from bayesmeta.fields import TensorFields
-from bayesmeta.gradients import gradients, ordinary
+from bayesmeta.numerics.gradients import gradients, ordinary
 from bayesmeta.protocol import Joint, Marginal
 from bo.matheron_paths import MatheronPaths
 from bo.mixture_posterior import MixturePosterior, joint_of_each, marginal_of_each, variances

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from bayesmeta.fields import TensorFields
 from bayesmeta.gp import GaussianProcess
-from bayesmeta.optimise import maximise
+from bayesmeta.numerics.optimise import maximise
 from bo.scores import normal_scores
 
 __all__ = ["TaskFeatures"]

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from optuna.distributions import FloatDistribution
 from torch import Generator, Tensor
 
-from bayesmeta.gradients import with_gradients
+from bayesmeta.numerics.gradients import with_gradients
 from bayesmeta.protocol import Posterior
 from bo.paths import Paths
 from bo.space import SearchSpace

@@ -15,8 +15,8 @@ from torch import Tensor
 from bayesmeta import BetaBernoulli, Data, DirichletCategorical, Statistics, one_hot
 from bayesmeta.categorical import _Tallies
 from bayesmeta.hyperparameters import LimitWarning, most_probable
+from bayesmeta.numerics.special import lgamma_ratio
 from bayesmeta.random import categorical
-from bayesmeta.special import lgamma_ratio
 from tests.families import F64, seed
 
 CONCENTRATION = torch.tensor([1.5, 0.5, 2.5], dtype=torch.float64)

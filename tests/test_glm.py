@@ -27,7 +27,7 @@ from bayesmeta import (
 )
 from bayesmeta.columns import Columns
 from bayesmeta.hyperparameters import LimitWarning, most_probable
-from bayesmeta.quadrature import PoissonLogNormal, log_mean_sigmoid
+from bayesmeta.numerics.quadrature import PoissonLogNormal, log_mean_sigmoid
 from bayesmeta.random import rand, randn, seeded
 from tests.families import F64, seed
 

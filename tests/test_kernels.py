@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 import bayesmeta.kernels
-import bayesmeta.linalg
+import bayesmeta.numerics.linalg
 import bayesmeta.statistics
 from bayesmeta import Data, NormalInverseWishart, Statistics
-from bayesmeta.linalg import cholesky, log_det_of, solve
+from bayesmeta.numerics.linalg import cholesky, log_det_of, solve
 from bayesmeta.random import randn
 from tests.families import F64, FAMILIES, seed
 
@@ -96,7 +96,7 @@ def test_gradients_flow_through_many_tasks() -> None:
 def test_factors_by_columns_are_those_of_lapack(dtype: torch.dtype, dim: int) -> None:
     matrices = _matrices(6000, dim).to(dtype)  # more than a piece, where they have twenty columns
     tasks_last = matrices.movedim(0, -1).contiguous().movedim(-1, 0)
-    assert bayesmeta.linalg._suits_columns(tasks_last) == ((dtype, dim) != (torch.float64, 20))
+    assert bayesmeta.numerics.linalg._suits_columns(tasks_last) == ((dtype, dim) != (torch.float64, 20))
     by_columns = cholesky(tasks_last, "scatter")
     rtol = 1e-10 if dtype == torch.float64 else 1e-4
     torch.testing.assert_close(by_columns, torch.linalg.cholesky(matrices), rtol=rtol, atol=rtol)
@@ -110,7 +110,7 @@ def test_solutions_by_columns_are_those_of_lapack() -> None:
 
 
 def test_factors_by_columns_name_the_failing_task() -> None:
-    matrices = _matrices(bayesmeta.linalg.LEAST_TASKS).movedim(0, -1).contiguous().movedim(-1, 0)
+    matrices = _matrices(bayesmeta.numerics.linalg.LEAST_TASKS).movedim(0, -1).contiguous().movedim(-1, 0)
     matrices[17] -= 30.0 * torch.eye(3, dtype=torch.float64)
     with pytest.raises(ValueError, match="scatter of task 17 is not positive definite"):
         cholesky(matrices, "scatter")
@@ -123,7 +123,7 @@ def _matrices(tasks: int, dim: int = 3) -> Tensor:
 
 def test_unrolled_pivots_give_the_determinant() -> None:
     matrices = _matrices(5)
-    pivots = torch.stack(bayesmeta.linalg._pivots(matrices)).log().sum(0)
+    pivots = torch.stack(bayesmeta.numerics.linalg._pivots(matrices)).log().sum(0)
     torch.testing.assert_close(pivots, log_det_of(matrices, "scatter"), rtol=1e-10, atol=1e-12)
 
 
@@ -147,7 +147,8 @@ def test_unrolled_moments_are_those_in_cache() -> None:
 
 FUSED = """
 import torch, warnings
-from bayesmeta import Data, NormalInverseWishart, compiled, fused
+from bayesmeta import Data, NormalInverseWishart, compiled
+from bayesmeta.numerics import fused
 from tests.seeds import seed
 warnings.simplefilter("error", RuntimeWarning)
 torch.set_num_threads(1)

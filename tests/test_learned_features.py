@@ -249,7 +249,7 @@ def test_search_ends_when_tasks_that_were_held_out_do_not_gain(monkeypatch: pyte
     """Without them it ends where 33 features explain five tasks, and no other."""
     tasks = waves(5, 20, number=1, d=4)
     stopped = LearnedFeatures.initial(tasks).fit(tasks)
-    monkeypatch.setattr("bayesmeta.optimise.MAX_STEPS", 200)
+    monkeypatch.setattr("bayesmeta.numerics.optimise.MAX_STEPS", 200)
     monkeypatch.setattr(_Unknown, "evidence_per_row", _always_gains(_Unknown.evidence_per_row))
     endless = LearnedFeatures.initial(tasks).fit(tasks)
     # 60 to 300 nats, and a noise that is 10 to 100,000 times as small, in seven sets of tasks

@@ -7,7 +7,7 @@ import torch
 
 import bayesmeta as bm
 from bayesmeta import Data
-from bayesmeta.linalg import cholesky, rounded, symmetric
+from bayesmeta.numerics.linalg import cholesky, rounded, symmetric
 from tests.families import seed
 
 

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bayesmeta.linalg import cholesky, log_det, log_det_of, pack_tril, solve, unpack_tril
+from bayesmeta.numerics.linalg import cholesky, log_det, log_det_of, pack_tril, solve, unpack_tril
 from bayesmeta.random import categorical, gamma, log_gamma, rand, randn, seeded, wishart_tril
 from tests.families import F64, seed
 

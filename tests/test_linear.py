@@ -11,8 +11,8 @@ import torch
 
 from bayesmeta import Data, LinearGaussian, LinearNormalInverseGamma, MatrixNormalInverseWishart, Statistics
 from bayesmeta.hyperparameters import LimitWarning
-from bayesmeta.linalg import pack_tril, unpack_tril
 from bayesmeta.linear_em import LARGEST_SWEEP, inverses
+from bayesmeta.numerics.linalg import pack_tril, unpack_tril
 from bayesmeta.random import rand, randn
 from bayesmeta.validation import require_positive_definite
 from bayesmeta.warning_kinds import PlacementWarning

@@ -6,7 +6,7 @@ import scipy.stats
 import torch
 
 from bayesmeta.marginals import LogitNormalMarginal
-from bayesmeta.quadrature import log_mean_sigmoid
+from bayesmeta.numerics.quadrature import log_mean_sigmoid
 from tests.families import F64
 
 

@@ -17,7 +17,7 @@ from bayesmeta import (
     NormalInverseWishart,
     Statistics,
 )
-from bayesmeta.linalg import pack_tril, unpack_tril
+from bayesmeta.numerics.linalg import pack_tril, unpack_tril
 from bayesmeta.random import randn
 from bayesmeta.warning_kinds import PlacementWarning
 from tests.families import F64, _spd, seed

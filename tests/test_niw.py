@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from bayesmeta import Data, NormalInverseGamma, NormalInverseWishart, Statistics
-from bayesmeta.linalg import pack_tril, unpack_tril
+from bayesmeta.numerics.linalg import pack_tril, unpack_tril
 from bayesmeta.random import randn
 from tests.families import F64, seed
 

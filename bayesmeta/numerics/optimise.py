@@ -7,7 +7,7 @@ import torch
 from scipy.optimize import minimize
 from torch import Tensor
 
-from bayesmeta.gradients import with_gradients
+from bayesmeta.numerics.gradients import with_gradients
 
 __all__ = ["maximise"]
 
