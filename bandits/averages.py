@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from torch.distributions import Normal
 
-from bayesmeta.constant import row_shape
 from bayesmeta.data import Data
+from bayesmeta.distributions.constant import row_shape
 from bayesmeta.fields import TensorFields
 from bayesmeta.statistics import Statistics
 from bayesmeta.validation import require_columns

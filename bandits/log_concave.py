@@ -13,7 +13,7 @@ from scipy import special
 from torch import Tensor
 from torch.distributions import Distribution, Normal
 
-from bayesmeta.link_marginals import LogGamma, LogInverseGamma, LogitBeta
+from bayesmeta.distributions.link_marginals import LogGamma, LogInverseGamma, LogitBeta
 
 __all__ = ["CHUNK", "TINY", "Array", "Variables", "is_log_concave"]
 

@@ -32,7 +32,7 @@ from bandits.propensity import (
     with_axis,
 )
 from bandits.prospects import Prospects
-from bayesmeta.link_marginals import on_link
+from bayesmeta.distributions.link_marginals import on_link
 from bayesmeta.random import rand
 
 __all__ = [

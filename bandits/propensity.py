@@ -24,7 +24,7 @@ from torch.distributions import Distribution, Normal
 from bandits.log_concave import is_log_concave
 from bandits.prospects import Prospects
 from bandits.zoom import chance_of_chosen
-from bayesmeta.link_marginals import on_link
+from bayesmeta.distributions.link_marginals import on_link
 from bayesmeta.online import NoMarginalError, Task
 
 __all__ = ["Propensities", "best_of_independent", "is_jointly_normal", "of_best", "of_chosen", "with_axis"]

@@ -8,7 +8,7 @@ import torch
 from torch import Generator, Tensor
 from torch.distributions import Distribution
 
-from bayesmeta.link_marginals import on_link
+from bayesmeta.distributions.link_marginals import on_link
 from bayesmeta.online import Online, Task
 from bayesmeta.random import rand
 

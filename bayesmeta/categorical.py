@@ -19,8 +19,8 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 from torch.distributions import Dirichlet, OneHotCategorical
 
-from bayesmeta.constant import Constant, repeat_rows, row_shape
 from bayesmeta.data import Data, describe_rows
+from bayesmeta.distributions.constant import Constant, repeat_rows, row_shape
 from bayesmeta.doors import Draws
 from bayesmeta.fields import LearnedFrom, TensorFields
 from bayesmeta.hyperparameters import Hyperparameter, Hyperparameters, most_probable

@@ -18,12 +18,12 @@ from torch import Generator, Tensor
 from torch.distributions import Bernoulli, Beta
 from torch.nn.functional import logsigmoid
 
-from bayesmeta.constant import Constant, repeat_rows, row_shape
 from bayesmeta.data import Data
+from bayesmeta.distributions.constant import Constant, repeat_rows, row_shape
+from bayesmeta.distributions.marginals import BetaMarginal
 from bayesmeta.doors import Draws
 from bayesmeta.fields import LearnedFrom, TensorFields
 from bayesmeta.hyperparameters import Hyperparameter, Hyperparameters, most_probable
-from bayesmeta.marginals import BetaMarginal
 from bayesmeta.numerics.special import lgamma_ratio
 from bayesmeta.random import log_gamma
 from bayesmeta.statistics import Statistics

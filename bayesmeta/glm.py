@@ -30,6 +30,8 @@ from torch.distributions import Bernoulli, Distribution
 
 from bayesmeta.columns import Columns, columns_of
 from bayesmeta.data import Data, describe_rows
+from bayesmeta.distributions.marginals import LogitNormalMarginal, LogNormalMarginal
+from bayesmeta.distributions.predictor_marginals import ProbabilityMarginal, RateMarginal
 from bayesmeta.doors import counted
 from bayesmeta.fields import LearnedFrom, TensorFields
 from bayesmeta.glm_functions import LogisticFunctions, PoissonFunctions
@@ -39,13 +41,11 @@ from bayesmeta.glm_tasks import Tasks
 from bayesmeta.hyperparameters import Hyperparameters, most_probable
 from bayesmeta.laplace import factor, fit_mode, positive_definite
 from bayesmeta.likelihoods import LOGISTIC, POISSON, Likelihood
-from bayesmeta.marginals import LogitNormalMarginal, LogNormalMarginal
 from bayesmeta.numerics.linalg import log_det, symmetric
 from bayesmeta.numerics.quadrature import BinomialLogitNormal, PoissonLogNormal, log_mean_sigmoid
 from bayesmeta.posterior_axes import Around
 from bayesmeta.posterior_points import Cloud, draws, importance_draws
 from bayesmeta.predictor import rows_of, split
-from bayesmeta.predictor_marginals import ProbabilityMarginal, RateMarginal
 from bayesmeta.random import randn
 from bayesmeta.statistics import Statistics
 from bayesmeta.validation import (

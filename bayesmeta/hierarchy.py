@@ -14,9 +14,9 @@ from torch import Generator, Tensor
 from torch.distributions import Distribution
 
 from bayesmeta.data import Data
+from bayesmeta.distributions.link_marginals import drawn_on_link, on_link
 from bayesmeta.doors import Draws
 from bayesmeta.fields import TensorFields
-from bayesmeta.link_marginals import drawn_on_link, on_link
 from bayesmeta.protocol import Functions
 from bayesmeta.random import categorical
 from bayesmeta.statistics import Statistics

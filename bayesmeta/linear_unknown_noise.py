@@ -23,11 +23,11 @@ from torch.distributions import Normal, StudentT
 
 from bayesmeta.columns import Columns, Reading, columns_of, read, require_columns_fit
 from bayesmeta.data import Data
+from bayesmeta.distributions.marginals import StudentMarginal
 from bayesmeta.doors import Draws
 from bayesmeta.fields import LearnedFrom, TensorFields
 from bayesmeta.hyperparameters import Hyperparameter, Hyperparameters, most_probable
 from bayesmeta.linear_evidence import gradient, sum_of_squares, whitened
-from bayesmeta.marginals import StudentMarginal
 from bayesmeta.numerics.linalg import cholesky, factor_of_sum, log_det, positive, rounded, solve, symmetric
 from bayesmeta.numerics.special import lgamma_ratio
 from bayesmeta.random import log_gamma, randn

@@ -20,8 +20,8 @@ from pyro.distributions import MultivariateStudentT
 from torch import Generator, Tensor
 from torch.distributions import MultivariateNormal
 
-from bayesmeta.constant import Constant, repeat_rows, row_shape
 from bayesmeta.data import Data
+from bayesmeta.distributions.constant import Constant, repeat_rows, row_shape
 from bayesmeta.doors import Draws
 from bayesmeta.fields import LearnedFrom, TensorFields
 from bayesmeta.hyperparameters import Hyperparameter, Hyperparameters, most_probable

@@ -18,12 +18,12 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 from torch.distributions import Normal, StudentT
 
-from bayesmeta.constant import Constant, repeat_rows, row_shape
 from bayesmeta.data import Data
+from bayesmeta.distributions.constant import Constant, repeat_rows, row_shape
+from bayesmeta.distributions.marginals import StudentMarginal
 from bayesmeta.doors import Draws
 from bayesmeta.fields import LearnedFrom, TensorFields
 from bayesmeta.hyperparameters import Hyperparameter, Hyperparameters, most_probable
-from bayesmeta.marginals import StudentMarginal
 from bayesmeta.random import log_gamma, randn
 from bayesmeta.statistics import Statistics
 from bayesmeta.validation import (

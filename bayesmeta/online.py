@@ -18,7 +18,7 @@ from torch import Generator, Tensor
 from torch.distributions import Distribution
 
 from bayesmeta.data import Data
-from bayesmeta.link_marginals import drawn_on_link
+from bayesmeta.distributions.link_marginals import drawn_on_link
 from bayesmeta.protocol import Additive, Predictive
 from bayesmeta.statistics import Statistics
 

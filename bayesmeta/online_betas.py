@@ -6,9 +6,9 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
-from bayesmeta.constant import row_shape
-from bayesmeta.link_marginals import LogitBeta
-from bayesmeta.marginals import BetaMarginal
+from bayesmeta.distributions.constant import row_shape
+from bayesmeta.distributions.link_marginals import LogitBeta
+from bayesmeta.distributions.marginals import BetaMarginal
 from bayesmeta.online import Index, State, Task
 from bayesmeta.random import log_gamma
 

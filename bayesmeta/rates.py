@@ -20,13 +20,13 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 from torch.distributions import Exponential, NegativeBinomial, Poisson
 
-from bayesmeta.constant import repeat_rows, row_shape
 from bayesmeta.data import Data, describe_rows
+from bayesmeta.distributions.constant import repeat_rows, row_shape
+from bayesmeta.distributions.lomax import Lomax
+from bayesmeta.distributions.marginals import GammaMarginal, InverseGammaMarginal
 from bayesmeta.doors import Draws
 from bayesmeta.fields import LearnedFrom, TensorFields
 from bayesmeta.hyperparameters import Hyperparameter, Hyperparameters, most_probable
-from bayesmeta.lomax import Lomax
-from bayesmeta.marginals import GammaMarginal, InverseGammaMarginal
 from bayesmeta.numerics.special import lgamma_ratio
 from bayesmeta.random import log_gamma
 from bayesmeta.statistics import Statistics

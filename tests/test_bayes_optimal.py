@@ -11,7 +11,7 @@ import bandits
 from bandits.bayes_optimal import greedy, thompson, ucb1
 from bandits.propensity import best_of_independent
 from bayesmeta import BetaBernoulli
-from bayesmeta.marginals import BetaMarginal
+from bayesmeta.distributions.marginals import BetaMarginal
 from tests.seeds import shifted
 
 

@@ -23,8 +23,8 @@ from bayesmeta import (
     LinearGaussian,
     NormalKnownVariance,
 )
-from bayesmeta.link_marginals import LogGamma, LogInverseGamma, LogitBeta
-from bayesmeta.marginals import BetaMarginal, InverseGammaMarginal
+from bayesmeta.distributions.link_marginals import LogGamma, LogInverseGamma, LogitBeta
+from bayesmeta.distributions.marginals import BetaMarginal, InverseGammaMarginal
 from bayesmeta.random import rand, randn
 from tests.families import F64, seed
 from tests.seeds import shifted

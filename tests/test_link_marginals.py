@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from bayesmeta.link_marginals import LogGamma, LogInverseGamma, LogitBeta, on_link
-from bayesmeta.marginals import BetaMarginal, GammaMarginal, InverseGammaMarginal
+from bayesmeta.distributions.link_marginals import LogGamma, LogInverseGamma, LogitBeta, on_link
+from bayesmeta.distributions.marginals import BetaMarginal, GammaMarginal, InverseGammaMarginal
 
 SHAPES = [1e-5, 1e-2, 0.4, 1.0, 30.0, 1e5]
 LEVELS = [1e-9, 1e-3, 0.2, 0.5, 0.9, 1 - 1e-6]

@@ -5,7 +5,7 @@ import scipy.integrate
 import scipy.stats
 import torch
 
-from bayesmeta.marginals import LogitNormalMarginal
+from bayesmeta.distributions.marginals import LogitNormalMarginal
 from bayesmeta.numerics.quadrature import log_mean_sigmoid
 from tests.families import F64
 

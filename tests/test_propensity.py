@@ -31,8 +31,8 @@ from bayesmeta import (
     NormalInverseGamma,
     NormalKnownVariance,
 )
+from bayesmeta.distributions.marginals import BetaMarginal, GammaMarginal, StudentMarginal
 from bayesmeta.fields import TensorFields
-from bayesmeta.marginals import BetaMarginal, GammaMarginal, StudentMarginal
 from tests.families import F64, seed
 from tests.seeds import shifted
 

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from bayesmeta import Data, GammaExponential, GammaPoisson, Statistics
+from bayesmeta.distributions.lomax import Lomax
 from bayesmeta.hyperparameters import LimitWarning
-from bayesmeta.lomax import Lomax
 from bayesmeta.random import rand, seeded
 from tests.families import F64, seed
 

@@ -11,7 +11,7 @@ from scipy import special
 from torch import Tensor
 from torch.distributions import Beta, Distribution, Gamma, InverseGamma, LogNormal, Normal, StudentT, constraints
 
-from bayesmeta.link_marginals import LogGamma, LogInverseGamma, LogitBeta
+from bayesmeta.distributions.link_marginals import LogGamma, LogInverseGamma, LogitBeta
 
 __all__ = [
     "BetaMarginal",
