@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 from torch.distributions import Normal
 
-from bayesmeta.data import Data
+from bayesmeta.data.rows import Data
+from bayesmeta.data.statistics import Statistics
 from bayesmeta.distributions.constant import row_shape
 from bayesmeta.fields import TensorFields
-from bayesmeta.statistics import Statistics
 from bayesmeta.validation import require_columns
 
 __all__ = ["Averages"]

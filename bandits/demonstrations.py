@@ -25,7 +25,7 @@ import torch
 from torch import Generator, Tensor
 
 from bandits.hypotheses import Hypotheses
-from bayesmeta.data import Data
+from bayesmeta.data.rows import Data
 from bayesmeta.linear import LinearGaussian
 from bayesmeta.numerics.linalg import cholesky, symmetric
 from bayesmeta.random import rand, randn

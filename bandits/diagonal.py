@@ -21,11 +21,11 @@ from torch.distributions import Distribution, Normal
 
 from bandits.policies import LinUCB
 from bandits.wrapped import entries
-from bayesmeta.data import Data
+from bayesmeta.data.rows import Data
+from bayesmeta.data.statistics import Statistics
 from bayesmeta.fields import TensorFields
 from bayesmeta.online import Index, State, Task
 from bayesmeta.random import randn
-from bayesmeta.statistics import Statistics
 from bayesmeta.validation import require_columns, require_finite, require_positive
 
 __all__ = ["DiagLinUCB", "DiagonalWeights", "EdgeSums"]

@@ -14,7 +14,7 @@ import torch
 from torch import Generator, Tensor
 
 from bandits.arms import Arms, Separate, arms_of
-from bayesmeta.data import Data
+from bayesmeta.data.rows import Data
 from bayesmeta.describe import Described, listed, plural
 from bayesmeta.doors import counted
 from bayesmeta.linear import LinearGaussian

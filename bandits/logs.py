@@ -19,11 +19,11 @@ from torch import Tensor
 from bandits.arms import require_different
 from bandits.choices import Choice, ids_of, names_of
 from bandits.numbers import numbers_of, whole_numbers_of
-from bayesmeta.data import Data
+from bayesmeta.data.rows import Data
+from bayesmeta.data.tables import read_frame
 from bayesmeta.describe import Described, listed, plural
 from bayesmeta.doors import require_count
 from bayesmeta.io import write_whole
-from bayesmeta.tables import read_frame
 from bayesmeta.warning_kinds import BayesmetaWarning, warn
 
 __all__ = ["Log", "LogWriter", "UnusableRowsWarning"]

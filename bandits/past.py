@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from bandits.hypotheses import stacked
-from bayesmeta.data import Data
+from bayesmeta.data.rows import Data
 from bayesmeta.doors import counted
 
 __all__ = ["arms_as_tasks", "prior_of_each_arm"]

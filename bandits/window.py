@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from bandits.wrapped import ByPosterior, Wrapped, entries, turns
-from bayesmeta.data import Data
+from bayesmeta.data.rows import Data
 from bayesmeta.online import Index, State, Task
 
 __all__ = ["SlidingWindow"]

@@ -53,10 +53,11 @@ __all__ = [
 
 if TYPE_CHECKING:
     from bayesmeta.categorical import DirichletCategorical, one_hot
-    from bayesmeta.columns import Columns
     from bayesmeta.conjugate import BetaBernoulli
     from bayesmeta.correlated_arms import CorrelatedArms, arm_statistics
-    from bayesmeta.data import Data
+    from bayesmeta.data.columns import Columns
+    from bayesmeta.data.rows import Data
+    from bayesmeta.data.statistics import Statistics
     from bayesmeta.deep_kernel import DeepKernel
     from bayesmeta.full_bayes import sample_posterior
     from bayesmeta.glm import LogisticGaussian, PoissonExposureGaussian, PoissonGaussian
@@ -77,7 +78,6 @@ if TYPE_CHECKING:
     from bayesmeta.numerics.fused import compiled
     from bayesmeta.past_functions import PastFunctions
     from bayesmeta.rates import GammaExponential, GammaPoisson
-    from bayesmeta.statistics import Statistics
     from bayesmeta.task_features import fit_with_features
     from bayesmeta.transfer import transfer_hypotheses, trust
     from bayesmeta.warning_kinds import BayesmetaWarning, LimitWarning, NotFusedWarning, PlacementWarning
@@ -87,9 +87,9 @@ else:
         {
             "BayesmetaWarning": "warning_kinds",
             "BetaBernoulli": "conjugate",
-            "Columns": "columns",
+            "Columns": "data.columns",
             "CorrelatedArms": "correlated_arms",
-            "Data": "data",
+            "Data": "data.rows",
             "DeepKernel": "deep_kernel",
             "DirichletCategorical": "categorical",
             "FittedMixedModel": "mixed_model",
@@ -115,7 +115,7 @@ else:
             "PoissonExposureGaussian": "glm",
             "PoissonGaussian": "glm",
             "StartsDisagreeWarning": "kinds",
-            "Statistics": "statistics",
+            "Statistics": "data.statistics",
             "arm_statistics": "correlated_arms",
             "compiled": "numerics.fused",
             "fit_kinds": "kinds",

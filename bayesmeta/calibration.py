@@ -10,7 +10,7 @@ import scipy.stats
 import torch
 from torch import Generator, Tensor
 
-from bayesmeta.data import Data
+from bayesmeta.data.rows import Data
 from bayesmeta.describe import Described
 from bayesmeta.doors import counted
 from bayesmeta.protocol import Functions, Posterior

@@ -251,7 +251,7 @@ def _from_storage(url: str, features: list[str], status: Any) -> "TuningPrior":
 def _from_table(
     source: str, task: str, target: str, direction: str, params: list[str], features: list[str], status: Any
 ) -> "TuningPrior":
-    from bayesmeta.bad_rows import naming_lines
+    from bayesmeta.data.bad_rows import naming_lines
 
     with naming_lines(source):
         return _from_rows(source, task, target, direction, params, features, status)
@@ -260,7 +260,7 @@ def _from_table(
 def _from_rows(
     source: str, task: str, target: str, direction: str, params: list[str], features: list[str], status: Any
 ) -> "TuningPrior":
-    from bayesmeta.tables import read_frame
+    from bayesmeta.data.tables import read_frame
     from bo.prior import TuningPrior, require_roles
     from bo.space import SearchSpace
 
@@ -353,7 +353,7 @@ def _likeness(prior: "TuningPrior") -> "list[Table]":
     import torch
     from rich.table import Table
 
-    from bayesmeta.data import Data
+    from bayesmeta.data.rows import Data
     from bayesmeta.hierarchy import Mixture
     from bo.alike import IN_PART, KERNEL, NOTHING, WHOLE, resemblance
 

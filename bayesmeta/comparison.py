@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
-from bayesmeta.data import Data
+from bayesmeta.data.rows import Data
 from bayesmeta.describe import Described
 from bayesmeta.doors import counted
 from bayesmeta.hyperparameters import Hierarchical

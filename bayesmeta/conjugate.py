@@ -18,7 +18,8 @@ from torch import Generator, Tensor
 from torch.distributions import Bernoulli, Beta
 from torch.nn.functional import logsigmoid
 
-from bayesmeta.data import Data
+from bayesmeta.data.rows import Data
+from bayesmeta.data.statistics import Statistics
 from bayesmeta.distributions.constant import Constant, repeat_rows, row_shape
 from bayesmeta.distributions.marginals import BetaMarginal
 from bayesmeta.doors import Draws
@@ -26,7 +27,6 @@ from bayesmeta.fields import LearnedFrom, TensorFields
 from bayesmeta.hyperparameters import Hyperparameter, Hyperparameters, most_probable
 from bayesmeta.numerics.special import lgamma_ratio
 from bayesmeta.random import log_gamma
-from bayesmeta.statistics import Statistics
 from bayesmeta.validation import require_binary, require_columns, require_enough_tasks, require_positive
 
 if TYPE_CHECKING:

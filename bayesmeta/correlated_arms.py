@@ -28,13 +28,13 @@ from torch import Generator, Tensor
 from torch.distributions import Normal
 
 from bayesmeta.correlated_arms_training import Arms, most_probable_arms, unknown_arms
-from bayesmeta.data import Data
+from bayesmeta.data.rows import Data
+from bayesmeta.data.statistics import Statistics
 from bayesmeta.doors import Draws
 from bayesmeta.fields import LearnedFrom, TensorFields
 from bayesmeta.hyperparameters import Hyperparameters
 from bayesmeta.numerics.linalg import cholesky, log_det, solve
 from bayesmeta.random import randn
-from bayesmeta.statistics import Statistics
 from bayesmeta.validation import require_columns, require_enough_tasks, require_finite, require_positive
 
 if TYPE_CHECKING:

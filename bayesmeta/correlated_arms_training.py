@@ -27,9 +27,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from bayesmeta.data.statistics import Statistics
 from bayesmeta.hyperparameters import Hyperparameter, Hyperparameters, most_probable
 from bayesmeta.numerics.linalg import cholesky, log_det, solve
-from bayesmeta.statistics import Statistics
 
 __all__ = ["Arms", "expectation_maximisation", "most_probable_arms", "unknown_arms"]
 

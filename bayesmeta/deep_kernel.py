@@ -23,7 +23,7 @@ from jaxtyping import Shaped
 from torch import Generator, Tensor
 from torch.distributions import Normal
 
-from bayesmeta.data import Data
+from bayesmeta.data.rows import Data
 from bayesmeta.deep_kernel_training import meta_train
 from bayesmeta.features import FeatureFunctions, ReluNetwork
 from bayesmeta.fields import LearnedFrom, TensorFields

@@ -22,7 +22,7 @@ import torch
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from torch import Generator, Tensor
 
-from bayesmeta.data import Data
+from bayesmeta.data.rows import Data
 
 __all__ = ["meta_train"]
 

@@ -9,7 +9,7 @@ from jaxtyping import Float, Shaped
 from torch import Generator, Tensor
 from torch.distributions import Distribution
 
-from bayesmeta.data import Data
+from bayesmeta.data.rows import Data
 from bayesmeta.doors import Draws
 from bayesmeta.fields import TensorFields
 from bayesmeta.protocol import Functions

@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
-from bayesmeta.statistics import Statistics
+from bayesmeta.data.statistics import Statistics
 from bayesmeta.warning_kinds import PlacementWarning, warn
 
 __all__ = ["Frame"]

@@ -16,13 +16,13 @@ import numpy as np
 import torch
 from torch import Generator, Tensor
 
-from bayesmeta.data import Data
+from bayesmeta.data.rows import Data
+from bayesmeta.data.statistics import Statistics
 from bayesmeta.doors import counted, require_hierarchical
 from bayesmeta.hyperparameters import Hierarchical, Hyperparameters, most_probable
 from bayesmeta.hyperposterior import laplace
 from bayesmeta.numerics.gradients import with_gradients
 from bayesmeta.random import randn, seeded
-from bayesmeta.statistics import Statistics
 
 if TYPE_CHECKING:
     import arviz

@@ -11,8 +11,8 @@ what they give at once. Predictions are means over points that stand for the pos
 draws are of the posterior itself, and the evidence is an integral by quadrature (`bayesmeta.glm_evidence`): near exact
 where one or two weights vary between tasks. `prediction_error` and `log_evidence_error` measure what is left.
 
-Weights may be shared by all tasks, columns may be offsets or trials of binomial counts: see `bayesmeta.columns`. Where
-the columns of x span a constant it does not matter where they lie: see `bayesmeta.glm_learning`.
+Weights may be shared by all tasks, columns may be offsets or trials of binomial counts: see `bayesmeta.data.columns`.
+Where the columns of x span a constant it does not matter where they lie: see `bayesmeta.glm_learning`.
 
 Source: Gelman et al., Bayesian Data Analysis, 3rd ed. (2013), chapters 4 and 16.
 """
@@ -28,8 +28,9 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 from torch.distributions import Bernoulli, Distribution
 
-from bayesmeta.columns import Columns, columns_of
-from bayesmeta.data import Data, describe_rows
+from bayesmeta.data.columns import Columns, columns_of
+from bayesmeta.data.rows import Data, describe_rows
+from bayesmeta.data.statistics import Statistics
 from bayesmeta.distributions.marginals import LogitNormalMarginal, LogNormalMarginal
 from bayesmeta.distributions.predictor_marginals import ProbabilityMarginal, RateMarginal
 from bayesmeta.doors import counted
@@ -47,7 +48,6 @@ from bayesmeta.posterior_axes import Around
 from bayesmeta.posterior_points import Cloud, draws, importance_draws
 from bayesmeta.predictor import rows_of, split
 from bayesmeta.random import randn
-from bayesmeta.statistics import Statistics
 from bayesmeta.validation import (
     require_binary,
     require_columns,

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.distributions import Bernoulli, Binomial, Distribution, Poisson
 
-from bayesmeta.columns import Columns
+from bayesmeta.data.columns import Columns
 from bayesmeta.doors import Draws
 from bayesmeta.predictor import predictor, split
 

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from bayesmeta.correlations import scale_tril
-from bayesmeta.data import Data
+from bayesmeta.data.rows import Data
+from bayesmeta.data.statistics import Statistics
 from bayesmeta.frame import Frame
 from bayesmeta.glm_evidence import log_evidence
 from bayesmeta.hyperparameters import Hyperparameter, Hyperparameters
@@ -23,7 +24,6 @@ from bayesmeta.laplace import Rows, fit_mode
 from bayesmeta.numerics.linalg import symmetric
 from bayesmeta.posterior_axes import Memory
 from bayesmeta.predictor import rows_of
-from bayesmeta.statistics import Statistics
 from bayesmeta.validation import require_enough_tasks
 from bayesmeta.weight_space import WeightSpace, weak_precision
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
-from bayesmeta.data import Data
+from bayesmeta.data.rows import Data
 from bayesmeta.glm_evidence import log_evidence
 from bayesmeta.laplace import Rows, factor, fit_mode
 from bayesmeta.likelihoods import Likelihood

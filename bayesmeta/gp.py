@@ -32,7 +32,7 @@ from torch import Generator, Tensor
 from torch.distributions import Distribution, Normal
 
 from bayesmeta.covariance import append, matern52, solve_triangular, weighted_sum, whiten, with_noise
-from bayesmeta.data import Data
+from bayesmeta.data.rows import Data
 from bayesmeta.doors import Draws
 from bayesmeta.fields import LearnedFrom, TensorFields
 from bayesmeta.gp_training import Numbers, pretrain

@@ -21,7 +21,7 @@ import torch
 from torch import Generator, Tensor
 
 from bayesmeta.covariance import matern52, with_noise
-from bayesmeta.data import Data
+from bayesmeta.data.rows import Data
 from bayesmeta.numerics.linalg import cholesky, log_det
 from bayesmeta.numerics.optimise import maximise
 from bayesmeta.past_functions import PastFunctions

@@ -13,13 +13,13 @@ from jaxtyping import Float, Int64
 from torch import Generator, Tensor
 from torch.distributions import Distribution
 
-from bayesmeta.data import Data
+from bayesmeta.data.rows import Data
+from bayesmeta.data.statistics import Statistics
 from bayesmeta.distributions.link_marginals import drawn_on_link, on_link
 from bayesmeta.doors import Draws
 from bayesmeta.fields import TensorFields
 from bayesmeta.protocol import Functions
 from bayesmeta.random import categorical
-from bayesmeta.statistics import Statistics
 
 __all__ = ["Mixture", "MixtureDistribution", "MixtureFunctions"]
 

@@ -18,12 +18,12 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from bayesmeta.data import Data
+from bayesmeta.data.rows import Data
+from bayesmeta.data.statistics import Statistics
 from bayesmeta.describe import Described, listed, plural
 from bayesmeta.fields import LearnedFrom
 from bayesmeta.numerics.gradients import with_gradients
 from bayesmeta.numerics.optimise import VALUE_TOLERANCE, maximise
-from bayesmeta.statistics import Statistics
 from bayesmeta.validation import require_enough_tasks
 from bayesmeta.warning_kinds import LimitWarning, warn
 

@@ -17,7 +17,8 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
-from bayesmeta.data import Data
+from bayesmeta.data.rows import Data
+from bayesmeta.data.statistics import Statistics
 from bayesmeta.describe import Described, plural
 from bayesmeta.doors import counted, require_hierarchical, require_rows
 from bayesmeta.fields import LearnedFrom
@@ -26,7 +27,6 @@ from bayesmeta.hyperparameters import Hierarchical, Hyperparameters, most_probab
 from bayesmeta.numerics.gradients import with_gradients
 from bayesmeta.numerics.optimise import maximise
 from bayesmeta.random import gamma, rand, randn
-from bayesmeta.statistics import Statistics
 
 __all__ = ["Hyperposterior", "laplace", "weighted_draws"]
 

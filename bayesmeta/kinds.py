@@ -24,7 +24,8 @@ import torch
 from torch import Generator, Tensor
 from torch.nn.functional import one_hot
 
-from bayesmeta.data import Data
+from bayesmeta.data.rows import Data
+from bayesmeta.data.statistics import Statistics
 from bayesmeta.describe import Described, plural
 from bayesmeta.doors import require_hierarchical
 from bayesmeta.fields import LearnedFrom
@@ -33,7 +34,6 @@ from bayesmeta.hyperparameters import Hierarchical, Hyperparameters, most_probab
 from bayesmeta.numerics.gradients import with_gradients
 from bayesmeta.numerics.optimise import VALUE_TOLERANCE, maximise
 from bayesmeta.random import categorical
-from bayesmeta.statistics import Statistics
 from bayesmeta.warning_kinds import BayesmetaWarning, warn
 
 __all__ = ["Kinds", "StartsDisagreeWarning", "fit_kinds"]

@@ -31,12 +31,12 @@ from jaxtyping import Float, Shaped
 from torch import Generator, Tensor
 from torch.distributions import Normal
 
-from bayesmeta.data import Data
+from bayesmeta.data.rows import Data
+from bayesmeta.data.statistics import Statistics
 from bayesmeta.features import FeatureFunctions, TanhFeatures, centre_and_scale, on_grid
 from bayesmeta.fields import LearnedFrom, TensorFields
 from bayesmeta.learned_features_training import most_probable_features, some_of
 from bayesmeta.linear import LinearGaussian
-from bayesmeta.statistics import Statistics
 from bayesmeta.validation import require_columns, require_enough_tasks
 
 if TYPE_CHECKING:

@@ -25,7 +25,7 @@ from jaxtyping import Float
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from torch import Generator, Tensor
 
-from bayesmeta.data import Data
+from bayesmeta.data.rows import Data
 from bayesmeta.features import GRID_OF_X, TanhFeatures, on_grid, tanh_features
 from bayesmeta.linear import LinearGaussian
 from bayesmeta.numerics.linalg import cholesky, log_det, solve, symmetric, unpack_tril

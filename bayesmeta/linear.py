@@ -22,17 +22,18 @@ from linear_operator.operators import RootLinearOperator
 from torch import Generator, Tensor
 from torch.distributions import Distribution, Normal
 
-from bayesmeta.columns import Columns, Reading, columns_of, read, require_columns_fit
-from bayesmeta.data import Data
+from bayesmeta.data.columns import Columns, Reading, columns_of, read, require_columns_fit
+from bayesmeta.data.over_tasks import over_tasks
+from bayesmeta.data.rows import Data
+from bayesmeta.data.statistics import Statistics
+from bayesmeta.data.weighted_rows import WeightedRows, regression_statistics
 from bayesmeta.doors import Draws
 from bayesmeta.fields import LearnedFrom, TensorFields
 from bayesmeta.hyperparameters import Hyperparameter, Hyperparameters, most_probable
-from bayesmeta.kernels import over_tasks
 from bayesmeta.linear_em import expectation_maximisation
 from bayesmeta.linear_evidence import Natural, Restricted, log_evidence, update, whitened_log_evidence
 from bayesmeta.numerics.linalg import cholesky, log_det, positive, rounded, symmetric
 from bayesmeta.random import randn
-from bayesmeta.statistics import Statistics
 from bayesmeta.validation import (
     require_enough_tasks,
     require_finite,
@@ -40,7 +41,6 @@ from bayesmeta.validation import (
     require_positive_definite,
 )
 from bayesmeta.weight_space import LARGEST_LOG, WeightSpace, frame_of_all, weak_precision
-from bayesmeta.weighted_rows import WeightedRows, regression_statistics
 
 if TYPE_CHECKING:
     from bayesmeta.online import Online

@@ -8,7 +8,7 @@ import math
 import numpy as np
 from torch import Tensor
 
-from bayesmeta.weighted_rows import WeightedRows
+from bayesmeta.data.weighted_rows import WeightedRows
 
 __all__ = ["expectation_maximisation"]
 

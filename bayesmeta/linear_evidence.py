@@ -11,9 +11,9 @@ import math
 import torch
 from torch import Tensor
 
+from bayesmeta.data.statistics import Statistics
+from bayesmeta.data.weighted_rows import WeightedRows
 from bayesmeta.numerics.linalg import cholesky, factor_of_sum, log_det, rounded, solve, symmetric
-from bayesmeta.statistics import Statistics
-from bayesmeta.weighted_rows import WeightedRows
 
 __all__ = [
     "Natural",

@@ -18,7 +18,9 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
-from bayesmeta.data import Data
+from bayesmeta.data.rows import Data
+from bayesmeta.data.statistics import Statistics
+from bayesmeta.data.weighted_rows import WeightedRows
 from bayesmeta.describe import Described, plural
 from bayesmeta.doors import counted, require_rows
 from bayesmeta.linear import LinearGaussian
@@ -26,9 +28,7 @@ from bayesmeta.linear_evidence import gradient
 from bayesmeta.numerics.as_floats import as_floats
 from bayesmeta.numerics.linalg import cholesky, solve, symmetric
 from bayesmeta.random import randn
-from bayesmeta.statistics import Statistics
 from bayesmeta.validation import require_positive_definite
-from bayesmeta.weighted_rows import WeightedRows
 
 __all__ = ["LinearHyperposterior"]
 

@@ -21,8 +21,10 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 from torch.distributions import Normal, StudentT
 
-from bayesmeta.columns import Columns, Reading, columns_of, read, require_columns_fit
-from bayesmeta.data import Data
+from bayesmeta.data.columns import Columns, Reading, columns_of, read, require_columns_fit
+from bayesmeta.data.rows import Data
+from bayesmeta.data.statistics import Statistics
+from bayesmeta.data.weighted_rows import WeightedRows, regression_statistics
 from bayesmeta.distributions.marginals import StudentMarginal
 from bayesmeta.doors import Draws
 from bayesmeta.fields import LearnedFrom, TensorFields
@@ -31,7 +33,6 @@ from bayesmeta.linear_evidence import gradient, sum_of_squares, whitened
 from bayesmeta.numerics.linalg import cholesky, factor_of_sum, log_det, positive, rounded, solve, symmetric
 from bayesmeta.numerics.special import lgamma_ratio
 from bayesmeta.random import log_gamma, randn
-from bayesmeta.statistics import Statistics
 from bayesmeta.validation import (
     require_enough_tasks,
     require_finite,
@@ -39,7 +40,6 @@ from bayesmeta.validation import (
     require_positive_definite,
 )
 from bayesmeta.weight_space import LARGEST_LOG, WeightSpace, frame_of_all, weak_precision
-from bayesmeta.weighted_rows import WeightedRows, regression_statistics
 
 if TYPE_CHECKING:
     from bayesmeta.online import Online

@@ -23,7 +23,8 @@ from pyro.distributions import MultivariateStudentT
 from torch import Generator, Tensor
 from torch.distributions import MultivariateNormal
 
-from bayesmeta.data import Data
+from bayesmeta.data.rows import Data
+from bayesmeta.data.statistics import Statistics
 from bayesmeta.doors import Draws
 from bayesmeta.fields import LearnedFrom, TensorFields
 from bayesmeta.hyperparameters import Hyperparameter, Hyperparameters, most_probable
@@ -41,7 +42,6 @@ from bayesmeta.numerics.linalg import (
 )
 from bayesmeta.numerics.special import lgamma_ratio
 from bayesmeta.random import randn, wishart_tril
-from bayesmeta.statistics import Statistics
 from bayesmeta.validation import (
     require_columns,
     require_enough_tasks,

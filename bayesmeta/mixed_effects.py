@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bayesmeta.columns import Columns
-from bayesmeta.data import Data
+from bayesmeta.data.columns import Columns
+from bayesmeta.data.rows import Data
 from bayesmeta.linear import VarianceComponents
 from bayesmeta.numerics.linalg import cholesky, symmetric
 

@@ -17,7 +17,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bayesmeta.data import Data
+from bayesmeta.data.named_tasks import TaskTable, require_varying_target
+from bayesmeta.data.rows import Data
+from bayesmeta.data.tables import read_frame
 from bayesmeta.design import Design, Table
 from bayesmeta.expressions import Expression
 from bayesmeta.formula import parse
@@ -25,8 +27,6 @@ from bayesmeta.glm import LogisticGaussian, PoissonGaussian
 from bayesmeta.linear import LinearGaussian
 from bayesmeta.mixed_effects import Effects, effects_of_counts, effects_of_numbers
 from bayesmeta.mixed_rows import Reader
-from bayesmeta.named_tasks import TaskTable, require_varying_target
-from bayesmeta.tables import read_frame
 
 __all__ = ["FittedMixedModel", "MixedModel", "from_formula"]
 

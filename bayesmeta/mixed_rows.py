@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from bayesmeta.columns import Columns
+from bayesmeta.data.columns import Columns
+from bayesmeta.data.named_tasks import TaskTable, read_tasks
 from bayesmeta.design import Design, Table
 from bayesmeta.expressions import Expression
 from bayesmeta.formula import Formula
-from bayesmeta.named_tasks import TaskTable, read_tasks
 
 __all__ = ["Reader"]
 

@@ -20,16 +20,16 @@ from pyro.distributions import MultivariateStudentT
 from torch import Generator, Tensor
 from torch.distributions import MultivariateNormal
 
-from bayesmeta.data import Data
+from bayesmeta.data.over_tasks import over_tasks
+from bayesmeta.data.rows import Data
+from bayesmeta.data.statistics import Statistics
 from bayesmeta.distributions.constant import Constant, repeat_rows, row_shape
 from bayesmeta.doors import Draws
 from bayesmeta.fields import LearnedFrom, TensorFields
 from bayesmeta.hyperparameters import Hyperparameter, Hyperparameters, most_probable
-from bayesmeta.kernels import over_tasks
 from bayesmeta.numerics.linalg import add_outer, cholesky, log_det, log_det_of, pack_tril, symmetric, unpack_tril
 from bayesmeta.numerics.special import of_counts
 from bayesmeta.random import randn, wishart_tril
-from bayesmeta.statistics import Statistics
 from bayesmeta.validation import (
     require_columns,
     require_enough_tasks,

@@ -18,14 +18,14 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 from torch.distributions import Normal, StudentT
 
-from bayesmeta.data import Data
+from bayesmeta.data.rows import Data
+from bayesmeta.data.statistics import Statistics
 from bayesmeta.distributions.constant import Constant, repeat_rows, row_shape
 from bayesmeta.distributions.marginals import StudentMarginal
 from bayesmeta.doors import Draws
 from bayesmeta.fields import LearnedFrom, TensorFields
 from bayesmeta.hyperparameters import Hyperparameter, Hyperparameters, most_probable
 from bayesmeta.random import log_gamma, randn
-from bayesmeta.statistics import Statistics
 from bayesmeta.validation import (
     require_columns,
     require_enough_tasks,

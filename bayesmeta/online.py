@@ -17,10 +17,10 @@ import torch
 from torch import Generator, Tensor
 from torch.distributions import Distribution
 
-from bayesmeta.data import Data
+from bayesmeta.data.rows import Data
+from bayesmeta.data.statistics import Statistics
 from bayesmeta.distributions.link_marginals import drawn_on_link
 from bayesmeta.protocol import Additive, Predictive
-from bayesmeta.statistics import Statistics
 
 __all__ = [
     "Begins",

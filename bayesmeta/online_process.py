@@ -7,7 +7,7 @@ import torch
 from torch import Generator, Tensor
 from torch.distributions import Distribution
 
-from bayesmeta.data import Data
+from bayesmeta.data.rows import Data
 from bayesmeta.online import OnlineRows, State, Task, marginal_of
 
 __all__ = ["OnlineProcess"]

@@ -20,10 +20,10 @@ import torch
 from torch import Generator, Tensor
 from torch.distributions import Distribution, Normal
 
+from bayesmeta.data.statistics import Statistics
 from bayesmeta.numerics.square_root import after_rows, potter
 from bayesmeta.online import Index, Online, State, Task, statistics_from, statistics_state, turn_of
 from bayesmeta.random import randn
-from bayesmeta.statistics import Statistics
 
 __all__ = ["OnlineArmWeights", "OnlineFeatures", "OnlineWeights"]
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Generator, Tensor
 
-from bayesmeta.data import Data
+from bayesmeta.data.rows import Data
 from bayesmeta.doors import counted, require_rows
 from bayesmeta.protocol import Evidence, Posterior, Predictive
 from bayesmeta.random import rand, seeded

@@ -15,8 +15,8 @@ import torch
 from torch import Generator, Tensor
 from torch.distributions import Distribution
 
-from bayesmeta.data import Data
-from bayesmeta.statistics import Statistics
+from bayesmeta.data.rows import Data
+from bayesmeta.data.statistics import Statistics
 
 __all__ = ["Additive", "Density", "Evidence", "Functions", "Joint", "Learnable", "Marginal", "Posterior", "Predictive"]
 

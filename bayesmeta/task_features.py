@@ -22,14 +22,14 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
-from bayesmeta.data import Data
+from bayesmeta.data.rows import Data
+from bayesmeta.data.statistics import Statistics
 from bayesmeta.doors import require_hierarchical, require_rows
 from bayesmeta.fields import LearnedFrom, TensorFields
 from bayesmeta.hyperparameters import Hierarchical, Hyperparameters, most_probable
 from bayesmeta.numerics.as_floats import as_floats
 from bayesmeta.numerics.gradients import with_gradients
 from bayesmeta.numerics.optimise import maximise
-from bayesmeta.statistics import Statistics
 from bayesmeta.validation import require_finite, require_positive
 
 __all__ = ["FeaturePrior", "fit_with_features"]

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from bayesmeta.data import Data, describe_rows
+from bayesmeta.data.rows import Data, describe_rows
+from bayesmeta.data.statistics import Statistics
 from bayesmeta.numerics.linalg import cholesky, unravel
-from bayesmeta.statistics import Statistics
 
 __all__ = [
     "require_binary",

@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 import torch
 
-import bayesmeta.named_tasks  # noqa: F401 - loaded before the clock starts, as any second call finds it
+import bayesmeta.data.named_tasks  # noqa: F401 - loaded before the clock starts, as any second call finds it
 from bayesmeta import Statistics
 from benchmarks.report import Figure
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, Normal
 
-from bayesmeta.data import Data
+from bayesmeta.data.rows import Data
 from bayesmeta.hierarchy import MixtureDistribution
 from bo.search import Expected, Value
 

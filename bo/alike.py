@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from jaxtyping import Float
 from torch import Tensor
 
-from bayesmeta.data import Data
+from bayesmeta.data.rows import Data
 from bayesmeta.describe import Described
 from bayesmeta.hierarchy import Mixture
 from bayesmeta.transfer import likeness, trust

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from bayesmeta.data import Data
+from bayesmeta.data.rows import Data
 from bayesmeta.doors import require_rows
 from bayesmeta.fields import LearnedFrom
 from bayesmeta.numerics.gradients import with_gradients

@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.distributions import Distribution
 
-from bayesmeta.data import Data
+from bayesmeta.data.rows import Data
 from bayesmeta.fields import TensorFields
 from bayesmeta.gp import GaussianProcess
 from bayesmeta.hierarchy import MixtureDistribution

@@ -20,7 +20,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from bayesmeta.data import Data
+from bayesmeta.data.rows import Data
 from bayesmeta.fields import TensorFields
 from bo.scores import normal_scores
 

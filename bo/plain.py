@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from bayesmeta.data import Data
+from bayesmeta.data.rows import Data
 from bayesmeta.gp import GaussianProcess
 from bo.most_probable import matern52, most_probable
 

@@ -11,9 +11,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from bayesmeta.bad_rows import naming_lines
-from bayesmeta.csv_tables import not_numbers
-from bayesmeta.data import Data
+from bayesmeta.data.bad_rows import naming_lines
+from bayesmeta.data.csv_tables import not_numbers
+from bayesmeta.data.rows import Data
 from bayesmeta.describe import listed
 from bayesmeta.doors import require_rows
 from bayesmeta.fields import LearnedFrom, TensorFields
@@ -275,8 +275,8 @@ def _of_table(
     source: Any, task: str, target: str, features: Sequence[str], space: SearchSpace | None
 ) -> tuple[SearchSpace, Data, list[str]]:
     """The space of a table, its tasks encoded by it, and their names."""
-    from bayesmeta.named_tasks import read_tasks
-    from bayesmeta.tables import read_frame, require_numbers
+    from bayesmeta.data.named_tasks import read_tasks
+    from bayesmeta.data.tables import read_frame, require_numbers
 
     frame = read_frame(source)
     for name in (task, target, *features, *(space.names if space else ())):

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
-from bayesmeta.data import Data
+from bayesmeta.data.rows import Data
 from bo.search import Expected, InOwnSpace, Near, Value, climb
 from bo.space import SearchSpace
 from bo.view import View

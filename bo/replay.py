@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
-from bayesmeta.data import Data
+from bayesmeta.data.rows import Data
 from bo.prior import TuningPrior
 from bo.scratch import NUM_INITIAL, scratch_acquisition
 from bo.search import Value

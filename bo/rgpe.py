@@ -26,7 +26,7 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 from torch.distributions import Normal
 
-from bayesmeta.data import Data
+from bayesmeta.data.rows import Data
 from bayesmeta.fields import LearnedFrom, TensorFields
 from bayesmeta.gp import GaussianProcess
 from bayesmeta.numerics.gradients import with_gradients

@@ -28,7 +28,7 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Generator, Tensor
 
-from bayesmeta.data import Data
+from bayesmeta.data.rows import Data
 from bayesmeta.gp import GaussianProcess
 from bayesmeta.gp_training import Numbers, fit_strength
 from bayesmeta.numerics.linalg import cholesky

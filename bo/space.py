@@ -34,8 +34,8 @@ from optuna.distributions import (
 from optuna.trial import TrialState
 from torch import Generator, Tensor
 
-from bayesmeta.bad_rows import BadRow, naming_lines
-from bayesmeta.csv_tables import not_numbers
+from bayesmeta.data.bad_rows import BadRow, naming_lines
+from bayesmeta.data.csv_tables import not_numbers
 from bayesmeta.describe import listed, plural
 from bayesmeta.doors import require_count
 from bayesmeta.fields import TensorFields
@@ -163,7 +163,7 @@ class SearchSpace(TensorFields):
             TypeError: `frame` is no table, or a column has no string for a name.
             ValueError: a column is named twice, not in the table, constant, empty, infinite or of another type.
         """
-        from bayesmeta.tables import read_frame
+        from bayesmeta.data.tables import read_frame
 
         with naming_lines(frame):
             return cls._inferred(read_frame(frame), columns)

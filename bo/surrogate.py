@@ -19,7 +19,7 @@ from linear_operator import to_linear_operator
 from torch import Tensor
 from torch.distributions import Distribution
 
-from bayesmeta.data import Data
+from bayesmeta.data.rows import Data
 from bayesmeta.fields import TensorFields
 from bayesmeta.numerics.gradients import gradients, ordinary
 from bayesmeta.protocol import Joint, Marginal

@@ -32,7 +32,7 @@ from typing import cast
 import torch
 from torch import Generator, Tensor
 
-from bayesmeta.data import Data
+from bayesmeta.data.rows import Data
 from bo.acquisition import believing, improvement, log_expected_improvement
 from bo.plain import plain_gp, some_rows
 from bo.prior import TuningPrior

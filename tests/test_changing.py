@@ -11,7 +11,7 @@ from torch import Tensor
 import bandits
 from bandits.wrapped import turns
 from bayesmeta import BetaBernoulli, CorrelatedArms, Data, LinearGaussian, NormalInverseGamma, online
-from bayesmeta.statistics import Statistics
+from bayesmeta.data.statistics import Statistics
 from tests.families import F64, seed
 from tests.seeds import shifted
 

@@ -7,8 +7,8 @@ import polars as pl
 import pytest
 
 import bo
-from bayesmeta.csv_tables import MISSING, read_csv
-from bayesmeta.tables import read_frame
+from bayesmeta.data.csv_tables import MISSING, read_csv
+from bayesmeta.data.tables import read_frame
 
 PLAIN = "task,rate,depth,kind,loss\nA,0.5,1,tree,1.25\nB,1.5,2000,linear,2\n"
 EXPECTED = {"task": ["A", "B"], "rate": [0.5, 1.5], "depth": [1, 2000], "kind": ["tree", "linear"], "loss": [1.25, 2.0]}

@@ -15,10 +15,10 @@ import scipy.stats
 import torch
 
 import bayesmeta as bm
+from bayesmeta.data.tables import read_frame
 from bayesmeta.design import Design, Table
 from bayesmeta.formula import parse
 from bayesmeta.mixed_model import MixedModel
-from bayesmeta.tables import read_frame
 from tests.seeds import shifted
 
 approx = pytest.approx

@@ -14,10 +14,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bandits import Log
-from bayesmeta import Data, LinearGaussian, Statistics, streams
+from bayesmeta import Data, LinearGaussian, Statistics
+from bayesmeta.data import streams
+from bayesmeta.data.named_tasks import (
+    TaskStatistics,
+    read_tasks,
+    reduce_tasks,
+    require_varying_target,
+    stream_statistics,
+)
+from bayesmeta.data.tables import read_frame
 from bayesmeta.fields import LearnedFrom
-from bayesmeta.named_tasks import TaskStatistics, read_tasks, reduce_tasks, require_varying_target, stream_statistics
-from bayesmeta.tables import read_frame
 from bayesmeta.warning_kinds import PlacementWarning
 from bo import SearchSpace, TuningPrior
 from tests.seeds import shifted

@@ -25,7 +25,7 @@ from bayesmeta import (
     PoissonGaussian,
     Statistics,
 )
-from bayesmeta.columns import Columns
+from bayesmeta.data.columns import Columns
 from bayesmeta.hyperparameters import LimitWarning, most_probable
 from bayesmeta.numerics.quadrature import PoissonLogNormal, log_mean_sigmoid
 from bayesmeta.random import rand, randn, seeded

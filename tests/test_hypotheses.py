@@ -9,7 +9,7 @@ from torch import Tensor
 
 import bandits
 from bayesmeta import BetaBernoulli, CorrelatedArms, Data, LinearGaussian, fit_kinds
-from bayesmeta.statistics import Statistics
+from bayesmeta.data.statistics import Statistics
 from tests.families import F64, seed
 from tests.seeds import shifted
 

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from bayesmeta.csv_tables import line_of
+from bayesmeta.data.csv_tables import line_of
 
 __all__ = ["BadRow", "naming_lines"]
 

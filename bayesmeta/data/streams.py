@@ -17,7 +17,7 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from bayesmeta.tables import columns_of, first_line, require_file, require_finite_column, require_named
+from bayesmeta.data.tables import columns_of, first_line, require_file, require_finite_column, require_named
 
 __all__ = ["TaskSums", "stream_sums"]
 

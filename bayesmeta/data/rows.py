@@ -16,7 +16,7 @@ from bayesmeta.fields import TensorFields
 from bayesmeta.numerics.as_floats import as_floats
 
 if TYPE_CHECKING:  # polars is slow to import, and only tables need it
-    from bayesmeta.tables import Columns
+    from bayesmeta.data.tables import Columns
 
 __all__ = ["Data", "describe_rows", "require_room"]
 
@@ -188,7 +188,7 @@ class Data(TensorFields, Rows):
     @classmethod
     def from_frame(cls, source: Any, *, task: str, target: str, inputs: Sequence[str] | None = None) -> "Data":
         """A table in long form, one row per observation: see `read_tasks`, which also names tasks."""
-        from bayesmeta.tables import read_columns
+        from bayesmeta.data.tables import read_columns
 
         return cls.of_columns(read_columns(source, task=task, target=target, inputs=inputs))
 

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from bayesmeta.columns import Columns
-from bayesmeta.data import Data, describe_rows
-from bayesmeta.statistics import Statistics
+from bayesmeta.data.columns import Columns
+from bayesmeta.data.rows import Data, describe_rows
+from bayesmeta.data.statistics import Statistics
 from bayesmeta.validation import require_columns
 
 __all__ = ["WeightedRows", "pooled", "regression_statistics", "row_statistics"]

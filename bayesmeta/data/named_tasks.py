@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bayesmeta.data import Data
+from bayesmeta.data.rows import Data
+from bayesmeta.data.statistics import Statistics
+from bayesmeta.data.streams import stream_sums
+from bayesmeta.data.tables import read_columns
 from bayesmeta.describe import Described
-from bayesmeta.statistics import Statistics
-from bayesmeta.streams import stream_sums
-from bayesmeta.tables import read_columns
 
 __all__ = [
     "TaskStatistics",
@@ -69,7 +69,7 @@ def read_tasks(source: Any, *, task: str, target: str, inputs: Sequence[str] | N
     """Read a whole table into memory.
 
     Args:
-        source: as in `bayesmeta.data.tables.read_columns`, and so the others.
+        source: as in `bayesmeta.data.rows.tables.read_columns`, and so the others.
 
     Raises:
         FileNotFoundError, TypeError: as there.

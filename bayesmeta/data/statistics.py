@@ -19,15 +19,15 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
-from bayesmeta.data import Data
+from bayesmeta.data.rows import Data
 from bayesmeta.describe import Described, plural, unusual
 from bayesmeta.doors import Sums, require_rows
 from bayesmeta.numerics.fused import run_fused
 from bayesmeta.numerics.linalg import differentiated, piece_of
 
 if TYPE_CHECKING:  # polars is slow to import, and only tables need it
-    from bayesmeta.streams import TaskSums
-    from bayesmeta.tables import Columns
+    from bayesmeta.data.streams import TaskSums
+    from bayesmeta.data.tables import Columns
 
 __all__ = ["Statistics"]
 
@@ -280,14 +280,14 @@ class Statistics(Described, Sums):
         cls, paths: str | Path | Sequence[str | Path], *, task: str, target: str, inputs: Sequence[str] | None = None
     ) -> "Statistics":
         """Per-task statistics of a table larger than memory: see `stream_statistics`, which also names tasks."""
-        from bayesmeta.streams import stream_sums
+        from bayesmeta.data.streams import stream_sums
 
         return cls.of_sums(stream_sums(paths, task=task, target=target, inputs=inputs))
 
     @classmethod
     def from_frame(cls, source: Any, *, task: str, target: str, inputs: Sequence[str] | None = None) -> "Statistics":
         """Statistics of a table, however much longer one task is: see `reduce_tasks`, which also names tasks."""
-        from bayesmeta.tables import read_columns
+        from bayesmeta.data.tables import read_columns
 
         return cls.of_columns(read_columns(source, task=task, target=target, inputs=inputs))
 

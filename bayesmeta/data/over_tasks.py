@@ -11,9 +11,9 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from bayesmeta.data.statistics import Statistics
 from bayesmeta.numerics.fused import MOST_COLUMNS, run_fused
 from bayesmeta.numerics.linalg import differentiated, piece_of
-from bayesmeta.statistics import Statistics
 
 __all__ = ["over_tasks"]
 
