@@ -12,7 +12,7 @@ from torch.distributions import Distribution
 
 from bandits.wrapped import entries
 from bayesmeta.hierarchy import Mixture, MixtureDistribution
-from bayesmeta.online import DrawsFunctions, Task
+from bayesmeta.online.sums import DrawsFunctions, Task
 from bayesmeta.random import categorical
 
 __all__ = ["OnlineAlternatives"]

@@ -24,7 +24,7 @@ from bandits.wrapped import entries
 from bayesmeta.data.rows import Data
 from bayesmeta.data.statistics import Statistics
 from bayesmeta.fields import TensorFields
-from bayesmeta.online import Index, State, Task
+from bayesmeta.online.sums import Index, State, Task
 from bayesmeta.random import randn
 from bayesmeta.validation import require_columns, require_finite, require_positive
 

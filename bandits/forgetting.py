@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from bandits.wrapped import ByPosterior, Wrapped, entries, turns
-from bayesmeta.online import Index, RowStatistics, State, Task
+from bayesmeta.online.sums import Index, RowStatistics, State, Task
 
 __all__ = ["Forgetting"]
 

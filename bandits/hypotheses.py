@@ -10,7 +10,7 @@ from torch import Tensor
 from bandits.alternatives import OnlineAlternatives
 from bandits.wrapped import Wrapped
 from bayesmeta.hierarchy import Mixture
-from bayesmeta.online import Index, RowStatistics, State, distinct
+from bayesmeta.online.sums import Index, RowStatistics, State, distinct
 
 __all__ = ["Hypotheses", "stacked"]
 

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from bandits.alternatives import OnlineAlternatives
 from bandits.wrapped import Wrapped, turns
-from bayesmeta.online import Index, RowStatistics, State
+from bayesmeta.online.sums import Index, RowStatistics, State
 
 __all__ = ["ChangePoints"]
 

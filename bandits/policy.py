@@ -29,7 +29,7 @@ from bayesmeta.describe import Described, listed, plural
 from bayesmeta.doors import counted, require_count
 from bayesmeta.fields import TensorFields
 from bayesmeta.numerics.gradients import ordinary, outside_inference
-from bayesmeta.online import Begins, InPlace, NoMarginalError, Online, Task, online
+from bayesmeta.online.sums import Begins, InPlace, NoMarginalError, Online, Task, online
 
 __all__ = ["Policy", "require_seed"]
 

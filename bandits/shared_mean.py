@@ -26,7 +26,7 @@ from bandits.wrapped import LearnedByTasks, entries, turns
 from bayesmeta.linear import LinearGaussian
 from bayesmeta.numerics.linalg import cholesky, symmetric
 from bayesmeta.numerics.square_root import potter
-from bayesmeta.online import Index, State, Task
+from bayesmeta.online.sums import Index, State, Task
 from bayesmeta.random import randn
 
 __all__ = ["SharedMean"]

@@ -30,7 +30,7 @@ from bayesmeta.random import log_gamma
 from bayesmeta.validation import require_binary, require_columns, require_enough_tasks, require_positive
 
 if TYPE_CHECKING:
-    from bayesmeta.online_betas import OnlineBetas
+    from bayesmeta.online.betas import OnlineBetas
 
 __all__ = ["BernoulliFunctions", "BetaBernoulli"]
 
@@ -101,7 +101,7 @@ class BetaBernoulli(TensorFields):
 
     def online(self, batch_shape: Sequence[int]) -> "OnlineBetas":
         """The posterior of tasks, or of tasks and arms, to be updated in place."""
-        from bayesmeta.online_betas import OnlineBetas
+        from bayesmeta.online.betas import OnlineBetas
 
         return OnlineBetas(self, batch_shape)
 

@@ -38,7 +38,7 @@ from bayesmeta.random import randn
 from bayesmeta.validation import require_columns, require_enough_tasks, require_finite, require_positive
 
 if TYPE_CHECKING:
-    from bayesmeta.online_weights import OnlineWeights
+    from bayesmeta.online.weights import OnlineWeights
 
 __all__ = ["ArmFunctions", "CorrelatedArms", "arm_statistics"]
 
@@ -233,7 +233,7 @@ class CorrelatedArms(TensorFields):
 
     def online(self, batch_shape: Sequence[int]) -> "OnlineWeights":
         """The posterior of tasks, to be updated in place."""
-        from bayesmeta.online_weights import OnlineWeights
+        from bayesmeta.online.weights import OnlineWeights
 
         return OnlineWeights(self, batch_shape, _mean_and_root, by_number=True)
 

@@ -31,7 +31,7 @@ from bayesmeta.gp import GaussianProcess
 from bayesmeta.validation import require_columns, require_enough_tasks
 
 if TYPE_CHECKING:
-    from bayesmeta.online_process import OnlineProcess
+    from bayesmeta.online.process import OnlineProcess
 
 __all__ = ["DeepKernel"]
 
@@ -96,7 +96,7 @@ class DeepKernel(TensorFields):
 
     def online(self, batch_shape: Sequence[int]) -> "OnlineProcess":
         """The posterior of tasks, or of tasks and arms, to be updated in place."""
-        from bayesmeta.online_process import OnlineProcess
+        from bayesmeta.online.process import OnlineProcess
 
         return OnlineProcess(self, batch_shape)
 

@@ -42,7 +42,7 @@ from bayesmeta.random import gamma, randn
 from bayesmeta.validation import require_columns, require_enough_tasks, require_finite, require_positive
 
 if TYPE_CHECKING:
-    from bayesmeta.online_process import OnlineProcess
+    from bayesmeta.online.process import OnlineProcess
 
 __all__ = ["GaussianProcess", "PathFunctions"]
 
@@ -182,7 +182,7 @@ class GaussianProcess(TensorFields):
 
     def online(self, batch_shape: Sequence[int]) -> "OnlineProcess":
         """The posterior of tasks, or of tasks and arms, to be updated in place."""
-        from bayesmeta.online_process import OnlineProcess
+        from bayesmeta.online.process import OnlineProcess
 
         return OnlineProcess(self, batch_shape)
 

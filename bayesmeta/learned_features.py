@@ -40,7 +40,7 @@ from bayesmeta.linear import LinearGaussian
 from bayesmeta.validation import require_columns, require_enough_tasks
 
 if TYPE_CHECKING:
-    from bayesmeta.online_weights import OnlineFeatures
+    from bayesmeta.online.weights import OnlineFeatures
 
 __all__ = ["LearnedFeatures"]
 
@@ -99,7 +99,7 @@ class LearnedFeatures(TensorFields):
 
     def online(self, batch_shape: Sequence[int]) -> "OnlineFeatures":
         """The posterior of tasks, or of tasks and arms with weights of their own, to be updated in place."""
-        from bayesmeta.online_weights import OnlineFeatures
+        from bayesmeta.online.weights import OnlineFeatures
 
         return OnlineFeatures(self.features, self.linear.online(batch_shape), self)
 

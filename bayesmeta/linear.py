@@ -43,7 +43,7 @@ from bayesmeta.validation import (
 from bayesmeta.weight_space import LARGEST_LOG, WeightSpace, frame_of_all, weak_precision
 
 if TYPE_CHECKING:
-    from bayesmeta.online import Online
+    from bayesmeta.online.sums import Online
 
 __all__ = ["LinearFunctions", "LinearGaussian", "VarianceComponents"]
 
@@ -229,8 +229,8 @@ class LinearGaussian(TensorFields):
 
     def online(self, batch_shape: Sequence[int]) -> "Online":
         """The posterior of tasks, or of tasks and arms with weights of their own, to be updated in place."""
-        from bayesmeta.online import OnlineRows
-        from bayesmeta.online_weights import OnlineArmWeights, OnlineWeights
+        from bayesmeta.online.sums import OnlineRows
+        from bayesmeta.online.weights import OnlineArmWeights, OnlineWeights
 
         if self.columns is not None and not self.columns.all_inputs:
             return OnlineRows(self, batch_shape)

@@ -42,7 +42,7 @@ from bayesmeta.validation import (
 from bayesmeta.weight_space import LARGEST_LOG, WeightSpace, frame_of_all, weak_precision
 
 if TYPE_CHECKING:
-    from bayesmeta.online import Online
+    from bayesmeta.online.sums import Online
 
 __all__ = ["LinearNormalInverseGamma", "NoisyLinearFunctions"]
 
@@ -248,7 +248,7 @@ class LinearNormalInverseGamma(TensorFields):
 
     def online(self, batch_shape: Sequence[int]) -> "Online":
         """The posterior of tasks, or of tasks and arms with weights of their own, to be updated in place."""
-        from bayesmeta.online import OnlineRows, OnlineStatistics
+        from bayesmeta.online.sums import OnlineRows, OnlineStatistics
 
         if self.columns is not None and not self.columns.all_inputs:
             return OnlineRows(self, batch_shape)

@@ -10,8 +10,9 @@ from torch import Tensor
 
 import bandits
 from bandits.wrapped import turns
-from bayesmeta import BetaBernoulli, CorrelatedArms, Data, LinearGaussian, NormalInverseGamma, online
+from bayesmeta import BetaBernoulli, CorrelatedArms, Data, LinearGaussian, NormalInverseGamma
 from bayesmeta.data.statistics import Statistics
+from bayesmeta.online import sums as online
 from tests.families import F64, seed
 from tests.seeds import shifted
 

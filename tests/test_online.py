@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from bayesmeta import BetaBernoulli, CorrelatedArms, Data, LinearGaussian
-from bayesmeta.online import Online, OnlineRows, online
-from bayesmeta.online_process import OnlineProcess
-from bayesmeta.online_weights import BLOCK, FEW_TURNS, OnlineArmWeights, OnlineWeights
+from bayesmeta.online.process import OnlineProcess
+from bayesmeta.online.sums import Online, OnlineRows, online
+from bayesmeta.online.weights import BLOCK, FEW_TURNS, OnlineArmWeights, OnlineWeights
 from bayesmeta.protocol import Marginal, Posterior
 from bayesmeta.random import randn
 from tests.families import F64, FAMILIES, Family, seed

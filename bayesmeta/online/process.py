@@ -8,7 +8,7 @@ from torch import Generator, Tensor
 from torch.distributions import Distribution
 
 from bayesmeta.data.rows import Data
-from bayesmeta.online import OnlineRows, State, Task, marginal_of
+from bayesmeta.online.sums import OnlineRows, State, Task, marginal_of
 
 __all__ = ["OnlineProcess"]
 
