@@ -15,7 +15,7 @@ from typing import Any
 from bandits.policies import ThompsonSampling
 from bandits.running import Running
 from bandits.shared_mean import SharedMean
-from bayesmeta.hyperposterior import Hyperposterior
+from bayesmeta.hyperparameters.hyperposterior import Hyperposterior
 from bayesmeta.linear_hyperposterior import LinearHyperposterior
 
 __all__ = ["AdaTS", "HierTS", "MetaTS", "running_together"]

@@ -24,7 +24,7 @@ from torch.distributions import Distribution
 
 from bandits.wrapped import LearnedByTasks, entries
 from bayesmeta.hierarchy import Mixture, MixtureDistribution
-from bayesmeta.hyperposterior import LEAST_ESS, Hyperposterior, weighted_draws
+from bayesmeta.hyperparameters.hyperposterior import LEAST_ESS, Hyperposterior, weighted_draws
 from bayesmeta.online.sums import (
     DrawsFunctions,
     Index,

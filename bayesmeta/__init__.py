@@ -63,9 +63,10 @@ if TYPE_CHECKING:
     from bayesmeta.glm import LogisticGaussian, PoissonExposureGaussian, PoissonGaussian
     from bayesmeta.gp import GaussianProcess
     from bayesmeta.hierarchy import Mixture
-    from bayesmeta.hyperposterior import Hyperposterior
+    from bayesmeta.hyperparameters.hyperposterior import Hyperposterior
+    from bayesmeta.hyperparameters.kinds import StartsDisagreeWarning, fit_kinds
+    from bayesmeta.hyperparameters.task_features import fit_with_features
     from bayesmeta.io import load, save
-    from bayesmeta.kinds import StartsDisagreeWarning, fit_kinds
     from bayesmeta.learned_features import LearnedFeatures
     from bayesmeta.linear import LinearGaussian
     from bayesmeta.linear_hyperposterior import LinearHyperposterior
@@ -78,7 +79,6 @@ if TYPE_CHECKING:
     from bayesmeta.numerics.fused import compiled
     from bayesmeta.past_functions import PastFunctions
     from bayesmeta.rates import GammaExponential, GammaPoisson
-    from bayesmeta.task_features import fit_with_features
     from bayesmeta.transfer import transfer_hypotheses, trust
     from bayesmeta.warning_kinds import BayesmetaWarning, LimitWarning, NotFusedWarning, PlacementWarning
 else:
@@ -96,7 +96,7 @@ else:
             "GammaExponential": "rates",
             "GammaPoisson": "rates",
             "GaussianProcess": "gp",
-            "Hyperposterior": "hyperposterior",
+            "Hyperposterior": "hyperparameters.hyperposterior",
             "LearnedFeatures": "learned_features",
             "LimitWarning": "warning_kinds",
             "LinearGaussian": "linear",
@@ -114,12 +114,12 @@ else:
             "PlacementWarning": "warning_kinds",
             "PoissonExposureGaussian": "glm",
             "PoissonGaussian": "glm",
-            "StartsDisagreeWarning": "kinds",
+            "StartsDisagreeWarning": "hyperparameters.kinds",
             "Statistics": "data.statistics",
             "arm_statistics": "correlated_arms",
             "compiled": "numerics.fused",
-            "fit_kinds": "kinds",
-            "fit_with_features": "task_features",
+            "fit_kinds": "hyperparameters.kinds",
+            "fit_with_features": "hyperparameters.task_features",
             "from_formula": "mixed_model",
             "load": "io",
             "one_hot": "categorical",

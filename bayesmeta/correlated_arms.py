@@ -32,7 +32,7 @@ from bayesmeta.data.rows import Data
 from bayesmeta.data.statistics import Statistics
 from bayesmeta.doors import Draws
 from bayesmeta.fields import LearnedFrom, TensorFields
-from bayesmeta.hyperparameters import Hyperparameters
+from bayesmeta.hyperparameters.vector import Hyperparameters
 from bayesmeta.numerics.linalg import cholesky, log_det, solve
 from bayesmeta.random import randn
 from bayesmeta.validation import require_columns, require_enough_tasks, require_finite, require_positive

@@ -19,8 +19,8 @@ from torch import Generator, Tensor
 from bayesmeta.data.rows import Data
 from bayesmeta.data.statistics import Statistics
 from bayesmeta.doors import counted, require_hierarchical
-from bayesmeta.hyperparameters import Hierarchical, Hyperparameters, most_probable
-from bayesmeta.hyperposterior import laplace
+from bayesmeta.hyperparameters.hyperposterior import laplace
+from bayesmeta.hyperparameters.vector import Hierarchical, Hyperparameters, most_probable
 from bayesmeta.numerics.gradients import with_gradients
 from bayesmeta.random import randn, seeded
 

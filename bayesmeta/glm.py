@@ -39,7 +39,7 @@ from bayesmeta.glm_functions import LogisticFunctions, PoissonFunctions
 from bayesmeta.glm_learning import hyperparameters, weak_prior
 from bayesmeta.glm_predictions import CountPrediction, EvidenceError, PredictionError, Predictor
 from bayesmeta.glm_tasks import Tasks
-from bayesmeta.hyperparameters import Hyperparameters, most_probable
+from bayesmeta.hyperparameters.vector import Hyperparameters, most_probable
 from bayesmeta.laplace import factor, fit_mode, positive_definite
 from bayesmeta.likelihoods import LOGISTIC, POISSON, Likelihood
 from bayesmeta.numerics.linalg import log_det, symmetric
@@ -234,7 +234,7 @@ class _Regression(TensorFields):
         Args:
             tasks: at least two tasks with rows, on one axis. `self`, without a batch, is where the search starts and
                 the centre of the hyperprior.
-            hyperprior_weight: 0 for plain empirical Bayes; see `bayesmeta.hyperparameters`.
+            hyperprior_weight: 0 for plain empirical Bayes; see `bayesmeta.hyperparameters.vector`.
 
         Raises:
             ValueError: fewer than two tasks have rows, or y holds what the family cannot model.

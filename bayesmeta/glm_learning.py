@@ -19,7 +19,7 @@ from bayesmeta.data.rows import Data
 from bayesmeta.data.statistics import Statistics
 from bayesmeta.frame import Frame
 from bayesmeta.glm_evidence import log_evidence
-from bayesmeta.hyperparameters import Hyperparameter, Hyperparameters
+from bayesmeta.hyperparameters.vector import Hyperparameter, Hyperparameters
 from bayesmeta.laplace import Rows, fit_mode
 from bayesmeta.numerics.linalg import symmetric
 from bayesmeta.posterior_axes import Memory

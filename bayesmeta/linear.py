@@ -29,7 +29,7 @@ from bayesmeta.data.statistics import Statistics
 from bayesmeta.data.weighted_rows import WeightedRows, regression_statistics
 from bayesmeta.doors import Draws
 from bayesmeta.fields import LearnedFrom, TensorFields
-from bayesmeta.hyperparameters import Hyperparameter, Hyperparameters, most_probable
+from bayesmeta.hyperparameters.vector import Hyperparameter, Hyperparameters, most_probable
 from bayesmeta.linear_em import expectation_maximisation
 from bayesmeta.linear_evidence import Natural, Restricted, log_evidence, update, whitened_log_evidence
 from bayesmeta.numerics.linalg import cholesky, log_det, positive, rounded, symmetric
@@ -181,7 +181,7 @@ class LinearGaussian(TensorFields):
         Args:
             tasks: at least two tasks with rows, on one axis. `self`, without a batch, is where the search starts and
                 the centre of the hyperprior.
-            hyperprior_weight: 0 for plain empirical Bayes, by EM; see `bayesmeta.hyperparameters`.
+            hyperprior_weight: 0 for plain empirical Bayes, by EM; see `bayesmeta.hyperparameters.vector`.
             restricted: integrate loc and the shared weights out under a flat prior while variances are learned; with
                 `hyperprior_weight=0` this is REML. The prior carries what is unknown of them: its covariance is that
                 between tasks plus that of loc.

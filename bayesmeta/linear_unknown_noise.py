@@ -28,7 +28,7 @@ from bayesmeta.data.weighted_rows import WeightedRows, regression_statistics
 from bayesmeta.distributions.marginals import StudentMarginal
 from bayesmeta.doors import Draws
 from bayesmeta.fields import LearnedFrom, TensorFields
-from bayesmeta.hyperparameters import Hyperparameter, Hyperparameters, most_probable
+from bayesmeta.hyperparameters.vector import Hyperparameter, Hyperparameters, most_probable
 from bayesmeta.linear_evidence import gradient, sum_of_squares, whitened
 from bayesmeta.numerics.linalg import cholesky, factor_of_sum, log_det, positive, rounded, solve, symmetric
 from bayesmeta.numerics.special import lgamma_ratio
@@ -190,7 +190,7 @@ class LinearNormalInverseGamma(TensorFields):
         Args:
             tasks: at least two tasks with rows, on one axis. `self`, without a batch, is where the search starts and
                 the centre of the hyperprior.
-            hyperprior_weight: 0 for plain empirical Bayes; see `bayesmeta.hyperparameters`.
+            hyperprior_weight: 0 for plain empirical Bayes; see `bayesmeta.hyperparameters.vector`.
 
         Raises:
             ValueError: fewer than two tasks have rows, or x does not have d columns.

@@ -26,7 +26,7 @@ from bayesmeta.data.statistics import Statistics
 from bayesmeta.distributions.constant import Constant, repeat_rows, row_shape
 from bayesmeta.doors import Draws
 from bayesmeta.fields import LearnedFrom, TensorFields
-from bayesmeta.hyperparameters import Hyperparameter, Hyperparameters, most_probable
+from bayesmeta.hyperparameters.vector import Hyperparameter, Hyperparameters, most_probable
 from bayesmeta.numerics.linalg import add_outer, cholesky, log_det, log_det_of, pack_tril, symmetric, unpack_tril
 from bayesmeta.numerics.special import of_counts
 from bayesmeta.random import randn, wishart_tril
@@ -177,7 +177,7 @@ class NormalInverseWishart(TensorFields):
         Args:
             tasks: at least two tasks with rows, on one axis. `self`, without a batch, is where the search starts and
                 the centre of the hyperprior.
-            hyperprior_weight: 0 for plain empirical Bayes; see `bayesmeta.hyperparameters`.
+            hyperprior_weight: 0 for plain empirical Bayes; see `bayesmeta.hyperparameters.vector`.
 
         Raises:
             ValueError: fewer than two tasks have rows, or rows do not differ within tasks in every direction.

@@ -24,7 +24,7 @@ from bayesmeta.distributions.constant import Constant, repeat_rows, row_shape
 from bayesmeta.distributions.marginals import StudentMarginal
 from bayesmeta.doors import Draws
 from bayesmeta.fields import LearnedFrom, TensorFields
-from bayesmeta.hyperparameters import Hyperparameter, Hyperparameters, most_probable
+from bayesmeta.hyperparameters.vector import Hyperparameter, Hyperparameters, most_probable
 from bayesmeta.random import log_gamma, randn
 from bayesmeta.validation import (
     require_columns,
@@ -145,7 +145,7 @@ class NormalInverseGamma(TensorFields):
         Args:
             tasks: at least two tasks with rows, on one axis. `self`, without a batch, is where the search starts and
                 the centre of the hyperprior.
-            hyperprior_weight: 0 for plain empirical Bayes; see `bayesmeta.hyperparameters`.
+            hyperprior_weight: 0 for plain empirical Bayes; see `bayesmeta.hyperparameters.vector`.
 
         Raises:
             ValueError: fewer than two tasks have rows, or rows do not differ within tasks.

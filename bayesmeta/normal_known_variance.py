@@ -22,7 +22,7 @@ from bayesmeta.data.statistics import Statistics
 from bayesmeta.distributions.constant import Constant, repeat_rows, row_shape
 from bayesmeta.doors import Draws
 from bayesmeta.fields import LearnedFrom, TensorFields
-from bayesmeta.hyperparameters import Hyperparameter, Hyperparameters, most_probable
+from bayesmeta.hyperparameters.vector import Hyperparameter, Hyperparameters, most_probable
 from bayesmeta.random import randn
 from bayesmeta.validation import require_columns, require_enough_tasks, require_finite, require_positive
 
@@ -133,7 +133,7 @@ class NormalKnownVariance(TensorFields):
             tasks: at least two tasks with rows, on one axis. `self`, without a batch, is where the search starts and
                 the centre of the hyperprior.
             hyperprior_weight: 0 for plain empirical Bayes, where `var` often ends at zero; see
-                `bayesmeta.hyperparameters`.
+                `bayesmeta.hyperparameters.vector`.
 
         Raises:
             ValueError: fewer than two tasks have rows.

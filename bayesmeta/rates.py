@@ -27,7 +27,7 @@ from bayesmeta.distributions.lomax import Lomax
 from bayesmeta.distributions.marginals import GammaMarginal, InverseGammaMarginal
 from bayesmeta.doors import Draws
 from bayesmeta.fields import LearnedFrom, TensorFields
-from bayesmeta.hyperparameters import Hyperparameter, Hyperparameters, most_probable
+from bayesmeta.hyperparameters.vector import Hyperparameter, Hyperparameters, most_probable
 from bayesmeta.numerics.special import lgamma_ratio
 from bayesmeta.random import log_gamma
 from bayesmeta.validation import require_columns, require_enough_tasks, require_positive
@@ -124,7 +124,7 @@ class _GammaRate(TensorFields):
         Args:
             tasks: at least two tasks with rows, on one axis. `self`, without a batch, is where the search starts and
                 the centre of the hyperprior.
-            hyperprior_weight: 0 for plain empirical Bayes; see `bayesmeta.hyperparameters`.
+            hyperprior_weight: 0 for plain empirical Bayes; see `bayesmeta.hyperparameters.vector`.
 
         Raises:
             ValueError: fewer than two tasks have rows, or a row is none that the family can have.

@@ -14,7 +14,7 @@ from bayesmeta.data.rows import Data
 from bayesmeta.data.statistics import Statistics
 from bayesmeta.data.weighted_rows import WeightedRows, pooled
 from bayesmeta.frame import Frame
-from bayesmeta.hyperparameters import Hyperparameter
+from bayesmeta.hyperparameters.vector import Hyperparameter
 from bayesmeta.numerics.linalg import cholesky, positive, symmetric
 
 __all__ = ["LARGEST_LOG", "WeightSpace", "frame_of_all", "weak_precision"]

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from bayesmeta import BetaBernoulli, Data
-from bayesmeta.hyperparameters import Hyperparameters, most_probable
+from bayesmeta.hyperparameters.vector import Hyperparameters, most_probable
 
 __all__ = [
     "EFFECTS",

@@ -16,7 +16,7 @@ import bandits
 import bayesmeta as bm
 from bandits import Policy
 from bayesmeta import Data
-from bayesmeta.task_features import FeaturePrior
+from bayesmeta.hyperparameters.task_features import FeaturePrior
 from bo import SearchSpace, TuningPrior, fit_rgpe
 from tests.families import FAMILIES
 from tests.past import SPACE, loss

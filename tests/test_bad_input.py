@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from bayesmeta import Data, LimitWarning, deep_kernel_training
-from bayesmeta.hyperparameters import Hierarchical
+from bayesmeta.hyperparameters.vector import Hierarchical
 from bayesmeta.protocol import Evidence, Learnable
 from bayesmeta.warning_kinds import PlacementWarning
 from tests.families import FAMILIES, Family

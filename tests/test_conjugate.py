@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from bayesmeta import BetaBernoulli, Data, Statistics
-from bayesmeta.hyperparameters import LimitWarning
+from bayesmeta.hyperparameters.vector import LimitWarning
 from bayesmeta.random import rand
 from tests.families import F64, seed
 

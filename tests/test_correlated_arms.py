@@ -11,7 +11,7 @@ import torch
 
 from bayesmeta import CorrelatedArms, Data, Hyperposterior, LimitWarning, LinearGaussian, arm_statistics
 from bayesmeta.correlated_arms_training import _Seen, expectation_maximisation
-from bayesmeta.hyperparameters import most_probable
+from bayesmeta.hyperparameters.vector import most_probable
 from bayesmeta.predictive_checks import coverage, log_score
 from bayesmeta.random import rand, randn
 from tests.families import F64, seed

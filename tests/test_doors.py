@@ -17,7 +17,7 @@ import bayesmeta as bm
 from bayesmeta import Data, Statistics, deep_kernel_training
 from bayesmeta.calibration import sbc_ranks
 from bayesmeta.doors import require_count
-from bayesmeta.hyperparameters import Hierarchical
+from bayesmeta.hyperparameters.vector import Hierarchical
 from bayesmeta.numerics.gradients import gradients, ordinary, with_gradients
 from bayesmeta.predictive_checks import crps
 from bayesmeta.protocol import Additive, Density, Evidence, Joint, Learnable, Marginal, Posterior

@@ -20,7 +20,7 @@ import torch
 
 import bayesmeta as bm
 from bayesmeta import Data, LimitWarning, io
-from bayesmeta.hyperparameters import Hierarchical
+from bayesmeta.hyperparameters.vector import Hierarchical
 from bayesmeta.protocol import Evidence, Learnable, Posterior
 from tests.families import F64, Family, seed
 from tests.test_hyperparameters import test_fit_agrees_with_a_slow_reference as agrees_with_a_slow_reference

@@ -6,7 +6,7 @@ import torch
 import bayesmeta as bm
 from bayesmeta import Data
 from bayesmeta.full_bayes import sample_posterior
-from bayesmeta.hyperposterior import Hyperposterior
+from bayesmeta.hyperparameters.hyperposterior import Hyperposterior
 from bayesmeta.random import randn
 from tests.families import F64, seed
 from tests.test_hyperposterior import INITIAL, TASKS, quadrature

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from bayesmeta import Data, LogisticGaussian, PoissonGaussian
-from bayesmeta.hyperparameters import Hierarchical, Hyperparameters
+from bayesmeta.hyperparameters.vector import Hierarchical, Hyperparameters
 from bayesmeta.random import seeded
 from tests.families import FAMILIES, Family, seed
 from tests.seeds import shifted

@@ -6,8 +6,8 @@ from scipy import integrate
 
 import bayesmeta as bm
 from bayesmeta import Data, Statistics
-from bayesmeta.hyperparameters import Hierarchical, most_probable
-from bayesmeta.hyperposterior import Hyperposterior, laplace
+from bayesmeta.hyperparameters.hyperposterior import Hyperposterior, laplace
+from bayesmeta.hyperparameters.vector import Hierarchical, most_probable
 from bayesmeta.random import rand, randn
 from tests.families import F64, FAMILIES, Family, seed
 

@@ -9,7 +9,13 @@ from scipy import integrate, stats
 
 import bayesmeta as bm
 from bayesmeta import Data
-from bayesmeta.kinds import StartsDisagreeWarning, _log_density, _log_evidence, _warn_if_starts_disagree, fit_kinds
+from bayesmeta.hyperparameters.kinds import (
+    StartsDisagreeWarning,
+    _log_density,
+    _log_evidence,
+    _warn_if_starts_disagree,
+    fit_kinds,
+)
 from bayesmeta.random import rand, randn, seeded
 from tests.families import F64, seed
 

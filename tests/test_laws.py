@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from bayesmeta import Data, Mixture
-from bayesmeta.hyperparameters import Hierarchical
+from bayesmeta.hyperparameters.vector import Hierarchical
 from bayesmeta.protocol import Density, Evidence, Joint, Marginal, Posterior, Predictive
 from bayesmeta.random import rand, seeded
 from tests.families import F64, FAMILIES, Family, seed

@@ -10,7 +10,7 @@ import scipy.stats
 import torch
 
 from bayesmeta import Data, LinearGaussian, LinearNormalInverseGamma, MatrixNormalInverseWishart, Statistics
-from bayesmeta.hyperparameters import LimitWarning
+from bayesmeta.hyperparameters.vector import LimitWarning
 from bayesmeta.linear_em import LARGEST_SWEEP, inverses
 from bayesmeta.numerics.linalg import pack_tril, unpack_tril
 from bayesmeta.random import rand, randn

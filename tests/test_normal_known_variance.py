@@ -8,7 +8,7 @@ import scipy.stats
 import torch
 
 from bayesmeta import Data, Hyperposterior, NormalKnownVariance, Statistics
-from bayesmeta.hyperparameters import LimitWarning
+from bayesmeta.hyperparameters.vector import LimitWarning
 from bayesmeta.random import randn
 from tests.families import F64, seed
 

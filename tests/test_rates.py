@@ -15,7 +15,7 @@ from torch import Tensor
 
 from bayesmeta import Data, GammaExponential, GammaPoisson, Statistics
 from bayesmeta.distributions.lomax import Lomax
-from bayesmeta.hyperparameters import LimitWarning
+from bayesmeta.hyperparameters.vector import LimitWarning
 from bayesmeta.random import rand, seeded
 from tests.families import F64, seed
 

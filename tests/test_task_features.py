@@ -10,9 +10,9 @@ import torch
 import bayesmeta as bm
 from bayesmeta import Data
 from bayesmeta.fields import LearnedFrom
-from bayesmeta.hyperparameters import Hierarchical, Hyperparameter
+from bayesmeta.hyperparameters.task_features import SHARE, FeaturePrior, _units, fit_with_features
+from bayesmeta.hyperparameters.vector import Hierarchical, Hyperparameter
 from bayesmeta.random import rand, randn
-from bayesmeta.task_features import SHARE, FeaturePrior, _units, fit_with_features
 from tests.families import F64, FAMILIES, Family, seed
 
 FEATURES = randn((80, 2), like=F64, generator=seed(0)) * torch.tensor([1.0, 100.0]) + torch.tensor([0.0, 500.0])

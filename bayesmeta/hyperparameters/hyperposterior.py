@@ -1,8 +1,8 @@
 r"""How sure a learned prior is of itself: the hyperposterior as weighted draws, updated while tasks run.
 
-The log hyperposterior of `bayesmeta.hyperparameters` is expanded to second order at its mode (Laplace). A Student t of
-that mode and curvature proposes draws of hyperparameters, and each is weighed by the exact hyperposterior over its
-proposal, so the curvature need not be right: it only decides how many draws count (`ess`).
+The log hyperposterior of `bayesmeta.hyperparameters.vector` is expanded to second order at its mode (Laplace). A
+Student t of that mode and curvature proposes draws of hyperparameters, and each is weighed by the exact hyperposterior
+over its proposal, so the curvature need not be right: it only decides how many draws count (`ess`).
 
 Evidence of tasks adds. So a task that still runs changes the weights by its evidence now less its evidence before, and
 draws are renewed where too few of them count.
@@ -23,7 +23,7 @@ from bayesmeta.describe import Described, plural
 from bayesmeta.doors import counted, require_hierarchical, require_rows
 from bayesmeta.fields import LearnedFrom
 from bayesmeta.hierarchy import Mixture
-from bayesmeta.hyperparameters import Hierarchical, Hyperparameters, most_probable
+from bayesmeta.hyperparameters.vector import Hierarchical, Hyperparameters, most_probable
 from bayesmeta.numerics.gradients import with_gradients
 from bayesmeta.numerics.optimise import maximise
 from bayesmeta.random import gamma, rand, randn

@@ -30,7 +30,7 @@ from bayesmeta.describe import Described, plural
 from bayesmeta.doors import require_hierarchical
 from bayesmeta.fields import LearnedFrom
 from bayesmeta.hierarchy import Mixture
-from bayesmeta.hyperparameters import Hierarchical, Hyperparameters, most_probable
+from bayesmeta.hyperparameters.vector import Hierarchical, Hyperparameters, most_probable
 from bayesmeta.numerics.gradients import with_gradients
 from bayesmeta.numerics.optimise import VALUE_TOLERANCE, maximise
 from bayesmeta.random import categorical

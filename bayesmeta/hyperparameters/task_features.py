@@ -1,7 +1,7 @@
 r"""Features of a task inform its prior: hyperparameters that are linear in them, learned from past tasks.
 
 With features $u_s$ of task $s$, standardised over the past tasks, and hyperparameters as the vector $v$ of
-`bayesmeta.hyperparameters`,
+`bayesmeta.hyperparameters.vector`,
 
 $$ v_s = v + B u_s, \quad B_{ij} \sim N(0, (\text{share} \cdot \text{scale}_i)^2), $$
 
@@ -26,7 +26,7 @@ from bayesmeta.data.rows import Data
 from bayesmeta.data.statistics import Statistics
 from bayesmeta.doors import require_hierarchical, require_rows
 from bayesmeta.fields import LearnedFrom, TensorFields
-from bayesmeta.hyperparameters import Hierarchical, Hyperparameters, most_probable
+from bayesmeta.hyperparameters.vector import Hierarchical, Hyperparameters, most_probable
 from bayesmeta.numerics.as_floats import as_floats
 from bayesmeta.numerics.gradients import with_gradients
 from bayesmeta.numerics.optimise import maximise

@@ -1,0 +1,55 @@
+"""What families learn from tasks: hyperparameters, how sure they are, kinds of tasks, features of tasks."""
+
+from typing import TYPE_CHECKING
+
+from bayesmeta.lazy import lazily
+
+__all__ = [
+    "FeaturePrior",
+    "Hierarchical",
+    "Hyperparameter",
+    "Hyperparameters",
+    "Hyperposterior",
+    "Kinds",
+    "LimitWarning",
+    "StartsDisagreeWarning",
+    "fit_by_mode",
+    "fit_kinds",
+    "fit_with_features",
+    "laplace",
+    "most_probable",
+    "weighted_draws",
+]
+
+if TYPE_CHECKING:
+    from bayesmeta.hyperparameters.hyperposterior import Hyperposterior, laplace, weighted_draws
+    from bayesmeta.hyperparameters.kinds import Kinds, StartsDisagreeWarning, fit_kinds
+    from bayesmeta.hyperparameters.task_features import FeaturePrior, fit_with_features
+    from bayesmeta.hyperparameters.vector import (
+        Hierarchical,
+        Hyperparameter,
+        Hyperparameters,
+        LimitWarning,
+        fit_by_mode,
+        most_probable,
+    )
+else:
+    __getattr__, __dir__ = lazily(
+        __name__,
+        {
+            "FeaturePrior": "task_features",
+            "Hierarchical": "vector",
+            "Hyperparameter": "vector",
+            "Hyperparameters": "vector",
+            "Hyperposterior": "hyperposterior",
+            "Kinds": "kinds",
+            "LimitWarning": "vector",
+            "StartsDisagreeWarning": "kinds",
+            "fit_by_mode": "vector",
+            "fit_kinds": "kinds",
+            "fit_with_features": "task_features",
+            "laplace": "hyperposterior",
+            "most_probable": "vector",
+            "weighted_draws": "hyperposterior",
+        },
+    )
