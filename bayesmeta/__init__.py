@@ -61,7 +61,9 @@ if TYPE_CHECKING:
     from bayesmeta.deep_kernel import DeepKernel
     from bayesmeta.full_bayes import sample_posterior
     from bayesmeta.glm import LogisticGaussian, PoissonExposureGaussian, PoissonGaussian
-    from bayesmeta.gp import GaussianProcess
+    from bayesmeta.gp.past_functions import PastFunctions
+    from bayesmeta.gp.process import GaussianProcess
+    from bayesmeta.gp.transfer import transfer_hypotheses, trust
     from bayesmeta.hierarchy import Mixture
     from bayesmeta.hyperparameters.hyperposterior import Hyperposterior
     from bayesmeta.hyperparameters.kinds import StartsDisagreeWarning, fit_kinds
@@ -77,9 +79,7 @@ if TYPE_CHECKING:
     from bayesmeta.normal import NormalInverseGamma
     from bayesmeta.normal_known_variance import NormalKnownVariance
     from bayesmeta.numerics.fused import compiled
-    from bayesmeta.past_functions import PastFunctions
     from bayesmeta.rates import GammaExponential, GammaPoisson
-    from bayesmeta.transfer import transfer_hypotheses, trust
     from bayesmeta.warning_kinds import BayesmetaWarning, LimitWarning, NotFusedWarning, PlacementWarning
 else:
     __getattr__, __dir__ = lazily(
@@ -95,7 +95,7 @@ else:
             "FittedMixedModel": "mixed_model",
             "GammaExponential": "rates",
             "GammaPoisson": "rates",
-            "GaussianProcess": "gp",
+            "GaussianProcess": "gp.process",
             "Hyperposterior": "hyperparameters.hyperposterior",
             "LearnedFeatures": "learned_features",
             "LimitWarning": "warning_kinds",
@@ -110,7 +110,7 @@ else:
             "NormalInverseWishart": "niw",
             "NormalKnownVariance": "normal_known_variance",
             "NotFusedWarning": "warning_kinds",
-            "PastFunctions": "past_functions",
+            "PastFunctions": "gp.past_functions",
             "PlacementWarning": "warning_kinds",
             "PoissonExposureGaussian": "glm",
             "PoissonGaussian": "glm",
@@ -125,7 +125,7 @@ else:
             "one_hot": "categorical",
             "sample_posterior": "full_bayes",
             "save": "io",
-            "transfer_hypotheses": "transfer",
-            "trust": "transfer",
+            "transfer_hypotheses": "gp.transfer",
+            "trust": "gp.transfer",
         },
     )

@@ -27,7 +27,7 @@ from bayesmeta.data.rows import Data
 from bayesmeta.deep_kernel_training import meta_train
 from bayesmeta.features import FeatureFunctions, ReluNetwork
 from bayesmeta.fields import LearnedFrom, TensorFields
-from bayesmeta.gp import GaussianProcess
+from bayesmeta.gp.process import GaussianProcess
 from bayesmeta.validation import require_columns, require_enough_tasks
 
 if TYPE_CHECKING:

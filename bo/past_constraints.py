@@ -1,7 +1,7 @@
 r"""What past studies taught of a constraint: how probable it is that a point meets it.
 
 A constraint is a number that is violated above zero. Its past values are learned from as objectives are, so where a
-study violates it elsewhere than past studies did, the past loses its say by evidence: see `bayesmeta.transfer`.
+study violates it elsewhere than past studies did, the past loses its say by evidence: see `bayesmeta.gp.transfer`.
 """
 
 import math
@@ -16,9 +16,9 @@ from torch.distributions import Distribution
 
 from bayesmeta.data.rows import Data
 from bayesmeta.fields import TensorFields
-from bayesmeta.gp import GaussianProcess
+from bayesmeta.gp.process import GaussianProcess
+from bayesmeta.gp.transfer import transfer_hypotheses
 from bayesmeta.hierarchy import MixtureDistribution
-from bayesmeta.transfer import transfer_hypotheses
 from bo.plain import some_rows
 from bo.search import Value
 

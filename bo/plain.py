@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from bayesmeta.data.rows import Data
-from bayesmeta.gp import GaussianProcess
+from bayesmeta.gp.process import GaussianProcess
 from bo.most_probable import matern52, most_probable
 
 __all__ = ["plain_gp", "some_rows"]

@@ -17,9 +17,9 @@ from bayesmeta.data.rows import Data
 from bayesmeta.describe import listed
 from bayesmeta.doors import require_rows
 from bayesmeta.fields import LearnedFrom, TensorFields
-from bayesmeta.gp import GaussianProcess
+from bayesmeta.gp.process import GaussianProcess
+from bayesmeta.gp.transfer import NUM_DOUBTING, transfer_hypotheses
 from bayesmeta.numerics.gradients import with_gradients
-from bayesmeta.transfer import NUM_DOUBTING, transfer_hypotheses
 from bo.past_constraints import (
     PastConstraint,
     all_met,

@@ -28,7 +28,7 @@ from torch.distributions import Normal
 
 from bayesmeta.data.rows import Data
 from bayesmeta.fields import LearnedFrom, TensorFields
-from bayesmeta.gp import GaussianProcess
+from bayesmeta.gp.process import GaussianProcess
 from bayesmeta.numerics.gradients import with_gradients
 from bayesmeta.numerics.linalg import cholesky
 from bayesmeta.random import rand, randn

@@ -29,10 +29,10 @@ from jaxtyping import Bool, Float, Int64
 from torch import Generator, Tensor
 
 from bayesmeta.data.rows import Data
-from bayesmeta.gp import GaussianProcess
-from bayesmeta.gp_training import Numbers, fit_strength
+from bayesmeta.gp.fit import Numbers, fit_strength
+from bayesmeta.gp.past_functions import PastFunctions
+from bayesmeta.gp.process import GaussianProcess
 from bayesmeta.numerics.linalg import cholesky
-from bayesmeta.past_functions import PastFunctions
 
 __all__ = ["PastValues", "SharedConfigurations", "complete"]
 

@@ -20,7 +20,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from bayesmeta.fields import TensorFields
-from bayesmeta.gp import GaussianProcess
+from bayesmeta.gp.process import GaussianProcess
 from bayesmeta.numerics.optimise import maximise
 from bo.scores import normal_scores
 

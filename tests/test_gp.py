@@ -13,7 +13,7 @@ from torch import Tensor
 
 from bayesmeta import Data, GaussianProcess, PastFunctions
 from bayesmeta.calibration import sbc_ranks
-from bayesmeta.covariance import matern52
+from bayesmeta.gp.covariance import matern52
 from bayesmeta.random import rand, randn
 from tests.families import F64, seed
 

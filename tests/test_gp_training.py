@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.distributions import MultivariateNormal
 
 from bayesmeta import Data, GaussianProcess
-from bayesmeta.covariance import matern52
-from bayesmeta.gp_training import MAX_POINTS, MAX_TASKS, _as_columns, _choose_points, _log_density, _subset
+from bayesmeta.gp.covariance import matern52
+from bayesmeta.gp.fit import MAX_POINTS, MAX_TASKS, _as_columns, _choose_points, _log_density, _subset
 from bayesmeta.random import rand, randn
 from tests.families import F64, seed
 

@@ -5,7 +5,7 @@ import pytest
 import scipy.optimize
 import scipy.stats
 
-from bayesmeta.covariance import matern52 as torch_matern52
+from bayesmeta.gp.covariance import matern52 as torch_matern52
 from bo import most_probable as module
 from bo.most_probable import Correlation, matern52, most_probable, rbf
 from tests.seeds import shifted

@@ -11,8 +11,8 @@ from torch import Tensor
 
 import bayesmeta as bm
 from bayesmeta import Data, GaussianProcess
-from bayesmeta.covariance import matern52
 from bayesmeta.fields import LearnedFrom
+from bayesmeta.gp.covariance import matern52
 from bayesmeta.random import rand, randn
 from bo import SharedConfigurations, shared_configurations
 from bo.shared_configurations import PastValues, complete

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from bayesmeta import Data, GaussianProcess, Mixture, transfer_hypotheses
-from bayesmeta.transfer import (
+from bayesmeta.gp.transfer import (
     AS_A_WHOLE,
     DIRECTION_FACTORS,
     IN_PART,

@@ -13,7 +13,7 @@ from torch import Tensor
 
 import bayesmeta as bm
 from bayesmeta import Data, GaussianProcess
-from bayesmeta.transfer import transfer_hypotheses
+from bayesmeta.gp.transfer import transfer_hypotheses
 from bo import MetaSampler, SearchSpace, TuningPrior
 from bo.task_features import EQUAL, TaskFeatures
 from tests import past

@@ -20,11 +20,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Generator, Tensor
 
-from bayesmeta.covariance import matern52, with_noise
 from bayesmeta.data.rows import Data
+from bayesmeta.gp.covariance import matern52, with_noise
+from bayesmeta.gp.past_functions import PastFunctions
 from bayesmeta.numerics.linalg import cholesky, log_det
 from bayesmeta.numerics.optimise import maximise
-from bayesmeta.past_functions import PastFunctions
 
 __all__ = ["Numbers", "fit_strength", "pretrain"]
 

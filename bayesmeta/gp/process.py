@@ -31,13 +31,13 @@ from linear_operator import to_linear_operator
 from torch import Generator, Tensor
 from torch.distributions import Distribution, Normal
 
-from bayesmeta.covariance import append, matern52, solve_triangular, weighted_sum, whiten, with_noise
 from bayesmeta.data.rows import Data
 from bayesmeta.doors import Draws
 from bayesmeta.fields import LearnedFrom, TensorFields
-from bayesmeta.gp_training import Numbers, pretrain
+from bayesmeta.gp.covariance import append, matern52, solve_triangular, weighted_sum, whiten, with_noise
+from bayesmeta.gp.fit import Numbers, pretrain
+from bayesmeta.gp.past_functions import PastFunctions
 from bayesmeta.numerics.linalg import cholesky, log_det
-from bayesmeta.past_functions import PastFunctions
 from bayesmeta.random import gamma, randn
 from bayesmeta.validation import require_columns, require_enough_tasks, require_finite, require_positive
 
@@ -232,7 +232,7 @@ class GaussianProcess(TensorFields):
         return -0.5 * (whitened.square().sum(-1) + volume)
 
     def fit(self, tasks: Data, *, generator: Generator | None = None) -> "GaussianProcess":
-        """Learn kernel, past functions and their weight from `tasks`: see `bayesmeta.gp_training`.
+        """Learn kernel, past functions and their weight from `tasks`: see `bayesmeta.gp.fit`.
 
         Args:
             tasks: at least two tasks with rows, on one axis. `self`, without batch, is where the search starts; past

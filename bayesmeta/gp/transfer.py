@@ -23,7 +23,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from bayesmeta.gp import GaussianProcess
+from bayesmeta.gp.process import GaussianProcess
 from bayesmeta.hierarchy import Mixture
 
 __all__ = ["NUM_DOUBTING", "likeness", "transfer_hypotheses", "trust", "trusting"]

@@ -13,8 +13,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from bayesmeta.covariance import matern52
 from bayesmeta.fields import TensorFields
+from bayesmeta.gp.covariance import matern52
 
 __all__ = ["PastFunctions"]
 
