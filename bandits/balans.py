@@ -22,7 +22,7 @@ import torch
 from bandits.choices import Choice
 from bandits.policies import ThompsonSampling
 from bandits.policy import Policy
-from bayesmeta.normal import NormalInverseGamma
+from bayesmeta.conjugate.normal import NormalInverseGamma
 
 try:
     from alns.select import MABSelector

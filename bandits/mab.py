@@ -36,7 +36,7 @@ from bandits.choices import names_of
 from bandits.numbers import numbers_of, require_number
 from bandits.policies import UCB1, EpsilonGreedy, LinUCB, ThompsonSampling, UniformlyRandom
 from bandits.policy import Policy, require_seed
-from bayesmeta.conjugate import BetaBernoulli
+from bayesmeta.conjugate.bernoulli import BetaBernoulli
 from bayesmeta.describe import Described, listed, plural
 from bayesmeta.linear import LinearGaussian
 from bayesmeta.warning_kinds import BayesmetaWarning, warn

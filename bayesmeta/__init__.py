@@ -52,8 +52,12 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from bayesmeta.categorical import DirichletCategorical, one_hot
-    from bayesmeta.conjugate import BetaBernoulli
+    from bayesmeta.conjugate.bernoulli import BetaBernoulli
+    from bayesmeta.conjugate.categorical import DirichletCategorical, one_hot
+    from bayesmeta.conjugate.normal import NormalInverseGamma
+    from bayesmeta.conjugate.normal_inverse_wishart import NormalInverseWishart
+    from bayesmeta.conjugate.normal_known_variance import NormalKnownVariance
+    from bayesmeta.conjugate.rates import GammaExponential, GammaPoisson
     from bayesmeta.correlated_arms import CorrelatedArms, arm_statistics
     from bayesmeta.data.columns import Columns
     from bayesmeta.data.rows import Data
@@ -75,26 +79,22 @@ if TYPE_CHECKING:
     from bayesmeta.linear_unknown_noise import LinearNormalInverseGamma
     from bayesmeta.matrix_normal import MatrixNormalInverseWishart
     from bayesmeta.mixed_model import FittedMixedModel, MixedModel, from_formula
-    from bayesmeta.niw import NormalInverseWishart
-    from bayesmeta.normal import NormalInverseGamma
-    from bayesmeta.normal_known_variance import NormalKnownVariance
     from bayesmeta.numerics.fused import compiled
-    from bayesmeta.rates import GammaExponential, GammaPoisson
     from bayesmeta.warning_kinds import BayesmetaWarning, LimitWarning, NotFusedWarning, PlacementWarning
 else:
     __getattr__, __dir__ = lazily(
         __name__,
         {
             "BayesmetaWarning": "warning_kinds",
-            "BetaBernoulli": "conjugate",
+            "BetaBernoulli": "conjugate.bernoulli",
             "Columns": "data.columns",
             "CorrelatedArms": "correlated_arms",
             "Data": "data.rows",
             "DeepKernel": "deep_kernel",
-            "DirichletCategorical": "categorical",
+            "DirichletCategorical": "conjugate.categorical",
             "FittedMixedModel": "mixed_model",
-            "GammaExponential": "rates",
-            "GammaPoisson": "rates",
+            "GammaExponential": "conjugate.rates",
+            "GammaPoisson": "conjugate.rates",
             "GaussianProcess": "gp.process",
             "Hyperposterior": "hyperparameters.hyperposterior",
             "LearnedFeatures": "learned_features",
@@ -106,9 +106,9 @@ else:
             "MatrixNormalInverseWishart": "matrix_normal",
             "MixedModel": "mixed_model",
             "Mixture": "hierarchy",
-            "NormalInverseGamma": "normal",
-            "NormalInverseWishart": "niw",
-            "NormalKnownVariance": "normal_known_variance",
+            "NormalInverseGamma": "conjugate.normal",
+            "NormalInverseWishart": "conjugate.normal_inverse_wishart",
+            "NormalKnownVariance": "conjugate.normal_known_variance",
             "NotFusedWarning": "warning_kinds",
             "PastFunctions": "gp.past_functions",
             "PlacementWarning": "warning_kinds",
@@ -122,7 +122,7 @@ else:
             "fit_with_features": "hyperparameters.task_features",
             "from_formula": "mixed_model",
             "load": "io",
-            "one_hot": "categorical",
+            "one_hot": "conjugate.categorical",
             "sample_posterior": "full_bayes",
             "save": "io",
             "transfer_hypotheses": "gp.transfer",

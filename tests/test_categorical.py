@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from bayesmeta import BetaBernoulli, Data, DirichletCategorical, Statistics, one_hot
-from bayesmeta.categorical import _Tallies
+from bayesmeta.conjugate.categorical import _Tallies
 from bayesmeta.hyperparameters.vector import LimitWarning, most_probable
 from bayesmeta.numerics.special import lgamma_ratio
 from bayesmeta.random import categorical
