@@ -26,9 +26,9 @@ from torch import Generator, Tensor
 
 from bandits.hypotheses import Hypotheses
 from bayesmeta.data.rows import Data
-from bayesmeta.linear import LinearGaussian
 from bayesmeta.numerics.linalg import cholesky, symmetric
 from bayesmeta.random import rand, randn
+from bayesmeta.regression.linear import LinearGaussian
 
 __all__ = ["LogNormal", "informed_prior"]
 

@@ -17,8 +17,8 @@ from bandits.arms import Arms, Separate, arms_of
 from bayesmeta.data.rows import Data
 from bayesmeta.describe import Described, listed, plural
 from bayesmeta.doors import counted
-from bayesmeta.linear import LinearGaussian
 from bayesmeta.random import rand, randn, seeded
+from bayesmeta.regression.linear import LinearGaussian
 
 __all__ = ["Environment", "FromPrior", "Scene", "TableReplay", "Wheel", "linear_contextual"]
 

@@ -16,7 +16,7 @@ from bandits.policies import ThompsonSampling
 from bandits.running import Running
 from bandits.shared_mean import SharedMean
 from bayesmeta.hyperparameters.hyperposterior import Hyperposterior
-from bayesmeta.linear_hyperposterior import LinearHyperposterior
+from bayesmeta.regression.linear_hyperposterior import LinearHyperposterior
 
 __all__ = ["AdaTS", "HierTS", "MetaTS", "running_together"]
 

@@ -38,7 +38,7 @@ from bandits.policies import UCB1, EpsilonGreedy, LinUCB, ThompsonSampling, Unif
 from bandits.policy import Policy, require_seed
 from bayesmeta.conjugate.bernoulli import BetaBernoulli
 from bayesmeta.describe import Described, listed, plural
-from bayesmeta.linear import LinearGaussian
+from bayesmeta.regression.linear import LinearGaussian
 from bayesmeta.warning_kinds import BayesmetaWarning, warn
 
 __all__ = ["MAB", "LearningPolicy", "NoDirectionWarning"]

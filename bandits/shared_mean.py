@@ -23,11 +23,11 @@ from torch.distributions import Distribution, Normal
 
 from bandits.running import require_how
 from bandits.wrapped import LearnedByTasks, entries, turns
-from bayesmeta.linear import LinearGaussian
 from bayesmeta.numerics.linalg import cholesky, symmetric
 from bayesmeta.numerics.square_root import potter
 from bayesmeta.online.sums import Index, State, Task
 from bayesmeta.random import randn
+from bayesmeta.regression.linear import LinearGaussian
 
 __all__ = ["SharedMean"]
 

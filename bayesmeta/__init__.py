@@ -58,7 +58,6 @@ if TYPE_CHECKING:
     from bayesmeta.conjugate.normal_inverse_wishart import NormalInverseWishart
     from bayesmeta.conjugate.normal_known_variance import NormalKnownVariance
     from bayesmeta.conjugate.rates import GammaExponential, GammaPoisson
-    from bayesmeta.correlated_arms import CorrelatedArms, arm_statistics
     from bayesmeta.data.columns import Columns
     from bayesmeta.data.rows import Data
     from bayesmeta.data.statistics import Statistics
@@ -74,12 +73,13 @@ if TYPE_CHECKING:
     from bayesmeta.hyperparameters.task_features import fit_with_features
     from bayesmeta.io import load, save
     from bayesmeta.learned_features import LearnedFeatures
-    from bayesmeta.linear import LinearGaussian
-    from bayesmeta.linear_hyperposterior import LinearHyperposterior
-    from bayesmeta.linear_unknown_noise import LinearNormalInverseGamma
-    from bayesmeta.matrix_normal import MatrixNormalInverseWishart
     from bayesmeta.mixed_model import FittedMixedModel, MixedModel, from_formula
     from bayesmeta.numerics.fused import compiled
+    from bayesmeta.regression.correlated_arms import CorrelatedArms, arm_statistics
+    from bayesmeta.regression.linear import LinearGaussian
+    from bayesmeta.regression.linear_hyperposterior import LinearHyperposterior
+    from bayesmeta.regression.linear_unknown_noise import LinearNormalInverseGamma
+    from bayesmeta.regression.matrix_normal import MatrixNormalInverseWishart
     from bayesmeta.warning_kinds import BayesmetaWarning, LimitWarning, NotFusedWarning, PlacementWarning
 else:
     __getattr__, __dir__ = lazily(
@@ -88,7 +88,7 @@ else:
             "BayesmetaWarning": "warning_kinds",
             "BetaBernoulli": "conjugate.bernoulli",
             "Columns": "data.columns",
-            "CorrelatedArms": "correlated_arms",
+            "CorrelatedArms": "regression.correlated_arms",
             "Data": "data.rows",
             "DeepKernel": "deep_kernel",
             "DirichletCategorical": "conjugate.categorical",
@@ -99,11 +99,11 @@ else:
             "Hyperposterior": "hyperparameters.hyperposterior",
             "LearnedFeatures": "learned_features",
             "LimitWarning": "warning_kinds",
-            "LinearGaussian": "linear",
-            "LinearHyperposterior": "linear_hyperposterior",
-            "LinearNormalInverseGamma": "linear_unknown_noise",
+            "LinearGaussian": "regression.linear",
+            "LinearHyperposterior": "regression.linear_hyperposterior",
+            "LinearNormalInverseGamma": "regression.linear_unknown_noise",
             "LogisticGaussian": "glm",
-            "MatrixNormalInverseWishart": "matrix_normal",
+            "MatrixNormalInverseWishart": "regression.matrix_normal",
             "MixedModel": "mixed_model",
             "Mixture": "hierarchy",
             "NormalInverseGamma": "conjugate.normal",
@@ -116,7 +116,7 @@ else:
             "PoissonGaussian": "glm",
             "StartsDisagreeWarning": "hyperparameters.kinds",
             "Statistics": "data.statistics",
-            "arm_statistics": "correlated_arms",
+            "arm_statistics": "regression.correlated_arms",
             "compiled": "numerics.fused",
             "fit_kinds": "hyperparameters.kinds",
             "fit_with_features": "hyperparameters.task_features",

@@ -1,9 +1,9 @@
 r"""The hyperparameters of logistic and Poisson regressions: what a search or MCMC moves, and the evidence of tasks.
 
-Where the columns of x span a constant, weights are those of centred and scaled columns (`bayesmeta.frame`), so that it
-does not matter where x lies. There they are $w = \text{loc}_0 + U v$, with U such that v has mean zero and covariance I
-under the prior where the search starts. Unknown are the mean of v, the logs of its standard deviations, and what ties
-its entries. So `loc[i]` of the constant is the level of the predictor at the mean of the other columns.
+Where the columns of x span a constant, weights are those of centred and scaled columns (`bayesmeta.regression.frame`),
+so that it does not matter where x lies. There they are $w = \text{loc}_0 + U v$, with U such that v has mean zero and
+covariance I under the prior where the search starts. Unknown are the mean of v, the logs of its standard deviations,
+and what ties its entries. So `loc[i]` of the constant is the level of the predictor at the mean of the other columns.
 
 A weight that all tasks share has a mean only. Its unit is that of `initial`, two on the scale of the log odds (one for
 a log rate) per standard deviation of its column, so that a prior which knows that weight can learn it anew.
@@ -14,18 +14,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bayesmeta.correlations import scale_tril
 from bayesmeta.data.rows import Data
 from bayesmeta.data.statistics import Statistics
-from bayesmeta.frame import Frame
 from bayesmeta.glm_evidence import log_evidence
 from bayesmeta.hyperparameters.vector import Hyperparameter, Hyperparameters
 from bayesmeta.laplace import Rows, fit_mode
 from bayesmeta.numerics.linalg import symmetric
 from bayesmeta.posterior_axes import Memory
 from bayesmeta.predictor import rows_of
+from bayesmeta.regression.correlations import scale_tril
+from bayesmeta.regression.frame import Frame
+from bayesmeta.regression.weight_space import WeightSpace, weak_precision
 from bayesmeta.validation import require_enough_tasks
-from bayesmeta.weight_space import WeightSpace, weak_precision
 
 __all__ = ["hyperparameters", "weak_prior"]
 

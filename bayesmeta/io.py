@@ -7,7 +7,7 @@ Opening a file runs no code from it and imports nothing that it names. A class c
 lists it in the entry points `bayesmeta.families`, under its own name:
 
     [project.entry-points."bayesmeta.families"]
-    LinearGaussian = "bayesmeta.linear:LinearGaussian"
+    LinearGaussian = "bayesmeta.regression.linear:LinearGaussian"
 """
 
 import contextlib

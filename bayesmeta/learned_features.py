@@ -36,7 +36,7 @@ from bayesmeta.data.statistics import Statistics
 from bayesmeta.features import FeatureFunctions, TanhFeatures, centre_and_scale, on_grid
 from bayesmeta.fields import LearnedFrom, TensorFields
 from bayesmeta.learned_features_training import most_probable_features, some_of
-from bayesmeta.linear import LinearGaussian
+from bayesmeta.regression.linear import LinearGaussian
 from bayesmeta.validation import require_columns, require_enough_tasks
 
 if TYPE_CHECKING:

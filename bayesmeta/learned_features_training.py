@@ -27,9 +27,9 @@ from torch import Generator, Tensor
 
 from bayesmeta.data.rows import Data
 from bayesmeta.features import GRID_OF_X, TanhFeatures, on_grid, tanh_features
-from bayesmeta.linear import LinearGaussian
 from bayesmeta.numerics.linalg import cholesky, log_det, solve, symmetric, unpack_tril
 from bayesmeta.numerics.optimise import maximise
+from bayesmeta.regression.linear import LinearGaussian
 
 __all__ = ["most_probable_features", "some_of"]
 

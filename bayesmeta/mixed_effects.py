@@ -16,8 +16,8 @@ from torch import Tensor
 
 from bayesmeta.data.columns import Columns
 from bayesmeta.data.rows import Data
-from bayesmeta.linear import VarianceComponents
 from bayesmeta.numerics.linalg import cholesky, symmetric
+from bayesmeta.regression.linear import VarianceComponents
 
 __all__ = ["Effects", "effects_of_counts", "effects_of_numbers"]
 

@@ -24,9 +24,9 @@ from bayesmeta.design import Design, Table
 from bayesmeta.expressions import Expression
 from bayesmeta.formula import parse
 from bayesmeta.glm import LogisticGaussian, PoissonGaussian
-from bayesmeta.linear import LinearGaussian
 from bayesmeta.mixed_effects import Effects, effects_of_counts, effects_of_numbers
 from bayesmeta.mixed_rows import Reader
+from bayesmeta.regression.linear import LinearGaussian
 
 __all__ = ["FittedMixedModel", "MixedModel", "from_formula"]
 

@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from bayesmeta.correlations import pack_scales, scale_tril
 from bayesmeta.random import randn
+from bayesmeta.regression.correlations import pack_scales, scale_tril
 from tests.families import F64, seed
 
 

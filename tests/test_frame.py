@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from bayesmeta import Data, LinearGaussian, LinearNormalInverseGamma, MatrixNormalInverseWishart, Statistics
-from bayesmeta.frame import Frame
 from bayesmeta.random import randn
+from bayesmeta.regression.frame import Frame
 from bayesmeta.warning_kinds import PlacementWarning
 from tests.families import F64, seed
 

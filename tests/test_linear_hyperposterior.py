@@ -5,8 +5,8 @@ import torch
 
 import bayesmeta as bm
 from bayesmeta import Data, Statistics
-from bayesmeta.linear_hyperposterior import LinearHyperposterior
 from bayesmeta.random import randn
+from bayesmeta.regression.linear_hyperposterior import LinearHyperposterior
 from tests.families import F64, _spd, seed
 
 D = 3

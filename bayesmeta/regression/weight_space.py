@@ -8,14 +8,14 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
-from bayesmeta.correlations import LARGEST_TILT, TOGETHER, pack_scales, scale_tril
 from bayesmeta.data.columns import Columns
 from bayesmeta.data.rows import Data
 from bayesmeta.data.statistics import Statistics
 from bayesmeta.data.weighted_rows import WeightedRows, pooled
-from bayesmeta.frame import Frame
 from bayesmeta.hyperparameters.vector import Hyperparameter
 from bayesmeta.numerics.linalg import cholesky, positive, symmetric
+from bayesmeta.regression.correlations import LARGEST_TILT, TOGETHER, pack_scales, scale_tril
+from bayesmeta.regression.frame import Frame
 
 __all__ = ["LARGEST_LOG", "WeightSpace", "frame_of_all", "weak_precision"]
 

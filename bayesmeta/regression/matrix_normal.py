@@ -28,7 +28,6 @@ from bayesmeta.data.statistics import Statistics
 from bayesmeta.doors import Draws
 from bayesmeta.fields import LearnedFrom, TensorFields
 from bayesmeta.hyperparameters.vector import Hyperparameter, Hyperparameters, most_probable
-from bayesmeta.linear_evidence import seen
 from bayesmeta.numerics.linalg import (
     cholesky,
     factor_of_sum,
@@ -42,6 +41,8 @@ from bayesmeta.numerics.linalg import (
 )
 from bayesmeta.numerics.special import lgamma_ratio
 from bayesmeta.random import randn, wishart_tril
+from bayesmeta.regression.linear_evidence import seen
+from bayesmeta.regression.weight_space import LARGEST_LOG, WeightSpace, frame_of_all, weak_precision
 from bayesmeta.validation import (
     require_columns,
     require_enough_tasks,
@@ -50,7 +51,6 @@ from bayesmeta.validation import (
     require_positive_definite,
     require_vectors,
 )
-from bayesmeta.weight_space import LARGEST_LOG, WeightSpace, frame_of_all, weak_precision
 
 __all__ = ["MatrixNormalInverseWishart", "NoisyLinearMaps"]
 
@@ -217,8 +217,8 @@ class MatrixNormalInverseWishart(TensorFields):
         """Loc; log standard deviations, and what correlates weights, of one output; the log of the excess of `df` over
         m - 1; and the packed Cholesky factor of the noise's mode, relative to that of `self`.
 
-        Weights are those of centred and scaled columns (`bayesmeta.frame`), in units where, at the typical noise
-        `scatter / df` of `self`, that noise is I and they have mean zero and covariance I. So `loc[i,j]` of the
+        Weights are those of centred and scaled columns (`bayesmeta.regression.frame`), in units where, at the typical
+        noise `scatter / df` of `self`, that noise is I and they have mean zero and covariance I. So `loc[i,j]` of the
         constant is the level of output j at the mean of the other columns.
         """
         outside = self.statistics(tasks)

@@ -29,17 +29,17 @@ from bayesmeta.distributions.marginals import StudentMarginal
 from bayesmeta.doors import Draws
 from bayesmeta.fields import LearnedFrom, TensorFields
 from bayesmeta.hyperparameters.vector import Hyperparameter, Hyperparameters, most_probable
-from bayesmeta.linear_evidence import gradient, sum_of_squares, whitened
 from bayesmeta.numerics.linalg import cholesky, factor_of_sum, log_det, positive, rounded, solve, symmetric
 from bayesmeta.numerics.special import lgamma_ratio
 from bayesmeta.random import log_gamma, randn
+from bayesmeta.regression.linear_evidence import gradient, sum_of_squares, whitened
+from bayesmeta.regression.weight_space import LARGEST_LOG, WeightSpace, frame_of_all, weak_precision
 from bayesmeta.validation import (
     require_enough_tasks,
     require_finite,
     require_positive,
     require_positive_definite,
 )
-from bayesmeta.weight_space import LARGEST_LOG, WeightSpace, frame_of_all, weak_precision
 
 if TYPE_CHECKING:
     from bayesmeta.online.sums import Online
@@ -204,9 +204,9 @@ class LinearNormalInverseGamma(TensorFields):
         """Loc, log standard deviations and what correlates weights, and the logs of the concentration and of the mode
         of the noise variance, relative to that of `self`.
 
-        Weights are those of centred and scaled columns (`bayesmeta.frame`), in units where, at the noise rate /
-        concentration of `self`, they have mean zero and covariance I. So `loc[i]` of the constant is the level of y at
-        the mean of the other columns.
+        Weights are those of centred and scaled columns (`bayesmeta.regression.frame`), in units where, at the noise
+        rate / concentration of `self`, they have mean zero and covariance I. So `loc[i]` of the constant is the level
+        of y at the mean of the other columns.
         """
         stats = self.statistics(tasks)
         require_enough_tasks(stats.count, self.batch_shape)

@@ -23,11 +23,11 @@ from bayesmeta.data.statistics import Statistics
 from bayesmeta.data.weighted_rows import WeightedRows
 from bayesmeta.describe import Described, plural
 from bayesmeta.doors import counted, require_rows
-from bayesmeta.linear import LinearGaussian
-from bayesmeta.linear_evidence import gradient
 from bayesmeta.numerics.as_floats import as_floats
 from bayesmeta.numerics.linalg import cholesky, solve, symmetric
 from bayesmeta.random import randn
+from bayesmeta.regression.linear import LinearGaussian
+from bayesmeta.regression.linear_evidence import gradient
 from bayesmeta.validation import require_positive_definite
 
 __all__ = ["LinearHyperposterior"]

@@ -27,7 +27,6 @@ from linear_operator.operators import RootLinearOperator
 from torch import Generator, Tensor
 from torch.distributions import Normal
 
-from bayesmeta.correlated_arms_training import Arms, most_probable_arms, unknown_arms
 from bayesmeta.data.rows import Data
 from bayesmeta.data.statistics import Statistics
 from bayesmeta.doors import Draws
@@ -35,6 +34,7 @@ from bayesmeta.fields import LearnedFrom, TensorFields
 from bayesmeta.hyperparameters.vector import Hyperparameters
 from bayesmeta.numerics.linalg import cholesky, log_det, solve
 from bayesmeta.random import randn
+from bayesmeta.regression.correlated_arms_fit import Arms, most_probable_arms, unknown_arms
 from bayesmeta.validation import require_columns, require_enough_tasks, require_finite, require_positive
 
 if TYPE_CHECKING:
@@ -201,7 +201,7 @@ class CorrelatedArms(TensorFields):
             tasks: at least two tasks with rows, on one axis. `self`, without a batch, is where the search starts and
                 the centre of the hyperprior: arms that no task shows stay as they are in `self`.
             hyperprior_weight: 0 for plain empirical Bayes, which needs many more tasks than arms; see
-                `bayesmeta.correlated_arms_training`.
+                `bayesmeta.regression.correlated_arms_fit`.
 
         Raises:
             ValueError: fewer than two tasks have rows.

@@ -30,17 +30,17 @@ from bayesmeta.data.weighted_rows import WeightedRows, regression_statistics
 from bayesmeta.doors import Draws
 from bayesmeta.fields import LearnedFrom, TensorFields
 from bayesmeta.hyperparameters.vector import Hyperparameter, Hyperparameters, most_probable
-from bayesmeta.linear_em import expectation_maximisation
-from bayesmeta.linear_evidence import Natural, Restricted, log_evidence, update, whitened_log_evidence
 from bayesmeta.numerics.linalg import cholesky, log_det, positive, rounded, symmetric
 from bayesmeta.random import randn
+from bayesmeta.regression.linear_em import expectation_maximisation
+from bayesmeta.regression.linear_evidence import Natural, Restricted, log_evidence, update, whitened_log_evidence
+from bayesmeta.regression.weight_space import LARGEST_LOG, WeightSpace, frame_of_all, weak_precision
 from bayesmeta.validation import (
     require_enough_tasks,
     require_finite,
     require_positive,
     require_positive_definite,
 )
-from bayesmeta.weight_space import LARGEST_LOG, WeightSpace, frame_of_all, weak_precision
 
 if TYPE_CHECKING:
     from bayesmeta.online.sums import Online
@@ -207,8 +207,9 @@ class LinearGaussian(TensorFields):
     def hyperparameters(self, tasks: Data | Statistics) -> Hyperparameters:
         """Loc, log standard deviations and what correlates weights, and the log of noise_var over that of `self`.
 
-        Weights are those of centred and scaled columns (`bayesmeta.frame`), in units where they have mean zero and
-        covariance I under `self`. So `loc[i]` of the constant is the level of y at the mean of the other columns.
+        Weights are those of centred and scaled columns (`bayesmeta.regression.frame`), in units where they have mean
+        zero and covariance I under `self`. So `loc[i]` of the constant is the level of y at the mean of the other
+        columns.
         """
         return self._unknown(tasks).hyperparameters()
 

@@ -1,0 +1,1 @@
+"""Linear regressions, and arms whose rewards are correlated."""
