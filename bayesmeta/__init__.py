@@ -63,7 +63,7 @@ if TYPE_CHECKING:
     from bayesmeta.data.statistics import Statistics
     from bayesmeta.deep_kernel import DeepKernel
     from bayesmeta.full_bayes import sample_posterior
-    from bayesmeta.glm import LogisticGaussian, PoissonExposureGaussian, PoissonGaussian
+    from bayesmeta.glm.model import LogisticGaussian, PoissonExposureGaussian, PoissonGaussian
     from bayesmeta.gp.past_functions import PastFunctions
     from bayesmeta.gp.process import GaussianProcess
     from bayesmeta.gp.transfer import transfer_hypotheses, trust
@@ -102,7 +102,7 @@ else:
             "LinearGaussian": "regression.linear",
             "LinearHyperposterior": "regression.linear_hyperposterior",
             "LinearNormalInverseGamma": "regression.linear_unknown_noise",
-            "LogisticGaussian": "glm",
+            "LogisticGaussian": "glm.model",
             "MatrixNormalInverseWishart": "regression.matrix_normal",
             "MixedModel": "mixed_model",
             "Mixture": "hierarchy",
@@ -112,8 +112,8 @@ else:
             "NotFusedWarning": "warning_kinds",
             "PastFunctions": "gp.past_functions",
             "PlacementWarning": "warning_kinds",
-            "PoissonExposureGaussian": "glm",
-            "PoissonGaussian": "glm",
+            "PoissonExposureGaussian": "glm.model",
+            "PoissonGaussian": "glm.model",
             "StartsDisagreeWarning": "hyperparameters.kinds",
             "Statistics": "data.statistics",
             "arm_statistics": "regression.correlated_arms",

@@ -23,7 +23,7 @@ from bayesmeta.data.tables import read_frame
 from bayesmeta.design import Design, Table
 from bayesmeta.expressions import Expression
 from bayesmeta.formula import parse
-from bayesmeta.glm import LogisticGaussian, PoissonGaussian
+from bayesmeta.glm.model import LogisticGaussian, PoissonGaussian
 from bayesmeta.mixed_effects import Effects, effects_of_counts, effects_of_numbers
 from bayesmeta.mixed_rows import Reader
 from bayesmeta.regression.linear import LinearGaussian

@@ -9,7 +9,7 @@ from torch.distributions import Bernoulli, Binomial, Distribution, Poisson
 
 from bayesmeta.data.columns import Columns
 from bayesmeta.doors import Draws
-from bayesmeta.predictor import predictor, split
+from bayesmeta.glm.predictor import predictor, split
 
 __all__ = ["LogisticFunctions", "PoissonFunctions"]
 

@@ -12,13 +12,13 @@ import torch
 from torch import Generator, Tensor
 
 from bayesmeta.data.rows import Data
+from bayesmeta.glm.predictor import rows_of, split
 from bayesmeta.glm_evidence import log_evidence
 from bayesmeta.laplace import Rows, factor, fit_mode
 from bayesmeta.likelihoods import Likelihood
 from bayesmeta.numerics.linalg import log_det, symmetric
 from bayesmeta.posterior_axes import Around
 from bayesmeta.posterior_points import Cloud, Use, each_cloud
-from bayesmeta.predictor import rows_of, split
 from bayesmeta.random import randn
 
 __all__ = ["Asked", "Tasks"]

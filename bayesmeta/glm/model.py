@@ -12,7 +12,7 @@ draws are of the posterior itself, and the evidence is an integral by quadrature
 where one or two weights vary between tasks. `prediction_error` and `log_evidence_error` measure what is left.
 
 Weights may be shared by all tasks, columns may be offsets or trials of binomial counts: see `bayesmeta.data.columns`.
-Where the columns of x span a constant it does not matter where they lie: see `bayesmeta.glm_learning`.
+Where the columns of x span a constant it does not matter where they lie: see `bayesmeta.glm.learning`.
 
 Source: Gelman et al., Bayesian Data Analysis, 3rd ed. (2013), chapters 4 and 16.
 """
@@ -35,10 +35,11 @@ from bayesmeta.distributions.marginals import LogitNormalMarginal, LogNormalMarg
 from bayesmeta.distributions.predictor_marginals import ProbabilityMarginal, RateMarginal
 from bayesmeta.doors import counted
 from bayesmeta.fields import LearnedFrom, TensorFields
-from bayesmeta.glm_functions import LogisticFunctions, PoissonFunctions
-from bayesmeta.glm_learning import hyperparameters, weak_prior
-from bayesmeta.glm_predictions import CountPrediction, EvidenceError, PredictionError, Predictor
-from bayesmeta.glm_tasks import Tasks
+from bayesmeta.glm.functions import LogisticFunctions, PoissonFunctions
+from bayesmeta.glm.learning import hyperparameters, weak_prior
+from bayesmeta.glm.predictions import CountPrediction, EvidenceError, PredictionError, Predictor
+from bayesmeta.glm.predictor import rows_of, split
+from bayesmeta.glm.tasks import Tasks
 from bayesmeta.hyperparameters.vector import Hyperparameters, most_probable
 from bayesmeta.laplace import factor, fit_mode, positive_definite
 from bayesmeta.likelihoods import LOGISTIC, POISSON, Likelihood
@@ -46,7 +47,6 @@ from bayesmeta.numerics.linalg import log_det, symmetric
 from bayesmeta.numerics.quadrature import BinomialLogitNormal, PoissonLogNormal, log_mean_sigmoid
 from bayesmeta.posterior_axes import Around
 from bayesmeta.posterior_points import Cloud, draws, importance_draws
-from bayesmeta.predictor import rows_of, split
 from bayesmeta.random import randn
 from bayesmeta.validation import (
     require_binary,
@@ -248,7 +248,7 @@ class _Regression(TensorFields):
         return fitted._replace(learned_from=LearnedFrom.counts(tasks.count))
 
     def hyperparameters(self, tasks: Data) -> Hyperparameters:
-        """What is unknown of the prior, given `tasks`: see `bayesmeta.glm_learning`."""
+        """What is unknown of the prior, given `tasks`: see `bayesmeta.glm.learning`."""
         return hyperparameters(self, self._require(tasks))
 
     @abstractmethod

@@ -11,7 +11,7 @@ from torch.distributions import Distribution
 
 from bayesmeta.distributions.marginals import LogitNormalMarginal, LogNormalMarginal
 from bayesmeta.distributions.predictor_marginals import SCORES, ProbabilityMarginal, RateMarginal
-from bayesmeta.glm_tasks import Asked, Tasks
+from bayesmeta.glm.tasks import Asked, Tasks
 from bayesmeta.likelihoods import LOGISTIC
 from bayesmeta.numerics.quadrature import log_mean_sigmoid
 from bayesmeta.posterior_axes import Around
