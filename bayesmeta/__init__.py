@@ -73,7 +73,7 @@ if TYPE_CHECKING:
     from bayesmeta.hyperparameters.task_features import fit_with_features
     from bayesmeta.io import load, save
     from bayesmeta.learned_features import LearnedFeatures
-    from bayesmeta.mixed_model import FittedMixedModel, MixedModel, from_formula
+    from bayesmeta.mixed_models.model import FittedMixedModel, MixedModel, from_formula
     from bayesmeta.numerics.fused import compiled
     from bayesmeta.regression.correlated_arms import CorrelatedArms, arm_statistics
     from bayesmeta.regression.linear import LinearGaussian
@@ -92,7 +92,7 @@ else:
             "Data": "data.rows",
             "DeepKernel": "deep_kernel",
             "DirichletCategorical": "conjugate.categorical",
-            "FittedMixedModel": "mixed_model",
+            "FittedMixedModel": "mixed_models.model",
             "GammaExponential": "conjugate.rates",
             "GammaPoisson": "conjugate.rates",
             "GaussianProcess": "gp.process",
@@ -104,7 +104,7 @@ else:
             "LinearNormalInverseGamma": "regression.linear_unknown_noise",
             "LogisticGaussian": "glm.model",
             "MatrixNormalInverseWishart": "regression.matrix_normal",
-            "MixedModel": "mixed_model",
+            "MixedModel": "mixed_models.model",
             "Mixture": "hierarchy",
             "NormalInverseGamma": "conjugate.normal",
             "NormalInverseWishart": "conjugate.normal_inverse_wishart",
@@ -120,7 +120,7 @@ else:
             "compiled": "numerics.fused",
             "fit_kinds": "hyperparameters.kinds",
             "fit_with_features": "hyperparameters.task_features",
-            "from_formula": "mixed_model",
+            "from_formula": "mixed_models.model",
             "load": "io",
             "one_hot": "conjugate.categorical",
             "sample_posterior": "full_bayes",

@@ -16,9 +16,9 @@ import torch
 
 import bayesmeta as bm
 from bayesmeta.data.tables import read_frame
-from bayesmeta.design import Design, Table
-from bayesmeta.formula import parse
-from bayesmeta.mixed_model import MixedModel
+from bayesmeta.mixed_models.design import Design, Table
+from bayesmeta.mixed_models.formula import parse
+from bayesmeta.mixed_models.model import MixedModel
 from tests.seeds import shifted
 
 approx = pytest.approx

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
-from bayesmeta.expressions import Column, Expression, Uses, parsed, rewritten, unreadable, written
+from bayesmeta.mixed_models.expressions import Column, Expression, Uses, parsed, rewritten, unreadable, written
 
 __all__ = ["Formula", "Response", "parse"]
 

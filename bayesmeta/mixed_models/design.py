@@ -14,8 +14,8 @@ from typing import Any
 import narwhals as nw
 import numpy as np
 
-from bayesmeta.expressions import ELEMENTWISE, Column, Expression, label_of, shown
-from bayesmeta.formula import Formula
+from bayesmeta.mixed_models.expressions import ELEMENTWISE, Column, Expression, label_of, shown
+from bayesmeta.mixed_models.formula import Formula
 
 __all__ = ["Design", "Table"]
 

@@ -11,9 +11,9 @@ import polars as pl
 
 from bayesmeta.data.columns import Columns
 from bayesmeta.data.named_tasks import TaskTable, read_tasks
-from bayesmeta.design import Design, Table
-from bayesmeta.expressions import Expression
-from bayesmeta.formula import Formula
+from bayesmeta.mixed_models.design import Design, Table
+from bayesmeta.mixed_models.expressions import Expression
+from bayesmeta.mixed_models.formula import Formula
 
 __all__ = ["Reader"]
 

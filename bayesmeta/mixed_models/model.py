@@ -20,12 +20,12 @@ from torch import Tensor
 from bayesmeta.data.named_tasks import TaskTable, require_varying_target
 from bayesmeta.data.rows import Data
 from bayesmeta.data.tables import read_frame
-from bayesmeta.design import Design, Table
-from bayesmeta.expressions import Expression
-from bayesmeta.formula import parse
 from bayesmeta.glm.model import LogisticGaussian, PoissonGaussian
-from bayesmeta.mixed_effects import Effects, effects_of_counts, effects_of_numbers
-from bayesmeta.mixed_rows import Reader
+from bayesmeta.mixed_models.design import Design, Table
+from bayesmeta.mixed_models.effects import Effects, effects_of_counts, effects_of_numbers
+from bayesmeta.mixed_models.expressions import Expression
+from bayesmeta.mixed_models.formula import parse
+from bayesmeta.mixed_models.rows import Reader
 from bayesmeta.regression.linear import LinearGaussian
 
 __all__ = ["FittedMixedModel", "MixedModel", "from_formula"]
