@@ -8,7 +8,7 @@ import scipy.stats
 from torch import Tensor
 
 from bandits.simulation import Run
-from bayesmeta.axes import above, finished, new_axes
+from bayesmeta.checks.axes import above, finished, new_axes
 
 if TYPE_CHECKING:  # matplotlib is slow to import, and only plots need it
     import matplotlib.axes

@@ -16,7 +16,7 @@ from torch import Generator, Tensor
 
 import bayesmeta as bm
 from bayesmeta import Data, Hyperposterior, LimitWarning
-from bayesmeta.predictive_checks import TaskMean
+from bayesmeta.checks.predictive_checks import TaskMean
 from bayesmeta.random import gamma, rand, randn, seeded
 
 __all__ = ["SIMULATIONS", "Coverage", "Simulation", "inside", "measure"]

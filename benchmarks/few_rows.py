@@ -14,7 +14,7 @@ import torch
 from torch import Generator, Tensor
 
 from bayesmeta import Data
-from bayesmeta.predictive_checks import TaskMean, log_score
+from bayesmeta.checks.predictive_checks import TaskMean, log_score
 from bayesmeta.random import rand
 from benchmarks.report import Figure
 

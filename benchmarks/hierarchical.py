@@ -16,7 +16,7 @@ from torch import Tensor
 
 import bayesmeta as bm
 from bayesmeta import Data, Hyperposterior, Statistics
-from bayesmeta.predictive_checks import TaskMean, coverage, log_score
+from bayesmeta.checks.predictive_checks import TaskMean, coverage, log_score
 from bayesmeta.random import rand
 
 __all__ = ["DATA_SETS", "METHODS", "DataSet", "HeldOut", "efron_morris", "held_out", "james_stein", "split_rows"]

@@ -1,6 +1,6 @@
 """Plots of what a prior for tuning believes: what it expects where, which parameters matter, what a study is like.
 
-As in `bayesmeta.plots`, each draws on `ax`, or on a new figure, and returns the axes; `show=True` also shows it.
+As in `bayesmeta.checks.plots`, each draws on `ax`, or on a new figure, and returns the axes; `show=True` also shows it.
 """
 
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ import torch
 from optuna.distributions import IntDistribution
 from torch import Generator, Tensor
 
-from bayesmeta.axes import ABOVE, GREY, finished, new_axes, shortened
+from bayesmeta.checks.axes import ABOVE, GREY, finished, new_axes, shortened
 from bo.alike import KERNEL, NOTHING, WHOLE, resemblance, study_rows
 from bo.importance import parameter_importance
 from bo.prior import TuningPrior

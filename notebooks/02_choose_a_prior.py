@@ -33,9 +33,9 @@ from scipy import stats
 
 import bayesmeta
 from bayesmeta import BetaBernoulli, Data, Hyperposterior, LimitWarning, fit_kinds, fit_with_features
-from bayesmeta.comparison import code_length, compare, psis_leave_one_task_out
-from bayesmeta.plots import plot_code_length, plot_comparison, plot_p_values
-from bayesmeta.predictive_checks import prior_predictive_p_values
+from bayesmeta.checks.comparison import code_length, compare, psis_leave_one_task_out
+from bayesmeta.checks.plots import plot_code_length, plot_comparison, plot_p_values
+from bayesmeta.checks.predictive_checks import prior_predictive_p_values
 
 torch.set_num_threads(1)
 GREEN, RED, GREY = "#0b6e4f", "#c84630", "#8a8a8a"

@@ -11,7 +11,14 @@ import torch
 from torch import Tensor
 
 from bayesmeta import Data, NormalKnownVariance
-from bayesmeta.calibration import _binomial_bounds, _probability_inside, ecdf_bands, pit_ecdf, sbc_ecdf, sbc_ranks
+from bayesmeta.checks.calibration import (
+    _binomial_bounds,
+    _probability_inside,
+    ecdf_bands,
+    pit_ecdf,
+    sbc_ecdf,
+    sbc_ranks,
+)
 from bayesmeta.protocol import Functions
 from bayesmeta.random import rand, randn
 from tests.families import F64, FAMILIES, Family, seed

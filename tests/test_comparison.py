@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from bayesmeta import BetaBernoulli, Data, LinearGaussian, NormalKnownVariance
-from bayesmeta.comparison import compare, leave_one_task_out, psis_leave_one_task_out
+from bayesmeta.checks.comparison import compare, leave_one_task_out, psis_leave_one_task_out
 from bayesmeta.random import rand, randn
 from tests.families import F64, FAMILIES, seed
 

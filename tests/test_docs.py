@@ -126,7 +126,7 @@ def test_the_examples_run_and_find_what_the_page_says(
 
 
 def test_every_check_of_the_page_exists() -> None:
-    from bayesmeta import calibration, comparison, plots, predictive_checks
+    from bayesmeta.checks import calibration, comparison, plots, predictive_checks
 
     table = [row.split("|")[2:4] for row in CHECKS.read_text().splitlines() if row.startswith("| ") and "`" in row]
     named = set(re.findall(r"`(\w+)`", " ".join(cell for row in table for cell in row)))

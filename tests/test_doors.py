@@ -15,11 +15,11 @@ from torch import Tensor
 import bandits
 import bayesmeta as bm
 from bayesmeta import Data, Statistics, deep_kernel_training
-from bayesmeta.calibration import sbc_ranks
+from bayesmeta.checks.calibration import sbc_ranks
+from bayesmeta.checks.predictive_checks import crps
 from bayesmeta.doors import require_count
 from bayesmeta.hyperparameters.vector import Hierarchical
 from bayesmeta.numerics.gradients import gradients, ordinary, with_gradients
-from bayesmeta.predictive_checks import crps
 from bayesmeta.protocol import Additive, Density, Evidence, Joint, Learnable, Marginal, Posterior
 from bo import SearchSpace, TuningPrior
 from tests.families import FAMILIES, Family, seed

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from bayesmeta import Data, LimitWarning
-from bayesmeta.predictive_checks import filled
+from bayesmeta.checks.predictive_checks import filled
 from bayesmeta.protocol import Evidence, Learnable, Posterior
 from bayesmeta.warning_kinds import PlacementWarning
 from tests.families import FAMILIES, Family, seed

@@ -12,7 +12,7 @@ from gpytorch.kernels import MaternKernel, ScaleKernel
 from torch import Tensor
 
 from bayesmeta import Data, GaussianProcess, PastFunctions
-from bayesmeta.calibration import sbc_ranks
+from bayesmeta.checks.calibration import sbc_ranks
 from bayesmeta.gp.covariance import matern52
 from bayesmeta.random import rand, randn
 from tests.families import F64, seed

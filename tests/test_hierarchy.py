@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.distributions import Categorical, MixtureSameFamily, MultivariateNormal, Normal
 
 from bayesmeta import Data, LinearGaussian, Mixture
-from bayesmeta.calibration import sbc_ranks
+from bayesmeta.checks.calibration import sbc_ranks
 from bayesmeta.hierarchy import MixtureDistribution
 from bayesmeta.protocol import Evidence
 from bayesmeta.random import categorical, rand, randn, seeded

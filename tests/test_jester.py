@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from bayesmeta import CorrelatedArms, Data, arm_statistics
-from bayesmeta.predictive_checks import TaskMean
+from bayesmeta.checks.predictive_checks import TaskMean
 from bayesmeta.random import rand, randn
 from benchmarks import jester
 from benchmarks.few_rows import SHOWN, Method, compare, figures, hidden, joined, shown, shuffled

@@ -14,9 +14,9 @@ from torch import Tensor
 import bayesmeta as bm
 from bayesmeta import Data, Hyperposterior, LearnedFeatures, LinearGaussian, Statistics
 from bayesmeta import learned_features_training as training
+from bayesmeta.checks.predictive_checks import TaskMean, log_score
 from bayesmeta.features import TanhFeatures
 from bayesmeta.learned_features_training import _Unknown, log_evidence, some_of
-from bayesmeta.predictive_checks import TaskMean, log_score
 from bayesmeta.random import rand, randn
 from tests.families import F64, _spd, seed
 

@@ -9,10 +9,10 @@ import pytest
 import torch
 from matplotlib.axes import Axes
 
-from bayesmeta.axes import shortened
-from bayesmeta.calibration import ecdf_bands, pit_ecdf, sbc_ecdf
-from bayesmeta.comparison import compare
-from bayesmeta.plots import (
+from bayesmeta.checks.axes import shortened
+from bayesmeta.checks.calibration import ecdf_bands, pit_ecdf, sbc_ecdf
+from bayesmeta.checks.comparison import compare
+from bayesmeta.checks.plots import (
     plot_code_length,
     plot_comparison,
     plot_coverage,
@@ -21,7 +21,7 @@ from bayesmeta.plots import (
     plot_sbc_ecdf,
     plot_scores,
 )
-from bayesmeta.predictive_checks import TaskMean
+from bayesmeta.checks.predictive_checks import TaskMean
 from bayesmeta.random import rand, randn
 from tests.families import F64, seed
 
@@ -251,6 +251,6 @@ def test_importing_the_plots_imports_no_matplotlib() -> None:
     import subprocess
     import sys
 
-    code = "import sys, bayesmeta.plots; assert 'matplotlib' not in sys.modules, 'matplotlib was imported'"
+    code = "import sys, bayesmeta.checks.plots; assert 'matplotlib' not in sys.modules, 'matplotlib was imported'"
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from bayesmeta import BetaBernoulli, Data, GammaPoisson, NormalInverseGamma, NormalKnownVariance
-from bayesmeta.comparison import code_length, compare, leave_one_task_out
-from bayesmeta.predictive_checks import (
+from bayesmeta.checks.comparison import code_length, compare, leave_one_task_out
+from bayesmeta.checks.predictive_checks import (
     TaskMean,
     coverage,
     crps,

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from bayesmeta import Data, LinearGaussian
-from bayesmeta.predictive_checks import TaskMean
+from bayesmeta.checks.predictive_checks import TaskMean
 from bayesmeta.random import rand, randn
 from benchmarks import shared_features
 from benchmarks.few_rows import SHOWN, hidden

@@ -13,10 +13,10 @@ import scipy.stats
 import torch
 from torch import Tensor
 
-from bayesmeta.axes import ABOVE, GREY, above, finished, marks, new_axes
-from bayesmeta.calibration import EcdfCheck, pit_ecdf
-from bayesmeta.comparison import Comparison
-from bayesmeta.predictive_checks import TaskMean
+from bayesmeta.checks.axes import ABOVE, GREY, above, finished, marks, new_axes
+from bayesmeta.checks.calibration import EcdfCheck, pit_ecdf
+from bayesmeta.checks.comparison import Comparison
+from bayesmeta.checks.predictive_checks import TaskMean
 
 if TYPE_CHECKING:  # matplotlib is slow to import, and only plots need it
     import matplotlib.axes

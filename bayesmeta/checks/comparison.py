@@ -7,12 +7,12 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
+from bayesmeta.checks.predictive_checks import TaskMean, filled
 from bayesmeta.data.rows import Data
 from bayesmeta.describe import Described
 from bayesmeta.doors import counted
 from bayesmeta.hyperparameters.hyperposterior import Hyperposterior
 from bayesmeta.hyperparameters.vector import Hierarchical
-from bayesmeta.predictive_checks import TaskMean, filled
 from bayesmeta.progress import tracked
 from bayesmeta.protocol import Evidence, Learnable, Predictive
 
