@@ -61,7 +61,6 @@ if TYPE_CHECKING:
     from bayesmeta.data.columns import Columns
     from bayesmeta.data.rows import Data
     from bayesmeta.data.statistics import Statistics
-    from bayesmeta.deep_kernel import DeepKernel
     from bayesmeta.full_bayes import sample_posterior
     from bayesmeta.glm.model import LogisticGaussian, PoissonExposureGaussian, PoissonGaussian
     from bayesmeta.gp.past_functions import PastFunctions
@@ -72,8 +71,9 @@ if TYPE_CHECKING:
     from bayesmeta.hyperparameters.kinds import StartsDisagreeWarning, fit_kinds
     from bayesmeta.hyperparameters.task_features import fit_with_features
     from bayesmeta.io import load, save
-    from bayesmeta.learned_features import LearnedFeatures
     from bayesmeta.mixed_models.model import FittedMixedModel, MixedModel, from_formula
+    from bayesmeta.networks.deep_kernel import DeepKernel
+    from bayesmeta.networks.learned_features import LearnedFeatures
     from bayesmeta.numerics.fused import compiled
     from bayesmeta.regression.correlated_arms import CorrelatedArms, arm_statistics
     from bayesmeta.regression.linear import LinearGaussian
@@ -90,14 +90,14 @@ else:
             "Columns": "data.columns",
             "CorrelatedArms": "regression.correlated_arms",
             "Data": "data.rows",
-            "DeepKernel": "deep_kernel",
+            "DeepKernel": "networks.deep_kernel",
             "DirichletCategorical": "conjugate.categorical",
             "FittedMixedModel": "mixed_models.model",
             "GammaExponential": "conjugate.rates",
             "GammaPoisson": "conjugate.rates",
             "GaussianProcess": "gp.process",
             "Hyperposterior": "hyperparameters.hyperposterior",
-            "LearnedFeatures": "learned_features",
+            "LearnedFeatures": "networks.learned_features",
             "LimitWarning": "warning_kinds",
             "LinearGaussian": "regression.linear",
             "LinearHyperposterior": "regression.linear_hyperposterior",

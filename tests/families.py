@@ -9,7 +9,7 @@ from torch import Generator, Tensor
 
 import bayesmeta as bm
 from bayesmeta import Data
-from bayesmeta.features import ReluNetwork, TanhFeatures
+from bayesmeta.networks.features import ReluNetwork, TanhFeatures
 from bayesmeta.random import rand, randn
 from bo.shared_configurations import PastValues, SharedConfigurations
 from tests.seeds import seed

@@ -10,8 +10,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from bayesmeta import Data, LimitWarning, deep_kernel_training
+from bayesmeta import Data, LimitWarning
 from bayesmeta.hyperparameters.vector import Hierarchical
+from bayesmeta.networks import training as deep_kernel_training
 from bayesmeta.protocol import Evidence, Learnable
 from bayesmeta.warning_kinds import PlacementWarning
 from tests.families import FAMILIES, Family

@@ -14,9 +14,9 @@ from torch.distributions import Normal
 
 import bayesmeta as bm
 from bayesmeta import Data, DeepKernel, GaussianProcess
-from bayesmeta import deep_kernel_training as training
-from bayesmeta.features import ReluNetwork
 from bayesmeta.fields import LearnedFrom
+from bayesmeta.networks import training as training
+from bayesmeta.networks.features import ReluNetwork
 from bayesmeta.random import rand, randn
 from bo import SearchSpace, fit_family
 from bo.turns import suggest

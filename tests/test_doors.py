@@ -14,11 +14,12 @@ from torch import Tensor
 
 import bandits
 import bayesmeta as bm
-from bayesmeta import Data, Statistics, deep_kernel_training
+from bayesmeta import Data, Statistics
 from bayesmeta.checks.calibration import sbc_ranks
 from bayesmeta.checks.predictive_checks import crps
 from bayesmeta.doors import require_count
 from bayesmeta.hyperparameters.vector import Hierarchical
+from bayesmeta.networks import training as deep_kernel_training
 from bayesmeta.numerics.gradients import gradients, ordinary, with_gradients
 from bayesmeta.protocol import Additive, Density, Evidence, Joint, Learnable, Marginal, Posterior
 from bo import SearchSpace, TuningPrior

@@ -13,10 +13,10 @@ from torch import Tensor
 
 import bayesmeta as bm
 from bayesmeta import Data, Hyperposterior, LearnedFeatures, LinearGaussian, Statistics
-from bayesmeta import learned_features_training as training
 from bayesmeta.checks.predictive_checks import TaskMean, log_score
-from bayesmeta.features import TanhFeatures
-from bayesmeta.learned_features_training import _Unknown, log_evidence, some_of
+from bayesmeta.networks import learned_features_fit as training
+from bayesmeta.networks.features import TanhFeatures
+from bayesmeta.networks.learned_features_fit import _Unknown, log_evidence, some_of
 from bayesmeta.random import rand, randn
 from tests.families import F64, _spd, seed
 
@@ -430,7 +430,7 @@ def test_origins_and_units_of_x_and_y_change_nothing(family: str, monkeypatch: p
 
     The steps of a deep kernel's search multiply lost digits by up to 1e5, so it is asked about nearer places.
     """
-    monkeypatch.setattr("bayesmeta.deep_kernel_training.NUM_STEPS", 50)
+    monkeypatch.setattr("bayesmeta.networks.training.NUM_STEPS", 50)
     fit, num_tasks = INVARIANT[family]
     generator = seed(7)
     x = 6.0 * rand((num_tasks, 8, 1), like=F64, generator=generator) - 3.0

@@ -4,7 +4,7 @@ import pytest
 import torch
 from jaxtyping import TypeCheckError
 
-from bayesmeta.features import TanhFeatures
+from bayesmeta.networks.features import TanhFeatures
 from bo.question import distance
 from tests.shapes import CALLS, check_anew
 

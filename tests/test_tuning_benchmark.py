@@ -12,8 +12,8 @@ import scipy.stats
 import torch
 from torch import Tensor
 
-from bayesmeta import deep_kernel_training
 from bayesmeta.io import save
+from bayesmeta.networks import training as deep_kernel_training
 from benchmarks import tuning, tuning_methods, tuning_runs
 from benchmarks.tuning_cost import cost_table, suggestion_cost
 from benchmarks.tuning_data import NUM_GIVEN, Source, given_rows, load, stable_seed

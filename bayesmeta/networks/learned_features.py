@@ -33,9 +33,9 @@ from torch.distributions import Normal
 
 from bayesmeta.data.rows import Data
 from bayesmeta.data.statistics import Statistics
-from bayesmeta.features import FeatureFunctions, TanhFeatures, centre_and_scale, on_grid
 from bayesmeta.fields import LearnedFrom, TensorFields
-from bayesmeta.learned_features_training import most_probable_features, some_of
+from bayesmeta.networks.features import FeatureFunctions, TanhFeatures, centre_and_scale, on_grid
+from bayesmeta.networks.learned_features_fit import most_probable_features, some_of
 from bayesmeta.regression.linear import LinearGaussian
 from bayesmeta.validation import require_columns, require_enough_tasks
 

@@ -26,7 +26,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from torch import Generator, Tensor
 
 from bayesmeta.data.rows import Data
-from bayesmeta.features import GRID_OF_X, TanhFeatures, on_grid, tanh_features
+from bayesmeta.networks.features import GRID_OF_X, TanhFeatures, on_grid, tanh_features
 from bayesmeta.numerics.linalg import cholesky, log_det, solve, symmetric, unpack_tril
 from bayesmeta.numerics.optimise import maximise
 from bayesmeta.regression.linear import LinearGaussian

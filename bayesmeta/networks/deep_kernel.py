@@ -24,10 +24,10 @@ from torch import Generator, Tensor
 from torch.distributions import Normal
 
 from bayesmeta.data.rows import Data
-from bayesmeta.deep_kernel_training import meta_train
-from bayesmeta.features import FeatureFunctions, ReluNetwork
 from bayesmeta.fields import LearnedFrom, TensorFields
 from bayesmeta.gp.process import GaussianProcess
+from bayesmeta.networks.features import FeatureFunctions, ReluNetwork
+from bayesmeta.networks.training import meta_train
 from bayesmeta.validation import require_columns, require_enough_tasks
 
 if TYPE_CHECKING:

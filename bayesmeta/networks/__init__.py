@@ -1,0 +1,1 @@
+"""Priors on features that networks learn."""
