@@ -61,7 +61,6 @@ if TYPE_CHECKING:
     from bayesmeta.data.columns import Columns
     from bayesmeta.data.rows import Data
     from bayesmeta.data.statistics import Statistics
-    from bayesmeta.full_bayes import sample_posterior
     from bayesmeta.glm.model import LogisticGaussian, PoissonExposureGaussian, PoissonGaussian
     from bayesmeta.gp.past_functions import PastFunctions
     from bayesmeta.gp.process import GaussianProcess
@@ -71,6 +70,7 @@ if TYPE_CHECKING:
     from bayesmeta.hyperparameters.kinds import StartsDisagreeWarning, fit_kinds
     from bayesmeta.hyperparameters.task_features import fit_with_features
     from bayesmeta.io import load, save
+    from bayesmeta.mcmc.full_bayes import sample_posterior
     from bayesmeta.mixed_models.model import FittedMixedModel, MixedModel, from_formula
     from bayesmeta.networks.deep_kernel import DeepKernel
     from bayesmeta.networks.learned_features import LearnedFeatures
@@ -123,7 +123,7 @@ else:
             "from_formula": "mixed_models.model",
             "load": "io",
             "one_hot": "conjugate.categorical",
-            "sample_posterior": "full_bayes",
+            "sample_posterior": "mcmc.full_bayes",
             "save": "io",
             "transfer_hypotheses": "gp.transfer",
             "trust": "gp.transfer",

@@ -5,8 +5,8 @@ import torch
 
 import bayesmeta as bm
 from bayesmeta import Data
-from bayesmeta.full_bayes import sample_posterior
 from bayesmeta.hyperparameters.hyperposterior import Hyperposterior
+from bayesmeta.mcmc.full_bayes import sample_posterior
 from bayesmeta.random import randn
 from tests.families import F64, seed
 from tests.test_hyperposterior import INITIAL, TASKS, quadrature
