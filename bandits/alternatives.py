@@ -11,7 +11,7 @@ from torch import Generator, Tensor
 from torch.distributions import Distribution
 
 from bandits.wrapped import entries
-from bayesmeta.hierarchy import Mixture, MixtureDistribution
+from bayesmeta.mixture import Mixture, MixtureDistribution
 from bayesmeta.online.sums import DrawsFunctions, Task
 from bayesmeta.random import categorical
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from bandits.alternatives import OnlineAlternatives
 from bandits.wrapped import Wrapped
-from bayesmeta.hierarchy import Mixture
+from bayesmeta.mixture import Mixture
 from bayesmeta.online.sums import Index, RowStatistics, State, distinct
 
 __all__ = ["Hypotheses", "stacked"]

@@ -23,8 +23,8 @@ from torch import Generator, Tensor
 from torch.distributions import Distribution
 
 from bandits.wrapped import LearnedByTasks, entries
-from bayesmeta.hierarchy import Mixture, MixtureDistribution
 from bayesmeta.hyperparameters.hyperposterior import LEAST_ESS, Hyperposterior, weighted_draws
+from bayesmeta.mixture import Mixture, MixtureDistribution
 from bayesmeta.online.sums import (
     DrawsFunctions,
     Index,

@@ -65,13 +65,13 @@ if TYPE_CHECKING:
     from bayesmeta.gp.past_functions import PastFunctions
     from bayesmeta.gp.process import GaussianProcess
     from bayesmeta.gp.transfer import transfer_hypotheses, trust
-    from bayesmeta.hierarchy import Mixture
     from bayesmeta.hyperparameters.hyperposterior import Hyperposterior
     from bayesmeta.hyperparameters.kinds import StartsDisagreeWarning, fit_kinds
     from bayesmeta.hyperparameters.task_features import fit_with_features
     from bayesmeta.io import load, save
     from bayesmeta.mcmc.full_bayes import sample_posterior
     from bayesmeta.mixed_models.model import FittedMixedModel, MixedModel, from_formula
+    from bayesmeta.mixture import Mixture
     from bayesmeta.networks.deep_kernel import DeepKernel
     from bayesmeta.networks.learned_features import LearnedFeatures
     from bayesmeta.numerics.fused import compiled
@@ -105,7 +105,7 @@ else:
             "LogisticGaussian": "glm.model",
             "MatrixNormalInverseWishart": "regression.matrix_normal",
             "MixedModel": "mixed_models.model",
-            "Mixture": "hierarchy",
+            "Mixture": "mixture",
             "NormalInverseGamma": "conjugate.normal",
             "NormalInverseWishart": "conjugate.normal_inverse_wishart",
             "NormalKnownVariance": "conjugate.normal_known_variance",

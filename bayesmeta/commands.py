@@ -354,7 +354,7 @@ def _likeness(prior: "TuningPrior") -> "list[Table]":
     from rich.table import Table
 
     from bayesmeta.data.rows import Data
-    from bayesmeta.hierarchy import Mixture
+    from bayesmeta.mixture import Mixture
     from bo.alike import IN_PART, KERNEL, NOTHING, WHOLE, resemblance
 
     if prior.num_trusting is None or not isinstance(prior.functions, Mixture):

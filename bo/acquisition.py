@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.distributions import Distribution, Normal
 
 from bayesmeta.data.rows import Data
-from bayesmeta.hierarchy import MixtureDistribution
+from bayesmeta.mixture import MixtureDistribution
 from bo.search import Expected, Value
 
 __all__ = ["believing", "expected_improvement", "improvement", "log_expected_improvement"]

@@ -9,7 +9,7 @@ from torch import Tensor
 from bayesmeta.data.rows import Data
 from bayesmeta.describe import Described
 from bayesmeta.gp.transfer import likeness, trust
-from bayesmeta.hierarchy import Mixture
+from bayesmeta.mixture import Mixture
 from bo.history import History
 from bo.plain import some_rows
 from bo.prior import TuningPrior

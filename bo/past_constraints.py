@@ -18,7 +18,7 @@ from bayesmeta.data.rows import Data
 from bayesmeta.fields import TensorFields
 from bayesmeta.gp.process import GaussianProcess
 from bayesmeta.gp.transfer import transfer_hypotheses
-from bayesmeta.hierarchy import MixtureDistribution
+from bayesmeta.mixture import MixtureDistribution
 from bo.plain import some_rows
 from bo.search import Value
 

@@ -8,7 +8,7 @@ import torch
 from scipy import integrate, stats
 from torch.distributions import Gamma, Normal
 
-from bayesmeta.hierarchy import MixtureDistribution
+from bayesmeta.mixture import MixtureDistribution
 from bo import expected_improvement
 from bo.acquisition import log_expected_improvement
 from tests.seeds import shifted

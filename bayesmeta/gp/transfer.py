@@ -24,7 +24,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from bayesmeta.gp.process import GaussianProcess
-from bayesmeta.hierarchy import Mixture
+from bayesmeta.mixture import Mixture
 
 __all__ = ["NUM_DOUBTING", "likeness", "transfer_hypotheses", "trust", "trusting"]
 
