@@ -13,7 +13,7 @@ from torch.distributions import Distribution, Normal
 
 from bayesmeta.data.rows import Data
 from bayesmeta.mixture import MixtureDistribution
-from bo.search import Expected, Value
+from bo.values import Expected, Value
 
 __all__ = ["believing", "expected_improvement", "improvement", "log_expected_improvement"]
 

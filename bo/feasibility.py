@@ -20,7 +20,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from bo.plain import plain_gp
-from bo.search import Value
+from bo.values import Value
 
 __all__ = ["all_of", "chance_of_constraint", "chance_of_success"]
 

@@ -30,8 +30,8 @@ from bo.feasibility import all_of, chance_of_constraint, chance_of_success
 from bo.history import TURN, History
 from bo.past_constraints import PastConstraint
 from bo.question import Question
-from bo.search import Value
 from bo.space import SearchSpace
+from bo.values import Value
 from bo.view import Configuration, View, applying_conditions, shares, to_numbers
 
 if TYPE_CHECKING:

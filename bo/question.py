@@ -3,18 +3,18 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
 from bayesmeta.data.rows import Data
-from bo.search import Expected, InOwnSpace, Near, Value, climb
-from bo.space import SearchSpace
-from bo.view import View
+from bo.search import climb
+from bo.values import Expected, InOwnSpace, Near, Value
+from bo.view import OwnSpace, View
 
-__all__ = ["OwnSpace", "Question", "distance"]
+__all__ = ["Question", "distance"]
 
 NUM_SOBOL = 256
 MAX_PENDING = 64  # points that a posterior is conditioned on without a value
@@ -23,20 +23,6 @@ APART, FAR_APART = 0.05, 0.2  # from what runs, in the unit cube, and from what 
 SAME = 1e-6
 LIKELY = 0.6  # to succeed: on the edge of what is feasible half of the trials are not
 LAST_RESORT = 1e9  # how much less is promised where everything is nearer to what runs
-
-
-class OwnSpace(NamedTuple):
-    """A study in a space of its own, whatever its past was: see `View.own`.
-
-    Args:
-        space: ranges and choices as the study has them.
-        x: rows that were evaluated `(n, d)`.
-        pending: points without an objective `(m, d)`.
-    """
-
-    space: SearchSpace
-    x: Tensor
-    pending: Tensor
 
 
 @dataclass(frozen=True, eq=False)

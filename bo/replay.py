@@ -15,9 +15,9 @@ from torch import Generator, Tensor
 from bayesmeta.data.rows import Data
 from bo.prior import TuningPrior
 from bo.scratch import NUM_INITIAL, scratch_acquisition
-from bo.search import Value
 from bo.space import SearchSpace
 from bo.turns import suggest
+from bo.values import Value
 
 if TYPE_CHECKING:
     from optuna.samplers import BaseSampler

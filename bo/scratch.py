@@ -9,33 +9,18 @@ from torch import Generator, Tensor
 
 from bayesmeta.numerics.gradients import with_gradients
 from bayesmeta.random import seeded
-from bo.point_sampler import PointSampler
-from bo.question import Question
 from bo.scratch_fit import fit_single_task_gp
-from bo.search import InOwnSpace, Value
+from bo.values import Value
 
 if TYPE_CHECKING:
     from botorch.acquisition.acquisition import AcquisitionFunction
     from botorch.models import SingleTaskGP
 
-__all__ = ["NUM_INITIAL", "ScratchSampler", "fit_by_botorch", "log_expected_improvement", "scratch_acquisition"]
+__all__ = ["NUM_INITIAL", "fit_by_botorch", "log_expected_improvement", "scratch_acquisition"]
 
 Fit = Callable[[Any], Any]  # a SingleTaskGP to the same, fitted
 
 NUM_INITIAL = 5
-
-
-class ScratchSampler(PointSampler):
-    """A Gaussian process from scratch as an Optuna sampler, searching the same candidates as `MetaSampler`."""
-
-    def _propose(self, question: Question) -> tuple[Tensor, str]:
-        num_tried = len(question.y) + len(question.pending)
-        # a spread takes two objectives, and many trials may be running before there are
-        if num_tried < NUM_INITIAL or len(question.y) < 2:
-            num = max(NUM_INITIAL, num_tried + 1)
-            initial = question.view.space.sobol(num, generator=Generator().manual_seed(self._seed))
-            return initial[num_tried], ""
-        return question.climb(InOwnSpace(scratch_acquisition(question.own.x, question.better))), ""
 
 
 def scratch_acquisition(x: Tensor, y: Tensor) -> Value:

@@ -1,52 +1,12 @@
 """Where in a search space a function is greatest: candidates everywhere, then local moves that stay valid."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
-
 import torch
 from torch import Generator, Tensor
 
 from bo.space import SearchSpace
+from bo.values import Value
 
-__all__ = ["Expected", "InOwnSpace", "Near", "Value", "climb"]
-
-Value = Callable[[Tensor], Tensor]  # points (n, d) -> (n,), more is better
-
-
-@dataclass(frozen=True)
-class Near:
-    """A value that is greatest at one point, `(d,)`, and tells which, so that a search need not find it."""
-
-    point: Tensor
-
-    def __call__(self, x: Tensor) -> Tensor:
-        return -(x - self.point).square().sum(-1)
-
-
-@dataclass(frozen=True)
-class InOwnSpace:
-    """A value of points of the study's own space, which knows nothing of the past's: see `View.own`."""
-
-    value: Value
-
-    def __call__(self, x: Tensor) -> Tensor:
-        return self.value(x)
-
-
-@dataclass(frozen=True)
-class Expected:
-    """An improvement that is expected of a trial if it succeeds, or the logarithm of it."""
-
-    value: Value
-    is_log: bool = False
-
-    def __call__(self, x: Tensor) -> Tensor:
-        return self.value(x)
-
-    def times(self, value: Tensor, chance: Tensor) -> Tensor:
-        """What it is with the probability that the trial succeeds."""
-        return value + chance.log() if self.is_log else value * chance
-
+__all__ = ["climb"]
 
 NUM_NEAR_GOOD = 16
 NUM_BEST = 3  # candidates around which more are tried in each round

@@ -36,10 +36,10 @@ from bayesmeta.data.rows import Data
 from bo.acquisition import believing, improvement, log_expected_improvement
 from bo.plain import plain_gp, some_rows
 from bo.prior import TuningPrior
-from bo.question import OwnSpace
 from bo.scores import normal_scores
-from bo.search import Expected, InOwnSpace, Near, Value
 from bo.space import SearchSpace
+from bo.values import Expected, InOwnSpace, Near, Value
+from bo.view import OwnSpace
 
 __all__ = ["suggest"]
 

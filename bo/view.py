@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import count
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -22,7 +22,7 @@ from bo.choices import as_choice, same_distribution
 from bo.conditions import Between, Conditions, Values, is_ruled_out
 from bo.space import SearchSpace
 
-__all__ = ["Configuration", "View", "applying_conditions", "differences", "shares", "to_numbers"]
+__all__ = ["Configuration", "OwnSpace", "View", "applying_conditions", "differences", "shares", "to_numbers"]
 
 Configuration = tuple[Mapping[str, Any], Mapping[str, BaseDistribution]]  # parameters, and the distribution of each
 
@@ -86,6 +86,20 @@ def differences(
         if shares(known, name, dist) and not same_distribution(dist, known.distributions[name])
     ]
     return new, missing, other
+
+
+class OwnSpace(NamedTuple):
+    """A study in a space of its own, whatever its past was: see `View.own`.
+
+    Args:
+        space: ranges and choices as the study has them.
+        x: rows that were evaluated `(n, d)`.
+        pending: points without an objective `(m, d)`.
+    """
+
+    space: SearchSpace
+    x: Tensor
+    pending: Tensor
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,7 +15,8 @@ import bo
 from bayesmeta.fields import LearnedFrom
 from bayesmeta.random import rand
 from bo import SearchSpace, TuningPrior
-from bo.scratch import ScratchSampler, fit_by_botorch, log_expected_improvement
+from bo.from_scratch import ScratchSampler
+from bo.scratch import fit_by_botorch, log_expected_improvement
 from tests.families import F64, FAMILIES, seed
 from tests.past import NUM_TASKS, NUM_TRIALS, OPTIMUM, SPACE, learned, objective, studies, table
 from tests.seeds import shifted

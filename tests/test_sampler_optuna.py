@@ -17,7 +17,7 @@ import bo.point_sampler
 import bo.question
 import bo.search
 from bo import MetaSampler, SearchSpace, TuningPrior
-from bo.scratch import ScratchSampler
+from bo.from_scratch import ScratchSampler
 from tests.seeds import shifted
 
 pytestmark = [
