@@ -12,7 +12,7 @@ from torch import Tensor
 
 from benchmarks.tuning_layouts import Objective, Pools, find
 from bo.demo import LIVE, hold_out, pools
-from bo.replay import Pool, scaled_regret
+from bo.pool import Pool, scaled_regret
 
 __all__ = ["NUM_GIVEN", "Source", "Split", "digest", "given_rows", "load", "stable_seed"]
 

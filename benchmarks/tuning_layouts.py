@@ -25,7 +25,7 @@ from optuna.distributions import BaseDistribution, FloatDistribution
 from torch import Tensor
 
 from bo import SearchSpace
-from bo.replay import Pool
+from bo.pool import Pool
 
 __all__ = ["Objective", "Pools", "find"]
 

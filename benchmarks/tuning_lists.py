@@ -14,7 +14,8 @@ from torch import Tensor
 
 from bayesmeta import Data, GaussianProcess
 from bo import SearchSpace, normal_scores
-from bo.replay import Method, Pool, greedy_list
+from bo.pool import Method, Pool
+from bo.replay import greedy_list
 
 __all__ = ["mean_rank", "past_values", "zero_shot"]
 

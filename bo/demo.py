@@ -30,8 +30,9 @@ from bayesmeta.datasets import load_tuning_tasks
 from bayesmeta.datasets.sklearn_tuning import PROBLEMS, SEED, cross_validate, make_folds, subsample
 from bayesmeta.io import save, write_whole
 from bo.from_scratch import ScratchSampler
+from bo.pool import Method, Pool, regret, scaled_regret
 from bo.prior import TuningPrior
-from bo.replay import METHODS, Method, Pool, learned, regret, scaled_regret
+from bo.replay import METHODS, learned
 from bo.sampler import MetaSampler
 from bo.scratch import NUM_INITIAL
 from bo.space import SearchSpace

@@ -5,56 +5,23 @@ those it was given or has chosen. No method is told the range of the values, whi
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
 from bayesmeta.data.rows import Data
+from bo.pool import Method, Pool
 from bo.prior import TuningPrior
 from bo.scratch import NUM_INITIAL, scratch_acquisition
-from bo.space import SearchSpace
 from bo.turns import suggest
 from bo.values import Value
 
 if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
 
-__all__ = ["METHODS", "Method", "Pool", "greedy_list", "learned", "optuna_method", "regret", "scaled_regret"]
-
-
-@dataclass(frozen=True, eq=False)
-class Pool:
-    """All evaluated configurations of one task.
-
-    Args:
-        space: of the configurations.
-        params: the configurations; those that a configuration lacks are left out.
-        x: the same, encoded by `space`.
-        y: the objective, more being better.
-    """
-
-    space: SearchSpace
-    params: list[dict[str, Any]]
-    x: Float[Tensor, "n d"]
-    y: Float[Tensor, " n"]
-
-
-# (pool, rows evaluated before, number of trials, seed) -> the indices chosen after those, in order
-Method = Callable[[Pool, list[int], int, int], list[int]]
-
-
-def regret(pool: Pool, chosen: list[int]) -> list[float]:
-    """Regret of the best so far, after each trial."""
-    return scaled_regret(pool, pool.y[chosen].cummax(0).values).tolist()
-
-
-def scaled_regret(pool: Pool, value: Tensor) -> Tensor:
-    """(best - value) / (best - median), with the best and the median of the pool: 0 is the optimum, 1 the median."""
-    best = pool.y.max()
-    return (best - value) / (best - pool.y.quantile(0.5))
+__all__ = ["METHODS", "greedy_list", "learned", "optuna_method"]
 
 
 def random_search(pool: Pool, given: list[int], num_trials: int, seed: int) -> list[int]:

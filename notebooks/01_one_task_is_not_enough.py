@@ -31,7 +31,8 @@ import bayesmeta
 from bayesmeta import Data, GaussianProcess, trust
 from bo import TuningPrior, normal_scores
 from bo.demo import hold_out, interval, pools
-from bo.replay import gp_from_scratch, random_search, regret
+from bo.pool import regret
+from bo.replay import gp_from_scratch, random_search
 from bo.turns import suggest
 
 torch.set_num_threads(1)

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from bo import SearchSpace, TuningPrior
-from bo.replay import METHODS, Method, Pool, greedy_list, learned, regret, scaled_regret
+from bo.pool import Method, Pool, regret, scaled_regret
+from bo.replay import METHODS, greedy_list, learned
 from tests import past
 from tests.families import seed
 from tests.seeds import shifted
