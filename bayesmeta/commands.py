@@ -262,7 +262,7 @@ def _from_rows(
 ) -> "TuningPrior":
     from bayesmeta.data.tables import read_frame
     from bo.prior import TuningPrior, require_roles
-    from bo.space import SearchSpace
+    from bo.space.search_space import SearchSpace
 
     status.update(f"reading {source}")
     frame = read_frame(source).to_native()

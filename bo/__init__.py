@@ -31,7 +31,6 @@ __all__ = [
 if TYPE_CHECKING:
     from bo.acquisition import expected_improvement
     from bo.alike import resemblance
-    from bo.conditions import Between
     from bo.families import fit_family
     from bo.importance import parameter_importance
     from bo.mixture_acquisition import MixtureLogExpectedImprovement
@@ -42,20 +41,21 @@ if TYPE_CHECKING:
     from bo.sampler import MetaSampler, UnlikePastWarning
     from bo.scores import normal_scores
     from bo.shared_configurations import SharedConfigurations
-    from bo.space import MixedColumnWarning, SearchSpace
+    from bo.space.conditions import Between
+    from bo.space.search_space import MixedColumnWarning, SearchSpace
     from bo.surrogate import Surrogate
     from bo.thompson import thompson_points
 else:
     __getattr__, __dir__ = lazily(
         __name__,
         {
-            "Between": "conditions",
+            "Between": "space.conditions",
             "MetaSampler": "sampler",
-            "MixedColumnWarning": "space",
+            "MixedColumnWarning": "space.search_space",
             "MixtureLogExpectedImprovement": "mixture_acquisition",
             "NoSuggestionWarning": "point_sampler",
             "RankingWeightedEnsemble": "rgpe",
-            "SearchSpace": "space",
+            "SearchSpace": "space.search_space",
             "SharedConfigurations": "shared_configurations",
             "Surrogate": "surrogate",
             "TuningPrior": "prior",

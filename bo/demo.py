@@ -35,7 +35,7 @@ from bo.prior import TuningPrior
 from bo.replay import METHODS, learned
 from bo.sampler import MetaSampler
 from bo.scratch import NUM_INITIAL
-from bo.space import SearchSpace
+from bo.space.search_space import SearchSpace
 
 __all__ = ["Budget", "hold_out", "pools", "run"]
 

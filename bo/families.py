@@ -18,7 +18,7 @@ from bayesmeta.fields import LearnedFrom
 from bayesmeta.numerics.gradients import with_gradients
 from bo.prior import TuningPrior, require_direction, starts_of
 from bo.scores import normal_scores
-from bo.space import SearchSpace
+from bo.space.search_space import SearchSpace
 
 __all__ = ["fit_family", "varying_tasks"]
 

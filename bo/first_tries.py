@@ -8,7 +8,7 @@ from bo.history import History
 from bo.prior import TuningPrior
 from bo.question import Question
 from bo.sampler import MetaSampler
-from bo.view import View
+from bo.space.study_space import View
 
 __all__ = ["first_tries"]
 

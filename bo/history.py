@@ -23,8 +23,8 @@ from optuna.trial import FrozenTrial, TrialState
 from torch import Tensor
 
 from bo.scores import finite_values
-from bo.space import SearchSpace
-from bo.view import shares, to_numbers
+from bo.space.search_space import SearchSpace
+from bo.space.study_space import shares, to_numbers
 
 __all__ = ["TURN", "History"]
 
@@ -34,7 +34,7 @@ PATIENCE = 3  # failures without a completed trial
 
 
 class History:
-    """What the trials of a study say, in terms of a known space: see `bo.view`.
+    """What the trials of a study say, in terms of a known space: see `bo.space.study_space`.
 
     Optuna never changes a finished trial, so a second look is at those alone that were not finished at the first. A
     trial without any known parameter is left out. Rows are in the order of trials.

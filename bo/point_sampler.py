@@ -24,15 +24,15 @@ from torch import Generator, Tensor
 from bayesmeta.describe import Described, listed, plural
 from bayesmeta.numerics.gradients import with_gradients
 from bayesmeta.warning_kinds import BayesmetaWarning, warn
-from bo.choices import as_choice, as_given, same_distribution
-from bo.conditions import is_ruled_out
 from bo.feasibility import all_of, chance_of_constraint, chance_of_success
 from bo.history import TURN, History
 from bo.past_constraints import PastConstraint
 from bo.question import Question
-from bo.space import SearchSpace
+from bo.space.choices import as_choice, as_given, same_distribution
+from bo.space.conditions import is_ruled_out
+from bo.space.search_space import SearchSpace
+from bo.space.study_space import Configuration, View, applying_conditions, shares, to_numbers
 from bo.values import Value
-from bo.view import Configuration, View, applying_conditions, shares, to_numbers
 
 if TYPE_CHECKING:
     from optuna import Study

@@ -7,7 +7,7 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 
-from bo.space import SearchSpace
+from bo.space.search_space import SearchSpace
 
 __all__ = ["Method", "Pool", "regret", "scaled_regret"]
 

@@ -30,7 +30,7 @@ from bo.past_constraints import (
 )
 from bo.past_regrets import PastRegrets
 from bo.scores import finite_values, normal_scores
-from bo.space import SearchSpace
+from bo.space.search_space import SearchSpace
 from bo.storage import numbers_of, studies_of
 from bo.task_features import TaskFeatures
 

@@ -11,8 +11,8 @@ from torch import Generator, Tensor
 
 from bayesmeta.data.rows import Data
 from bo.search import climb
+from bo.space.study_space import OwnSpace, View
 from bo.values import Expected, InOwnSpace, Near, Value
-from bo.view import OwnSpace, View
 
 __all__ = ["Question", "distance"]
 

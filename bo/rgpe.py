@@ -36,7 +36,7 @@ from bayesmeta.validation import require_columns
 from bo.families import varying_tasks
 from bo.plain import plain_gp, some_rows
 from bo.prior import TuningPrior, starts_of
-from bo.space import SearchSpace
+from bo.space.search_space import SearchSpace
 
 __all__ = ["RankingWeightedEnsemble", "fit_rgpe", "misranked_pairs", "ranking_weights"]
 

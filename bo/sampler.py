@@ -15,10 +15,10 @@ from bo.past_constraints import PastConstraint
 from bo.point_sampler import PointSampler
 from bo.prior import TuningPrior
 from bo.question import Question
-from bo.space import SearchSpace
+from bo.space.search_space import SearchSpace
+from bo.space.study_space import differences
 from bo.storage import numbers_of
 from bo.turns import suggest
-from bo.view import differences
 
 if TYPE_CHECKING:
     from optuna import Study

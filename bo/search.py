@@ -3,7 +3,7 @@
 import torch
 from torch import Generator, Tensor
 
-from bo.space import SearchSpace
+from bo.space.search_space import SearchSpace
 from bo.values import Value
 
 __all__ = ["climb"]

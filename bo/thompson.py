@@ -16,7 +16,7 @@ from torch import Generator, Tensor
 from bayesmeta.numerics.gradients import with_gradients
 from bayesmeta.protocol import Posterior
 from bo.paths import Paths
-from bo.space import SearchSpace
+from bo.space.search_space import SearchSpace
 
 __all__ = ["thompson_points"]
 

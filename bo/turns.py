@@ -37,9 +37,9 @@ from bo.acquisition import believing, improvement, log_expected_improvement
 from bo.plain import plain_gp, some_rows
 from bo.prior import TuningPrior
 from bo.scores import normal_scores
-from bo.space import SearchSpace
+from bo.space.search_space import SearchSpace
+from bo.space.study_space import OwnSpace
 from bo.values import Expected, InOwnSpace, Near, Value
-from bo.view import OwnSpace
 
 __all__ = ["suggest"]
 

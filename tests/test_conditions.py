@@ -14,8 +14,8 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 
 import bayesmeta as bm
 from bo import Between, SearchSpace
-from bo.conditions import is_ruled_out, learn_conditions
-from bo.view import applying_conditions
+from bo.space.conditions import is_ruled_out, learn_conditions
+from bo.space.study_space import applying_conditions
 from tests.families import seed
 
 SPACE: dict[str, BaseDistribution] = {

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from bo import MetaSampler, SearchSpace
 from bo.point_sampler import Proposal
-from bo.scalars import Scalars
-from bo.view import View
+from bo.space.scalars import Scalars
+from bo.space.study_space import View
 from tests.past import SPACE, learned, loss, random_params
 from tests.seeds import shifted
 

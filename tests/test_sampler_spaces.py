@@ -16,7 +16,7 @@ from optuna.trial import TrialState
 
 import bayesmeta as bm
 from bo import MetaSampler, SearchSpace, TuningPrior, UnlikePastWarning
-from bo.choices import as_choice
+from bo.space.choices import as_choice
 from tests.past import SPACE, learned, loss, objective
 from tests.seeds import shifted
 from tests.test_sampler_optuna import Level

@@ -18,7 +18,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 import bayesmeta as bm
 from bayesmeta.datasets.sklearn_tuning import PROBLEMS
 from benchmarks.collect_tasks import NUM_CONFIGS, SEED, shared_configs
-from bo.space import SearchSpace
+from bo.space.search_space import SearchSpace
 from tests.families import seed
 
 numbers = st.floats(-1e6, 1e6)

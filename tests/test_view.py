@@ -8,7 +8,7 @@ import torch
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
 from bo import SearchSpace
-from bo.view import View, applying_conditions, differences, shares, to_numbers
+from bo.space.study_space import View, applying_conditions, differences, shares, to_numbers
 from tests.families import seed
 
 KNOWN = SearchSpace(

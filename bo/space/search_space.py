@@ -40,8 +40,8 @@ from bayesmeta.describe import listed, plural
 from bayesmeta.doors import require_count
 from bayesmeta.fields import TensorFields
 from bayesmeta.warning_kinds import BayesmetaWarning, warn
-from bo.choices import as_choice, category_of, same_distribution, with_tuples
-from bo.conditions import (
+from bo.space.choices import as_choice, category_of, same_distribution, with_tuples
+from bo.space.conditions import (
     Between,
     Conditions,
     Values,
@@ -50,7 +50,7 @@ from bo.conditions import (
     require_conditions,
     to_json,
 )
-from bo.scalars import Scalars
+from bo.space.scalars import Scalars
 
 if TYPE_CHECKING:
     from optuna import Study

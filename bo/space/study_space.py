@@ -18,9 +18,9 @@ from jaxtyping import Float
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
 from torch import Tensor
 
-from bo.choices import as_choice, same_distribution
-from bo.conditions import Between, Conditions, Values, is_ruled_out
-from bo.space import SearchSpace
+from bo.space.choices import as_choice, same_distribution
+from bo.space.conditions import Between, Conditions, Values, is_ruled_out
+from bo.space.search_space import SearchSpace
 
 __all__ = ["Configuration", "OwnSpace", "View", "applying_conditions", "differences", "shares", "to_numbers"]
 

@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
 
-from bo.choices import as_choice
+from bo.space.choices import as_choice
 
 __all__ = [
     "Between",
