@@ -17,7 +17,7 @@ from bayesmeta import Data
 from bayesmeta.random import seeded
 from benchmarks.report import Figure
 from bo import MetaSampler, SearchSpace, TuningPrior
-from bo.scratch import fit_by_botorch, log_expected_improvement
+from bo.single_study.baseline import fit_by_botorch, log_expected_improvement
 
 __all__ = ["MEASURED", "cost_table", "suggestion_cost"]
 

@@ -34,7 +34,7 @@ from bo.pool import Method, Pool, regret, scaled_regret
 from bo.prior import TuningPrior
 from bo.replay import METHODS, learned
 from bo.sampler import MetaSampler
-from bo.scratch import NUM_INITIAL
+from bo.single_study.baseline import NUM_INITIAL
 from bo.space.search_space import SearchSpace
 
 __all__ = ["Budget", "hold_out", "pools", "run"]

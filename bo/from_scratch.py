@@ -4,7 +4,7 @@ from torch import Generator, Tensor
 
 from bo.point_sampler import PointSampler
 from bo.question import Question
-from bo.scratch import NUM_INITIAL, scratch_acquisition
+from bo.single_study.baseline import NUM_INITIAL, scratch_acquisition
 from bo.values import InOwnSpace
 
 __all__ = ["ScratchSampler"]

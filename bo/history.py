@@ -10,7 +10,7 @@ What a trial says depends on how it ended:
 - running: that it was tried.
 
 Where trials failed, and which constraints they violated, says besides how probable it is that others succeed: see
-`bo.feasibility`.
+`bo.single_study.feasibility`.
 """
 
 import math

@@ -19,7 +19,7 @@ from bayesmeta.fields import TensorFields
 from bayesmeta.gp.process import GaussianProcess
 from bayesmeta.gp.transfer import transfer_hypotheses
 from bayesmeta.mixture import MixtureDistribution
-from bo.plain import some_rows
+from bo.single_study.process import some_rows
 from bo.values import Value
 
 __all__ = ["PastConstraint", "all_met", "constraints_of", "learn_constraints", "require_of_rows", "worst_unless"]

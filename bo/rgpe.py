@@ -34,8 +34,8 @@ from bayesmeta.numerics.linalg import cholesky
 from bayesmeta.random import rand, randn
 from bayesmeta.validation import require_columns
 from bo.families import varying_tasks
-from bo.plain import plain_gp, some_rows
 from bo.prior import TuningPrior, starts_of
+from bo.single_study.process import plain_gp, some_rows
 from bo.space.search_space import SearchSpace
 
 __all__ = ["RankingWeightedEnsemble", "fit_rgpe", "misranked_pairs", "ranking_weights"]

@@ -34,9 +34,9 @@ from torch import Generator, Tensor
 
 from bayesmeta.data.rows import Data
 from bo.acquisition import believing, improvement, log_expected_improvement
-from bo.plain import plain_gp, some_rows
 from bo.prior import TuningPrior
 from bo.scores import normal_scores
+from bo.single_study.process import plain_gp, some_rows
 from bo.space.search_space import SearchSpace
 from bo.space.study_space import OwnSpace
 from bo.values import Expected, InOwnSpace, Near, Value

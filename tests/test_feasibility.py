@@ -16,7 +16,7 @@ from optuna.trial import TrialState
 import bayesmeta
 from bayesmeta import Data
 from bo import MetaSampler, TuningPrior
-from bo.feasibility import FAILS, REACH, SUCCEEDS, all_of, chance_of_constraint, chance_of_success
+from bo.single_study.feasibility import FAILS, REACH, SUCCEEDS, all_of, chance_of_constraint, chance_of_success
 from tests.families import F64, seed
 from tests.seeds import shifted
 

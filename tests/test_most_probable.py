@@ -6,8 +6,8 @@ import scipy.optimize
 import scipy.stats
 
 from bayesmeta.gp.covariance import matern52 as torch_matern52
-from bo import most_probable as module
-from bo.most_probable import Correlation, matern52, most_probable, rbf
+from bo.single_study import mode as module
+from bo.single_study.mode import Correlation, matern52, most_probable, rbf
 from tests.seeds import shifted
 
 RNG = np.random.default_rng(shifted(0))

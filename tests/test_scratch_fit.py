@@ -7,7 +7,7 @@ from botorch.models import SingleTaskGP
 from botorch.optim.closures import get_loss_closure_with_grads
 from gpytorch.mlls import ExactMarginalLogLikelihood
 
-from bo.scratch_fit import fit_single_task_gp
+from bo.single_study.botorch_fit import fit_single_task_gp
 from tests.seeds import seed
 
 

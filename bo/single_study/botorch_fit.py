@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from bo.most_probable import most_probable, rbf
+from bo.single_study.mode import most_probable, rbf
 
 if TYPE_CHECKING:
     from botorch.models import SingleTaskGP

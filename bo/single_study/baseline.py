@@ -9,7 +9,7 @@ from torch import Generator, Tensor
 
 from bayesmeta.numerics.gradients import with_gradients
 from bayesmeta.random import seeded
-from bo.scratch_fit import fit_single_task_gp
+from bo.single_study.botorch_fit import fit_single_task_gp
 from bo.values import Value
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from bo.plain import plain_gp
+from bo.single_study.process import plain_gp
 from bo.values import Value
 
 __all__ = ["all_of", "chance_of_constraint", "chance_of_success"]

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from bayesmeta.data.rows import Data
 from bayesmeta.gp.process import GaussianProcess
-from bo.most_probable import matern52, most_probable
+from bo.single_study.mode import matern52, most_probable
 
 __all__ = ["plain_gp", "some_rows"]
 
