@@ -29,7 +29,7 @@ if b"fit" not in help_text:
     sys.exit("`bayesmeta --help` does not name its commands")
 
 import bayesmeta as bm  # noqa: E402
-from bo.surrogate import Surrogate  # noqa: E402
+from bo.surrogate.model import Surrogate  # noqa: E402
 
 generator = torch.Generator().manual_seed(0)
 x = torch.rand(5, 8, 2, dtype=torch.float64, generator=generator)

@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from bo.alike import resemblance
     from bo.families import fit_family
     from bo.importance import parameter_importance
-    from bo.mixture_acquisition import MixtureLogExpectedImprovement
     from bo.plots import plot_importance, plot_prior_surface, plot_resemblance
     from bo.point_sampler import NoSuggestionWarning
     from bo.prior import TuningPrior
@@ -43,8 +42,9 @@ if TYPE_CHECKING:
     from bo.shared_configurations import SharedConfigurations
     from bo.space.conditions import Between
     from bo.space.search_space import MixedColumnWarning, SearchSpace
-    from bo.surrogate import Surrogate
-    from bo.thompson import thompson_points
+    from bo.surrogate.mixture_acquisition import MixtureLogExpectedImprovement
+    from bo.surrogate.model import Surrogate
+    from bo.surrogate.thompson import thompson_points
 else:
     __getattr__, __dir__ = lazily(
         __name__,
@@ -52,12 +52,12 @@ else:
             "Between": "space.conditions",
             "MetaSampler": "sampler",
             "MixedColumnWarning": "space.search_space",
-            "MixtureLogExpectedImprovement": "mixture_acquisition",
+            "MixtureLogExpectedImprovement": "surrogate.mixture_acquisition",
             "NoSuggestionWarning": "point_sampler",
             "RankingWeightedEnsemble": "rgpe",
             "SearchSpace": "space.search_space",
             "SharedConfigurations": "shared_configurations",
-            "Surrogate": "surrogate",
+            "Surrogate": "surrogate.model",
             "TuningPrior": "prior",
             "UnlikePastWarning": "sampler",
             "expected_improvement": "acquisition",
@@ -69,6 +69,6 @@ else:
             "plot_prior_surface": "plots",
             "plot_resemblance": "plots",
             "resemblance": "alike",
-            "thompson_points": "thompson",
+            "thompson_points": "surrogate.thompson",
         },
     )

@@ -19,7 +19,7 @@ from bayesmeta import Data, Mixture
 from bayesmeta.mixture import MixtureDistribution
 from bayesmeta.random import randn, seeded
 from bo import Surrogate, expected_improvement
-from bo.mixture_posterior import MixturePosterior, joint_of_each, marginal_of_each
+from bo.surrogate.mixture_posterior import MixturePosterior, joint_of_each, marginal_of_each
 from tests.families import FAMILIES, seed
 from tests.seeds import shifted
 from tests.surrogates import points, rows, some_hypotheses

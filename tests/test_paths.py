@@ -5,8 +5,8 @@ import torch
 
 import bayesmeta as bm
 from bayesmeta.random import seeded
-from bo.matheron_paths import MatheronPaths
-from bo.paths import MOST_TOGETHER, Paths
+from bo.surrogate.matheron_paths import MatheronPaths
+from bo.surrogate.paths import MOST_TOGETHER, Paths
 from tests.families import FAMILIES, seed
 from tests.surrogates import PRIORS, points, rows
 

@@ -21,7 +21,7 @@ from torch.distributions import Categorical, MixtureSameFamily, MultivariateNorm
 
 from bayesmeta import Data
 from bayesmeta.random import seeded
-from bo.surrogate import Surrogate
+from bo.surrogate.model import Surrogate
 from tests.families import FAMILIES, seed
 from tests.seeds import shifted
 from tests.surrogates import (

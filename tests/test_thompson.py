@@ -15,7 +15,7 @@ import bayesmeta as bm
 from bayesmeta import Data
 from bayesmeta.random import rand, randn
 from bo import SearchSpace, thompson_points
-from bo.paths import Paths
+from bo.surrogate.paths import Paths
 from tests.families import F64, seed
 from tests.surrogates import PRIORS, rows
 

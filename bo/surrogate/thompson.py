@@ -15,8 +15,8 @@ from torch import Generator, Tensor
 
 from bayesmeta.numerics.gradients import with_gradients
 from bayesmeta.protocol import Posterior
-from bo.paths import Paths
 from bo.space.search_space import SearchSpace
+from bo.surrogate.paths import Paths
 
 __all__ = ["thompson_points"]
 

@@ -10,8 +10,8 @@ from botorch.utils.transforms import t_batch_mode_transform
 from jaxtyping import Float
 from torch import Tensor
 
-from bo.mixture_posterior import MixturePosterior
-from bo.surrogate import Surrogate
+from bo.surrogate.mixture_posterior import MixturePosterior
+from bo.surrogate.model import Surrogate
 
 __all__ = ["MixtureLogExpectedImprovement"]
 

@@ -6,7 +6,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from bayesmeta.protocol import Posterior
-from bo.paths import Paths
+from bo.surrogate.paths import Paths
 
 __all__ = ["MatheronPaths"]
 

@@ -23,8 +23,8 @@ from bayesmeta.data.rows import Data
 from bayesmeta.fields import TensorFields
 from bayesmeta.numerics.gradients import gradients, ordinary
 from bayesmeta.protocol import Joint, Marginal
-from bo.matheron_paths import MatheronPaths
-from bo.mixture_posterior import MixturePosterior, joint_of_each, marginal_of_each, variances
+from bo.surrogate.matheron_paths import MatheronPaths
+from bo.surrogate.mixture_posterior import MixturePosterior, joint_of_each, marginal_of_each, variances
 
 __all__ = ["Surrogate"]
 
