@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from bo.prior import TuningPrior
+    from bo.priors.tuning_prior import TuningPrior
 
 __all__ = ["app", "plain_warnings"]
 
@@ -106,7 +106,7 @@ def fit(
     ] = None,
 ) -> None:
     """Learn a prior for tuning from past tasks."""
-    from bo.storage_kinds import kind_of_storage
+    from bo.priors.storage_kinds import kind_of_storage
 
     learn: Callable[[Any], TuningPrior]
     if kind_of_storage(source):
@@ -144,7 +144,7 @@ def show(path: Prior) -> None:
     """Say what a saved prior was learned from and what it expects."""
     with _spinner("reading"):
         from bayesmeta.io import load, read_header
-        from bo.prior import TuningPrior
+        from bo.priors.tuning_prior import TuningPrior
 
         header, prior = read_header(path), load(path)
         learned_from = header["learned_from"] or {}
@@ -182,7 +182,7 @@ def plot(
     with _spinner("starting") as status:
         from bayesmeta.io import load, write_whole
         from bo.plots import plot_importance, plot_prior_surface, plot_resemblance
-        from bo.prior import TuningPrior
+        from bo.priors.tuning_prior import TuningPrior
 
         status.update("reading")
         prior = load(path)
@@ -236,8 +236,8 @@ def _no_source(path: Path) -> Exception:
 
 
 def _from_storage(url: str, features: list[str], status: Any) -> "TuningPrior":
-    from bo.prior import TuningPrior
-    from bo.storage import load_studies
+    from bo.priors.storage import load_studies
+    from bo.priors.tuning_prior import TuningPrior
 
     status.update("looking for studies")
     studies = load_studies(url)
@@ -261,7 +261,7 @@ def _from_rows(
     source: str, task: str, target: str, direction: str, params: list[str], features: list[str], status: Any
 ) -> "TuningPrior":
     from bayesmeta.data.tables import read_frame
-    from bo.prior import TuningPrior, require_roles
+    from bo.priors.tuning_prior import TuningPrior, require_roles
     from bo.space.search_space import SearchSpace
 
     status.update(f"reading {source}")
@@ -298,7 +298,7 @@ def _like_results(frame: Any, task: str, params: Sequence[str]) -> list[str]:
 
 
 def _study(url: str, name: str) -> "Study":
-    from bo.storage import load_studies
+    from bo.priors.storage import load_studies
 
     studies = {study.study_name: study for study in load_studies(url)}
     if name not in studies:

@@ -31,15 +31,15 @@ __all__ = [
 if TYPE_CHECKING:
     from bo.acquisition import expected_improvement
     from bo.alike import resemblance
-    from bo.families import fit_family
     from bo.importance import parameter_importance
     from bo.plots import plot_importance, plot_prior_surface, plot_resemblance
     from bo.point_sampler import NoSuggestionWarning
-    from bo.prior import TuningPrior
-    from bo.rgpe import RankingWeightedEnsemble, fit_rgpe
+    from bo.priors.families import fit_family
+    from bo.priors.rgpe import RankingWeightedEnsemble, fit_rgpe
+    from bo.priors.scores import normal_scores
+    from bo.priors.shared_configurations import SharedConfigurations
+    from bo.priors.tuning_prior import TuningPrior
     from bo.sampler import MetaSampler, UnlikePastWarning
-    from bo.scores import normal_scores
-    from bo.shared_configurations import SharedConfigurations
     from bo.space.conditions import Between
     from bo.space.search_space import MixedColumnWarning, SearchSpace
     from bo.surrogate.mixture_acquisition import MixtureLogExpectedImprovement
@@ -54,16 +54,16 @@ else:
             "MixedColumnWarning": "space.search_space",
             "MixtureLogExpectedImprovement": "surrogate.mixture_acquisition",
             "NoSuggestionWarning": "point_sampler",
-            "RankingWeightedEnsemble": "rgpe",
+            "RankingWeightedEnsemble": "priors.rgpe",
             "SearchSpace": "space.search_space",
-            "SharedConfigurations": "shared_configurations",
+            "SharedConfigurations": "priors.shared_configurations",
             "Surrogate": "surrogate.model",
-            "TuningPrior": "prior",
+            "TuningPrior": "priors.tuning_prior",
             "UnlikePastWarning": "sampler",
             "expected_improvement": "acquisition",
-            "fit_family": "families",
-            "fit_rgpe": "rgpe",
-            "normal_scores": "scores",
+            "fit_family": "priors.families",
+            "fit_rgpe": "priors.rgpe",
+            "normal_scores": "priors.scores",
             "parameter_importance": "importance",
             "plot_importance": "plots",
             "plot_prior_surface": "plots",

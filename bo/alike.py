@@ -11,8 +11,8 @@ from bayesmeta.describe import Described
 from bayesmeta.gp.transfer import likeness, trust
 from bayesmeta.mixture import Mixture
 from bo.history import History
-from bo.prior import TuningPrior
-from bo.scores import normal_scores
+from bo.priors.scores import normal_scores
+from bo.priors.tuning_prior import TuningPrior
 from bo.single_study.process import some_rows
 from bo.turns import MAX_ROWS
 

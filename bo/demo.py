@@ -31,7 +31,7 @@ from bayesmeta.datasets.sklearn_tuning import PROBLEMS, SEED, cross_validate, ma
 from bayesmeta.io import save, write_whole
 from bo.from_scratch import ScratchSampler
 from bo.pool import Method, Pool, regret, scaled_regret
-from bo.prior import TuningPrior
+from bo.priors.tuning_prior import TuningPrior
 from bo.replay import METHODS, learned
 from bo.sampler import MetaSampler
 from bo.single_study.baseline import NUM_INITIAL

@@ -5,7 +5,7 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 
 from bo.history import History
-from bo.prior import TuningPrior
+from bo.priors.tuning_prior import TuningPrior
 from bo.question import Question
 from bo.sampler import MetaSampler
 from bo.space.study_space import View

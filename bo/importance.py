@@ -13,7 +13,7 @@ Plischke et al., Global sensitivity measures from given data (2013).
 from jaxtyping import Float, Int64
 from torch import Generator, Tensor
 
-from bo.prior import TuningPrior
+from bo.priors.tuning_prior import TuningPrior
 
 __all__ = ["parameter_importance"]
 

@@ -14,7 +14,7 @@ from torch import Generator, Tensor
 from bayesmeta.checks.axes import ABOVE, GREY, finished, new_axes, shortened
 from bo.alike import KERNEL, NOTHING, WHOLE, resemblance, study_rows
 from bo.importance import parameter_importance
-from bo.prior import TuningPrior
+from bo.priors.tuning_prior import TuningPrior
 from bo.space.search_space import SearchSpace
 
 if TYPE_CHECKING:  # matplotlib is slow to import, and only plots need it

@@ -25,7 +25,7 @@ from bayesmeta.describe import Described, listed, plural
 from bayesmeta.numerics.gradients import with_gradients
 from bayesmeta.warning_kinds import BayesmetaWarning, warn
 from bo.history import TURN, History
-from bo.past_constraints import PastConstraint
+from bo.priors.past_constraints import PastConstraint
 from bo.question import Question
 from bo.single_study.feasibility import all_of, chance_of_constraint, chance_of_success
 from bo.space.choices import as_choice, as_given, same_distribution

@@ -13,7 +13,7 @@ from torch import Generator, Tensor
 
 from bayesmeta.data.rows import Data
 from bo.pool import Method, Pool
-from bo.prior import TuningPrior
+from bo.priors.tuning_prior import TuningPrior
 from bo.single_study.baseline import NUM_INITIAL, scratch_acquisition
 from bo.turns import suggest
 from bo.values import Value

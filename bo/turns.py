@@ -18,10 +18,10 @@ functions:
 
 Where past tasks share their configurations, their values are known and need no model. The portfolio is then made of
 these values, and past tasks that rank the tried configurations as the new task does count for more in it
-(`bo.past_regrets`). It goes on for ten rows, and takes every other turn of `past` afterwards, as long as some past task
-does so, evidence is not against the past, and there is something to gain. It ends where no configuration takes away a
-hundredth of the regret that is left. From there expected improvement climbs from the best configuration, if the space
-allows it.
+(`bo.priors.past_regrets`). It goes on for ten rows, and takes every other turn of `past` afterwards, as long as some
+past task does so, evidence is not against the past, and there is something to gain. It ends where no configuration
+takes away a hundredth of the regret that is left. From there expected improvement climbs from the best configuration,
+if the space allows it.
 
 After the first six to ten suggestions, at least every second one is thus `plain` or `explore`: no past can mislead it.
 """
@@ -34,8 +34,8 @@ from torch import Generator, Tensor
 
 from bayesmeta.data.rows import Data
 from bo.acquisition import believing, improvement, log_expected_improvement
-from bo.prior import TuningPrior
-from bo.scores import normal_scores
+from bo.priors.scores import normal_scores
+from bo.priors.tuning_prior import TuningPrior
 from bo.single_study.process import plain_gp, some_rows
 from bo.space.search_space import SearchSpace
 from bo.space.study_space import OwnSpace

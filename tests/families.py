@@ -11,7 +11,7 @@ import bayesmeta as bm
 from bayesmeta import Data
 from bayesmeta.networks.features import ReluNetwork, TanhFeatures
 from bayesmeta.random import rand, randn
-from bo.shared_configurations import PastValues, SharedConfigurations
+from bo.priors.shared_configurations import PastValues, SharedConfigurations
 from tests.seeds import seed
 
 __all__ = ["F64", "FAMILIES", "Family", "OverArms", "seed"]

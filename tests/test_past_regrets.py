@@ -12,7 +12,7 @@ from torch import Tensor
 import bayesmeta as bm
 from bayesmeta import Data
 from bo import MetaSampler, SearchSpace, TuningPrior
-from bo.past_regrets import PastRegrets
+from bo.priors.past_regrets import PastRegrets
 from bo.turns import suggest
 from tests import past
 from tests.families import seed

@@ -15,7 +15,7 @@ from bayesmeta import Data
 from bayesmeta.fields import LearnedFrom
 from bo import SearchSpace, TuningPrior, fit_rgpe
 from bo.acquisition import believing
-from bo.rgpe import RankingWeightedEnsemble, misranked_pairs, ranking_weights
+from bo.priors.rgpe import RankingWeightedEnsemble, misranked_pairs, ranking_weights
 from bo.turns import suggest
 from tests import past
 from tests.families import seed

@@ -14,8 +14,9 @@ from bayesmeta import Data, GaussianProcess
 from bayesmeta.fields import LearnedFrom
 from bayesmeta.gp.covariance import matern52
 from bayesmeta.random import rand, randn
-from bo import SharedConfigurations, shared_configurations
-from bo.shared_configurations import PastValues, complete
+from bo import SharedConfigurations
+from bo.priors import shared_configurations
+from bo.priors.shared_configurations import PastValues, complete
 from tests.families import F64, seed
 from tests.test_io import same
 

@@ -20,7 +20,7 @@ from bayesmeta.fields import LearnedFrom, TensorFields
 from bayesmeta.gp.process import GaussianProcess
 from bayesmeta.gp.transfer import NUM_DOUBTING, transfer_hypotheses
 from bayesmeta.numerics.gradients import with_gradients
-from bo.past_constraints import (
+from bo.priors.past_constraints import (
     PastConstraint,
     all_met,
     constraints_of,
@@ -28,11 +28,11 @@ from bo.past_constraints import (
     require_of_rows,
     worst_unless,
 )
-from bo.past_regrets import PastRegrets
-from bo.scores import finite_values, normal_scores
+from bo.priors.past_regrets import PastRegrets
+from bo.priors.scores import finite_values, normal_scores
+from bo.priors.storage import numbers_of, studies_of
+from bo.priors.task_likeness import TaskFeatures
 from bo.space.search_space import SearchSpace
-from bo.storage import numbers_of, studies_of
-from bo.task_features import TaskFeatures
 
 if TYPE_CHECKING:
     from optuna import Study

@@ -33,8 +33,8 @@ from bayesmeta.numerics.gradients import with_gradients
 from bayesmeta.numerics.linalg import cholesky
 from bayesmeta.random import rand, randn
 from bayesmeta.validation import require_columns
-from bo.families import varying_tasks
-from bo.prior import TuningPrior, starts_of
+from bo.priors.families import varying_tasks
+from bo.priors.tuning_prior import TuningPrior, starts_of
 from bo.single_study.process import plain_gp, some_rows
 from bo.space.search_space import SearchSpace
 

@@ -9,7 +9,7 @@ import optuna
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 
-from bo.storage_kinds import JOURNAL, URL, kind_of_storage
+from bo.priors.storage_kinds import JOURNAL, URL, kind_of_storage
 
 __all__ = ["load_studies", "numbers_of", "studies_of"]
 

@@ -16,8 +16,8 @@ from bayesmeta.data.rows import Data
 from bayesmeta.doors import require_rows
 from bayesmeta.fields import LearnedFrom
 from bayesmeta.numerics.gradients import with_gradients
-from bo.prior import TuningPrior, require_direction, starts_of
-from bo.scores import normal_scores
+from bo.priors.scores import normal_scores
+from bo.priors.tuning_prior import TuningPrior, require_direction, starts_of
 from bo.space.search_space import SearchSpace
 
 __all__ = ["fit_family", "varying_tasks"]

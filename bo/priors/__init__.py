@@ -1,0 +1,1 @@
+"""What past studies taught, in the forms that suggestions are made of."""
