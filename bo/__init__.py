@@ -29,7 +29,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from bo.acquisition import expected_improvement
+    from bo.acquisition.improvement import expected_improvement
     from bo.alike import resemblance
     from bo.importance import parameter_importance
     from bo.plots import plot_importance, plot_prior_surface, plot_resemblance
@@ -60,7 +60,7 @@ else:
             "Surrogate": "surrogate.model",
             "TuningPrior": "priors.tuning_prior",
             "UnlikePastWarning": "sampler",
-            "expected_improvement": "acquisition",
+            "expected_improvement": "acquisition.improvement",
             "fit_family": "priors.families",
             "fit_rgpe": "priors.rgpe",
             "normal_scores": "priors.scores",

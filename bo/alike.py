@@ -10,11 +10,11 @@ from bayesmeta.data.rows import Data
 from bayesmeta.describe import Described
 from bayesmeta.gp.transfer import likeness, trust
 from bayesmeta.mixture import Mixture
+from bo.acquisition.schedule import MAX_ROWS
 from bo.history import History
 from bo.priors.scores import normal_scores
 from bo.priors.tuning_prior import TuningPrior
 from bo.single_study.process import some_rows
-from bo.turns import MAX_ROWS
 
 if TYPE_CHECKING:
     from optuna import Study

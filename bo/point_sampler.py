@@ -52,7 +52,7 @@ class NoSuggestionWarning(BayesmetaWarning):
 class Proposal:
     """What one trial is to try: known parameters as they were expected to be asked for; none if that failed.
 
-    `turn` is how they were found, see `bo.turns`, if in any.
+    `turn` is how they were found, see `bo.acquisition.schedule`, if in any.
     """
 
     params: Mapping[str, Any]
@@ -207,7 +207,8 @@ class PointSampler(Described, BaseSampler):
 
     @abstractmethod
     def _propose(self, question: Question) -> tuple[Tensor, str]:
-        """The next point of `question.view.space`, `(d,)`, and the turn it was (see `bo.turns`), if any."""
+        """The next point of `question.view.space`, `(d,)`, and the turn it was (see `bo.acquisition.schedule`), if
+        any."""
 
     def _knows(self, name: str, distribution: BaseDistribution) -> bool:
         return shares(self.space, name, distribution) and not distribution.single()

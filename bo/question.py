@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 
 from bayesmeta.data.rows import Data
-from bo.search import climb
+from bo.acquisition.search import climb
 from bo.space.study_space import OwnSpace, View
 from bo.values import Expected, InOwnSpace, Near, Value
 
@@ -38,7 +38,7 @@ class Question:
         guessed: those of them that other workers are still searching, as far as one can tell.
         maximize: whether more is better.
         generator: of all that is drawn for the answer.
-        turns: how the suggestions of other trials were made, see `bo.turns`.
+        turns: how the suggestions of other trials were made, see `bo.acquisition.schedule`.
         feasible: which of `evaluated` met all constraints `(n,)`; None where all did.
         chance: of points of `view.space` that a trial succeeds, and meets all constraints; None where all do.
         user_attrs: of the study.

@@ -12,10 +12,10 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 
 from bayesmeta.data.rows import Data
+from bo.acquisition.schedule import suggest
 from bo.pool import Method, Pool
 from bo.priors.tuning_prior import TuningPrior
 from bo.single_study.baseline import NUM_INITIAL, scratch_acquisition
-from bo.turns import suggest
 from bo.values import Value
 
 if TYPE_CHECKING:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from bayesmeta.io import load
 from bayesmeta.warning_kinds import BayesmetaWarning, warn
+from bo.acquisition.schedule import suggest
 from bo.point_sampler import PointSampler
 from bo.priors.past_constraints import PastConstraint
 from bo.priors.storage import numbers_of
@@ -18,7 +19,6 @@ from bo.priors.tuning_prior import TuningPrior
 from bo.question import Question
 from bo.space.search_space import SearchSpace
 from bo.space.study_space import differences
-from bo.turns import suggest
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -36,9 +36,9 @@ class MetaSampler(PointSampler):
 
     The first suggestion needs no data. With trials of the running study the prior's hypotheses about how far the past
     applies are weighted by their evidence. Suggestions take turns with those of a Gaussian process fitted to that study
-    alone (`bo.turns`), so that a past that misleads costs trials and does not hold the study back. Where the prior was
-    learned with features of tasks, user attributes of the study that have their names say which past studies count for
-    more; they are read at the first suggestion.
+    alone (`bo.acquisition.schedule`), so that a past that misleads costs trials and does not hold the study back. Where
+    the prior was learned with features of tasks, user attributes of the study that have their names say which past
+    studies count for more; they are read at the first suggestion.
 
     Args:
         prior: what `from_studies`, `from_table` or `bayesmeta.load` gave, or the path of a file that `bayesmeta fit` or

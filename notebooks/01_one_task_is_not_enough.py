@@ -30,10 +30,10 @@ import torch
 import bayesmeta
 from bayesmeta import Data, GaussianProcess, trust
 from bo import TuningPrior, normal_scores
+from bo.acquisition.schedule import suggest
 from bo.demo import hold_out, interval, pools
 from bo.pool import regret
 from bo.replay import gp_from_scratch, random_search
-from bo.turns import suggest
 
 torch.set_num_threads(1)
 tasks = pools("svc")
@@ -234,7 +234,7 @@ plt.show()
 #
 # What does that cost? Suggestions take turns. A `list` turn tries what did well on past tasks, a `past` turn follows
 # the hypotheses in which the past applies, a `plain` turn follows a Gaussian process fitted to the new task alone, and
-# an `explore` turn fills a gap between the configurations tried (`bo/turns.py`).
+# an `explore` turn fills a gap between the configurations tried (`bo/acquisition/schedule.py`).
 
 # %%
 misled["Gaussian process, no past"] = curves["Gaussian process, no past"]

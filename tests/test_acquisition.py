@@ -10,7 +10,7 @@ from torch.distributions import Gamma, Normal
 
 from bayesmeta.mixture import MixtureDistribution
 from bo import expected_improvement
-from bo.acquisition import log_expected_improvement
+from bo.acquisition.improvement import log_expected_improvement
 from tests.seeds import shifted
 
 LOC = torch.tensor([[-1.0, 0.2, 3.0], [0.5, 0.4, -2.0]], dtype=torch.float64)

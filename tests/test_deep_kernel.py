@@ -19,7 +19,7 @@ from bayesmeta.networks import training as training
 from bayesmeta.networks.features import ReluNetwork
 from bayesmeta.random import rand, randn
 from bo import SearchSpace, fit_family
-from bo.turns import suggest
+from bo.acquisition.schedule import suggest
 from tests import past as studies
 from tests.families import F64, seed
 from tests.test_io import same

@@ -7,8 +7,8 @@ from torch import Tensor
 from bayesmeta import Data, GaussianProcess
 from bayesmeta.fields import LearnedFrom
 from bo import SearchSpace, fit_family, normal_scores
+from bo.acquisition.schedule import suggest
 from bo.priors.families import varying_tasks
-from bo.turns import suggest
 from tests import past
 from tests.families import seed
 

@@ -12,8 +12,8 @@ from torch import Tensor
 import bayesmeta as bm
 from bayesmeta import Data
 from bo import MetaSampler, SearchSpace, TuningPrior
+from bo.acquisition.schedule import suggest
 from bo.priors.past_regrets import PastRegrets
-from bo.turns import suggest
 from tests import past
 from tests.families import seed
 from tests.seeds import shifted

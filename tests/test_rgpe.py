@@ -14,9 +14,9 @@ import bayesmeta as bm
 from bayesmeta import Data
 from bayesmeta.fields import LearnedFrom
 from bo import SearchSpace, TuningPrior, fit_rgpe
-from bo.acquisition import believing
+from bo.acquisition.improvement import believing
+from bo.acquisition.schedule import suggest
 from bo.priors.rgpe import RankingWeightedEnsemble, misranked_pairs, ranking_weights
-from bo.turns import suggest
 from tests import past
 from tests.families import seed
 from tests.seeds import shifted

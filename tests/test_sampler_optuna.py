@@ -13,9 +13,9 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.samplers import BaseSampler, RandomSampler
 from optuna.testing import pytest_samplers
 
+import bo.acquisition.search
 import bo.point_sampler
 import bo.question
-import bo.search
 from bo import MetaSampler, SearchSpace, TuningPrior
 from bo.from_scratch import ScratchSampler
 from tests.seeds import shifted
@@ -80,7 +80,7 @@ class TestOptunasCases(
     def _few_candidates(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """These cases are about how a sampler speaks with Optuna, not about what it finds."""
         monkeypatch.setattr(bo.question, "NUM_SOBOL", 8)
-        monkeypatch.setattr(bo.search, "STEPS", (0.1,))
+        monkeypatch.setattr(bo.acquisition.search, "STEPS", (0.1,))
         # nor about the hundred trials that run in some of them
         monkeypatch.setattr(bo.question, "MAX_PENDING", 4)
         monkeypatch.setattr(bo.point_sampler, "NUM_LATE", 4)

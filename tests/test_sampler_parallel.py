@@ -17,8 +17,8 @@ from torch import Tensor
 
 from bayesmeta import Data, GaussianProcess
 from bo import MetaSampler, SearchSpace, TuningPrior
-from bo.acquisition import believing
-from bo.turns import suggest
+from bo.acquisition.improvement import believing
+from bo.acquisition.schedule import suggest
 from tests.families import seed
 from tests.past import OPTIMUM, SPACE, learned, loss, objective, random_params
 from tests.seeds import shifted

@@ -6,8 +6,8 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from torch import Tensor
 
 from bo import SearchSpace
+from bo.acquisition.search import climb
 from bo.question import distance
-from bo.search import climb
 from tests.families import seed
 
 SPACE = SearchSpace(

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from bayesmeta import Data
 from bo import TuningPrior
-from bo.turns import MAX_HYPOTHESES, MIN_ROWS, NUM_EXPLORED, NUM_LIST, suggest
+from bo.acquisition.schedule import MAX_HYPOTHESES, MIN_ROWS, NUM_EXPLORED, NUM_LIST, suggest
 from tests.families import seed
 from tests.past import learned, loss
 

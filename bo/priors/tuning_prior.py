@@ -53,7 +53,8 @@ class TuningPrior(TensorFields):
         direction: "minimize" or "maximize".
         functions: a posterior on the unit cube, with `condition` and `marginal`.
         num_trusting: of the hypotheses of `functions`, a `Mixture`, how many trust the past, the others doubting it.
-            Suggestions then take turns: see `bo.turns`. None takes `functions` as it is for all suggestions.
+            Suggestions then take turns: see `bo.acquisition.schedule`. None takes `functions` as it is for all
+            suggestions.
         past: the functions of past tasks, `each(x)` giving one column per task; None if unknown.
         regrets: of past tasks on the configurations that they share, by which the first suggestions are chosen; None
             where they share few, and `past` stands in.

@@ -33,7 +33,7 @@ import torch
 from torch import Generator, Tensor
 
 from bayesmeta.data.rows import Data
-from bo.acquisition import believing, improvement, log_expected_improvement
+from bo.acquisition.improvement import believing, improvement, log_expected_improvement
 from bo.priors.scores import normal_scores
 from bo.priors.tuning_prior import TuningPrior
 from bo.single_study.process import plain_gp, some_rows
