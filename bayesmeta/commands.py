@@ -325,7 +325,7 @@ def _expectations(prior: "TuningPrior") -> "Table":
     """The space, and the configurations that the prior would try first."""
     from rich.table import Table
 
-    from bo.first_tries import first_tries
+    from bo.samplers.first_tries import first_tries
 
     points = first_tries(prior, NUM_FIRST)
     expected = prior.functions.marginal(points).mean

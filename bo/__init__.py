@@ -33,13 +33,13 @@ if TYPE_CHECKING:
     from bo.alike import resemblance
     from bo.importance import parameter_importance
     from bo.plots import plot_importance, plot_prior_surface, plot_resemblance
-    from bo.point_sampler import NoSuggestionWarning
     from bo.priors.families import fit_family
     from bo.priors.rgpe import RankingWeightedEnsemble, fit_rgpe
     from bo.priors.scores import normal_scores
     from bo.priors.shared_configurations import SharedConfigurations
     from bo.priors.tuning_prior import TuningPrior
-    from bo.sampler import MetaSampler, UnlikePastWarning
+    from bo.samplers.meta import MetaSampler, UnlikePastWarning
+    from bo.samplers.point_sampler import NoSuggestionWarning
     from bo.space.conditions import Between
     from bo.space.search_space import MixedColumnWarning, SearchSpace
     from bo.surrogate.mixture_acquisition import MixtureLogExpectedImprovement
@@ -50,16 +50,16 @@ else:
         __name__,
         {
             "Between": "space.conditions",
-            "MetaSampler": "sampler",
+            "MetaSampler": "samplers.meta",
             "MixedColumnWarning": "space.search_space",
             "MixtureLogExpectedImprovement": "surrogate.mixture_acquisition",
-            "NoSuggestionWarning": "point_sampler",
+            "NoSuggestionWarning": "samplers.point_sampler",
             "RankingWeightedEnsemble": "priors.rgpe",
             "SearchSpace": "space.search_space",
             "SharedConfigurations": "priors.shared_configurations",
             "Surrogate": "surrogate.model",
             "TuningPrior": "priors.tuning_prior",
-            "UnlikePastWarning": "sampler",
+            "UnlikePastWarning": "samplers.meta",
             "expected_improvement": "acquisition.improvement",
             "fit_family": "priors.families",
             "fit_rgpe": "priors.rgpe",

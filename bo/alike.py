@@ -11,9 +11,9 @@ from bayesmeta.describe import Described
 from bayesmeta.gp.transfer import likeness, trust
 from bayesmeta.mixture import Mixture
 from bo.acquisition.schedule import MAX_ROWS
-from bo.history import History
 from bo.priors.scores import normal_scores
 from bo.priors.tuning_prior import TuningPrior
+from bo.samplers.history import History
 from bo.single_study.process import some_rows
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def resemblance(prior: TuningPrior, rows: Data) -> Resemblance:
 
 
 def study_rows(prior: TuningPrior, study: "Study") -> Data:
-    """What the trials of a study say, as points of `prior.space`: see `bo.history`.
+    """What the trials of a study say, as points of `prior.space`: see `bo.samplers.history`.
 
     Raises:
         ValueError: the study has several objectives, or another direction than the prior.

@@ -4,8 +4,8 @@ import optuna
 import torch
 
 from bo import MetaSampler
-from bo.first_tries import first_tries
-from bo.question import APART, distance
+from bo.samplers.first_tries import first_tries
+from bo.samplers.request import APART, distance
 from tests.past import learned
 from tests.seeds import seed, shifted
 

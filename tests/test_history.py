@@ -9,7 +9,7 @@ from optuna.distributions import FloatDistribution
 from optuna.trial import TrialState
 
 from bo import SearchSpace
-from bo.history import History
+from bo.samplers.history import History
 from tests.past import OPTIMUM, SPACE, random_params
 
 KNOWN = SearchSpace(SPACE)

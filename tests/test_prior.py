@@ -15,7 +15,7 @@ import bo
 from bayesmeta.fields import LearnedFrom
 from bayesmeta.random import rand
 from bo import SearchSpace, TuningPrior
-from bo.from_scratch import ScratchSampler
+from bo.samplers.from_scratch import ScratchSampler
 from bo.single_study.baseline import fit_by_botorch, log_expected_improvement
 from tests.families import F64, FAMILIES, seed
 from tests.past import NUM_TASKS, NUM_TRIALS, OPTIMUM, SPACE, learned, objective, studies, table

@@ -11,7 +11,7 @@ from optuna.distributions import FloatDistribution
 from torch import Tensor
 
 from bo import MetaSampler, SearchSpace
-from bo.point_sampler import Proposal
+from bo.samplers.point_sampler import Proposal
 from bo.space.scalars import Scalars
 from bo.space.study_space import View
 from tests.past import SPACE, learned, loss, random_params

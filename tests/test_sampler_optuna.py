@@ -14,10 +14,10 @@ from optuna.samplers import BaseSampler, RandomSampler
 from optuna.testing import pytest_samplers
 
 import bo.acquisition.search
-import bo.point_sampler
-import bo.question
+import bo.samplers.point_sampler
+import bo.samplers.request
 from bo import MetaSampler, SearchSpace, TuningPrior
-from bo.from_scratch import ScratchSampler
+from bo.samplers.from_scratch import ScratchSampler
 from tests.seeds import shifted
 
 pytestmark = [
@@ -79,12 +79,12 @@ class TestOptunasCases(
     @pytest.fixture(autouse=True)
     def _few_candidates(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """These cases are about how a sampler speaks with Optuna, not about what it finds."""
-        monkeypatch.setattr(bo.question, "NUM_SOBOL", 8)
+        monkeypatch.setattr(bo.samplers.request, "NUM_SOBOL", 8)
         monkeypatch.setattr(bo.acquisition.search, "STEPS", (0.1,))
         # nor about the hundred trials that run in some of them
-        monkeypatch.setattr(bo.question, "MAX_PENDING", 4)
-        monkeypatch.setattr(bo.point_sampler, "NUM_LATE", 4)
-        monkeypatch.setattr(bo.point_sampler, "MAX_GUESSED", 1)
+        monkeypatch.setattr(bo.samplers.request, "MAX_PENDING", 4)
+        monkeypatch.setattr(bo.samplers.point_sampler, "NUM_LATE", 4)
+        monkeypatch.setattr(bo.samplers.point_sampler, "MAX_GUESSED", 1)
 
 
 def test_all_of_optunas_cases_are_run() -> None:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from bo import SearchSpace
 from bo.acquisition.search import climb
-from bo.question import distance
+from bo.samplers.request import distance
 from tests.families import seed
 
 SPACE = SearchSpace(

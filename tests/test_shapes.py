@@ -5,7 +5,7 @@ import torch
 from jaxtyping import TypeCheckError
 
 from bayesmeta.networks.features import TanhFeatures
-from bo.question import distance
+from bo.samplers.request import distance
 from tests.shapes import CALLS, check_anew
 
 POINTS, NARROW = torch.zeros(3, 2), torch.zeros(3, 1)

@@ -12,11 +12,11 @@ from torch import Tensor
 from bayesmeta.io import load
 from bayesmeta.warning_kinds import BayesmetaWarning, warn
 from bo.acquisition.schedule import suggest
-from bo.point_sampler import PointSampler
 from bo.priors.past_constraints import PastConstraint
 from bo.priors.storage import numbers_of
 from bo.priors.tuning_prior import TuningPrior
-from bo.question import Question
+from bo.samplers.point_sampler import PointSampler
+from bo.samplers.request import Question
 from bo.space.search_space import SearchSpace
 from bo.space.study_space import differences
 

@@ -24,9 +24,9 @@ from torch import Generator, Tensor
 from bayesmeta.describe import Described, listed, plural
 from bayesmeta.numerics.gradients import with_gradients
 from bayesmeta.warning_kinds import BayesmetaWarning, warn
-from bo.history import TURN, History
 from bo.priors.past_constraints import PastConstraint
-from bo.question import Question
+from bo.samplers.history import TURN, History
+from bo.samplers.request import Question
 from bo.single_study.feasibility import all_of, chance_of_constraint, chance_of_success
 from bo.space.choices import as_choice, as_given, same_distribution
 from bo.space.conditions import is_ruled_out

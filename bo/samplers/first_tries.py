@@ -4,10 +4,10 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
-from bo.history import History
 from bo.priors.tuning_prior import TuningPrior
-from bo.question import Question
-from bo.sampler import MetaSampler
+from bo.samplers.history import History
+from bo.samplers.meta import MetaSampler
+from bo.samplers.request import Question
 from bo.space.study_space import View
 
 __all__ = ["first_tries"]

@@ -2,8 +2,8 @@
 
 from torch import Generator, Tensor
 
-from bo.point_sampler import PointSampler
-from bo.question import Question
+from bo.samplers.point_sampler import PointSampler
+from bo.samplers.request import Question
 from bo.single_study.baseline import NUM_INITIAL, scratch_acquisition
 from bo.values import InOwnSpace
 

@@ -1,0 +1,1 @@
+"""Optuna's samplers, and what they know when they are asked."""
