@@ -213,7 +213,7 @@ def demo(
 ) -> None:
     """Learn from past tuning tasks, then tune on data sets that none of them used, against three methods."""
     with _spinner("starting"):
-        from bo.demo import Budget, run
+        from bo.replay.demo import Budget, run
     run(out, Budget.named(budget), _console(), jobs=jobs)
 
 

@@ -25,7 +25,7 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-from bo import demo
+from bo.replay import demo
 
 __all__ = ["PAGES", "demo_figures", "differences"]
 

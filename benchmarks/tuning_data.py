@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from benchmarks.tuning_layouts import Objective, Pools, find
-from bo.demo import LIVE, hold_out, pools
-from bo.pool import Pool, scaled_regret
+from bo.replay.demo import LIVE, hold_out, pools
+from bo.replay.pool import Pool, scaled_regret
 
 __all__ = ["NUM_GIVEN", "Source", "Split", "digest", "given_rows", "load", "stable_seed"]
 

@@ -25,7 +25,7 @@ from optuna.distributions import BaseDistribution, FloatDistribution
 from torch import Tensor
 
 from bo import SearchSpace
-from bo.pool import Pool
+from bo.replay.pool import Pool
 
 __all__ = ["Objective", "Pools", "find"]
 

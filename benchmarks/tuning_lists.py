@@ -14,8 +14,8 @@ from torch import Tensor
 
 from bayesmeta import Data, GaussianProcess
 from bo import SearchSpace, normal_scores
-from bo.pool import Method, Pool
-from bo.replay import greedy_list
+from bo.replay.methods import greedy_list
+from bo.replay.pool import Method, Pool
 
 __all__ = ["mean_rank", "past_values", "zero_shot"]
 
@@ -25,7 +25,7 @@ NOISE = 0.1  # of surrogates, beside scores of variance one; left-out rows are p
 def zero_shot(past: Sequence[Pool], space: SearchSpace) -> Method:
     """A list of configurations that complement each other on past tasks, put together greedily.
 
-    See `bo.replay.greedy_list`; regret is (best - value) / (best - worst) of each past task.
+    See `bo.replay.methods.greedy_list`; regret is (best - value) / (best - worst) of each past task.
     """
 
     def make(values: Tensor) -> Method:

@@ -17,8 +17,8 @@ from torch import Tensor
 from bayesmeta import Data, DeepKernel, GaussianProcess, LearnedFeatures
 from benchmarks.tuning_lists import mean_rank, zero_shot
 from bo import SearchSpace, SharedConfigurations, TuningPrior, fit_family, fit_rgpe
-from bo.pool import Method, Pool
-from bo.replay import METHODS, learned, optuna_method
+from bo.replay.methods import METHODS, learned, optuna_method
+from bo.replay.pool import Method, Pool
 from bo.single_study.baseline import NUM_INITIAL
 
 __all__ = ["BASELINES", "DRAW_NOTHING", "LEARNED", "ORDER"]

@@ -23,7 +23,7 @@ import torch
 from bayesmeta.io import write_whole
 from benchmarks.tuning_data import NUM_GIVEN, Source, digest, given_rows, load, stable_seed
 from benchmarks.tuning_methods import BASELINES, DRAW_NOTHING, LEARNED
-from bo.pool import Pool
+from bo.replay.pool import Pool
 
 __all__ = ["Failure", "Job", "Journal", "Key", "Plan", "Run", "make_jobs", "play", "play_all"]
 

@@ -31,9 +31,9 @@ import bayesmeta
 from bayesmeta import Data, GaussianProcess, trust
 from bo import TuningPrior, normal_scores
 from bo.acquisition.schedule import suggest
-from bo.demo import hold_out, interval, pools
-from bo.pool import regret
-from bo.replay import gp_from_scratch, random_search
+from bo.replay.demo import hold_out, interval, pools
+from bo.replay.methods import gp_from_scratch, random_search
+from bo.replay.pool import regret
 
 torch.set_num_threads(1)
 tasks = pools("svc")

@@ -30,7 +30,7 @@ import bayesmeta
 from bayesmeta.datasets import load_tuning_tasks
 from bayesmeta.datasets.sklearn_tuning import PROBLEMS, SEED, cross_validate, make_folds, subsample
 from bo import MetaSampler, TuningPrior
-from bo.demo import LIVE, hold_out
+from bo.replay.demo import LIVE, hold_out
 
 torch.set_num_threads(1)
 optuna.logging.set_verbosity(optuna.logging.WARNING)

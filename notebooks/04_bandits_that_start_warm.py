@@ -24,7 +24,7 @@ import torch
 import bandits
 from bayesmeta import BetaBernoulli, CorrelatedArms, Data, LinearGaussian, LinearHyperposterior
 from bayesmeta.datasets import load_tuning_tasks
-from bo.demo import hold_out
+from bo.replay.demo import hold_out
 
 torch.set_num_threads(1)
 table = load_tuning_tasks("svc")

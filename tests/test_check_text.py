@@ -9,7 +9,7 @@ from PIL import Image
 
 from benchmarks import check_text
 from benchmarks.check_text import PAGES, RESULTS, differences
-from bo import demo
+from bo.replay import demo
 
 A_TABLE = """
 <!-- table of tuning.json: cold/macro/{row}/{column}; not kept: 3 -->

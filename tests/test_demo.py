@@ -12,7 +12,7 @@ from rich.console import Console
 import bayesmeta as bm
 from bayesmeta.datasets import load_tuning_tasks
 from bayesmeta.fields import LearnedFrom
-from bo import demo
+from bo.replay import demo
 
 METHODS = ["learned", "gp", "tpe", "random"]
 

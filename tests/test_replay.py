@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from bo import SearchSpace, TuningPrior
-from bo.pool import Method, Pool, regret, scaled_regret
-from bo.replay import METHODS, greedy_list, learned
+from bo.replay.methods import METHODS, greedy_list, learned
+from bo.replay.pool import Method, Pool, regret, scaled_regret
 from tests import past
 from tests.families import seed
 from tests.seeds import shifted

@@ -23,7 +23,7 @@ from benchmarks.tuning_methods import BASELINES, LEARNED
 from benchmarks.tuning_runs import Failure, Job, Journal, Plan, Run, make_jobs, play, play_all
 from benchmarks.tuning_summary import Curves, average_ranks, gather, hurts, summarise
 from bo import SearchSpace, TuningPrior
-from bo.pool import Method, Pool
+from bo.replay.pool import Method, Pool
 from tests.families import seed
 from tests.seeds import shifted
 

@@ -13,8 +13,8 @@ from torch import Generator, Tensor
 
 from bayesmeta.data.rows import Data
 from bo.acquisition.schedule import suggest
-from bo.pool import Method, Pool
 from bo.priors.tuning_prior import TuningPrior
+from bo.replay.pool import Method, Pool
 from bo.single_study.baseline import NUM_INITIAL, scratch_acquisition
 from bo.values import Value
 

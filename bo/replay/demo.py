@@ -29,9 +29,9 @@ from rich.table import Table
 from bayesmeta.datasets import load_tuning_tasks
 from bayesmeta.datasets.sklearn_tuning import PROBLEMS, SEED, cross_validate, make_folds, subsample
 from bayesmeta.io import save, write_whole
-from bo.pool import Method, Pool, regret, scaled_regret
 from bo.priors.tuning_prior import TuningPrior
-from bo.replay import METHODS, learned
+from bo.replay.methods import METHODS, learned
+from bo.replay.pool import Method, Pool, regret, scaled_regret
 from bo.samplers.from_scratch import ScratchSampler
 from bo.samplers.meta import MetaSampler
 from bo.single_study.baseline import NUM_INITIAL
