@@ -181,7 +181,7 @@ def plot(
         raise typer.BadParameter("--storage and --study go together")
     with _spinner("starting") as status:
         from bayesmeta.io import load, write_whole
-        from bo.plots import plot_importance, plot_prior_surface, plot_resemblance
+        from bo.insight.plots import plot_importance, plot_prior_surface, plot_resemblance
         from bo.priors.tuning_prior import TuningPrior
 
         status.update("reading")
@@ -355,7 +355,7 @@ def _likeness(prior: "TuningPrior") -> "list[Table]":
 
     from bayesmeta.data.rows import Data
     from bayesmeta.mixture import Mixture
-    from bo.alike import IN_PART, KERNEL, NOTHING, WHOLE, resemblance
+    from bo.insight.resemblance import IN_PART, KERNEL, NOTHING, WHOLE, resemblance
 
     if prior.num_trusting is None or not isinstance(prior.functions, Mixture):
         return []

@@ -30,9 +30,9 @@ __all__ = [
 
 if TYPE_CHECKING:
     from bo.acquisition.improvement import expected_improvement
-    from bo.alike import resemblance
-    from bo.importance import parameter_importance
-    from bo.plots import plot_importance, plot_prior_surface, plot_resemblance
+    from bo.insight.importance import parameter_importance
+    from bo.insight.plots import plot_importance, plot_prior_surface, plot_resemblance
+    from bo.insight.resemblance import resemblance
     from bo.priors.families import fit_family
     from bo.priors.rgpe import RankingWeightedEnsemble, fit_rgpe
     from bo.priors.scores import normal_scores
@@ -64,11 +64,11 @@ else:
             "fit_family": "priors.families",
             "fit_rgpe": "priors.rgpe",
             "normal_scores": "priors.scores",
-            "parameter_importance": "importance",
-            "plot_importance": "plots",
-            "plot_prior_surface": "plots",
-            "plot_resemblance": "plots",
-            "resemblance": "alike",
+            "parameter_importance": "insight.importance",
+            "plot_importance": "insight.plots",
+            "plot_prior_surface": "insight.plots",
+            "plot_resemblance": "insight.plots",
+            "resemblance": "insight.resemblance",
             "thompson_points": "surrogate.thompson",
         },
     )

@@ -27,7 +27,7 @@ from bo import (
     plot_resemblance,
     resemblance,
 )
-from bo.alike import study_rows
+from bo.insight.resemblance import study_rows
 from tests.past import NUM_TASKS, SPACE, learned, loss, random_params
 from tests.seeds import seed
 

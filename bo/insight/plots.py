@@ -12,8 +12,8 @@ from optuna.distributions import IntDistribution
 from torch import Generator, Tensor
 
 from bayesmeta.checks.axes import ABOVE, GREY, finished, new_axes, shortened
-from bo.alike import KERNEL, NOTHING, WHOLE, resemblance, study_rows
-from bo.importance import parameter_importance
+from bo.insight.importance import parameter_importance
+from bo.insight.resemblance import KERNEL, NOTHING, WHOLE, resemblance, study_rows
 from bo.priors.tuning_prior import TuningPrior
 from bo.space.search_space import SearchSpace
 
@@ -79,7 +79,7 @@ def plot_prior_surface(
 def plot_importance(
     prior: TuningPrior, *, ax: "matplotlib.axes.Axes | None" = None, show: bool = False
 ) -> "matplotlib.axes.Axes":
-    """Share of the variance of past tasks' functions that each parameter explains alone: see `bo.importance`.
+    """Share of the variance of past tasks' functions that each parameter explains alone: see `bo.insight.importance`.
 
     A light mark per task, a dot for the mean over tasks, a line for the middle 80% of them.
 

@@ -1,0 +1,1 @@
+"""What a prior for tuning believes, for people to look at."""
