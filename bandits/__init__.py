@@ -65,8 +65,13 @@ __all__ = [
 if TYPE_CHECKING:
     from bandits.arms import Crossed, Hybrid, Joined, Numbered, Separate
     from bandits.bayes_optimal import bayes_optimal_value, expected_reward
+    from bandits.beliefs.change_points import ChangePoints
+    from bandits.beliefs.demonstrations import LogNormal, informed_prior
+    from bandits.beliefs.forgetting import Forgetting
+    from bandits.beliefs.from_logs import arms_as_tasks, prior_of_each_arm
+    from bandits.beliefs.hypotheses import Hypotheses
+    from bandits.beliefs.window import SlidingWindow
     from bandits.choices import Choice, Choices
-    from bandits.demonstrations import LogNormal, informed_prior
     from bandits.diagonal import DiagLinUCB, DiagonalWeights, EdgeSums
     from bandits.environments import FromPrior, Scene, TableReplay, Wheel, linear_contextual
     from bandits.evaluation import (
@@ -80,13 +85,9 @@ if TYPE_CHECKING:
         replay,
         snips,
     )
-    from bandits.forgetting import Forgetting
     from bandits.gittins import gittins_index
     from bandits.hierarchical import AdaTS, HierTS, MetaTS, running_together
-    from bandits.hypotheses import Hypotheses
     from bandits.logs import Log, LogWriter, UnusableRowsWarning
-    from bandits.partition_tree import ChangePoints
-    from bandits.past import arms_as_tasks, prior_of_each_arm
     from bandits.plots import plot_regret
     from bandits.policies import (
         UCB1,
@@ -100,14 +101,13 @@ if TYPE_CHECKING:
     )
     from bandits.policy import Policy
     from bandits.simulation import Run, compare, simulate
-    from bandits.window import SlidingWindow
 else:
     __getattr__, __dir__ = lazily(
         __name__,
         {
             "AdaTS": "hierarchical",
             "BayesUCB": "policies",
-            "ChangePoints": "partition_tree",
+            "ChangePoints": "beliefs.change_points",
             "Choice": "choices",
             "Choices": "choices",
             "Crossed": "arms",
@@ -117,15 +117,15 @@ else:
             "EpsilonGreedy": "policies",
             "Estimate": "evaluation",
             "FewSamplesWarning": "evaluation",
-            "Forgetting": "forgetting",
+            "Forgetting": "beliefs.forgetting",
             "FromPrior": "environments",
             "HierTS": "hierarchical",
             "Hybrid": "arms",
-            "Hypotheses": "hypotheses",
+            "Hypotheses": "beliefs.hypotheses",
             "Joined": "arms",
             "LinUCB": "policies",
             "Log": "logs",
-            "LogNormal": "demonstrations",
+            "LogNormal": "beliefs.demonstrations",
             "LogWriter": "logs",
             "MarginalThompson": "policies",
             "MetaTS": "hierarchical",
@@ -135,7 +135,7 @@ else:
             "Run": "simulation",
             "Scene": "environments",
             "Separate": "arms",
-            "SlidingWindow": "window",
+            "SlidingWindow": "beliefs.window",
             "TableReplay": "environments",
             "ThompsonSampling": "policies",
             "TopTwoThompson": "policies",
@@ -143,19 +143,19 @@ else:
             "UniformlyRandom": "policies",
             "UnusableRowsWarning": "logs",
             "Wheel": "environments",
-            "arms_as_tasks": "past",
+            "arms_as_tasks": "beliefs.from_logs",
             "bayes_optimal_value": "bayes_optimal",
             "compare": "simulation",
             "doubly_robust": "evaluation",
             "expected_reward": "bayes_optimal",
             "fitted_rewards": "evaluation",
             "gittins_index": "gittins",
-            "informed_prior": "demonstrations",
+            "informed_prior": "beliefs.demonstrations",
             "ips": "evaluation",
             "linear_contextual": "environments",
             "plot_regret": "plots",
             "policy_probabilities": "evaluation",
-            "prior_of_each_arm": "past",
+            "prior_of_each_arm": "beliefs.from_logs",
             "replay": "evaluation",
             "running_together": "hierarchical",
             "simulate": "simulation",

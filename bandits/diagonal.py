@@ -19,8 +19,8 @@ import torch
 from torch import Generator, Tensor
 from torch.distributions import Distribution, Normal
 
+from bandits.beliefs.wrapped import entries
 from bandits.policies import LinUCB
-from bandits.wrapped import entries
 from bayesmeta.data.rows import Data
 from bayesmeta.data.statistics import Statistics
 from bayesmeta.fields import TensorFields

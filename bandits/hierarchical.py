@@ -12,9 +12,9 @@ Source: Hong et al., Hierarchical Bayesian bandits (2022); Basu et al., No regre
 
 from typing import Any
 
+from bandits.beliefs.shared_mean import SharedMean
+from bandits.beliefs.while_tasks_run import Running
 from bandits.policies import ThompsonSampling
-from bandits.running import Running
-from bandits.shared_mean import SharedMean
 from bayesmeta.hyperparameters.hyperposterior import Hyperposterior
 from bayesmeta.regression.linear_hyperposterior import LinearHyperposterior
 

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bandits.wrapped import Wrapped
+from bandits.beliefs.wrapped import Wrapped
 
 __all__ = ["joined_prior", "joined_state"]
 

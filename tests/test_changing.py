@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 import bandits
-from bandits.wrapped import turns
+from bandits.beliefs.wrapped import turns
 from bayesmeta import BetaBernoulli, CorrelatedArms, Data, LinearGaussian, NormalInverseGamma
 from bayesmeta.data.statistics import Statistics
 from bayesmeta.online import sums as online

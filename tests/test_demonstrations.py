@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 import bandits
-from bandits.demonstrations import elliptical_slice
+from bandits.beliefs.demonstrations import elliptical_slice
 from bayesmeta import Data, LinearGaussian
 from tests.families import F64, seed
 from tests.seeds import shifted
@@ -98,7 +98,7 @@ def rewards_only(features: Tensor, chosen: Tensor, rewards: Tensor, generator: t
 
 def test_regret_falls_as_competence_rises_and_no_expert_does_harm(monkeypatch: pytest.MonkeyPatch) -> None:
     """Means over tasks of the logarithm, for some tasks have great regrets; differences are of five standard errors."""
-    monkeypatch.setattr("bandits.demonstrations.NUM_SWEEPS", 40)
+    monkeypatch.setattr("bandits.beliefs.demonstrations.NUM_SWEEPS", 40)
     able, fair, poor = (regrets(informed, beta).log1p() for beta in (20.0, 0.5, 0.0))
     able_rewards, poor_rewards = (regrets(rewards_only, beta).log1p() for beta in (20.0, 0.0))
     ignored = regrets(lambda *_: PLAIN, 20.0).log1p()

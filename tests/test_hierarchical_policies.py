@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 import bandits
+from bandits.beliefs.while_tasks_run import Running
 from bandits.hierarchical import running_together
-from bandits.running import Running
 from bayesmeta import (
     BetaBernoulli,
     CorrelatedArms,

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bandits.wrapped import ByPosterior, Wrapped, entries, turns
+from bandits.beliefs.wrapped import ByPosterior, Wrapped, entries, turns
 from bayesmeta.online.sums import Index, RowStatistics, State, Task
 
 __all__ = ["Forgetting"]

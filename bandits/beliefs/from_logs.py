@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bandits.hypotheses import stacked
+from bandits.beliefs.hypotheses import stacked
 from bayesmeta.data.rows import Data
 from bayesmeta.doors import counted
 

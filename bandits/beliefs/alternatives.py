@@ -10,7 +10,7 @@ import torch
 from torch import Generator, Tensor
 from torch.distributions import Distribution
 
-from bandits.wrapped import entries
+from bandits.beliefs.wrapped import entries
 from bayesmeta.mixture import Mixture, MixtureDistribution
 from bayesmeta.online.sums import DrawsFunctions, Task
 from bayesmeta.random import categorical

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor
 
-from bandits.hypotheses import Hypotheses
+from bandits.beliefs.hypotheses import Hypotheses
 from bayesmeta.data.rows import Data
 from bayesmeta.numerics.linalg import cholesky, symmetric
 from bayesmeta.random import rand, randn

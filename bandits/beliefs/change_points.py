@@ -20,8 +20,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bandits.alternatives import OnlineAlternatives
-from bandits.wrapped import Wrapped, turns
+from bandits.beliefs.alternatives import OnlineAlternatives
+from bandits.beliefs.wrapped import Wrapped, turns
 from bayesmeta.online.sums import Index, RowStatistics, State
 
 __all__ = ["ChangePoints"]

@@ -22,7 +22,7 @@ import torch
 from torch import Generator, Tensor
 from torch.distributions import Distribution
 
-from bandits.wrapped import LearnedByTasks, entries
+from bandits.beliefs.wrapped import LearnedByTasks, entries
 from bayesmeta.hyperparameters.hyperposterior import LEAST_ESS, Hyperposterior, weighted_draws
 from bayesmeta.mixture import Mixture, MixtureDistribution
 from bayesmeta.online.sums import (

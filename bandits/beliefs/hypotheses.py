@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bandits.alternatives import OnlineAlternatives
-from bandits.wrapped import Wrapped
+from bandits.beliefs.alternatives import OnlineAlternatives
+from bandits.beliefs.wrapped import Wrapped
 from bayesmeta.mixture import Mixture
 from bayesmeta.online.sums import Index, RowStatistics, State, distinct
 

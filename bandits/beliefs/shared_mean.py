@@ -21,8 +21,8 @@ import torch
 from torch import Generator, Tensor
 from torch.distributions import Distribution, Normal
 
-from bandits.running import require_how
-from bandits.wrapped import LearnedByTasks, entries, turns
+from bandits.beliefs.while_tasks_run import require_how
+from bandits.beliefs.wrapped import LearnedByTasks, entries, turns
 from bayesmeta.numerics.linalg import cholesky, symmetric
 from bayesmeta.numerics.square_root import potter
 from bayesmeta.online.sums import Index, State, Task
