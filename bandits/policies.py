@@ -20,10 +20,10 @@ from torch import Generator, Tensor
 from torch.distributions import Distribution
 
 from bandits.averages import Averages
-from bandits.lines import best_along_lines
 from bandits.numbers import require_number
 from bandits.policy import Policy
-from bandits.propensity import (
+from bandits.prospects.lines import best_along_lines
+from bandits.prospects.propensity import (
     Propensities,
     best_of_independent,
     is_jointly_normal,
@@ -31,7 +31,7 @@ from bandits.propensity import (
     of_chosen,
     with_axis,
 )
-from bandits.prospects import Prospects
+from bandits.prospects.prospects import Prospects
 from bayesmeta.distributions.link_marginals import on_link
 from bayesmeta.random import rand
 

@@ -23,8 +23,8 @@ from bandits.arms import arms_of
 from bandits.choices import Choice, Choices, ids_of, names_of, rewards_of
 from bandits.numbers import numbers_of, truths_of, whole_numbers_of
 from bandits.pending import Pending
-from bandits.propensity import Propensities
-from bandits.prospects import History, Prospects
+from bandits.prospects.propensity import Propensities
+from bandits.prospects.prospects import History, Prospects
 from bayesmeta.describe import Described, listed, plural
 from bayesmeta.doors import counted, require_count
 from bayesmeta.fields import TensorFields

@@ -9,7 +9,7 @@ import torch
 
 import bandits
 from bandits.bayes_optimal import greedy, thompson, ucb1
-from bandits.propensity import best_of_independent
+from bandits.prospects.propensity import best_of_independent
 from bayesmeta import BetaBernoulli
 from bayesmeta.distributions.marginals import BetaMarginal
 from tests.seeds import shifted

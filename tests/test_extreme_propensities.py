@@ -10,11 +10,11 @@ from torch import Tensor
 from torch.distributions import Distribution, Normal
 
 import bandits
-from bandits.even_points import by_even_points
-from bandits.log_concave import Variables
 from bandits.policy import Policy
-from bandits.propensity import best_of_independent
-from bandits.zoom import chance_of_chosen
+from bandits.prospects.even_points import by_even_points
+from bandits.prospects.log_concave import Variables
+from bandits.prospects.propensity import best_of_independent
+from bandits.prospects.zoom import chance_of_chosen
 from bayesmeta import (
     BetaBernoulli,
     GammaExponential,

@@ -15,7 +15,7 @@ from torch.distributions import Distribution, Normal
 
 import bandits
 from bandits.policy import Policy
-from bandits.propensity import best_of_independent
+from bandits.prospects.propensity import best_of_independent
 from bayesmeta import (
     BetaBernoulli,
     CorrelatedArms,

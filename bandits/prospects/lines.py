@@ -13,8 +13,8 @@ the law holds for each arm alone; it is that in which the arm differs most from 
 import torch
 from torch import Generator, Tensor
 
-from bandits.propensity import JointlyNormal, Propensities, of_chosen
-from bandits.prospects import Prospects
+from bandits.prospects.propensity import JointlyNormal, Propensities, of_chosen
+from bandits.prospects.prospects import Prospects
 from bayesmeta.random import randn
 
 __all__ = ["best_along_lines", "chances_along_lines"]

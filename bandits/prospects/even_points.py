@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from bandits.log_concave import TINY, Array, Variables
+from bandits.prospects.log_concave import TINY, Array, Variables
 
 __all__ = ["by_even_points"]
 

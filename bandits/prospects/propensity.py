@@ -10,8 +10,8 @@ arms that average over many hypotheses each, are drawn, and the standard error i
 
 Of an arm that was chosen an estimate p must not be zero, and should make 1/p right: the draw that chose it is one of
 those that p is averaged over. Draws are exchangeable, so that E[1{A = a} / p] is the probability that p is above
-zero. Where arms are jointly normal (`bandits.lines`), each draw counts by the probability of the arm given all of the
-draw but one direction.
+zero. Where arms are jointly normal (`bandits.prospects.lines`), each draw counts by the probability of the arm given
+all of the draw but one direction.
 """
 
 from typing import Any, NamedTuple, Protocol, TypeGuard, runtime_checkable
@@ -21,9 +21,9 @@ import torch
 from torch import Generator, Tensor
 from torch.distributions import Distribution, Normal
 
-from bandits.log_concave import is_log_concave
-from bandits.prospects import Prospects
-from bandits.zoom import chance_of_chosen
+from bandits.prospects.log_concave import is_log_concave
+from bandits.prospects.prospects import Prospects
+from bandits.prospects.zoom import chance_of_chosen
 from bayesmeta.distributions.link_marginals import on_link
 from bayesmeta.online.sums import NoMarginalError, Task
 
