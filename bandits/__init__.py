@@ -63,7 +63,6 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from bandits.arms import Crossed, Hybrid, Joined, Numbered, Separate
     from bandits.bayes_optimal import bayes_optimal_value, expected_reward
     from bandits.beliefs.change_points import ChangePoints
     from bandits.beliefs.demonstrations import LogNormal, informed_prior
@@ -71,7 +70,9 @@ if TYPE_CHECKING:
     from bandits.beliefs.from_logs import arms_as_tasks, prior_of_each_arm
     from bandits.beliefs.hypotheses import Hypotheses
     from bandits.beliefs.window import SlidingWindow
-    from bandits.choices import Choice, Choices
+    from bandits.decisions.arms import Crossed, Hybrid, Joined, Numbered, Separate
+    from bandits.decisions.choices import Choice, Choices
+    from bandits.decisions.policy import Policy
     from bandits.diagonal import DiagLinUCB, DiagonalWeights, EdgeSums
     from bandits.environments import FromPrior, Scene, TableReplay, Wheel, linear_contextual
     from bandits.evaluation import (
@@ -99,7 +100,6 @@ if TYPE_CHECKING:
         TopTwoThompson,
         UniformlyRandom,
     )
-    from bandits.policy import Policy
     from bandits.simulation import Run, compare, simulate
 else:
     __getattr__, __dir__ = lazily(
@@ -108,9 +108,9 @@ else:
             "AdaTS": "hierarchical",
             "BayesUCB": "policies",
             "ChangePoints": "beliefs.change_points",
-            "Choice": "choices",
-            "Choices": "choices",
-            "Crossed": "arms",
+            "Choice": "decisions.choices",
+            "Choices": "decisions.choices",
+            "Crossed": "decisions.arms",
             "DiagLinUCB": "diagonal",
             "DiagonalWeights": "diagonal",
             "EdgeSums": "diagonal",
@@ -120,21 +120,21 @@ else:
             "Forgetting": "beliefs.forgetting",
             "FromPrior": "environments",
             "HierTS": "hierarchical",
-            "Hybrid": "arms",
+            "Hybrid": "decisions.arms",
             "Hypotheses": "beliefs.hypotheses",
-            "Joined": "arms",
+            "Joined": "decisions.arms",
             "LinUCB": "policies",
             "Log": "logs",
             "LogNormal": "beliefs.demonstrations",
             "LogWriter": "logs",
             "MarginalThompson": "policies",
             "MetaTS": "hierarchical",
-            "Numbered": "arms",
-            "Policy": "policy",
+            "Numbered": "decisions.arms",
+            "Policy": "decisions.policy",
             "Replayed": "evaluation",
             "Run": "simulation",
             "Scene": "environments",
-            "Separate": "arms",
+            "Separate": "decisions.arms",
             "SlidingWindow": "beliefs.window",
             "TableReplay": "environments",
             "ThompsonSampling": "policies",

@@ -19,9 +19,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from bandits.choices import Choice
+from bandits.decisions.choices import Choice
+from bandits.decisions.policy import Policy
 from bandits.policies import ThompsonSampling
-from bandits.policy import Policy
 from bayesmeta.conjugate.normal import NormalInverseGamma
 
 try:

@@ -13,7 +13,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Generator, Tensor
 
-from bandits.arms import Arms, Separate, arms_of
+from bandits.decisions.arms import Arms, Separate, arms_of
 from bayesmeta.data.rows import Data
 from bayesmeta.describe import Described, listed, plural
 from bayesmeta.doors import counted

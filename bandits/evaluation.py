@@ -24,10 +24,10 @@ import scipy.stats
 import torch
 from torch import Generator, Tensor
 
+from bandits.decisions.numbers import numbers_of, require_number
+from bandits.decisions.policy import Policy
 from bandits.logs import Log
-from bandits.numbers import numbers_of, require_number
 from bandits.policies import ThompsonSampling
-from bandits.policy import Policy
 from bayesmeta.describe import Described
 from bayesmeta.doors import require_count
 from bayesmeta.validation import require_finite

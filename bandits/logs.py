@@ -16,9 +16,9 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from bandits.arms import require_different
-from bandits.choices import Choice, ids_of, names_of
-from bandits.numbers import numbers_of, whole_numbers_of
+from bandits.decisions.arms import require_different
+from bandits.decisions.choices import Choice, ids_of, names_of
+from bandits.decisions.numbers import numbers_of, whole_numbers_of
 from bayesmeta.data.rows import Data
 from bayesmeta.data.tables import read_frame
 from bayesmeta.describe import Described, listed, plural

@@ -20,8 +20,8 @@ from torch import Generator, Tensor
 from torch.distributions import Distribution
 
 from bandits.averages import Averages
-from bandits.numbers import require_number
-from bandits.policy import Policy
+from bandits.decisions.numbers import require_number
+from bandits.decisions.policy import Policy
 from bandits.prospects.lines import best_along_lines
 from bandits.prospects.propensity import (
     Propensities,

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bandits.decisions.policy import Policy
 from bandits.environments import Environment, Scene
-from bandits.policy import Policy
 from bayesmeta.describe import Described
 from bayesmeta.doors import counted
 from bayesmeta.progress import tracked

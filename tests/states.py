@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 import bayesmeta
-from bandits.policy import Policy
-from bandits.saving import policy_state
+from bandits.decisions.policy import Policy
+from bandits.decisions.saving import policy_state
 
 __all__ = ["same", "snapshot"]
 

@@ -10,7 +10,7 @@ from torch import Tensor
 import bandits
 import bayesmeta as bm
 import bo
-from bandits.policy import Policy
+from bandits.decisions.policy import Policy
 from bayesmeta import Data, Statistics
 from bayesmeta.describe import Described, listed, plural
 from bayesmeta.protocol import Posterior

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.distributions import Distribution, Normal
 
 import bandits
-from bandits.policy import Policy
+from bandits.decisions.policy import Policy
 from bandits.prospects.even_points import by_even_points
 from bandits.prospects.log_concave import Variables
 from bandits.prospects.propensity import best_of_independent

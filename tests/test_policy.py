@@ -25,8 +25,8 @@ from torch import Tensor
 
 import bandits
 import bayesmeta
-from bandits.policy import Policy
-from bandits.saving import policy_state
+from bandits.decisions.policy import Policy
+from bandits.decisions.saving import policy_state
 from bayesmeta import (
     BetaBernoulli,
     CorrelatedArms,

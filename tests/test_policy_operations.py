@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import bandits
-from bandits.policy import Policy
+from bandits.decisions.policy import Policy
 from bayesmeta import (
     BetaBernoulli,
     LinearGaussian,

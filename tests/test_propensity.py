@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.distributions import Distribution, Normal
 
 import bandits
-from bandits.policy import Policy
+from bandits.decisions.policy import Policy
 from bandits.prospects.propensity import best_of_independent
 from bayesmeta import (
     BetaBernoulli,

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bandits.numbers import numbers_of
+from bandits.decisions.numbers import numbers_of
 from bayesmeta.describe import Described
 
 __all__ = ["Choice", "Choices", "ids_of", "names_of", "rewards_of"]

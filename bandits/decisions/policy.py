@@ -18,11 +18,11 @@ import numpy as np
 import torch
 from torch import Generator, Tensor
 
-from bandits import saving
-from bandits.arms import arms_of
-from bandits.choices import Choice, Choices, ids_of, names_of, rewards_of
-from bandits.numbers import numbers_of, truths_of, whole_numbers_of
-from bandits.pending import Pending
+from bandits.decisions import saving
+from bandits.decisions.arms import arms_of
+from bandits.decisions.choices import Choice, Choices, ids_of, names_of, rewards_of
+from bandits.decisions.numbers import numbers_of, truths_of, whole_numbers_of
+from bandits.decisions.pending import Pending
 from bandits.prospects.propensity import Propensities
 from bandits.prospects.prospects import History, Prospects
 from bayesmeta.describe import Described, listed, plural
@@ -57,8 +57,8 @@ class Policy(Described):
 
     Args:
         prior: what is known of a task before its first reward: any posterior that can be sampled from.
-        arms: names; features by name; or `bandits.arms`. Names have a posterior each, unless the prior is about all of
-            them together (`CorrelatedArms`); arms with features share one.
+        arms: names; features by name; or `bandits.decisions.arms`. Names have a posterior each, unless the prior is
+            about all of them together (`CorrelatedArms`); arms with features share one.
         tasks: how many tasks are run at once; None for one, whose contexts and rewards have no axis of tasks.
         seed: of the policy's own stream of random numbers; None takes one from the system.
         propensities: whether choices carry the probability that they had, unless `choose` says otherwise.
@@ -547,7 +547,7 @@ class Policy(Described):
 
     def _rearrange(self, keep: list[int], prior: Any, *, removed: bool = False) -> None:
         """Separate arms: those that stay, and one new unless one was `removed`."""
-        from bandits.joining import joined_prior, joined_state
+        from bandits.decisions.joining import joined_prior, joined_state
 
         old = self._state.state_dict()
         whole, new = joined_prior(self.prior, keep, prior, adds=not removed)

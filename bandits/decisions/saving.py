@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from bandits.arms import NamedArms
+from bandits.decisions.arms import NamedArms
 from bayesmeta import io
 from bayesmeta.fields import TensorFields
 

@@ -1,0 +1,1 @@
+"""What every policy does: arms by name, choices by number, rewards that come late."""
