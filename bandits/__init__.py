@@ -73,7 +73,6 @@ if TYPE_CHECKING:
     from bandits.decisions.arms import Crossed, Hybrid, Joined, Numbered, Separate
     from bandits.decisions.choices import Choice, Choices
     from bandits.decisions.policy import Policy
-    from bandits.diagonal import DiagLinUCB, DiagonalWeights, EdgeSums
     from bandits.environments import FromPrior, Scene, TableReplay, Wheel, linear_contextual
     from bandits.evaluation import (
         Estimate,
@@ -87,10 +86,11 @@ if TYPE_CHECKING:
         snips,
     )
     from bandits.gittins import gittins_index
-    from bandits.hierarchical import AdaTS, HierTS, MetaTS, running_together
     from bandits.logs import Log, LogWriter, UnusableRowsWarning
     from bandits.plots import plot_regret
-    from bandits.policies import (
+    from bandits.policies.diagonal import DiagLinUCB, DiagonalWeights, EdgeSums
+    from bandits.policies.hierarchical import AdaTS, HierTS, MetaTS, running_together
+    from bandits.policies.thompson import (
         UCB1,
         BayesUCB,
         EpsilonGreedy,
@@ -105,30 +105,30 @@ else:
     __getattr__, __dir__ = lazily(
         __name__,
         {
-            "AdaTS": "hierarchical",
-            "BayesUCB": "policies",
+            "AdaTS": "policies.hierarchical",
+            "BayesUCB": "policies.thompson",
             "ChangePoints": "beliefs.change_points",
             "Choice": "decisions.choices",
             "Choices": "decisions.choices",
             "Crossed": "decisions.arms",
-            "DiagLinUCB": "diagonal",
-            "DiagonalWeights": "diagonal",
-            "EdgeSums": "diagonal",
-            "EpsilonGreedy": "policies",
+            "DiagLinUCB": "policies.diagonal",
+            "DiagonalWeights": "policies.diagonal",
+            "EdgeSums": "policies.diagonal",
+            "EpsilonGreedy": "policies.thompson",
             "Estimate": "evaluation",
             "FewSamplesWarning": "evaluation",
             "Forgetting": "beliefs.forgetting",
             "FromPrior": "environments",
-            "HierTS": "hierarchical",
+            "HierTS": "policies.hierarchical",
             "Hybrid": "decisions.arms",
             "Hypotheses": "beliefs.hypotheses",
             "Joined": "decisions.arms",
-            "LinUCB": "policies",
+            "LinUCB": "policies.thompson",
             "Log": "logs",
             "LogNormal": "beliefs.demonstrations",
             "LogWriter": "logs",
-            "MarginalThompson": "policies",
-            "MetaTS": "hierarchical",
+            "MarginalThompson": "policies.thompson",
+            "MetaTS": "policies.hierarchical",
             "Numbered": "decisions.arms",
             "Policy": "decisions.policy",
             "Replayed": "evaluation",
@@ -137,10 +137,10 @@ else:
             "Separate": "decisions.arms",
             "SlidingWindow": "beliefs.window",
             "TableReplay": "environments",
-            "ThompsonSampling": "policies",
-            "TopTwoThompson": "policies",
-            "UCB1": "policies",
-            "UniformlyRandom": "policies",
+            "ThompsonSampling": "policies.thompson",
+            "TopTwoThompson": "policies.thompson",
+            "UCB1": "policies.thompson",
+            "UniformlyRandom": "policies.thompson",
             "UnusableRowsWarning": "logs",
             "Wheel": "environments",
             "arms_as_tasks": "beliefs.from_logs",
@@ -157,7 +157,7 @@ else:
             "policy_probabilities": "evaluation",
             "prior_of_each_arm": "beliefs.from_logs",
             "replay": "evaluation",
-            "running_together": "hierarchical",
+            "running_together": "policies.hierarchical",
             "simulate": "simulation",
             "snips": "evaluation",
         },

@@ -21,7 +21,7 @@ import torch
 
 from bandits.decisions.choices import Choice
 from bandits.decisions.policy import Policy
-from bandits.policies import ThompsonSampling
+from bandits.policies.thompson import ThompsonSampling
 from bayesmeta.conjugate.normal import NormalInverseGamma
 
 try:

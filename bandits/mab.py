@@ -30,12 +30,12 @@ import torch
 from scipy.spatial.distance import cdist
 from torch import Tensor
 
-from bandits.averages import Averages
 from bandits.decisions.arms import Separate
 from bandits.decisions.choices import names_of
 from bandits.decisions.numbers import numbers_of, require_number
 from bandits.decisions.policy import Policy, require_seed
-from bandits.policies import UCB1, EpsilonGreedy, LinUCB, ThompsonSampling, UniformlyRandom
+from bandits.policies.averages import Averages
+from bandits.policies.thompson import UCB1, EpsilonGreedy, LinUCB, ThompsonSampling, UniformlyRandom
 from bayesmeta.conjugate.bernoulli import BetaBernoulli
 from bayesmeta.describe import Described, listed, plural
 from bayesmeta.regression.linear import LinearGaussian

@@ -11,7 +11,7 @@ from torch import Tensor
 
 import bandits
 from bandits.beliefs.while_tasks_run import Running
-from bandits.hierarchical import running_together
+from bandits.policies.hierarchical import running_together
 from bayesmeta import (
     BetaBernoulli,
     CorrelatedArms,

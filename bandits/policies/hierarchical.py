@@ -14,7 +14,7 @@ from typing import Any
 
 from bandits.beliefs.shared_mean import SharedMean
 from bandits.beliefs.while_tasks_run import Running
-from bandits.policies import ThompsonSampling
+from bandits.policies.thompson import ThompsonSampling
 from bayesmeta.hyperparameters.hyperposterior import Hyperposterior
 from bayesmeta.regression.linear_hyperposterior import LinearHyperposterior
 

@@ -20,7 +20,7 @@ from torch import Generator, Tensor
 from torch.distributions import Distribution, Normal
 
 from bandits.beliefs.wrapped import entries
-from bandits.policies import LinUCB
+from bandits.policies.thompson import LinUCB
 from bayesmeta.data.rows import Data
 from bayesmeta.data.statistics import Statistics
 from bayesmeta.fields import TensorFields

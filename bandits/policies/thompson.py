@@ -19,9 +19,9 @@ import torch
 from torch import Generator, Tensor
 from torch.distributions import Distribution
 
-from bandits.averages import Averages
 from bandits.decisions.numbers import require_number
 from bandits.decisions.policy import Policy
+from bandits.policies.averages import Averages
 from bandits.prospects.lines import best_along_lines
 from bandits.prospects.propensity import (
     Propensities,
