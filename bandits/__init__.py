@@ -63,7 +63,6 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from bandits.bayes_optimal import bayes_optimal_value, expected_reward
     from bandits.beliefs.change_points import ChangePoints
     from bandits.beliefs.demonstrations import LogNormal, informed_prior
     from bandits.beliefs.forgetting import Forgetting
@@ -73,8 +72,9 @@ if TYPE_CHECKING:
     from bandits.decisions.arms import Crossed, Hybrid, Joined, Numbered, Separate
     from bandits.decisions.choices import Choice, Choices
     from bandits.decisions.policy import Policy
-    from bandits.environments import FromPrior, Scene, TableReplay, Wheel, linear_contextual
-    from bandits.evaluation import (
+    from bandits.evaluation.bayes_optimal import bayes_optimal_value, expected_reward
+    from bandits.evaluation.environments import FromPrior, Scene, TableReplay, Wheel, linear_contextual
+    from bandits.evaluation.estimates import (
         Estimate,
         FewSamplesWarning,
         Replayed,
@@ -85,9 +85,10 @@ if TYPE_CHECKING:
         replay,
         snips,
     )
-    from bandits.gittins import gittins_index
-    from bandits.logs import Log, LogWriter, UnusableRowsWarning
-    from bandits.plots import plot_regret
+    from bandits.evaluation.gittins import gittins_index
+    from bandits.evaluation.logs import Log, LogWriter, UnusableRowsWarning
+    from bandits.evaluation.plots import plot_regret
+    from bandits.evaluation.simulation import Run, compare, simulate
     from bandits.policies.diagonal import DiagLinUCB, DiagonalWeights, EdgeSums
     from bandits.policies.hierarchical import AdaTS, HierTS, MetaTS, running_together
     from bandits.policies.thompson import (
@@ -100,7 +101,6 @@ if TYPE_CHECKING:
         TopTwoThompson,
         UniformlyRandom,
     )
-    from bandits.simulation import Run, compare, simulate
 else:
     __getattr__, __dir__ = lazily(
         __name__,
@@ -115,50 +115,50 @@ else:
             "DiagonalWeights": "policies.diagonal",
             "EdgeSums": "policies.diagonal",
             "EpsilonGreedy": "policies.thompson",
-            "Estimate": "evaluation",
-            "FewSamplesWarning": "evaluation",
+            "Estimate": "evaluation.estimates",
+            "FewSamplesWarning": "evaluation.estimates",
             "Forgetting": "beliefs.forgetting",
-            "FromPrior": "environments",
+            "FromPrior": "evaluation.environments",
             "HierTS": "policies.hierarchical",
             "Hybrid": "decisions.arms",
             "Hypotheses": "beliefs.hypotheses",
             "Joined": "decisions.arms",
             "LinUCB": "policies.thompson",
-            "Log": "logs",
+            "Log": "evaluation.logs",
             "LogNormal": "beliefs.demonstrations",
-            "LogWriter": "logs",
+            "LogWriter": "evaluation.logs",
             "MarginalThompson": "policies.thompson",
             "MetaTS": "policies.hierarchical",
             "Numbered": "decisions.arms",
             "Policy": "decisions.policy",
-            "Replayed": "evaluation",
-            "Run": "simulation",
-            "Scene": "environments",
+            "Replayed": "evaluation.estimates",
+            "Run": "evaluation.simulation",
+            "Scene": "evaluation.environments",
             "Separate": "decisions.arms",
             "SlidingWindow": "beliefs.window",
-            "TableReplay": "environments",
+            "TableReplay": "evaluation.environments",
             "ThompsonSampling": "policies.thompson",
             "TopTwoThompson": "policies.thompson",
             "UCB1": "policies.thompson",
             "UniformlyRandom": "policies.thompson",
-            "UnusableRowsWarning": "logs",
-            "Wheel": "environments",
+            "UnusableRowsWarning": "evaluation.logs",
+            "Wheel": "evaluation.environments",
             "arms_as_tasks": "beliefs.from_logs",
-            "bayes_optimal_value": "bayes_optimal",
-            "compare": "simulation",
-            "doubly_robust": "evaluation",
-            "expected_reward": "bayes_optimal",
-            "fitted_rewards": "evaluation",
-            "gittins_index": "gittins",
+            "bayes_optimal_value": "evaluation.bayes_optimal",
+            "compare": "evaluation.simulation",
+            "doubly_robust": "evaluation.estimates",
+            "expected_reward": "evaluation.bayes_optimal",
+            "fitted_rewards": "evaluation.estimates",
+            "gittins_index": "evaluation.gittins",
             "informed_prior": "beliefs.demonstrations",
-            "ips": "evaluation",
-            "linear_contextual": "environments",
-            "plot_regret": "plots",
-            "policy_probabilities": "evaluation",
+            "ips": "evaluation.estimates",
+            "linear_contextual": "evaluation.environments",
+            "plot_regret": "evaluation.plots",
+            "policy_probabilities": "evaluation.estimates",
             "prior_of_each_arm": "beliefs.from_logs",
-            "replay": "evaluation",
+            "replay": "evaluation.estimates",
             "running_together": "policies.hierarchical",
-            "simulate": "simulation",
-            "snips": "evaluation",
+            "simulate": "evaluation.simulation",
+            "snips": "evaluation.estimates",
         },
     )

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import torch
 
 import bandits
-from bandits.bayes_optimal import greedy, thompson, ucb1
+from bandits.evaluation.bayes_optimal import greedy, thompson, ucb1
 from bayesmeta import BetaBernoulli
 from benchmarks.report import Figure
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import bandits
-from bandits.bayes_optimal import greedy, thompson, ucb1
+from bandits.evaluation.bayes_optimal import greedy, thompson, ucb1
 from bandits.prospects.propensity import best_of_independent
 from bayesmeta import BetaBernoulli
 from bayesmeta.distributions.marginals import BetaMarginal

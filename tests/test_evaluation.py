@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 import bandits
-from bandits.evaluation import FewSamplesWarning
+from bandits.evaluation.estimates import FewSamplesWarning
 from bayesmeta import BetaBernoulli, LinearGaussian
 from tests.families import F64, seed
 from tests.seeds import shifted

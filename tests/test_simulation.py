@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import bandits
-from bandits.environments import Environment
+from bandits.evaluation.environments import Environment
 from bayesmeta import BetaBernoulli, CorrelatedArms, GammaPoisson, LinearGaussian
 from tests.families import F64, seed
 from tests.seeds import shifted

@@ -26,7 +26,7 @@ from torch import Generator, Tensor
 
 from bandits.decisions.numbers import numbers_of, require_number
 from bandits.decisions.policy import Policy
-from bandits.logs import Log
+from bandits.evaluation.logs import Log
 from bandits.policies.thompson import ThompsonSampling
 from bayesmeta.describe import Described
 from bayesmeta.doors import require_count

@@ -7,7 +7,7 @@ import numpy as np
 import scipy.stats
 from torch import Tensor
 
-from bandits.simulation import Run
+from bandits.evaluation.simulation import Run
 from bayesmeta.checks.axes import above, finished, new_axes
 
 if TYPE_CHECKING:  # matplotlib is slow to import, and only plots need it

@@ -1,7 +1,7 @@
 """Logs of decisions: what another policy can be judged by later.
 
 A row is a decision that had its reward: the context, the arm, the probability that the arm had, and the reward. With
-these four, the value of a policy that never ran can be estimated (`bandits.evaluation`).
+these four, the value of a policy that never ran can be estimated (`bandits.evaluation.estimates`).
 """
 
 import io

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from bandits.decisions.policy import Policy
-from bandits.environments import Environment, Scene
+from bandits.evaluation.environments import Environment, Scene
 from bayesmeta.describe import Described
 from bayesmeta.doors import counted
 from bayesmeta.progress import tracked
