@@ -196,7 +196,7 @@ def test_the_evidence_of_more_rows_is_that_given_those_before(prior: Any) -> Non
 
 def test_the_error_in_chunks_counts_every_draw(monkeypatch: pytest.MonkeyPatch) -> None:
     data = simulate(LOGISTIC, 3, 8)
-    monkeypatch.setattr("bayesmeta.posterior_points.CHUNK", 24 * 1000)
+    monkeypatch.setattr("bayesmeta.approximations.posterior_points.CHUNK", 24 * 1000)
     stated = LOGISTIC.log_evidence_error(data, num_draws=2500, generator=seed(0))
     whole = LOGISTIC.log_evidence_error(data, num_draws=20_000, generator=seed(1))
     assert ((stated.error - whole.error).abs() < 5 * stated.standard_error).all()
@@ -618,7 +618,7 @@ def test_fit_refuses_tasks_that_say_too_little(prior: Any) -> None:
 
 
 def test_a_mode_that_is_not_found_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bayesmeta.laplace.MAX_STEPS", 1)
+    monkeypatch.setattr("bayesmeta.approximations.laplace.MAX_STEPS", 1)
     with pytest.raises(ValueError, match="weights of task 0 were not found in 1 steps; bring the columns of x"):
         LOGISTIC.condition(simulate(LOGISTIC, 3, 5))
 

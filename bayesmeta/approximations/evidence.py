@@ -1,7 +1,7 @@
 r"""Log evidence of many small regressions at once: by quadrature up to four weights, corrected Laplace from five on.
 
-The quadrature is the product rule of `bayesmeta.posterior_axes`. Its points are constants where derivatives are taken:
-those of the log of a weighted sum of densities, which are as exact as the sum, of every order.
+The quadrature is the product rule of `bayesmeta.approximations.posterior_axes`. Its points are constants where
+derivatives are taken: those of the log of a weighted sum of densities, which are as exact as the sum, of every order.
 
 From five weights on Laplace's approximation has the terms of next order in one over the number of rows,
 
@@ -20,10 +20,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bayesmeta.laplace import Rows, differentiable, factor, fit_mode, laplace_evidence
-from bayesmeta.likelihoods import Likelihood
+from bayesmeta.approximations.laplace import Rows, differentiable, factor, fit_mode, laplace_evidence
+from bayesmeta.approximations.likelihoods import Likelihood
+from bayesmeta.approximations.posterior_axes import Around, Memory, around, product_rule
 from bayesmeta.numerics.linalg import differentiated, log_det
-from bayesmeta.posterior_axes import Around, Memory, around, product_rule
 
 __all__ = ["log_evidence"]
 

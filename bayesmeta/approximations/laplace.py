@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
-from bayesmeta.likelihoods import Likelihood
+from bayesmeta.approximations.likelihoods import Likelihood
 from bayesmeta.numerics.linalg import cholesky, log_det, solve, symmetric, unravel
 
 __all__ = [

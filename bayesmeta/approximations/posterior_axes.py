@@ -23,8 +23,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bayesmeta.laplace import Rows, factor
-from bayesmeta.likelihoods import Likelihood, sums_of_axes
+from bayesmeta.approximations.laplace import Rows, factor
+from bayesmeta.approximations.likelihoods import Likelihood, sums_of_axes
 
 __all__ = ["Around", "Memory", "around", "half_rule", "knots", "product_rule"]
 

@@ -1,8 +1,8 @@
 r"""Points with weights that stand for posteriors of many small regressions, and independent draws of them.
 
-A product rule along the axes of `bayesmeta.posterior_axes` is near exact where few weights vary. Where its points
-have uneven weights, as far from the mode the weights of the regression depend on each other, and where those are many,
-points are quasi-random: of a Student t with the posterior's moments, with importance weights.
+A product rule along the axes of `bayesmeta.approximations.posterior_axes` is near exact where few weights vary. Where
+its points have uneven weights, as far from the mode the weights of the regression depend on each other, and where those
+are many, points are quasi-random: of a Student t with the posterior's moments, with importance weights.
 
 Constrained modes along a predictor (Tierney and Kadane) would need a search for each point of each predictor that is
 asked for, and have an error of their own; these points are found once, and serve every predictor.
@@ -20,10 +20,10 @@ import torch
 from scipy import special
 from torch import Generator, Tensor
 
-from bayesmeta.laplace import Rows, factor, fit_mode
-from bayesmeta.likelihoods import Likelihood
+from bayesmeta.approximations.laplace import Rows, factor, fit_mode
+from bayesmeta.approximations.likelihoods import Likelihood
+from bayesmeta.approximations.posterior_axes import Around, around, half_rule, knots, product_rule
 from bayesmeta.numerics.monotone import Increasing
-from bayesmeta.posterior_axes import Around, around, half_rule, knots, product_rule
 from bayesmeta.random import categorical, gamma, rand, randn
 
 __all__ = ["Cloud", "Use", "draws", "each_cloud", "importance_draws", "quantiles"]

@@ -14,14 +14,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bayesmeta.approximations.evidence import log_evidence
+from bayesmeta.approximations.laplace import Rows, fit_mode
+from bayesmeta.approximations.posterior_axes import Memory
 from bayesmeta.data.rows import Data
 from bayesmeta.data.statistics import Statistics
 from bayesmeta.glm.predictor import rows_of
-from bayesmeta.glm_evidence import log_evidence
 from bayesmeta.hyperparameters.vector import Hyperparameter, Hyperparameters
-from bayesmeta.laplace import Rows, fit_mode
 from bayesmeta.numerics.linalg import symmetric
-from bayesmeta.posterior_axes import Memory
 from bayesmeta.regression.correlations import scale_tril
 from bayesmeta.regression.frame import Frame
 from bayesmeta.regression.weight_space import WeightSpace, weak_precision

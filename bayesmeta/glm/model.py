@@ -7,9 +7,10 @@ y \sim \text{Poisson}(\exp(x^\top w + \text{offset})). $$
 
 There is no hidden intercept: put a column of ones into x. Nothing here is conjugate. A posterior keeps the prior and
 all rows, and its mode and curvature; more rows solve again from the prior, so that rows that come in two parts give
-what they give at once. Predictions are means over points that stand for the posterior (`bayesmeta.posterior_points`),
-draws are of the posterior itself, and the evidence is an integral by quadrature (`bayesmeta.glm_evidence`): near exact
-where one or two weights vary between tasks. `prediction_error` and `log_evidence_error` measure what is left.
+what they give at once. Predictions are means over points that stand for the posterior
+(`bayesmeta.approximations.posterior_points`), draws are of the posterior itself, and the evidence is an integral by
+quadrature (`bayesmeta.approximations.evidence`): near exact where one or two weights vary between tasks.
+`prediction_error` and `log_evidence_error` measure what is left.
 
 Weights may be shared by all tasks, columns may be offsets or trials of binomial counts: see `bayesmeta.data.columns`.
 Where the columns of x span a constant it does not matter where they lie: see `bayesmeta.glm.learning`.
@@ -28,6 +29,10 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 from torch.distributions import Bernoulli, Distribution
 
+from bayesmeta.approximations.laplace import factor, fit_mode, positive_definite
+from bayesmeta.approximations.likelihoods import LOGISTIC, POISSON, Likelihood
+from bayesmeta.approximations.posterior_axes import Around
+from bayesmeta.approximations.posterior_points import Cloud, draws, importance_draws
 from bayesmeta.data.columns import Columns, columns_of
 from bayesmeta.data.rows import Data, describe_rows
 from bayesmeta.data.statistics import Statistics
@@ -41,12 +46,8 @@ from bayesmeta.glm.predictions import CountPrediction, EvidenceError, Prediction
 from bayesmeta.glm.predictor import rows_of, split
 from bayesmeta.glm.tasks import Tasks
 from bayesmeta.hyperparameters.vector import Hyperparameters, most_probable
-from bayesmeta.laplace import factor, fit_mode, positive_definite
-from bayesmeta.likelihoods import LOGISTIC, POISSON, Likelihood
 from bayesmeta.numerics.linalg import log_det, symmetric
 from bayesmeta.numerics.quadrature import BinomialLogitNormal, PoissonLogNormal, log_mean_sigmoid
-from bayesmeta.posterior_axes import Around
-from bayesmeta.posterior_points import Cloud, draws, importance_draws
 from bayesmeta.random import randn
 from bayesmeta.validation import (
     require_binary,
@@ -145,7 +146,7 @@ class _Regression(TensorFields):
         )
 
     def log_evidence(self, data: Data | Statistics) -> Tensor:
-        """log p(y | x) of the rows for each task, given the rows before: see `bayesmeta.glm_evidence`.
+        """log p(y | x) of the rows for each task, given the rows before: see `bayesmeta.approximations.evidence`.
 
         By quadrature where up to four weights vary between tasks, by a corrected Laplace approximation from five on;
         `log_evidence_error` measures what either costs.

@@ -9,13 +9,13 @@ import torch
 from torch import Generator, Tensor
 from torch.distributions import Distribution
 
+from bayesmeta.approximations.likelihoods import LOGISTIC
+from bayesmeta.approximations.posterior_axes import Around
+from bayesmeta.approximations.posterior_points import Cloud, importance_draws, quantiles
 from bayesmeta.distributions.marginals import LogitNormalMarginal, LogNormalMarginal
 from bayesmeta.distributions.predictor_marginals import SCORES, ProbabilityMarginal, RateMarginal
 from bayesmeta.glm.tasks import Asked, Tasks
-from bayesmeta.likelihoods import LOGISTIC
 from bayesmeta.numerics.quadrature import log_mean_sigmoid
-from bayesmeta.posterior_axes import Around
-from bayesmeta.posterior_points import Cloud, importance_draws, quantiles
 
 __all__ = ["CountPrediction", "EvidenceError", "PredictionError", "Predictor"]
 

@@ -2,9 +2,9 @@ r"""The linear predictor of a row, $\eta = x^\top w$ + offset, and its trials: w
 
 from torch import Tensor
 
+from bayesmeta.approximations.laplace import Rows
 from bayesmeta.data.columns import Columns
 from bayesmeta.data.rows import Data
-from bayesmeta.laplace import Rows
 
 __all__ = ["predictor", "rows_of", "split"]
 

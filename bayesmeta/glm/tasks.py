@@ -11,14 +11,14 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
+from bayesmeta.approximations.evidence import log_evidence
+from bayesmeta.approximations.laplace import Rows, factor, fit_mode
+from bayesmeta.approximations.likelihoods import Likelihood
+from bayesmeta.approximations.posterior_axes import Around
+from bayesmeta.approximations.posterior_points import Cloud, Use, each_cloud
 from bayesmeta.data.rows import Data
 from bayesmeta.glm.predictor import rows_of, split
-from bayesmeta.glm_evidence import log_evidence
-from bayesmeta.laplace import Rows, factor, fit_mode
-from bayesmeta.likelihoods import Likelihood
 from bayesmeta.numerics.linalg import log_det, symmetric
-from bayesmeta.posterior_axes import Around
-from bayesmeta.posterior_points import Cloud, Use, each_cloud
 from bayesmeta.random import randn
 
 __all__ = ["Asked", "Tasks"]
@@ -94,8 +94,9 @@ class Tasks:
         return fit - 0.5 * (distance - normaliser)
 
     def each(self, use: Use, *, width: int = 1, rough: bool = False) -> tuple[Tensor, ...]:
-        """What `use` makes of the points of each posterior; see `bayesmeta.posterior_points.each_cloud`."""
-        return each_cloud(self.likelihood, self.rows, self.loc, self.precision, use, width=width, rough=rough)
+        """What `use` makes of the points of each posterior; see
+        `bayesmeta.approximations.posterior_points.each_cloud`.""" return each_cloud(self.likelihood, self.rows,
+        self.loc, self.precision, use, width=width, rough=rough)
 
     def weights(self, unknown: Tensor) -> Tensor:
         """All weights `(..., T, d)` from those that are unknown `(..., T, k)`."""
