@@ -1,12 +1,15 @@
 """Every draw from an explicit generator. `torch.distributions` accepts none, so the primitives are here."""
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
 from torch import Generator, Tensor
 
-__all__ = ["categorical", "gamma", "log_gamma", "rand", "randn", "seeded", "wishart_tril"]
+__all__ = ["categorical", "gamma", "log_gamma", "rand", "randn", "seeded", "wishart_tril", "within_floats"]
+
+LARGEST_VARIANCE = 0.9  # of a draw, as a power of the largest number of a dtype: room for what it is multiplied by
 
 
 def randn(shape: Sequence[int], *, like: Tensor, generator: Generator | None = None) -> Tensor:
@@ -36,6 +39,14 @@ def log_gamma(shape: Sequence[int], concentration: Tensor, *, generator: Generat
     return more + torch.log1p(-uniform) / concentration
 
 
+def within_floats(log_var: Tensor) -> Tensor:
+    """Logarithms of variances, those beyond the floats of their dtype at what these hold: draws of them stay numbers.
+
+    Under a prior with next to no degrees of freedom such variances are as probable as not.
+    """
+    return log_var.clamp(max=LARGEST_VARIANCE * math.log(torch.finfo(log_var.dtype).max))
+
+
 def categorical(num_draws: int, logits: Tensor, *, generator: Generator | None = None) -> Tensor:
     """Indices `(num_draws, *batch)` drawn with probabilities softmax(logits) over the last axis."""
     probs = logits.softmax(-1)
@@ -44,16 +55,31 @@ def categorical(num_draws: int, logits: Tensor, *, generator: Generator | None =
     return drawn.mT.reshape(num_draws, *logits.shape[:-1])
 
 
-def wishart_tril(shape: Sequence[int], df: Tensor, dim: int, *, generator: Generator | None = None) -> Tensor:
+def wishart_tril(
+    shape: Sequence[int],
+    df: Tensor,
+    dim: int,
+    *,
+    dtype: torch.dtype | None = None,
+    generator: Generator | None = None,
+) -> Tensor:
     r"""Lower factors A of standard Wishart draws $A A^\top \sim W(df, I)$, shape `(*shape, *df.shape, dim, dim)`.
 
     Bartlett's decomposition: squared diagonal entry i is chi-squared with df - i degrees of freedom, the entries
     below the diagonal are standard normal.
 
+    Args:
+        shape: of the draws.
+        df: above dim - 1.
+        dim: of the matrices.
+        dtype: in whose floats the inverse of a draw has to stay; by default that of `df`.
+
     Source: Anderson, An Introduction to Multivariate Statistical Analysis, 3rd ed. (2003), section 7.2.
     """
     degrees = df[..., None] - torch.arange(dim, dtype=df.dtype, device=df.device)
-    diagonal = (2.0 * gamma(shape, degrees / 2.0, generator=generator)).sqrt()
+    # a root is divided by, and may not be so small that a variance leaves the floats
+    least = torch.finfo(dtype or df.dtype).max ** (-0.5 * LARGEST_VARIANCE)
+    diagonal = (2.0 * gamma(shape, degrees / 2.0, generator=generator)).sqrt().clamp(min=least)
     below = randn((*diagonal.shape, dim), like=df, generator=generator).tril(-1)
     return below + torch.diag_embed(diagonal)
 

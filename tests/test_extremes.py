@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+import bayesmeta as bm
 from bayesmeta import Data, LimitWarning
 from bayesmeta.checks.predictive_checks import filled
 from bayesmeta.protocol import Evidence, Learnable, Posterior
@@ -116,6 +117,23 @@ def test_learned_priors_are_finite(name: str, case: dict[str, object]) -> None:
             return
         finite("fields", tensors(prior))
         answers(prior, data)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_draws_are_numbers_where_variances_have_next_to_no_degrees_of_freedom(dtype: torch.dtype) -> None:
+    """Most of them are beyond all floats."""
+    one, eye, tiny = torch.ones((), dtype=dtype), torch.eye(2, dtype=dtype), 4 * torch.finfo(dtype).eps
+    regression = torch.zeros(2, dtype=dtype)
+    x = torch.ones(3, 2, dtype=dtype)
+    for prior, inputs in (
+        (bm.NormalInverseGamma(0 * one, one, tiny * one, one), None),
+        (bm.NormalInverseWishart(regression, one, (1 + tiny) * one, eye), None),
+        (bm.LinearNormalInverseGamma(regression, eye, tiny * one, one), x),
+        (bm.MatrixNormalInverseWishart(eye, eye, (1 + tiny) * one, eye), x),
+    ):
+        draws = prior.sample(100, generator=seed(0))
+        finite("draws", [draws(inputs)])
+        finite("parameters", [prior.sample_params(100, generator=seed(0))])
 
 
 @pytest.mark.parametrize("name", ["normal_inverse_gamma", "normal_known_variance", "normal_inverse_wishart",

@@ -25,7 +25,7 @@ from bayesmeta.distributions.marginals import StudentMarginal
 from bayesmeta.doors import Draws
 from bayesmeta.fields import LearnedFrom, TensorFields
 from bayesmeta.hyperparameters.vector import Hyperparameter, Hyperparameters, most_probable
-from bayesmeta.random import log_gamma, randn
+from bayesmeta.random import log_gamma, randn, within_floats
 from bayesmeta.validation import (
     require_columns,
     require_enough_tasks,
@@ -117,7 +117,7 @@ class NormalInverseGamma(TensorFields):
 
     def sample_params(self, num_draws: int, *, generator: Generator | None = None) -> Tensor:
         """Mean and log variance, `(num_draws, *batch, 2)`."""
-        log_var = self.rate.log() - log_gamma((num_draws,), self.concentration, generator=generator)
+        log_var = within_floats(self.rate.log() - log_gamma((num_draws,), self.concentration, generator=generator))
         noise = randn(log_var.shape, like=self.loc, generator=generator)
         mean = self.loc + noise * (0.5 * (log_var - self.pseudo_count.log())).exp()
         return torch.stack([mean, log_var], -1)

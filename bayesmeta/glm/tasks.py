@@ -94,9 +94,8 @@ class Tasks:
         return fit - 0.5 * (distance - normaliser)
 
     def each(self, use: Use, *, width: int = 1, rough: bool = False) -> tuple[Tensor, ...]:
-        """What `use` makes of the points of each posterior; see
-        `bayesmeta.approximations.posterior_points.each_cloud`.""" return each_cloud(self.likelihood, self.rows,
-        self.loc, self.precision, use, width=width, rough=rough)
+        """What `use` makes of the points of each posterior; see `posterior_points.each_cloud`."""
+        return each_cloud(self.likelihood, self.rows, self.loc, self.precision, use, width=width, rough=rough)
 
     def weights(self, unknown: Tensor) -> Tensor:
         """All weights `(..., T, d)` from those that are unknown `(..., T, k)`."""

@@ -31,7 +31,7 @@ from bayesmeta.fields import LearnedFrom, TensorFields
 from bayesmeta.hyperparameters.vector import Hyperparameter, Hyperparameters, most_probable
 from bayesmeta.numerics.linalg import cholesky, factor_of_sum, log_det, positive, rounded, solve, symmetric
 from bayesmeta.numerics.special import lgamma_ratio
-from bayesmeta.random import log_gamma, randn
+from bayesmeta.random import log_gamma, randn, within_floats
 from bayesmeta.regression.linear_evidence import gradient, sum_of_squares, whitened
 from bayesmeta.regression.weight_space import LARGEST_LOG, WeightSpace, frame_of_all, weak_precision
 from bayesmeta.validation import (
@@ -165,7 +165,7 @@ class LinearNormalInverseGamma(TensorFields):
 
     def sample_params(self, num_draws: int, *, generator: Generator | None = None) -> Tensor:
         """Weights and log noise variance, `(num_draws, *batch, d + 1)`."""
-        log_var = self.rate.log() - log_gamma((num_draws,), self.concentration, generator=generator)
+        log_var = within_floats(self.rate.log() - log_gamma((num_draws,), self.concentration, generator=generator))
         noise = randn((num_draws, *self.loc.shape, 1), like=self.loc, generator=generator)
         upper = cholesky(self.precision, "precision").mT
         step = torch.linalg.solve_triangular(upper, noise, upper=True)[..., 0]

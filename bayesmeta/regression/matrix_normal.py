@@ -275,7 +275,7 @@ class MatrixNormalInverseWishart(TensorFields):
         loc, precision, df, scatter = self._natural()
         m = loc.shape[-1]
         # the factor of an inverse Wishart draw, as NormalInverseWishart draws it
-        upper = wishart_tril((num_draws,), df, m, generator=generator).flip(-2, -1)
+        upper = wishart_tril((num_draws,), df, m, dtype=self.loc.dtype, generator=generator).flip(-2, -1)
         root = cholesky(scatter, "scatter").expand_as(upper)
         scale_tril = torch.linalg.solve_triangular(upper.mT, root, upper=False, left=False)
         noise = randn((num_draws, *loc.shape), like=loc, generator=generator)
