@@ -1,4 +1,10 @@
-"""The command `bayesmeta`, from its first moment to its exit status; what it does is in `bayesmeta.commands`.
+"""The command `bayesmeta`, from its first moment to its exit status.
+
+What it does are functions that packages list in the entry points `bayesmeta.commands`, each under the name of its
+command, with typer's annotations:
+
+    [project.entry-points."bayesmeta.commands"]
+    fit = "bo.commands:fit"
 
 It imports next to nothing, so that Ctrl-C is heard, and heeded without a traceback, while the rest is imported.
 """
@@ -6,11 +12,14 @@ It imports next to nothing, so that Ctrl-C is heard, and heeded without a traceb
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-__all__ = ["main"]
+__all__ = ["app", "main", "plain_warnings"]
+
+GROUP = "bayesmeta.commands"
 
 INTERRUPTED = 128 + signal.SIGINT  # what shells call it
 
@@ -20,13 +29,66 @@ def main() -> None:
     with _heeding_ctrl_c():
         for stream in (sys.stdout, sys.stderr):
             _let_print_anything(stream)
-        from bayesmeta.commands import app, plain_warnings
-
         try:
             with plain_warnings():
-                app()
+                app()()
         except (ValueError, TypeError, OSError, ImportError) as error:
             sys.exit(f"error: {' '.join(str(error).split())}")
+
+
+def app() -> Any:
+    """The command as a typer application, with what installed packages bring."""
+    from importlib.metadata import entry_points
+
+    import typer
+    from typer.core import TyperCommand
+
+    class Command(TyperCommand):
+        """A command whose usage names its arguments without the braces of a template."""
+
+        def collect_usage_pieces(self, ctx: Any) -> list[str]:
+            return [piece.strip("{}") for piece in super().collect_usage_pieces(ctx)]
+
+    made = typer.Typer(
+        help="Learn a prior from past tasks, save it as one file, and start the next task from it.",
+        no_args_is_help=True,
+        add_completion=False,
+        rich_markup_mode=None,  # plain help needs no import of rich
+    )
+    version = typer.Option(
+        False, "--version", callback=_print_version, is_eager=True, help="Show the version and exit."
+    )
+
+    @made.callback()
+    def common(version: bool = version) -> None:
+        pass
+
+    for entry in entry_points(group=GROUP):
+        made.command(entry.name, cls=Command)(entry.load())
+    return made
+
+
+def _print_version(is_asked: bool) -> bool:
+    if is_asked:
+        import typer
+
+        from bayesmeta import __version__
+
+        typer.echo(f"bayesmeta {__version__}")
+        raise typer.Exit
+    return is_asked
+
+
+@contextmanager
+def plain_warnings() -> Iterator[None]:
+    """Show a warning as one line, without the place in a program that a user of the command did not write."""
+
+    def show(message: Warning | str, *_: Any, **__: Any) -> None:
+        print(f"warning: {' '.join(str(message).split())}", file=sys.stderr)
+
+    with warnings.catch_warnings():
+        warnings.showwarning = show
+        yield
 
 
 @contextmanager

@@ -25,7 +25,7 @@ import torch
 
 import bayesmeta as bm
 from bayesmeta import cli, io
-from bayesmeta.commands import plain_warnings
+from bayesmeta.cli import plain_warnings
 from bo import SearchSpace, TuningPrior
 from tests.past import NUM_TASKS, NUM_TRIALS, SPACE, learned, studies, table
 from tests.seeds import seed

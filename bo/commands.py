@@ -1,9 +1,8 @@
-"""What the command `bayesmeta` does: learn a prior from past tasks, look at one, plot it, see what it is good for.
+"""What `bo` brings to the command `bayesmeta`: learn a prior from past tasks, look at one, plot it, try it.
 
 Whatever takes long to import is imported inside the commands, so that `--help` answers at once.
 """
 
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -11,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
-from typer.core import TyperCommand
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -21,7 +19,7 @@ if TYPE_CHECKING:
 
     from bo.priors.tuning_prior import TuningPrior
 
-__all__ = ["app", "plain_warnings"]
+__all__ = ["demo", "fit", "plot", "show"]
 
 WIDTH = 100  # of tables where there is no terminal to ask
 DPI = 150  # of plots
@@ -32,55 +30,10 @@ TABLES = (".parquet", ".pq", ".csv")
 NUM_FIRST = 3  # configurations that `show` lists
 
 
-class Command(TyperCommand):
-    """A command whose usage names its arguments without the braces of a template."""
-
-    def collect_usage_pieces(self, ctx: Any) -> list[str]:
-        return [piece.strip("{}") for piece in super().collect_usage_pieces(ctx)]
-
-
-app = typer.Typer(
-    help="Learn a prior from past tasks, save it as one file, and start the next task from it.",
-    no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode=None,  # plain help needs no import of rich
-)
-
 Direction = Literal["minimize", "maximize"]
 Prior = Annotated[Path, typer.Argument(metavar="PRIOR", help="A file that `bayesmeta fit` or bayesmeta.save wrote.")]
 
 
-@contextmanager
-def plain_warnings() -> Iterator[None]:
-    """Show a warning as one line, without the place in a program that a user of the command did not write."""
-
-    def show(message: Warning | str, *_: Any, **__: Any) -> None:
-        typer.echo(f"warning: {' '.join(str(message).split())}", err=True)
-
-    with warnings.catch_warnings():
-        warnings.showwarning = show
-        yield
-
-
-def _print_version(is_asked: bool) -> bool:
-    if is_asked:
-        from bayesmeta import __version__
-
-        typer.echo(f"bayesmeta {__version__}")
-        raise typer.Exit
-    return is_asked
-
-
-@app.callback()
-def common(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit.")
-    ] = False,
-) -> None:
-    pass
-
-
-@app.command(cls=Command)
 def fit(
     source: Annotated[
         str,
@@ -139,7 +92,6 @@ def fit(
     typer.echo(f"wrote {out}")
 
 
-@app.command(cls=Command)
 def show(path: Prior) -> None:
     """Say what a saved prior was learned from and what it expects."""
     with _spinner("reading"):
@@ -162,7 +114,6 @@ def show(path: Prior) -> None:
         _print(table)
 
 
-@app.command(cls=Command)
 def plot(
     path: Prior,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the plots, PNG files; made if need be.")],
@@ -201,7 +152,6 @@ def plot(
             typer.echo(f"wrote {out / name}")
 
 
-@app.command(cls=Command)
 def demo(
     out: Annotated[
         Path, typer.Option("--out", "-o", help="Folder for demo.json, demo.png and the prior; made if need be.")
