@@ -10,11 +10,11 @@ import scipy.stats
 import torch
 
 from bayesmeta import Data, LinearGaussian, LinearNormalInverseGamma, MatrixNormalInverseWishart, Statistics
+from bayesmeta.data.validation import require_positive_definite
 from bayesmeta.hyperparameters.vector import LimitWarning
 from bayesmeta.numerics.linalg import pack_tril, unpack_tril
 from bayesmeta.random import rand, randn
 from bayesmeta.regression.linear_em import LARGEST_SWEEP, inverses
-from bayesmeta.validation import require_positive_definite
 from bayesmeta.warning_kinds import PlacementWarning
 from tests.families import F64, seed
 

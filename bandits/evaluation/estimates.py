@@ -28,9 +28,9 @@ from bandits.decisions.numbers import numbers_of, require_number
 from bandits.decisions.policy import Policy
 from bandits.evaluation.logs import Log
 from bandits.policies.thompson import ThompsonSampling
+from bayesmeta.data.validation import require_finite
 from bayesmeta.describe import Described
 from bayesmeta.doors import require_count
-from bayesmeta.validation import require_finite
 from bayesmeta.warning_kinds import BayesmetaWarning, warn
 
 __all__ = [

@@ -8,9 +8,9 @@ from torch.distributions import Normal
 
 from bayesmeta.data.rows import Data
 from bayesmeta.data.statistics import Statistics
+from bayesmeta.data.validation import require_columns
 from bayesmeta.distributions.constant import row_shape
 from bayesmeta.fields import TensorFields
-from bayesmeta.validation import require_columns
 
 __all__ = ["Averages"]
 

@@ -23,10 +23,10 @@ from bandits.beliefs.wrapped import entries
 from bandits.policies.thompson import LinUCB
 from bayesmeta.data.rows import Data
 from bayesmeta.data.statistics import Statistics
+from bayesmeta.data.validation import require_columns, require_finite, require_positive
 from bayesmeta.fields import TensorFields
 from bayesmeta.online.sums import Index, State, Task
 from bayesmeta.random import randn
-from bayesmeta.validation import require_columns, require_finite, require_positive
 
 __all__ = ["DiagLinUCB", "DiagonalWeights", "EdgeSums"]
 

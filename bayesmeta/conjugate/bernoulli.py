@@ -20,6 +20,7 @@ from torch.nn.functional import logsigmoid
 
 from bayesmeta.data.rows import Data
 from bayesmeta.data.statistics import Statistics
+from bayesmeta.data.validation import require_binary, require_columns, require_enough_tasks, require_positive
 from bayesmeta.distributions.constant import Constant, repeat_rows, row_shape
 from bayesmeta.distributions.marginals import BetaMarginal
 from bayesmeta.doors import Draws
@@ -27,7 +28,6 @@ from bayesmeta.fields import LearnedFrom, TensorFields
 from bayesmeta.hyperparameters.vector import Hyperparameter, Hyperparameters, most_probable
 from bayesmeta.numerics.special import lgamma_ratio
 from bayesmeta.random import log_gamma
-from bayesmeta.validation import require_binary, require_columns, require_enough_tasks, require_positive
 
 if TYPE_CHECKING:
     from bayesmeta.online.betas import OnlineBetas

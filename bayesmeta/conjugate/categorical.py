@@ -21,13 +21,13 @@ from torch.distributions import Dirichlet, OneHotCategorical
 
 from bayesmeta.data.rows import Data, describe_rows
 from bayesmeta.data.statistics import Statistics
+from bayesmeta.data.validation import require_columns, require_enough_tasks, require_positive, require_vectors
 from bayesmeta.distributions.constant import Constant, repeat_rows, row_shape
 from bayesmeta.doors import Draws
 from bayesmeta.fields import LearnedFrom, TensorFields
 from bayesmeta.hyperparameters.vector import Hyperparameter, Hyperparameters, most_probable
 from bayesmeta.numerics.special import lgamma_ratio
 from bayesmeta.random import log_gamma
-from bayesmeta.validation import require_columns, require_enough_tasks, require_positive, require_vectors
 
 __all__ = ["CategoricalFunctions", "DirichletCategorical", "one_hot"]
 

@@ -20,19 +20,19 @@ from torch.distributions import Normal, StudentT
 
 from bayesmeta.data.rows import Data
 from bayesmeta.data.statistics import Statistics
-from bayesmeta.distributions.constant import Constant, repeat_rows, row_shape
-from bayesmeta.distributions.marginals import StudentMarginal
-from bayesmeta.doors import Draws
-from bayesmeta.fields import LearnedFrom, TensorFields
-from bayesmeta.hyperparameters.vector import Hyperparameter, Hyperparameters, most_probable
-from bayesmeta.random import log_gamma, randn, within_floats
-from bayesmeta.validation import (
+from bayesmeta.data.validation import (
     require_columns,
     require_enough_tasks,
     require_finite,
     require_positive,
     require_spread,
 )
+from bayesmeta.distributions.constant import Constant, repeat_rows, row_shape
+from bayesmeta.distributions.marginals import StudentMarginal
+from bayesmeta.doors import Draws
+from bayesmeta.fields import LearnedFrom, TensorFields
+from bayesmeta.hyperparameters.vector import Hyperparameter, Hyperparameters, most_probable
+from bayesmeta.random import log_gamma, randn, within_floats
 
 __all__ = ["NormalFunctions", "NormalInverseGamma"]
 

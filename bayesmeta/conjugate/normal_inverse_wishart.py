@@ -23,14 +23,7 @@ from torch.distributions import MultivariateNormal
 from bayesmeta.data.over_tasks import over_tasks
 from bayesmeta.data.rows import Data
 from bayesmeta.data.statistics import Statistics
-from bayesmeta.distributions.constant import Constant, repeat_rows, row_shape
-from bayesmeta.doors import Draws
-from bayesmeta.fields import LearnedFrom, TensorFields
-from bayesmeta.hyperparameters.vector import Hyperparameter, Hyperparameters, most_probable
-from bayesmeta.numerics.linalg import add_outer, cholesky, log_det, log_det_of, pack_tril, symmetric, unpack_tril
-from bayesmeta.numerics.special import of_counts
-from bayesmeta.random import randn, wishart_tril
-from bayesmeta.validation import (
+from bayesmeta.data.validation import (
     require_columns,
     require_enough_tasks,
     require_finite,
@@ -39,6 +32,13 @@ from bayesmeta.validation import (
     require_spread,
     require_vectors,
 )
+from bayesmeta.distributions.constant import Constant, repeat_rows, row_shape
+from bayesmeta.doors import Draws
+from bayesmeta.fields import LearnedFrom, TensorFields
+from bayesmeta.hyperparameters.vector import Hyperparameter, Hyperparameters, most_probable
+from bayesmeta.numerics.linalg import add_outer, cholesky, log_det, log_det_of, pack_tril, symmetric, unpack_tril
+from bayesmeta.numerics.special import of_counts
+from bayesmeta.random import randn, wishart_tril
 
 __all__ = ["MultivariateNormalFunctions", "NormalInverseWishart"]
 

@@ -19,12 +19,12 @@ from torch.distributions import Normal
 
 from bayesmeta.data.rows import Data, describe_rows
 from bayesmeta.data.statistics import Statistics
+from bayesmeta.data.validation import require_columns, require_enough_tasks, require_finite, require_positive
 from bayesmeta.distributions.constant import Constant, repeat_rows, row_shape
 from bayesmeta.doors import Draws
 from bayesmeta.fields import LearnedFrom, TensorFields
 from bayesmeta.hyperparameters.vector import Hyperparameter, Hyperparameters, most_probable
 from bayesmeta.random import randn
-from bayesmeta.validation import require_columns, require_enough_tasks, require_finite, require_positive
 
 __all__ = ["KnownVarianceFunctions", "NormalKnownVariance"]
 

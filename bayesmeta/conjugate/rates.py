@@ -22,6 +22,7 @@ from torch.distributions import Exponential, NegativeBinomial, Poisson
 
 from bayesmeta.data.rows import Data, describe_rows
 from bayesmeta.data.statistics import Statistics
+from bayesmeta.data.validation import require_columns, require_enough_tasks, require_positive
 from bayesmeta.distributions.constant import repeat_rows, row_shape
 from bayesmeta.distributions.lomax import Lomax
 from bayesmeta.distributions.marginals import GammaMarginal, InverseGammaMarginal
@@ -30,7 +31,6 @@ from bayesmeta.fields import LearnedFrom, TensorFields
 from bayesmeta.hyperparameters.vector import Hyperparameter, Hyperparameters, most_probable
 from bayesmeta.numerics.special import lgamma_ratio
 from bayesmeta.random import log_gamma
-from bayesmeta.validation import require_columns, require_enough_tasks, require_positive
 
 __all__ = ["ExponentialFunctions", "GammaExponential", "GammaPoisson", "PoissonFunctions"]
 

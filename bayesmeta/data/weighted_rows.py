@@ -13,7 +13,7 @@ from torch import Tensor
 from bayesmeta.data.columns import Columns
 from bayesmeta.data.rows import Data, describe_rows
 from bayesmeta.data.statistics import Statistics
-from bayesmeta.validation import require_columns
+from bayesmeta.data.validation import require_columns
 
 __all__ = ["WeightedRows", "pooled", "regression_statistics", "row_statistics"]
 

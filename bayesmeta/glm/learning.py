@@ -19,13 +19,13 @@ from bayesmeta.approximations.laplace import Rows, fit_mode
 from bayesmeta.approximations.posterior_axes import Memory
 from bayesmeta.data.rows import Data
 from bayesmeta.data.statistics import Statistics
+from bayesmeta.data.validation import require_enough_tasks
 from bayesmeta.glm.predictor import rows_of
 from bayesmeta.hyperparameters.vector import Hyperparameter, Hyperparameters
 from bayesmeta.numerics.linalg import symmetric
 from bayesmeta.regression.correlations import scale_tril
 from bayesmeta.regression.frame import Frame
 from bayesmeta.regression.weight_space import WeightSpace, weak_precision
-from bayesmeta.validation import require_enough_tasks
 
 __all__ = ["hyperparameters", "weak_prior"]
 

@@ -36,6 +36,12 @@ from bayesmeta.approximations.posterior_points import Cloud, draws, importance_d
 from bayesmeta.data.columns import Columns, columns_of
 from bayesmeta.data.rows import Data, describe_rows
 from bayesmeta.data.statistics import Statistics
+from bayesmeta.data.validation import (
+    require_binary,
+    require_columns,
+    require_finite,
+    require_positive_definite,
+)
 from bayesmeta.distributions.marginals import LogitNormalMarginal, LogNormalMarginal
 from bayesmeta.distributions.predictor_marginals import ProbabilityMarginal, RateMarginal
 from bayesmeta.doors import counted
@@ -49,12 +55,6 @@ from bayesmeta.hyperparameters.vector import Hyperparameters, most_probable
 from bayesmeta.numerics.linalg import log_det, symmetric
 from bayesmeta.numerics.quadrature import BinomialLogitNormal, PoissonLogNormal, log_mean_sigmoid
 from bayesmeta.random import randn
-from bayesmeta.validation import (
-    require_binary,
-    require_columns,
-    require_finite,
-    require_positive_definite,
-)
 
 __all__ = ["LogisticFunctions", "LogisticGaussian", "PoissonFunctions", "PoissonGaussian"]
 

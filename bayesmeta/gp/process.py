@@ -32,6 +32,7 @@ from torch import Generator, Tensor
 from torch.distributions import Distribution, Normal
 
 from bayesmeta.data.rows import Data
+from bayesmeta.data.validation import require_columns, require_enough_tasks, require_finite, require_positive
 from bayesmeta.doors import Draws
 from bayesmeta.fields import LearnedFrom, TensorFields
 from bayesmeta.gp.covariance import append, matern52, solve_triangular, weighted_sum, whiten, with_noise
@@ -39,7 +40,6 @@ from bayesmeta.gp.fit import Numbers, pretrain
 from bayesmeta.gp.past_functions import PastFunctions
 from bayesmeta.numerics.linalg import cholesky, log_det
 from bayesmeta.random import gamma, randn
-from bayesmeta.validation import require_columns, require_enough_tasks, require_finite, require_positive
 
 if TYPE_CHECKING:
     from bayesmeta.online.process import OnlineProcess

@@ -24,13 +24,13 @@ from torch import Tensor
 
 from bayesmeta.data.rows import Data
 from bayesmeta.data.statistics import Statistics
+from bayesmeta.data.validation import require_finite, require_positive
 from bayesmeta.doors import require_hierarchical, require_rows
 from bayesmeta.fields import LearnedFrom, TensorFields
 from bayesmeta.hyperparameters.vector import Hierarchical, Hyperparameters, most_probable
 from bayesmeta.numerics.as_floats import as_floats
 from bayesmeta.numerics.gradients import with_gradients
 from bayesmeta.numerics.optimise import maximise
-from bayesmeta.validation import require_finite, require_positive
 
 __all__ = ["FeaturePrior", "fit_with_features"]
 

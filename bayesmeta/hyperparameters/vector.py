@@ -20,11 +20,11 @@ from torch import Tensor
 
 from bayesmeta.data.rows import Data
 from bayesmeta.data.statistics import Statistics
+from bayesmeta.data.validation import require_enough_tasks
 from bayesmeta.describe import Described, listed, plural
 from bayesmeta.fields import LearnedFrom
 from bayesmeta.numerics.gradients import with_gradients
 from bayesmeta.numerics.optimise import VALUE_TOLERANCE, maximise
-from bayesmeta.validation import require_enough_tasks
 from bayesmeta.warning_kinds import LimitWarning, warn
 
 __all__ = ["Hierarchical", "Hyperparameter", "Hyperparameters", "LimitWarning", "fit_by_mode", "most_probable"]

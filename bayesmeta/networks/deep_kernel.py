@@ -24,11 +24,11 @@ from torch import Generator, Tensor
 from torch.distributions import Normal
 
 from bayesmeta.data.rows import Data
+from bayesmeta.data.validation import require_columns, require_enough_tasks
 from bayesmeta.fields import LearnedFrom, TensorFields
 from bayesmeta.gp.process import GaussianProcess
 from bayesmeta.networks.features import FeatureFunctions, ReluNetwork
 from bayesmeta.networks.training import meta_train
-from bayesmeta.validation import require_columns, require_enough_tasks
 
 if TYPE_CHECKING:
     from bayesmeta.online.process import OnlineProcess

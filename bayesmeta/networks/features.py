@@ -10,11 +10,11 @@ from torch import Generator, Tensor
 from torch.distributions import Distribution
 
 from bayesmeta.data.rows import Data
+from bayesmeta.data.validation import require_columns, require_finite, require_positive
 from bayesmeta.doors import Draws
 from bayesmeta.fields import TensorFields
 from bayesmeta.protocol import Functions
 from bayesmeta.random import randn
-from bayesmeta.validation import require_columns, require_finite, require_positive
 
 __all__ = [
     "GRID_OF_X",

@@ -33,11 +33,11 @@ from torch.distributions import Normal
 
 from bayesmeta.data.rows import Data
 from bayesmeta.data.statistics import Statistics
+from bayesmeta.data.validation import require_columns, require_enough_tasks
 from bayesmeta.fields import LearnedFrom, TensorFields
 from bayesmeta.networks.features import FeatureFunctions, TanhFeatures, centre_and_scale, on_grid
 from bayesmeta.networks.learned_features_fit import most_probable_features, some_of
 from bayesmeta.regression.linear import LinearGaussian
-from bayesmeta.validation import require_columns, require_enough_tasks
 
 if TYPE_CHECKING:
     from bayesmeta.online.weights import OnlineFeatures

@@ -29,13 +29,13 @@ from torch.distributions import Normal
 
 from bayesmeta.data.rows import Data
 from bayesmeta.data.statistics import Statistics
+from bayesmeta.data.validation import require_columns, require_enough_tasks, require_finite, require_positive
 from bayesmeta.doors import Draws
 from bayesmeta.fields import LearnedFrom, TensorFields
 from bayesmeta.hyperparameters.vector import Hyperparameters
 from bayesmeta.numerics.linalg import cholesky, log_det, solve
 from bayesmeta.random import randn
 from bayesmeta.regression.correlated_arms_fit import Arms, most_probable_arms, unknown_arms
-from bayesmeta.validation import require_columns, require_enough_tasks, require_finite, require_positive
 
 if TYPE_CHECKING:
     from bayesmeta.online.weights import OnlineWeights

@@ -26,6 +26,12 @@ from bayesmeta.data.columns import Columns, Reading, columns_of, read, require_c
 from bayesmeta.data.over_tasks import over_tasks
 from bayesmeta.data.rows import Data
 from bayesmeta.data.statistics import Statistics
+from bayesmeta.data.validation import (
+    require_enough_tasks,
+    require_finite,
+    require_positive,
+    require_positive_definite,
+)
 from bayesmeta.data.weighted_rows import WeightedRows, regression_statistics
 from bayesmeta.doors import Draws
 from bayesmeta.fields import LearnedFrom, TensorFields
@@ -35,12 +41,6 @@ from bayesmeta.random import randn
 from bayesmeta.regression.linear_em import expectation_maximisation
 from bayesmeta.regression.linear_evidence import Natural, Restricted, log_evidence, update, whitened_log_evidence
 from bayesmeta.regression.weight_space import LARGEST_LOG, WeightSpace, frame_of_all, weak_precision
-from bayesmeta.validation import (
-    require_enough_tasks,
-    require_finite,
-    require_positive,
-    require_positive_definite,
-)
 
 if TYPE_CHECKING:
     from bayesmeta.online.sums import Online

@@ -20,6 +20,7 @@ from torch import Generator, Tensor
 
 from bayesmeta.data.rows import Data
 from bayesmeta.data.statistics import Statistics
+from bayesmeta.data.validation import require_positive_definite
 from bayesmeta.data.weighted_rows import WeightedRows
 from bayesmeta.describe import Described, plural
 from bayesmeta.doors import counted, require_rows
@@ -28,7 +29,6 @@ from bayesmeta.numerics.linalg import cholesky, solve, symmetric
 from bayesmeta.random import randn
 from bayesmeta.regression.linear import LinearGaussian
 from bayesmeta.regression.linear_evidence import gradient
-from bayesmeta.validation import require_positive_definite
 
 __all__ = ["LinearHyperposterior"]
 

@@ -24,6 +24,12 @@ from torch.distributions import Normal, StudentT
 from bayesmeta.data.columns import Columns, Reading, columns_of, read, require_columns_fit
 from bayesmeta.data.rows import Data
 from bayesmeta.data.statistics import Statistics
+from bayesmeta.data.validation import (
+    require_enough_tasks,
+    require_finite,
+    require_positive,
+    require_positive_definite,
+)
 from bayesmeta.data.weighted_rows import WeightedRows, regression_statistics
 from bayesmeta.distributions.marginals import StudentMarginal
 from bayesmeta.doors import Draws
@@ -34,12 +40,6 @@ from bayesmeta.numerics.special import lgamma_ratio
 from bayesmeta.random import log_gamma, randn, within_floats
 from bayesmeta.regression.linear_evidence import gradient, sum_of_squares, whitened
 from bayesmeta.regression.weight_space import LARGEST_LOG, WeightSpace, frame_of_all, weak_precision
-from bayesmeta.validation import (
-    require_enough_tasks,
-    require_finite,
-    require_positive,
-    require_positive_definite,
-)
 
 if TYPE_CHECKING:
     from bayesmeta.online.sums import Online

@@ -25,6 +25,14 @@ from torch.distributions import MultivariateNormal
 
 from bayesmeta.data.rows import Data
 from bayesmeta.data.statistics import Statistics
+from bayesmeta.data.validation import (
+    require_columns,
+    require_enough_tasks,
+    require_finite,
+    require_positive,
+    require_positive_definite,
+    require_vectors,
+)
 from bayesmeta.doors import Draws
 from bayesmeta.fields import LearnedFrom, TensorFields
 from bayesmeta.hyperparameters.vector import Hyperparameter, Hyperparameters, most_probable
@@ -43,14 +51,6 @@ from bayesmeta.numerics.special import lgamma_ratio
 from bayesmeta.random import randn, wishart_tril
 from bayesmeta.regression.linear_evidence import seen
 from bayesmeta.regression.weight_space import LARGEST_LOG, WeightSpace, frame_of_all, weak_precision
-from bayesmeta.validation import (
-    require_columns,
-    require_enough_tasks,
-    require_finite,
-    require_positive,
-    require_positive_definite,
-    require_vectors,
-)
 
 __all__ = ["MatrixNormalInverseWishart", "NoisyLinearMaps"]
 

@@ -27,12 +27,12 @@ from torch import Generator, Tensor
 from torch.distributions import Normal
 
 from bayesmeta.data.rows import Data
+from bayesmeta.data.validation import require_columns
 from bayesmeta.fields import LearnedFrom, TensorFields
 from bayesmeta.gp.process import GaussianProcess
 from bayesmeta.numerics.gradients import with_gradients
 from bayesmeta.numerics.linalg import cholesky
 from bayesmeta.random import rand, randn
-from bayesmeta.validation import require_columns
 from bo.priors.families import varying_tasks
 from bo.priors.tuning_prior import TuningPrior, starts_of
 from bo.single_study.process import plain_gp, some_rows
