@@ -61,7 +61,8 @@ if TYPE_CHECKING:
     from bayesmeta.data.columns import Columns
     from bayesmeta.data.rows import Data
     from bayesmeta.data.statistics import Statistics
-    from bayesmeta.glm.model import LogisticGaussian, PoissonExposureGaussian, PoissonGaussian
+    from bayesmeta.glm.logistic import LogisticGaussian
+    from bayesmeta.glm.poisson import PoissonExposureGaussian, PoissonGaussian
     from bayesmeta.gp.past_functions import PastFunctions
     from bayesmeta.gp.process import GaussianProcess
     from bayesmeta.gp.transfer import transfer_hypotheses, trust
@@ -102,7 +103,7 @@ else:
             "LinearGaussian": "regression.linear",
             "LinearHyperposterior": "regression.linear_hyperposterior",
             "LinearNormalInverseGamma": "regression.linear_unknown_noise",
-            "LogisticGaussian": "glm.model",
+            "LogisticGaussian": "glm.logistic",
             "MatrixNormalInverseWishart": "regression.matrix_normal",
             "MixedModel": "mixed_models.model",
             "Mixture": "mixture",
@@ -112,8 +113,8 @@ else:
             "NotFusedWarning": "warning_kinds",
             "PastFunctions": "gp.past_functions",
             "PlacementWarning": "warning_kinds",
-            "PoissonExposureGaussian": "glm.model",
-            "PoissonGaussian": "glm.model",
+            "PoissonExposureGaussian": "glm.poisson",
+            "PoissonGaussian": "glm.poisson",
             "StartsDisagreeWarning": "hyperparameters.kinds",
             "Statistics": "data.statistics",
             "arm_statistics": "regression.correlated_arms",

@@ -20,52 +20,46 @@ Source: Gelman et al., Bayesian Data Analysis, 3rd ed. (2013), chapters 4 and 16
 
 import math
 from abc import abstractmethod
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar, cast
 
 import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
-from torch.distributions import Bernoulli, Distribution
+from torch.distributions import Distribution
 
 from bayesmeta.approximations.laplace import factor, fit_mode, positive_definite
-from bayesmeta.approximations.likelihoods import LOGISTIC, POISSON, Likelihood
+from bayesmeta.approximations.likelihoods import Likelihood
 from bayesmeta.approximations.posterior_axes import Around
 from bayesmeta.approximations.posterior_points import Cloud, draws, importance_draws
-from bayesmeta.data.columns import Columns, columns_of
-from bayesmeta.data.rows import Data, describe_rows
+from bayesmeta.data.columns import Columns
+from bayesmeta.data.rows import Data
 from bayesmeta.data.statistics import Statistics
 from bayesmeta.data.validation import (
-    require_binary,
     require_columns,
     require_finite,
     require_positive_definite,
 )
-from bayesmeta.distributions.marginals import LogitNormalMarginal, LogNormalMarginal
 from bayesmeta.distributions.predictor_marginals import ProbabilityMarginal, RateMarginal
 from bayesmeta.doors import counted
 from bayesmeta.fields import LearnedFrom, TensorFields
-from bayesmeta.glm.functions import LogisticFunctions, PoissonFunctions
 from bayesmeta.glm.learning import hyperparameters, weak_prior
 from bayesmeta.glm.predictions import CountPrediction, EvidenceError, PredictionError, Predictor
 from bayesmeta.glm.predictor import rows_of, split
 from bayesmeta.glm.tasks import Tasks
 from bayesmeta.hyperparameters.vector import Hyperparameters, most_probable
 from bayesmeta.numerics.linalg import log_det, symmetric
-from bayesmeta.numerics.quadrature import BinomialLogitNormal, PoissonLogNormal, log_mean_sigmoid
 from bayesmeta.random import randn
 
-__all__ = ["LogisticFunctions", "LogisticGaussian", "PoissonFunctions", "PoissonGaussian"]
+__all__ = ["LARGEST_COUNT", "Regression", "some"]
 
 LARGEST_COUNT = 2.0**53  # above, numbers are not whole to the last digit
-LEAST = 1e-300  # of a probability, so that its logarithm is a number
 
-G = TypeVar("G", bound="_Regression")
+G = TypeVar("G", bound="Regression")
 
 
 @dataclass(frozen=True, eq=False)
-class _Regression(TensorFields):
+class Regression(TensorFields):
     """A regression with normal weights whose rows have another likelihood: logistic or Poisson."""
 
     loc: Float[Tensor, "*batch d"]
@@ -328,169 +322,7 @@ class _Regression(TensorFields):
         )
 
 
-@dataclass(frozen=True, eq=False)
-class LogisticGaussian(_Regression):
-    """Gaussian over the weights of a logistic regression of zeros and ones.
-
-    Args:
-        loc: mean of the weights, log odds per unit of x; for a posterior its mode.
-        precision: inverse covariance of the weights, symmetric positive definite.
-        prior: for a posterior, what it was before all rows; `condition` sets it.
-        data: for a posterior, all rows it has seen.
-        learned_from: what `fit` learned this prior from, None for one written by hand.
-        columns: roles of the columns of x, None where each is an input whose weight varies between tasks.
-    """
-
-    likelihood = LOGISTIC
-    initial_scale = 2.0
-    known_roles = ("offset", "trials")
-
-    @classmethod
-    def initial(
-        cls, tasks: Data, *, shared: Sequence[int] = (), offset: int | None = None, trials: int | None = None
-    ) -> "LogisticGaussian":
-        """A weak prior on the scale of x, about the weights that fit the rows of all `tasks` together.
-
-        Args:
-            shared: columns of x whose weight is the same in all tasks: fixed effects.
-            offset: column that is added to the log odds as it is.
-            trials: column with the number of trials of which y counts the successes; without it y is 0 or 1.
-
-        Raises:
-            ValueError: a column does not exist or has two roles, or y is not a count of successes.
-        """
-        return cls._initial(tasks, columns_of(tasks.x.shape[-1], shared, offset=offset, trials=trials))
-
-    def predict(self, x: Float[Tensor, "*batch q d"]) -> Bernoulli | BinomialLogitNormal | CountPrediction:
-        """p(y | x) at each row: a Bernoulli with batch_shape `(*batch, q)`, or counts where x has a column of trials.
-
-        Before rows to an absolute error of 1e-13; after them `prediction_error` measures it.
-        """
-        if not self._is_prior:
-            return self._counts_after(x) if self.roles.trials is not None else self._bernoulli_after(x)
-        loc, scale = self._predictor(x)
-        if self.roles.trials is not None:
-            trials = split(x, self.roles)[2].to(self.loc)
-            return BinomialLogitNormal(trials, loc.to(self.loc), scale.to(self.loc))
-        logits = log_mean_sigmoid(loc, scale) - log_mean_sigmoid(-loc, scale)
-        return Bernoulli(logits=logits.to(self.loc))
-
-    def _bernoulli_after(self, x: Tensor) -> Bernoulli:
-        predictor, shape = self._after_rows(x)
-        one, zero = predictor.probabilities()
-        return Bernoulli(logits=(one.clamp(min=LEAST).log() - zero.clamp(min=LEAST).log()).reshape(shape).to(self.loc))
-
-    def marginal(self, x: Float[Tensor, "*batch q d"]) -> LogitNormalMarginal | ProbabilityMarginal | RateMarginal:
-        """p(probability of a one) at each row; before rows its logit is normal."""
-        if not self._is_prior:
-            return self._marginal_after(x)
-        loc, scale = self._predictor(x)
-        return LogitNormalMarginal(loc.to(self.loc), _some(scale).to(self.loc))
-
-    def sample(self, num_draws: int, *, generator: Generator | None = None) -> "LogisticFunctions":
-        """Draws of the probability of a one at x."""
-        return LogisticFunctions(self.sample_params(num_draws, generator=generator), self.roles)
-
-    def _require_values(self, data: Data) -> None:
-        if self.roles.trials is None:
-            require_binary(data)
-        else:
-            _require_successes(data, split(data.x, self.roles)[2])
-
-
-@dataclass(frozen=True, eq=False)
-class PoissonGaussian(_Regression):
-    """Gaussian over the weights of a Poisson regression of counts, with a logarithmic link.
-
-    Rows of unequal exposure: `PoissonExposureGaussian`, whose last column of x is the logarithm of the exposure.
-
-    Args:
-        loc: mean of the weights, log rate per unit of x; for a posterior its mode.
-        precision: inverse covariance of the weights, symmetric positive definite.
-        prior: for a posterior, what it was before all rows; `condition` sets it.
-        data: for a posterior, all rows it has seen.
-        learned_from: what `fit` learned this prior from, None for one written by hand.
-        columns: roles of the columns of x, None where each is an input whose weight varies between tasks.
-    """
-
-    likelihood = POISSON
-    initial_scale = 1.0
-    known_roles = ("offset",)
-
-    @classmethod
-    def initial(cls, tasks: Data, *, shared: Sequence[int] = (), offset: int | None = None) -> "PoissonGaussian":
-        """A weak prior on the scale of x, about the weights that fit the rows of all `tasks` together.
-
-        Args:
-            shared: columns of x whose weight is the same in all tasks: fixed effects.
-            offset: column that is added to the log rate as it is, such as the logarithm of an exposure.
-
-        Raises:
-            ValueError: a column does not exist or has two roles, or y is not a count.
-        """
-        return cls._initial(tasks, columns_of(tasks.x.shape[-1], shared, offset=offset))
-
-    def predict(self, x: Float[Tensor, "*batch q d"]) -> PoissonLogNormal | CountPrediction:
-        """p(y | x) at each row, batch_shape `(*batch, q)`: before rows Poisson with a log-normal rate."""
-        if not self._is_prior:
-            return self._counts_after(x)
-        loc, scale = self._predictor(x)
-        return PoissonLogNormal(loc.to(self.loc), scale.to(self.loc))
-
-    def marginal(self, x: Float[Tensor, "*batch q d"]) -> LogNormalMarginal | ProbabilityMarginal | RateMarginal:
-        """p(expected count) at each row; before rows its logarithm is normal."""
-        if not self._is_prior:
-            return self._marginal_after(x)
-        loc, scale = self._predictor(x)
-        return LogNormalMarginal(loc.to(self.loc), _some(scale).to(self.loc))
-
-    def sample(self, num_draws: int, *, generator: Generator | None = None) -> "PoissonFunctions":
-        """Draws of the rate at x."""
-        return PoissonFunctions(self.sample_params(num_draws, generator=generator), self.roles)
-
-    def _require_values(self, data: Data) -> None:
-        bad = ~((data.y >= 0) & (data.y == data.y.floor()) & (data.y <= LARGEST_COUNT)) & data.mask
-        if bool(bad.any()):
-            raise ValueError(
-                "y must be a whole number from 0 to 2^53, a count, where mask is true; "
-                f"{describe_rows(bad)} with value {data.y[bad][0].item():g}"
-            )
-
-
-@dataclass(frozen=True, eq=False)
-class PoissonExposureGaussian(PoissonGaussian):
-    """`PoissonGaussian` for counts over unequal exposures: x has one more column, the last, the log of the exposure."""
-
-    num_offsets = 1
-
-    @classmethod
-    def initial(
-        cls, tasks: Data, *, shared: Sequence[int] = (), offset: int | None = None
-    ) -> "PoissonExposureGaussian":
-        """As of `PoissonGaussian`; the offset is the last column unless another one is named."""
-        num = tasks.x.shape[-1]
-        if not len(shared) and offset is None:
-            return cls._initial(tasks, None)
-        return cls._initial(tasks, columns_of(num, shared, offset=num - 1 if offset is None else offset))
-
-
-def _require_successes(data: Data, trials: Tensor) -> None:
-    """Trials are whole numbers from zero on, and y from zero to the trials."""
-    bad = ~((trials >= 0) & (trials == trials.floor()) & (trials <= LARGEST_COUNT)) & data.mask
-    if bool(bad.any()):
-        raise ValueError(
-            "the column of trials must hold whole numbers from 0 to 2^53 where mask is true; "
-            f"{describe_rows(bad)} with value {trials[bad][0].item():g}"
-        )
-    bad = ~((data.y >= 0) & (data.y == data.y.floor()) & (data.y <= trials)) & data.mask
-    if bool(bad.any()):
-        raise ValueError(
-            "y must be a whole number from 0 to the row's trials, a count of successes, where mask is true; "
-            f"{describe_rows(bad)} with value {data.y[bad][0].item():g} of {trials[bad][0].item():g} trials"
-        )
-
-
-def _some(scale: Tensor) -> Tensor:
+def some(scale: Tensor) -> Tensor:
     """A row of zeros has no variance, and a normal must have some."""
     return scale.clamp(min=torch.finfo(torch.float32).tiny)
 
@@ -501,12 +333,12 @@ def _normal_draws(loc: Tensor, root: Tensor, num_draws: int, generator: Generato
     return loc + torch.linalg.solve_triangular(root.mT, noise, upper=True)[..., 0]
 
 
-def _log_evidence(prior: _Regression, data: Data) -> Tensor:
+def _log_evidence(prior: Regression, data: Data) -> Tensor:
     tasks = Tasks.of(prior, data)
     return tasks.log_evidence().reshape(tasks.batch)
 
 
-def _evidence_error(prior: _Regression, data: Data, num_draws: int, generator: Generator | None) -> EvidenceError:
+def _evidence_error(prior: Regression, data: Data, num_draws: int, generator: Generator | None) -> EvidenceError:
     tasks = Tasks.of(prior, data)
     stated, mass = tasks.log_evidence(), tasks.log_peak()
 

@@ -20,7 +20,8 @@ from torch import Tensor
 from bayesmeta.data.named_tasks import TaskTable, require_varying_target
 from bayesmeta.data.rows import Data
 from bayesmeta.data.tables import read_frame
-from bayesmeta.glm.model import LogisticGaussian, PoissonGaussian
+from bayesmeta.glm.logistic import LogisticGaussian
+from bayesmeta.glm.poisson import PoissonGaussian
 from bayesmeta.mixed_models.design import Design, Table
 from bayesmeta.mixed_models.effects import Effects, effects_of_counts, effects_of_numbers
 from bayesmeta.mixed_models.expressions import Expression
