@@ -13,11 +13,10 @@
 # %% [markdown]
 # # Choose a prior, and check it
 #
-# Seventy-one groups of rats, each the control group of an experiment: how many of them developed a tumour? The last
-# group is the current one, four of fourteen; what is its rate of tumours, and what do the other seventy have to say?
+# The data are seventy-one control groups of rats, and how many rats of each developed a tumour. The last group is the
+# current one, with four of fourteen; what is its rate of tumours, given the other seventy groups?
 #
-# This notebook goes from such a table to a family, from the family to a learned prior, and then asks whether the prior
-# deserves to be trusted.
+# This notebook goes from such a table to a family, from the family to a learned prior, and then checks the prior.
 #
 # Data: Tarone, *The use of historical control information in testing for a trend in proportions* (1982), as table 5.1
 # of Gelman et al., *Bayesian Data Analysis*, 3rd ed. (2013).
@@ -58,8 +57,7 @@ print(f"{len(tasks.y)} groups, {int(animals.sum())} rats, {int(tumours.sum())} t
 # A row is a rat, with a tumour or without; a task is a group. Rows of yes or no, without inputs: that is
 # `BetaBernoulli`, one probability per task, and a Beta distribution of how probabilities vary between tasks.
 #
-# But do they vary? If all groups shared one rate, nineteen of twenty or more would fall in the grey band, and most of
-# them near its middle.
+# If all groups shared one rate, 95% of them or more would fall in the grey band, and most of them near its middle.
 
 # %%
 rates, shared = tumours / animals, tumours.sum() / animals.sum()
@@ -87,14 +85,14 @@ distance = (tumours - animals * shared).square() / (animals * shared * (1 - shar
 print(f"squared distances, in variances, add to {float(distance.sum()):.0f} where 70 +- 12 are expected of one rate")
 
 # %% [markdown]
-# No group by itself is out of the question: of seventy, four may be outside. All together they are: too many have none
-# or nearly a third, too few are near the middle. So one rate for all is wrong; and a rate for each group by itself
-# would take 0 of 20 for *never*.
+# No single group contradicts one shared rate: of seventy, three or four may be outside the band. All together they do:
+# too many have no tumour or nearly a third, and too few are near the middle. An independent rate for each group is
+# wrong too: it would estimate 0 from 0 of 20.
 #
 # ## Three answers
 #
-# *No pooling* knows nothing but the group. *Complete pooling* knows one rate. The learned prior stands between, and the
-# past tasks say where: what is known of other groups is worth some fifteen rats.
+# *No pooling* estimates each rate from its group alone, *complete pooling* one rate from all groups. The learned prior
+# (*partial pooling*) lies between: its two parameters add to about fifteen, so it counts as much as fifteen rats.
 
 # %%
 start = BetaBernoulli.initial(past)
@@ -124,9 +122,9 @@ print("current group: {:.3f}, 90% from {:.3f} to {:.3f}".format(*(float(v[-1]) f
 # %% [markdown]
 # ## Which answer predicts?
 #
-# Two ways to ask. Leave each group out, learn from the others, and ask how probable the group was. Or tell the rats of
-# a group one after another, each predicted from those before it: no pooling pays for its ignorance with the first rats,
-# complete pooling for its certainty with later ones, from the tenth or so.
+# The left figure leaves each group out, learns from the others, and gives the log probability of the group. The right
+# one predicts the rats of a group one after another, each from those before it (code length): no pooling loses on the
+# first rats, complete pooling on later ones, from the tenth or so.
 
 
 # %%
@@ -160,10 +158,10 @@ print(*compare(scores), sep="\n")
 #
 # ## Few tasks
 #
-# Seventy groups say what they are worth within a factor of two. Most people have five. Then the variation between tasks
-# is hard to see, and *plain empirical Bayes*, which takes the most likely prior, often sees none: it claims that all
-# tasks are equal. Here are five of the groups. `fit` does not do that, because its hyperparameters have weak priors of
-# their own, and `Hyperposterior` goes further: it keeps all priors that are probable, and predicts with their average.
+# With five groups in place of seventy, the variation between them is hard to estimate, and *plain empirical Bayes*,
+# which takes the most likely prior, often estimates none: one rate for all groups. `fit` does not, because its
+# hyperparameters have weak priors of their own. `Hyperposterior` goes further (full Bayes): it averages predictions
+# over the probable priors. The figure shows all three for five of the groups.
 
 # %%
 few = tasks[[27, 38, 32, 45, 47]]
@@ -193,9 +191,9 @@ ax.legend(frameon=False, fontsize="small")
 plt.show()
 
 # %% [markdown]
-# Was that bad luck? Divide seventy groups into fourteen sets of five, learn from each, and let it predict the number of
-# tumours in every group that it has not seen: nine of ten should be inside 90% intervals. (About a single rat, yes or
-# no, an interval says little; so it is asked about the sum.)
+# To see whether these five groups are an exception, divide seventy groups into fourteen sets of five, learn from each,
+# and predict the number of tumours in every group outside the set: nine of ten should be inside their 90% intervals.
+# (For a single rat, yes or no, an interval means little; so the sum is predicted.)
 
 
 # %%
@@ -220,14 +218,14 @@ for name, shares in covered.items():
     print(f"{name:>22}: 90% intervals cover {float(torch.stack(shares).mean()):.2f}")
 
 # %% [markdown]
-# Not only bad luck. Intervals of plain empirical Bayes are too short, those of `fit` and `Hyperposterior` about right,
-# the latter on the careful side.
+# They are not: intervals of plain empirical Bayes are too short on average, those of `fit` and `Hyperposterior` about
+# right, the latter slightly wide.
 #
 # ## Is it the right family?
 #
-# The learned prior is the best Beta distribution. Are rates Beta distributed? Two looks. How surprising is each group
-# to the prior, against groups that are drawn from it? And does data drawn from the prior look like ours in what the
-# fit did not aim at, such as the number of groups without any tumour?
+# The learned prior is the most probable Beta distribution; rates need not be Beta distributed. Two prior predictive
+# checks: the p-value of each group under the prior, and the number of groups without any tumour, which the fit did not
+# aim at, in data sets drawn from the prior.
 
 
 # %%
@@ -254,8 +252,8 @@ print(f"smallest p-value {float(p_values.min()):.3f}, {float(p_values.min() * 71
 print(f"as many groups without a tumour: {float((none_drawn >= none).double().mean()):.3f} of the data sets drawn")
 
 # %% [markdown]
-# No group sticks out. The number of groups without a tumour is rather large, which is no proof of anything, and a hint
-# that something may be left unsaid.
+# No group has a p-value that is small for the smallest of 71. The number of groups without a tumour is rather large, a
+# weak hint that the model lacks something.
 #
 # Do groups come in kinds, say laboratories with sick and with healthy rats? `fit_kinds` adds kinds as long as the
 # evidence grows.
@@ -266,8 +264,8 @@ best = max(kinds.log_evidence.values())
 print("log evidence from the best:", {count: f"{each - best:.1f}" for count, each in kinds.log_evidence.items()})
 
 # %% [markdown]
-# Differences below one in log evidence are no reason for anything: one kind will do. And do features of a group say
-# something? The only one that we have is its size.
+# Differences in log evidence below one are negligible: one kind is enough. Next, features of a group: the only one here
+# is its size.
 
 # %%
 informed = Data(tasks.x, tasks.y, tasks.mask, task_x=animals.log()[:, None])
@@ -282,8 +280,8 @@ show_groups(ax)
 plt.show()
 
 # %% [markdown]
-# Large groups have more tumours, in this table, and their rates differ less. Is it real? Leave each group out again,
-# ask both priors, and count groups without a tumour once more.
+# In this table large groups have higher rates of tumours, which differ less. To check this, leave each group out again,
+# compute its evidence under both priors, and count groups without a tumour once more.
 
 # %%
 start_all = BetaBernoulli.initial(tasks)
@@ -306,10 +304,9 @@ plt.show()
 print(f"as many groups without a tumour: {float((told_none >= none).double().mean()):.3f} of the data sets drawn")
 
 # %% [markdown]
-# The size helps a little: the difference is not two of its standard errors. Fourteen groups without a tumour are no
-# surprise to a prior that knows it, so the hint may have been about size. Whoever knows the experiments can say whether
-# large ones were done on other rats; the numbers alone cannot. For the current group it makes next to no difference,
-# which is worth knowing too.
+# The size helps a little: the difference is less than two of its standard errors. Fourteen groups without a tumour are
+# no surprise to a prior that knows the size, so the hint may have been about size. The numbers alone cannot tell
+# whether large experiments were done on other rats. For the current group the size makes next to no difference.
 
 # %% [markdown]
 # ## Keep it
@@ -341,5 +338,6 @@ for name, each in (("one prior", prior), ("knows the size", again.given(animals[
 # | yes or no, or a count, that depends on inputs | `LogisticGaussian`, `PoissonGaussian` |
 # | a reward of one of several arms | `CorrelatedArms` |
 #
-# All that was done here is done in the same words with each of them. `docs/choosing.md` has what each assumes, when it
-# is wrong, and what to use then; `docs/checks.md` has the checks; `docs/extending.md` has a family of your own.
+# The same functions work with each of them but `GaussianProcess`, which learns by `fit` alone. `docs/choosing.md` has
+# what each assumes, when it is wrong, and what to use then; `docs/checks.md` has the checks; `docs/extending.md` has a
+# family of your own.

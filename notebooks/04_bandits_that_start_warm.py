@@ -13,9 +13,10 @@
 # %% [markdown]
 # # Bandits that start warm
 #
-# Thirty-one teams have each tried 128 configurations of a support vector classifier on data of their own. Twelve others
-# can afford twenty tries. Each team is a task, each configuration an arm, and a reward is the share of the other
-# configurations that it beats. Nothing below is simulated before the third section.
+# A support vector classifier was evaluated at the same 128 configurations on 43 data sets; 31 of them are the past, and
+# on each of the other twelve a policy has twenty tries. A data set is a task, a configuration an arm, and its reward
+# the share of the other configurations that it beats. The first two sections use these rewards as they are; later ones
+# add noise or simulate tasks.
 
 # %%
 import matplotlib.pyplot as plt
@@ -44,8 +45,8 @@ print(f"{len(past)} past tasks, {len(new)} new ones, {num_arms} arms")
 # %% [markdown]
 # ## What past tasks teach
 #
-# A row of a past task is the number of an arm, and its reward. `CorrelatedArms` learns what each arm pays, how much
-# tasks differ, and which arms pay in the same tasks.
+# A row of a past task is the number of an arm and its reward. `CorrelatedArms` learns the mean reward of each arm, its
+# standard deviation between tasks, and the correlations of arms across tasks.
 
 # %%
 rows = torch.arange(num_arms).double()[:, None].expand(len(past), num_arms, 1)
@@ -61,16 +62,19 @@ bars = torch.stack([torch.minimum(scale, prior.loc), torch.minimum(scale, 1.0 - 
 left.errorbar(range(num_arms), prior.loc[order], yerr=bars[:, order], lw=0.6, fmt=".", ms=4)
 left.set(xlabel="arm, best first", ylabel="expected reward\n(bars: standard deviation between tasks)", ylim=(0, 1))
 image = right.imshow((cov / scale[:, None] / scale)[order][:, order], cmap="RdBu_r", vmin=-0.6, vmax=0.6)
-right.set(title="correlation of arms across tasks", xlabel="arm", ylabel="arm")
-fig.colorbar(image, ax=right, label="correlation, cut off at ±0.6")
+right.set(title="correlation of arms across tasks", xlabel="arm, best first", ylabel="arm, best first")
+fig.colorbar(image, ax=right, label="correlation, cut off at ±0.6", extend="both")
 plt.show()
 
 # %% [markdown]
 # ## Twenty tries
 #
-# No configuration is tried twice. The order by past means is a strong opponent: it is what everybody does. The learned
-# prior begins as it does, and then every reward says something of all arms. With so few rounds and so much known,
-# exploring does not pay: Thompson sampling, which explores, is behind the greedy policy on the same prior.
+# No configuration is tried twice. The baseline tries arms in the order of their past means. On the learned prior every
+# reward changes the predictions for all arms: the greedy policy has a mean regret of 2.9 after twenty rounds, and the
+# baseline 4.3 (the mean difference has the 90% interval from .7 to 2.3). Thompson sampling on the same prior, at 4.7,
+# is no better than the baseline: in so few rounds exploring costs more than it gains. Random choice has the greatest
+# regret, 7.8; yet the best arm that it finds, .974 on average, is about as good as that of the learned prior (.980 and
+# .967) and better than the baseline's, .933.
 
 # %%
 level = CorrelatedArms(past.mean(0), (past.var() / 2.0).sqrt() * torch.eye(num_arms).double(), past.var() / 2.0)
@@ -105,9 +109,12 @@ for name, run in runs.items():
 # %% [markdown]
 # ## When the past misleads
 #
-# The same with a past that is upside down, and rewards that come with noise, so that arms are worth trying again. Alone
-# the learned prior is sure of the wrong arms. Among hypotheses it loses its say, except in a task that is upside down
-# itself, and the weights tell so.
+# Here a second prior expects the opposite of the past (`upside down`), rewards have noise of standard deviation .2, so
+# that arms are worth trying again, and all policies are Thompson sampling. Alone, the upside-down prior has more regret
+# than the vague prior (`nothing`) for some forty rounds; after 60 their intervals overlap. In a mixture with the vague
+# prior (`Hypotheses`), its regret is close to that of the vague prior throughout. In eleven of the twelve tasks its
+# probability falls below .01 within 35 rounds. In the twelfth, whose rewards correlate negatively with the past means,
+# it rises to 1. The mixture of the true past and the vague prior costs little against the true past alone.
 
 # %%
 vague = CorrelatedArms(torch.full((num_arms,), 0.5).double(), 0.3 * torch.eye(num_arms).double(), past.var() / 2.0)
@@ -145,19 +152,21 @@ runs = bandits.compare(
 )
 fig, (left, right) = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
 bandits.plot_regret(runs, ax=left)
-right.plot(torch.stack(weights), lw=1)
-right.set(xlabel="round", ylabel="probability that\nthe (upside down) past applies", title="each of the new tasks")
+right.plot(range(1, 61), torch.stack(weights), lw=1)
+right.set(xlabel="round", ylabel="probability of the upside-down prior", title="each of the 12 new tasks")
 plt.show()
 
 # %% [markdown]
 # ## Tasks that run together
 #
-# Without any past: ten tasks of four unknown weights each, five at a time, which are alike. `HierTS` lets each of them
-# learn from all.
+# Ten simulated tasks have no past. Each is a linear bandit with four weights, drawn around a mean that is unknown and
+# common to all; five tasks run first, the other five after them. `HierTS` lets each task learn from the rewards of all.
+# Together the tasks have about a third of the regret that they have each by itself. The last five begin with almost
+# none, and after 200 rounds have as much as the first five.
 
 # %%
 eye = torch.eye(4).double()
-noise_var, generator = torch.tensor(0.5).double(), torch.Generator().manual_seed(0)
+noise_var, generator = torch.tensor(0.2**2).double(), torch.Generator().manual_seed(0)
 features = torch.rand(10, 4, generator=generator).double() - 0.5
 weights_of_tasks = torch.randn(4, generator=generator).double() + 0.1 * torch.randn(10, 4, generator=generator).double()
 arms = bandits.Joined(tuple(range(10)), features)
@@ -185,8 +194,9 @@ plt.show()
 # %% [markdown]
 # ## What another policy would have gained
 #
-# Every choice carries the probability that it had. So a log of one policy judges others. Nineteen of twenty intervals
-# hold the truth, and one does not: that may be one of these four.
+# Each choice is logged with its propensity, the probability that the policy had of making it, so that a log of one
+# policy can evaluate others (off-policy evaluation). Here the log is of an epsilon-greedy policy, and the others always
+# choose one arm. About one in twenty 95% intervals misses the truth: of these four, that of arm b does, narrowly.
 
 # %%
 one = torch.tensor(1.0).double()
@@ -207,7 +217,7 @@ for i in range(4):
     low, high = (min(max(end, 0.0), 1.0) for end in estimate.interval(0.95))  # of a share
     ax.plot([low, high], [i, i], lw=3, alpha=0.5, color="C0", label="95% interval from the log" if not i else None)
     ax.plot(means[i], i, "|", ms=18, color="C3", label="in truth" if not i else None)
-ax.set(yticks=range(4), yticklabels=[f"always {arm}" for arm in policy.arms], xlabel="reward per decision")
+ax.set(yticks=range(4), yticklabels=[f"always {arm}" for arm in policy.arms], xlabel="mean reward per decision")
 ax.set(ylim=(-0.5, 3.5), xlim=(0, None))
 ax.legend(frameon=False, loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=2)
 plt.show()
