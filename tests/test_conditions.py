@@ -88,6 +88,15 @@ def test_conditions_on_whole_numbers_are_found() -> None:
     assert "whole, 8 to 256, log scale, where layers is 2 or more" in repr(NET)
 
 
+def test_what_comes_along_decides_last() -> None:
+    """A category of the second layer explains the width of the second layer, and says nothing of when it is there."""
+    space = {"layers": SPACE["layers"], "second": SPACE["second"], "gated": CategoricalDistribution((True, False))}
+    rows: list[dict[str, Any]] = [{"layers": 1}, {"layers": 1}]
+    rows += [{"layers": n, "second": 8, "gated": n == 3} for n in (2, 3, 4)]
+    assert learn_conditions(rows, space) == {"second": ("layers", Between(2)), "gated": ("layers", Between(2))}
+    assert learn_conditions([{"kind": "a"}], {"kind": SPACE["model"]}) == {}
+
+
 def test_a_condition_on_a_number_that_has_one_value() -> None:
     space: dict[str, BaseDistribution] = {"layers": IntDistribution(3, 3), "second": SPACE["second"]}
     for low in (2, 4):

@@ -12,10 +12,12 @@ import optuna
 import pytest
 import torch
 from optuna.trial import TrialState
+from torch import Tensor
 
 import bayesmeta
 from bayesmeta import Data
 from bo import MetaSampler, TuningPrior
+from bo.priors.past_constraints import learn_constraints, require_of_rows
 from bo.single_study.feasibility import FAILS, REACH, SUCCEEDS, all_of, chance_of_constraint, chance_of_success
 from tests.families import F64, seed
 from tests.seeds import shifted
@@ -66,6 +68,33 @@ def test_the_chance_of_a_constraint_is_that_of_a_gaussian_process() -> None:
     alone = chance_of_constraint(x[:1], F64.expand(1) + 2.0)
     assert alone is not None
     assert alone(x[:1]) < 0.5
+
+
+@pytest.mark.parametrize(
+    "of_slack",
+    [
+        lambda slack: torch.where(slack > 0, torch.inf, -1.0).double(),
+        lambda slack: torch.where(slack > 0, torch.inf, -torch.inf).double(),
+        lambda slack: torch.where(slack > 0.2, torch.inf, slack),
+        lambda slack: (slack > 0).double(),
+        lambda slack: slack.clamp(min=0.0),
+        lambda slack: 1e300 * slack,
+        lambda slack: 1e-300 * slack,
+        lambda slack: torch.where(slack > 0.4, 1e300, slack),
+    ],
+    ids=["infinite", "both infinite", "some infinite", "yes or no", "excess", "huge", "tiny", "one huge"],
+)
+def test_a_constraint_is_understood_in_whatever_numbers(of_slack: Callable[[Tensor], Tensor]) -> None:
+    x = torch.rand(25, 2, generator=seed(0), dtype=torch.float64)
+    at = torch.rand(200, 2, generator=seed(1), dtype=torch.float64)
+    chance = chance_of_constraint(x, of_slack(x[:, 0] - 0.5))
+    assert chance is not None
+    past = torch.rand(4, 25, 2, generator=seed(2), dtype=torch.float64)
+    known = learn_constraints(past, {"right": of_slack(past[..., 0] - 0.5)})
+    assert known is not None
+    clear = (at[:, 0] - 0.5).abs() > 0.2
+    for each in (chance, known["right"].chance(x[:0], x[:0, 0]), known["right"].chance(x, of_slack(x[:, 0] - 0.5))):
+        assert ((each(at) > 0.5) == (at[:, 0] < 0.5))[clear].double().mean() > 0.75
 
 
 def test_things_that_must_all_happen() -> None:
@@ -208,6 +237,13 @@ def test_constraints_must_be_of_the_rows() -> None:
     x, y = torch.rand(2, 5, 2, generator=seed(0)).double(), torch.rand(2, 5, generator=seed(1)).double()
     with pytest.raises(ValueError, match=r"constraint 'c' must have a value for each row, shape \(2, 5\)"):
         TuningPrior.fit(prior.space, Data.of(x, y), "minimize", constraints={"c": y[:1]})
+    for wrong in (None, "a", [["a"] * 5] * 2):
+        with pytest.raises(TypeError, match="constraint 'c' must be numbers"):
+            TuningPrior.fit(prior.space, Data.of(x, y), "minimize", constraints={"c": wrong})
+    with pytest.raises(TypeError, match="must be values by name"):
+        require_of_rows([y], Data.of(x, y))
+    as_list = TuningPrior.fit(prior.space, Data.of(x, y), "minimize", constraints={"c": (y - 0.5).tolist()})
+    assert list(as_list.constraints or {}) == ["c"]
 
 
 @cache

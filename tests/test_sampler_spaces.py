@@ -13,13 +13,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState
+from torch import Tensor
+from torch.distributions import Normal
 
 import bayesmeta as bm
+from bayesmeta import Data
 from bo import MetaSampler, SearchSpace, TuningPrior, UnlikePastWarning
 from bo.space.choices import as_choice
 from tests.past import SPACE, learned, loss, objective
 from tests.seeds import shifted
-from tests.test_sampler_optuna import Level
 from tests.test_space import kinds
 
 Space = dict[str, BaseDistribution]
@@ -163,6 +165,16 @@ def test_a_study_without_anything_in_common_is_left_to_the_other_sampler() -> No
 # ---- whatever is asked for
 
 
+class Level:
+    """The least that a sampler asks of a posterior: the same everywhere, whatever was seen."""
+
+    def condition(self, data: Data) -> "Level":
+        return self
+
+    def marginal(self, x: Tensor) -> Normal:
+        return Normal(x.new_zeros(len(x)), x.new_ones(len(x)), validate_args=False)
+
+
 @pytest.mark.filterwarnings("ignore:study .* is not like the past:UserWarning")
 @settings(max_examples=25)
 @given(data=st.data())
@@ -258,6 +270,42 @@ def test_a_study_without_the_conditions_gets_all_that_it_asks_for(kernels: Tunin
     for _ in range(2):
         study.tell(study.ask(space), 1.0)
     assert all(set(t.params) == set(space) for t in study.trials)
+
+
+def by_stage(trial: optuna.Trial, shift: float = 0.0) -> float:
+    """Categories that are there with some whole numbers, or with choices of others, and a number under them."""
+    value = 0.2 * abs(trial.suggest_int("stages", 1, 3) - 2)
+    if trial.params["stages"] == 1:
+        return value
+    kind = trial.suggest_categorical("second", ["plain", "gated", "none"])
+    value += {"plain": 0.2, "gated": 0.0, "none": 0.4}[kind]
+    if kind != "gated":
+        return value
+    if trial.suggest_categorical("is_warm", [True, False]):
+        return value + abs(trial.suggest_float("gate", 0.0, 1.0) - 0.6 - shift)
+    return value + 0.3
+
+
+def test_categories_that_are_conditional_themselves() -> None:
+    past = []
+    for task in range(4):
+        study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=shifted(task)))
+        study.optimize(lambda trial, shift=0.02 * task: by_stage(trial, shift), n_trials=60)
+        past.append(study)
+    prior = TuningPrior.from_studies(past)
+    assert {name: decider for name, (decider, _) in prior.space.conditions.items()} == {
+        "second": "stages",
+        "is_warm": "second",
+        "gate": "is_warm",
+    }
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        study = optuna.create_study(sampler=MetaSampler(prior, seed=shifted(0)))
+        study.optimize(by_stage, n_trials=12)
+        study.enqueue_trial({"stages": 1})
+        study.enqueue_trial({"stages": 3, "second": "plain"})
+        study.optimize(by_stage, n_trials=2)
+    assert study.best_value < 0.1  # random search has .2
 
 
 LAYERS = [(50,), (100,), (50, 50), (100, (20, 20))]

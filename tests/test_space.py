@@ -253,6 +253,9 @@ def test_studies_are_joined() -> None:
         "share": FloatDistribution(0.0, 2.0, step=0.5),
         "momentum": FloatDistribution(0.0, 1.0),
     }
+    trial.suggest_float("width", 0.5, 8.0)
+    first.ask().suggest_int("width", 2, 64, step=2)
+    assert SearchSpace.from_studies([first, second]).distributions["width"] == FloatDistribution(0.5, 64.0)
     third = optuna.create_study()
     third.ask().suggest_float("kind", 0, 1)
     with pytest.raises(ValueError, match="disagree on parameter 'kind'"):

@@ -6,7 +6,7 @@ study violates it elsewhere than past studies did, the past loses its say by evi
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -19,6 +19,7 @@ from bayesmeta.fields import TensorFields
 from bayesmeta.gp.process import GaussianProcess
 from bayesmeta.gp.transfer import transfer_hypotheses
 from bayesmeta.mixture import MixtureDistribution
+from bo.single_study.feasibility import comparable, unit_of
 from bo.single_study.process import some_rows
 from bo.values import Value
 
@@ -34,8 +35,8 @@ class PastConstraint(TensorFields):
     """A prior over one constraint of one search space.
 
     Args:
-        functions: hypotheses about its values as functions on the unit cube, in the scale of `asinh(value / unit)`,
-            which keeps the sign and holds values that are far from zero.
+        functions: hypotheses about its values as functions on the unit cube, in the scale of
+            `bo.single_study.feasibility.comparable`.
         unit: the median size of its past values.
     """
 
@@ -43,26 +44,27 @@ class PastConstraint(TensorFields):
     unit: Float[Tensor, ""]
 
     @classmethod
-    def learn(cls, tasks: Data) -> "PastConstraint | None":
+    def learn(cls, x: Float[Tensor, "tasks n d"], values: Float[Tensor, "tasks n"]) -> "PastConstraint | None":
         """From the values in past tasks; None where none was violated, or fewer than two tasks have any.
 
         Args:
-            tasks: points of the unit cube, and the values as targets.
+            x: points of the unit cube.
+            values: at those, NaN where there is none.
         """
-        tasks = tasks[tasks.count > 0]
-        values = tasks.y[tasks.mask]
-        if len(tasks.y) < 2 or not bool((values > 0).any()):
+        known = ~values.isnan()
+        if int(known.any(-1).sum()) < 2 or not bool((values > 0).any()):
             return None
-        unit = values[values != 0].abs().median()
-        scaled = replace(tasks, y=(tasks.y / unit).asinh())
-        return cls(transfer_hypotheses(GaussianProcess.initial(scaled).fit(scaled)), unit)
+        unit = unit_of(values[known])
+        tasks = Data(x, comparable(values.masked_fill(~known, 0.0), unit), known)[known.any(-1)]
+        return cls(transfer_hypotheses(GaussianProcess.initial(tasks).fit(tasks)), unit)
 
     def chance(self, x: Float[Tensor, "n d"], values: Float[Tensor, " n"]) -> Value:
         """The probability that points meet it, given its values at the rows of a study."""
         functions = self.functions
         if len(x):
-            kept = some_rows(-values.abs(), MAX_ROWS)
-            functions = functions.condition(Data.of(x[kept], (values[kept] / self.unit).asinh()))
+            y = comparable(values, self.unit)
+            kept = some_rows(-y.abs(), MAX_ROWS)
+            functions = functions.condition(Data.of(x[kept], y[kept]))
         functions = functions.leading(MASS, MAX_HYPOTHESES)
 
         def met(points: Tensor) -> Tensor:
@@ -81,7 +83,7 @@ def learn_constraints(
         x: encoded configurations.
         values: of each constraint at those, NaN where a trial had none.
     """
-    found = {name: PastConstraint.learn(Data(x, each.nan_to_num(), each.isfinite())) for name, each in values.items()}
+    found = {name: PastConstraint.learn(x, each) for name, each in values.items()}
     return {name: each for name, each in found.items() if each is not None} or None
 
 
@@ -98,14 +100,27 @@ def constraints_of(tasks: Sequence[Sequence[Mapping[str, float]]]) -> dict[str, 
     }
 
 
-def require_of_rows(constraints: Mapping[str, Tensor], tasks: Data) -> None:
-    """Raises a ValueError unless each constraint has a value at each row."""
+def require_of_rows(constraints: Any, tasks: Data) -> dict[str, Float[Tensor, "tasks n"]]:
+    """Constraints by name, in float64.
+
+    Raises:
+        TypeError: there are no names, or something has no numbers.
+        ValueError: a constraint has no value at some row.
+    """
+    if not isinstance(constraints, Mapping):
+        raise TypeError(f"constraints must be values by name, such as {{'memory': ...}}; got {constraints!r:.200}")
+    found = {}
     for name, values in constraints.items():
-        if values.shape != tasks.mask.shape:
+        try:
+            found[name] = torch.as_tensor(values, dtype=torch.float64, device=tasks.y.device)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise TypeError(f"constraint {name!r} must be numbers, one for each row: {error}") from None
+        if found[name].shape != tasks.mask.shape:
             raise ValueError(
                 f"constraint {name!r} must have a value for each row, shape {tuple(tasks.mask.shape)}; got "
-                f"{tuple(values.shape)}. NaN stands for a value that is not known"
+                f"{tuple(found[name].shape)}. NaN stands for a value that is not known"
             )
+    return found
 
 
 def all_met(constraints: Mapping[str, Tensor], tasks: Data) -> Bool[Tensor, "tasks n"]:

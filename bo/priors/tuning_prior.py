@@ -107,7 +107,7 @@ class TuningPrior(TensorFields):
         *,
         task_names: Sequence[str] | None = None,
         feature_names: Sequence[str] | None = None,
-        constraints: Mapping[str, Float[Tensor, "tasks n"]] | None = None,
+        constraints: Mapping[str, Any] | None = None,
     ) -> "TuningPrior":
         """Learn from past tasks.
 
@@ -121,13 +121,13 @@ class TuningPrior(TensorFields):
             constraints: by name the values of constraints at each row, violated above zero, NaN where one is unknown.
 
         Raises:
+            TypeError: constraints have no names, or are no numbers.
             ValueError: fewer than two tasks have targets that vary, there are not as many names as tasks or as
                 features, a constraint is not of the rows' shape, or `direction` is none.
         """
         require_rows("TuningPrior.fit", tasks, statistics=False)
         require_direction(direction)
-        constraints = constraints or {}
-        require_of_rows(constraints, tasks)
+        constraints = require_of_rows({} if constraints is None else constraints, tasks)
         if task_names is not None and len(task_names) != len(tasks.y):
             raise ValueError(f"task_names must name {len(tasks.y)} tasks; got {len(task_names)}")
         sign = 1.0 if direction == "maximize" else -1.0

@@ -107,7 +107,7 @@ class History:
             return
         for name in dict.fromkeys(name for each in self._constraints for name in each):
             values = torch.tensor([each.get(name, math.nan) for each in self._constraints], dtype=torch.float64)
-            known = values.isfinite()
+            known = ~values.isnan()
             if bool(known.any()):
                 yield name, self._rows[known], values[known]
 

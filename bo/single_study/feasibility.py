@@ -22,11 +22,12 @@ from torch import Tensor
 from bo.single_study.process import plain_gp
 from bo.values import Value
 
-__all__ = ["all_of", "chance_of_constraint", "chance_of_success"]
+__all__ = ["all_of", "chance_of_constraint", "chance_of_success", "comparable", "unit_of"]
 
 FAILS, SUCCEEDS = 0.05, 0.45  # pseudo-counts
 REACH = 0.15  # of the kernel, times the root of the number of parameters, in the unit cube
 MAX_ROWS = 200  # of a constraint's Gaussian process
+MOST = 10.0  # units of a constraint, beyond which a violation is a violation
 LEAST = 1e-6  # a probability, for its logarithm
 
 
@@ -47,6 +48,7 @@ def chance_of_constraint(x: Float[Tensor, "n d"], constraint: Float[Tensor, " n"
     """The probability that a constraint is met, of points in the space of x; None where no trial violated it."""
     if not bool((constraint > 0).any()):
         return None
+    constraint = comparable(constraint, unit_of(constraint))
     spread, level = constraint.std() if len(constraint) > 1 else constraint.new_zeros(()), constraint.mean()
     posterior = plain_gp(x, -constraint, max_rows=MAX_ROWS)
     unit = torch.where(spread > 0, spread, 1.0)
@@ -56,6 +58,26 @@ def chance_of_constraint(x: Float[Tensor, "n d"], constraint: Float[Tensor, " n"
         return torch.special.ndtr((slack.mean - level / unit) / slack.stddev).clamp(min=LEAST)
 
     return chance
+
+
+def unit_of(values: Float[Tensor, " n"]) -> Float[Tensor, ""]:
+    """The median size of a constraint's values, zeros and infinite ones aside; 1 where there are no others."""
+    sizes = values.abs()[values.isfinite() & (values != 0)]
+    return sizes.median() if len(sizes) else values.new_ones(())
+
+
+def comparable(values: Float[Tensor, "*n"], unit: Float[Tensor, ""]) -> Float[Tensor, "*n"]:
+    """A constraint's values, of whatever size, in the scale of `asinh(value / unit)`, which keeps the sign.
+
+    One that is infinite counts as the greatest finite one, and none as more than `MOST` units. Where none is below
+    zero, zero says "met" and no more, as in `max(0, used - allowed)`: it counts as one unit below.
+    """
+    scaled = values / unit
+    most = min(max([1.0, *scaled.abs()[scaled.isfinite()].tolist()]), MOST)
+    scaled = scaled.clamp(-most, most)
+    if not bool((scaled < 0).any()):
+        scaled = scaled.masked_fill(scaled == 0, -1.0)
+    return scaled.asinh()
 
 
 def all_of(chances: list[Value]) -> Value | None:

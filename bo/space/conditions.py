@@ -53,14 +53,17 @@ Conditions = Mapping[str, tuple[str, Values]]
 def learn_conditions(configurations: Iterable[Params], distributions: Mapping[str, BaseDistribution]) -> Conditions:
     """The conditions that explain, without exception, which of the configurations have which parameters.
 
-    A parameter that is missing for another reason has none, nor has one that is always there. Categories come first.
+    A parameter that is missing for another reason has none, nor has one that is always there. What is also there
+    without it decides before what is only ever there with it; then categories come first.
     """
     rows = list(configurations)
     deciders = [name for name, dist in distributions.items() if isinstance(dist, CategoricalDistribution)]
     deciders += [name for name, dist in distributions.items() if isinstance(dist, IntDistribution)]
     found: dict[str, tuple[str, Values]] = {}
     for name in distributions:
-        for decider in deciders if any(name not in row for row in rows) else []:
+        without = [row for row in rows if name not in row]
+        only_with_it = {decider: all(decider not in row for row in without) for decider in deciders}
+        for decider in sorted(deciders, key=lambda each: only_with_it[each]) if without else []:
             is_category = isinstance(distributions[decider], CategoricalDistribution)
             values = (_choices_with if is_category else _numbers_with)(name, decider, rows)
             if values and decider != name and not _leads_to(decider, name, found):

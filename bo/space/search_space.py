@@ -467,16 +467,18 @@ def _widened(name: str, old: Any, new: Any) -> BaseDistribution:
     """The least distribution that holds the values of both; a log scale or step is kept where they share it."""
     if same_distribution(old, new):
         return old
-    if type(old) is not type(new):
+    if isinstance(old, CategoricalDistribution) != isinstance(new, CategoricalDistribution):
         raise ValueError(f"trials disagree on parameter {name!r}: {old} and {new}; rename it in one of the studies")
     if isinstance(old, CategoricalDistribution):
         known = {as_choice(choice) for choice in old.choices}
         return category_of(old.choices + tuple(c for c in new.choices if as_choice(c) not in known))
-    step = 1 if isinstance(old, IntDistribution) else None
-    if old.step == new.step and old.step:
+    both_whole = isinstance(old, IntDistribution) and isinstance(new, IntDistribution)
+    kind: Any = IntDistribution if both_whole else FloatDistribution
+    step = 1 if both_whole else None
+    if type(old) is type(new) and old.step == new.step and old.step:
         shift = (new.low - old.low) / old.step
         step = old.step if abs(shift - round(shift)) < 1e-8 else step
-    return type(old)(min(old.low, new.low), max(old.high, new.high), log=old.log and new.log, step=step)
+    return kind(min(old.low, new.low), max(old.high, new.high), log=old.log and new.log, step=step)
 
 
 def _inferred(name: str, entries: list[Any]) -> BaseDistribution:

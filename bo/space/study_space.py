@@ -156,7 +156,8 @@ class View:
         numbers = self.fixed.repeat(len(x), 1)
         free = self.space.decode(x)
         for column, table in self._choices.items():
-            free[:, column] = table[free[:, column].long()]
+            number = free[:, column]
+            free[:, column] = table[number.nan_to_num().long()].where(~number.isnan(), number)
         numbers[:, self._columns] = free
         return numbers
 
