@@ -41,7 +41,8 @@ if TYPE_CHECKING:
     from bo.samplers.meta import MetaSampler, UnlikePastWarning
     from bo.samplers.point_sampler import NoSuggestionWarning
     from bo.space.conditions import Between
-    from bo.space.search_space import MixedColumnWarning, SearchSpace
+    from bo.space.inference import MixedColumnWarning
+    from bo.space.search_space import SearchSpace
     from bo.surrogate.mixture_acquisition import MixtureLogExpectedImprovement
     from bo.surrogate.model import Surrogate
     from bo.surrogate.thompson import thompson_points
@@ -51,7 +52,7 @@ else:
         {
             "Between": "space.conditions",
             "MetaSampler": "samplers.meta",
-            "MixedColumnWarning": "space.search_space",
+            "MixedColumnWarning": "space.inference",
             "MixtureLogExpectedImprovement": "surrogate.mixture_acquisition",
             "NoSuggestionWarning": "samplers.point_sampler",
             "RankingWeightedEnsemble": "priors.rgpe",

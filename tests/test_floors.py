@@ -15,7 +15,6 @@ LONG = {
     "bandits/decisions/policy.py",
     "bandits/evaluation/logs.py",
     "bandits/mab.py",
-    "bo/space/search_space.py",
 }
 
 

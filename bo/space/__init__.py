@@ -35,7 +35,8 @@ if TYPE_CHECKING:
         require_conditions,
         to_json,
     )
-    from bo.space.search_space import MixedColumnWarning, SearchSpace
+    from bo.space.inference import MixedColumnWarning
+    from bo.space.search_space import SearchSpace
     from bo.space.study_space import Configuration, OwnSpace, View, applying_conditions, differences, shares, to_numbers
 else:
     __getattr__, __dir__ = lazily(
@@ -44,7 +45,7 @@ else:
             "Between": "conditions",
             "Conditions": "conditions",
             "Configuration": "study_space",
-            "MixedColumnWarning": "search_space",
+            "MixedColumnWarning": "inference",
             "OwnSpace": "study_space",
             "SearchSpace": "search_space",
             "Values": "conditions",

@@ -14,7 +14,6 @@ valid point has a parameter anywhere else where a condition says that it is miss
 
 import json
 import math
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property
@@ -34,13 +33,11 @@ from optuna.distributions import (
 from optuna.trial import TrialState
 from torch import Generator, Tensor
 
-from bayesmeta.data.bad_rows import BadRow, naming_lines
-from bayesmeta.data.csv_tables import not_numbers
+from bayesmeta.data.bad_rows import naming_lines
 from bayesmeta.describe import listed, plural
 from bayesmeta.doors import require_count
 from bayesmeta.fields import TensorFields
-from bayesmeta.warning_kinds import BayesmetaWarning, warn
-from bo.space.choices import as_choice, category_of, same_distribution, with_tuples
+from bo.space.choices import as_choice, with_tuples
 from bo.space.conditions import (
     Between,
     Conditions,
@@ -50,28 +47,16 @@ from bo.space.conditions import (
     require_conditions,
     to_json,
 )
+from bo.space.inference import inferred, is_missing, widened
+from bo.space.numbers import number_of, value_of
 from bo.space.scalars import Scalars
 
 if TYPE_CHECKING:
     from optuna import Study
 
-__all__ = ["MixedColumnWarning", "SearchSpace"]
+__all__ = ["SearchSpace"]
 
 Params = Mapping[str, Any]
-
-TIME = r"(\d+ days?,? )?\d{1,2}:\d{2}(:\d{2}([.,]\d+)?)?"
-MONTH = r"(jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*\.?"
-DATE = re.compile(
-    rf"\d{{4}}[-/.]\d{{1,2}}[-/.]\d{{1,2}}([T ].*)?$|\d{{1,2}}[./-]\d{{1,2}}[./-]\d{{2,4}}([T ].*)?$|{TIME}$"
-    rf"|{MONTH} \d{{1,2}},? \d{{4}}|\d{{1,2}}[. -]+{MONTH}[ -]\d{{2,4}}",
-    re.IGNORECASE,
-)
-MIN_MEASURED = 10  # different numbers in a column, half of its entries or more, from which it holds no choices
-LOG_SPAN = 10.0  # high / low from which a column of a table may be on a log scale
-
-
-class MixedColumnWarning(BayesmetaWarning):
-    """A column of a table holds numbers for the most part, and something else besides: it is taken for a category."""
 
 
 @dataclass(frozen=True)
@@ -138,7 +123,7 @@ class SearchSpace(TensorFields):
         for study in studies:
             for trial in study.get_trials(deepcopy=False):
                 for name, dist in trial.distributions.items():
-                    found[name] = _widened(name, found.get(name, dist), dist)
+                    found[name] = widened(name, found.get(name, dist), dist)
                 if trial.state == TrialState.COMPLETE and trial.params:
                     configurations.append(trial.params)
         if not found:
@@ -166,19 +151,19 @@ class SearchSpace(TensorFields):
         from bayesmeta.data.tables import read_frame
 
         with naming_lines(frame):
-            return cls._inferred(read_frame(frame), columns)
+            return cls.inferred(read_frame(frame), columns)
 
     @classmethod
-    def _inferred(cls, table: Any, columns: Sequence[str]) -> "SearchSpace":
+    def inferred(cls, table: Any, columns: Sequence[str]) -> "SearchSpace":
         for name in columns:
             if list(columns).count(name) > 1:
                 raise ValueError(f"every parameter must be one column; {name!r} is named more than once")
             if name not in table.columns:
                 raise ValueError(f"parameter {name!r} is not a column; the table has {', '.join(table.columns)}")
         entries = {name: table[name].to_list() for name in columns}
-        found = {name: _inferred(name, values) for name, values in entries.items()}
+        found = {name: inferred(name, values) for name, values in entries.items()}
         present = [
-            {name: value for name, value in zip(columns, row, strict=True) if not _is_missing(value)}
+            {name: value for name, value in zip(columns, row, strict=True) if not is_missing(value)}
             for row in zip(*entries.values(), strict=True)
         ]
         return cls(found, learn_conditions(present, found))
@@ -235,7 +220,7 @@ class SearchSpace(TensorFields):
         """
         rows = list(params)
         columns = [
-            [_internal(name, dist, row[name], i) if name in row else math.nan for i, row in enumerate(rows)]
+            [number_of(name, dist, row[name], i) if name in row else math.nan for i, row in enumerate(rows)]
             for name, dist in self.distributions.items()
         ]
         numbers = torch.tensor(columns, dtype=torch.float64).reshape(len(columns), len(rows)).mT
@@ -265,7 +250,7 @@ class SearchSpace(TensorFields):
         """The nearest valid configurations: the inverse of `to_unit` for valid points."""
         items = list(self.distributions.items())
         return [
-            {name: _external(dist, value) for (name, dist), value in zip(items, row, strict=True) if value == value}
+            {name: value_of(dist, value) for (name, dist), value in zip(items, row, strict=True) if value == value}
             for row in self._numbers(self._points(x), self._scalars.cells).tolist()
         ]
 
@@ -431,117 +416,6 @@ def _is_met(dist: Any, values: Values) -> Callable[[np.ndarray], np.ndarray]:
 def _width(dist: BaseDistribution) -> int:
     num_choices = len(dist.choices) if isinstance(dist, CategoricalDistribution) else 0
     return num_choices if num_choices > 2 else 1
-
-
-def _internal(name: str, dist: BaseDistribution, value: Any, row: int) -> float:
-    """The number that stands for a value: itself, the index of a choice, the cell of a single value; NaN if missing."""
-    try:
-        number = float(dist.to_internal_repr(as_choice(value)))
-        valid = dist._contains(number)
-    except (ValueError, TypeError):
-        number, valid = math.nan, _is_missing(value)
-    if not valid:
-        raise ValueError(f"{name} of row {row} must be a value of {dist}; got {value!r}")
-    return number * 0.0 if dist.single() else number
-
-
-def _is_missing(value: Any) -> bool:
-    try:
-        return value is None or bool(value != value)
-    except TypeError:  # pandas.NA is neither equal nor unequal to anything
-        return True
-
-
-def _external(dist: Any, value: float) -> Any:
-    """The inverse of `_internal`, from a cell where there are steps, clipped to the ends that rounding may miss."""
-    if isinstance(dist, CategoricalDistribution):
-        return dist.choices[int(value)]
-    if dist.single():
-        return dist.low
-    if isinstance(dist, IntDistribution):
-        return min(dist.low + int(value) * dist.step, dist.high)
-    return min(max(dist.low + value * dist.step if dist.step else value, dist.low), dist.high)
-
-
-def _widened(name: str, old: Any, new: Any) -> BaseDistribution:
-    """The least distribution that holds the values of both; a log scale or step is kept where they share it."""
-    if same_distribution(old, new):
-        return old
-    if isinstance(old, CategoricalDistribution) != isinstance(new, CategoricalDistribution):
-        raise ValueError(f"trials disagree on parameter {name!r}: {old} and {new}; rename it in one of the studies")
-    if isinstance(old, CategoricalDistribution):
-        known = {as_choice(choice) for choice in old.choices}
-        return category_of(old.choices + tuple(c for c in new.choices if as_choice(c) not in known))
-    both_whole = isinstance(old, IntDistribution) and isinstance(new, IntDistribution)
-    kind: Any = IntDistribution if both_whole else FloatDistribution
-    step = 1 if both_whole else None
-    if type(old) is type(new) and old.step == new.step and old.step:
-        shift = (new.low - old.low) / old.step
-        step = old.step if abs(shift - round(shift)) < 1e-8 else step
-    return kind(min(old.low, new.low), max(old.high, new.high), log=old.log and new.log, step=step)
-
-
-def _inferred(name: str, entries: list[Any]) -> BaseDistribution:
-    """The distribution of one column of a table."""
-    present = [v.item() if hasattr(v, "item") else v for v in entries if not _is_missing(v)]
-    kinds = {type(v) for v in present}
-    if len(kinds - {int}) > 1 or not kinds <= {bool, int, float, str} or kinds in ({int, bool}, {int, str}):
-        got = " and ".join(sorted(k.__name__ for k in kinds))
-        raise ValueError(f"parameter {name!r} must hold numbers, or strings, or booleans; got {got}")
-    values = sorted(set(present))
-    if len(values) < 2:
-        what = f"only the value {values[0]!r}" if values else "no value"
-        raise ValueError(f"parameter {name!r} must vary over the table; it has {what}. Leave the column out")
-    if kinds == {str}:
-        _require_choices(name, [None if _is_missing(v) else str(v) for v in entries])
-    if kinds <= {bool, str}:
-        return CategoricalDistribution(values)
-    low, median, high = values[0], sorted(present)[len(present) // 2], values[-1]
-    if not (math.isfinite(low) and math.isfinite(high)):
-        row = next(i for i, v in enumerate(entries) if not _is_missing(v) and math.isinf(v))
-        raise BadRow(f"parameter {name!r} must be finite; its values span {low} to {high}, as in ", row, "")
-    if len({float(v) for v in values}) < len(values):
-        raise ValueError(
-            f"parameter {name!r} holds whole numbers too large to tell apart, up to {high}: names, not values. Leave "
-            "the column out"
-        )
-    log = low > 0 and high >= LOG_SPAN * low
-    if log:
-        log = _off_centre([math.log(v) for v in (low, median, high)]) < _off_centre([low, median, high])
-    has_gaps = len(present) < len(entries)
-    if all(isinstance(v, int) or (has_gaps and v.is_integer()) for v in values):
-        return IntDistribution(int(low), int(high), log=log)
-    return FloatDistribution(low, high, log=log)
-
-
-def _require_choices(name: str, entries: list[str | None]) -> None:
-    """Text that can be choices: no dates, and no measured numbers; few numbers and a word are, with a warning."""
-    present = [entry for entry in entries if entry is not None]
-    if all(DATE.match(entry) for entry in present):
-        raise ValueError(
-            f"parameter {name!r} holds dates or times, such as {present[0]!r}, which no trial chooses. Leave it out"
-        )
-    wrong = not_numbers(entries)
-    if not 0 < 2 * len(wrong) < len(present):
-        return
-    first = entries[wrong[0]]
-    how_many = f"{len(present) - len(wrong)} of its {len(present)} entries are numbers"
-    if len({*present} - {first}) >= max(MIN_MEASURED, len(present) / 2):
-        raise BadRow(
-            f"parameter {name!r} must hold numbers alone, or choices; {how_many}, and others are not, the first in ",
-            wrong[0],
-            f": {first!r}. Write a number, or leave it empty where the value is missing",
-        )
-    warn(
-        f"parameter {name!r} is taken for a category: {how_many}, and others are not, such as {first!r}. If that marks "
-        "a missing value, leave it empty",
-        MixedColumnWarning,
-    )
-
-
-def _off_centre(ends: list[Any]) -> float:
-    low, middle, high = ends
-    return abs((middle - low) / (high - low) - 0.5)
 
 
 def _one_hot(choice: np.ndarray | np.intp, columns: slice) -> np.ndarray:
