@@ -18,7 +18,7 @@ __all__ = [
     "NormalInverseGamma",
     "NormalInverseWishart",
     "NormalKnownVariance",
-    "PoissonFunctions",
+    "RateFunctions",
     "one_hot",
 ]
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from bayesmeta.conjugate.normal import NormalFunctions, NormalInverseGamma
     from bayesmeta.conjugate.normal_inverse_wishart import MultivariateNormalFunctions, NormalInverseWishart
     from bayesmeta.conjugate.normal_known_variance import KnownVarianceFunctions, NormalKnownVariance
-    from bayesmeta.conjugate.rates import ExponentialFunctions, GammaExponential, GammaPoisson, PoissonFunctions
+    from bayesmeta.conjugate.rates import ExponentialFunctions, GammaExponential, GammaPoisson, RateFunctions
 else:
     __getattr__, __dir__ = lazily(
         __name__,
@@ -46,7 +46,7 @@ else:
             "NormalInverseGamma": "normal",
             "NormalInverseWishart": "normal_inverse_wishart",
             "NormalKnownVariance": "normal_known_variance",
-            "PoissonFunctions": "rates",
+            "RateFunctions": "rates",
             "one_hot": "categorical",
         },
     )

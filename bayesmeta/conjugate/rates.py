@@ -32,7 +32,7 @@ from bayesmeta.hyperparameters.vector import Hyperparameter, Hyperparameters, mo
 from bayesmeta.numerics.special import lgamma_ratio
 from bayesmeta.random import log_gamma
 
-__all__ = ["ExponentialFunctions", "GammaExponential", "GammaPoisson", "PoissonFunctions"]
+__all__ = ["ExponentialFunctions", "GammaExponential", "GammaPoisson", "RateFunctions"]
 
 LARGEST_SHAPE = 1e8
 LARGEST_LOG_MEAN = 30.0  # of the mean rate in units of the rows': it ends there where nothing was counted
@@ -181,9 +181,9 @@ class GammaPoisson(_GammaRate):
         exposure = _log_exposure(x, self.shape).exp()
         return GammaMarginal(self.shape[..., None].expand_as(exposure), self.inverse_scale[..., None] / exposure)
 
-    def sample(self, num_draws: int, *, generator: Generator | None = None) -> "PoissonFunctions":
+    def sample(self, num_draws: int, *, generator: Generator | None = None) -> "RateFunctions":
         """Draws of the expected count: the rate times a row's exposure."""
-        return PoissonFunctions(self.sample_params(num_draws, generator=generator)[..., 0])
+        return RateFunctions(self.sample_params(num_draws, generator=generator)[..., 0])
 
     def log_evidence(self, data: Data | Statistics) -> Tensor:
         """log p(y) of the rows in their order, for each task.
@@ -259,7 +259,7 @@ class GammaExponential(_GammaRate):
 
 
 @dataclass(frozen=True, eq=False)
-class PoissonFunctions(Draws):
+class RateFunctions(Draws):
     """Draws of one rate per task: log rates `(draws, *batch)`."""
 
     log_rate: Float[Tensor, "draws *batch"]

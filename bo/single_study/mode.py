@@ -23,7 +23,7 @@ import numpy as np
 import scipy.linalg
 import scipy.optimize
 
-__all__ = ["Hyperparameters", "matern52", "most_probable", "rbf"]
+__all__ = ["Mode", "find_mode", "matern52_and_slope", "rbf_and_slope"]
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 # squared scaled distances -> correlations, and -2 times their derivatives by the squared distance
@@ -34,7 +34,7 @@ LENGTHSCALE_FLOOR, NOISE_FLOOR, CEILING = 0.025, 1e-4, 1e6
 MAX_DIRECT_STEPS = 100
 
 
-class Hyperparameters(NamedTuple):
+class Mode(NamedTuple):
     """Of one Gaussian process of variance one."""
 
     lengthscale: Array
@@ -42,26 +42,26 @@ class Hyperparameters(NamedTuple):
     constant: float
 
 
-def rbf(squared: Array) -> tuple[Array, Array]:
+def rbf_and_slope(squared: Array) -> tuple[Array, Array]:
     """The squared exponential kernel."""
     correlation = np.exp(-0.5 * squared)
     return correlation, correlation
 
 
-def matern52(squared: Array) -> tuple[Array, Array]:
+def matern52_and_slope(squared: Array) -> tuple[Array, Array]:
     """The Matern-5/2 kernel."""
     r = np.sqrt(5.0 * squared)
     decay = np.exp(-r)
     return (1.0 + r + r * r / 3.0) * decay, (5.0 / 3.0) * (1.0 + r) * decay
 
 
-def most_probable(x: Array, y: Array, correlation: Correlation, *, thorough: bool = False) -> Hyperparameters:
+def find_mode(x: Array, y: Array, correlation: Correlation, *, thorough: bool = False) -> Mode:
     """The mode that a search from the modes of the hyperpriors finds.
 
     Args:
         x: rows `(n, d)`, of the unit cube.
         y: standardised targets `(n,)`.
-        correlation: `rbf` or `matern52`.
+        correlation: `rbf_and_slope` or `matern52_and_slope`.
         thorough: search also by lengthscales as they are, which finds other modes, and take the better.
     """
     d = x.shape[1]
@@ -77,7 +77,7 @@ def most_probable(x: Array, y: Array, correlation: Correlation, *, thorough: boo
         for each in starts
     ]
     found = _from_logarithms(min(searches, key=lambda search: search.fun).x)
-    return Hyperparameters(found[:d], float(found[d]), float(found[-1]))
+    return Mode(found[:d], float(found[d]), float(found[-1]))
 
 
 def _search(

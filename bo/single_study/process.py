@@ -5,7 +5,7 @@ from torch import Tensor
 
 from bayesmeta.data.rows import Data
 from bayesmeta.gp.process import GaussianProcess
-from bo.single_study.mode import matern52, most_probable
+from bo.single_study.mode import find_mode, matern52_and_slope
 
 __all__ = ["plain_gp", "some_rows"]
 
@@ -25,7 +25,7 @@ def plain_gp(x: Tensor, better: Tensor, *, max_rows: int) -> GaussianProcess:
     spread = better.std() if len(better) > 1 else torch.zeros(())
     y = (better - better.mean()) / (spread if spread > 0 else 1.0)
     few = some_rows(y, MAX_FITTED)
-    found = most_probable(x[few].numpy(), y[few].numpy(), matern52)
+    found = find_mode(x[few].numpy(), y[few].numpy(), matern52_and_slope)
     prior = GaussianProcess(
         torch.from_numpy(found.lengthscale), y.new_ones(()), y.new_tensor(found.noise_var), y.new_tensor(found.constant)
     )
