@@ -8,6 +8,7 @@ import torch
 
 import bandits
 import bayesmeta
+from bandits.decisions.request import Request
 from bayesmeta import Data, LinearGaussian
 from tests.families import F64, seed
 from tests.seeds import shifted
@@ -24,7 +25,7 @@ def test_the_score_is_that_of_the_paper() -> None:
     w = [0.6, 0.4]
     score = sum(x * s / p for x, s, p in zip(w, b, d, strict=True))
     score += 1.5 * math.sqrt(sum(x * x / p for x, p in zip(w, d, strict=True)))
-    prospects = policy._prospects(torch.tensor([w]), 0, 1, None)
+    prospects = policy._prospects(Request(torch.tensor([w]), 0, 1, True))
     assert float(policy._scores(prospects)[0, 0]) == pytest.approx(score, rel=1e-6)
     fresh = 1.5 * math.sqrt(sum(x * x / 2.0 for x in w))
     assert float(policy._scores(prospects)[0, 1]) == pytest.approx(fresh, rel=1e-6)

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import bandits
+from bandits.decisions.request import Request
 from bayesmeta import BetaBernoulli, CorrelatedArms, LinearGaussian
 from tests.families import F64, seed
 from tests.seeds import shifted
@@ -48,7 +49,7 @@ def test_learning_is_updating_what_was_chosen(prior: Any, arms: Any, width: int)
 
 
 def _mean(policy: Any, context: Any) -> torch.Tensor:
-    mean: torch.Tensor = policy._prospects(context, None, 2, None).mean()
+    mean: torch.Tensor = policy._prospects(Request(context, None, 2, False)).mean()
     return mean
 
 

@@ -6,7 +6,6 @@ Everything else is here: which arms there are, which choices wait for their rewa
 
 import contextlib
 import dataclasses
-import math
 import secrets
 import threading
 from collections.abc import Callable, Hashable
@@ -21,15 +20,15 @@ from torch import Generator, Tensor
 from bandits.decisions import saving
 from bandits.decisions.arms import arms_of
 from bandits.decisions.choices import Choice, Choices, ids_of, names_of, rewards_of
-from bandits.decisions.numbers import numbers_of, truths_of, whole_numbers_of
 from bandits.decisions.pending import Pending
+from bandits.decisions.request import Request, Tasks, one_task
 from bandits.prospects.propensity import Propensities
 from bandits.prospects.prospects import History, Prospects
 from bayesmeta.describe import Described, listed, plural
 from bayesmeta.doors import counted, require_count
 from bayesmeta.fields import TensorFields
 from bayesmeta.numerics.gradients import ordinary, outside_inference
-from bayesmeta.online.sums import Begins, InPlace, NoMarginalError, Online, Task, online
+from bayesmeta.online.sums import Begins, InPlace, NoMarginalError, Online, online
 
 __all__ = ["Policy", "require_seed"]
 
@@ -174,18 +173,17 @@ class Policy(Described):
             ValueError: a context is missing, not finite, or of another width than before; no arm is available.
             IndexError: a task does not exist.
         """
-        context, index, n, is_one = self._decisions(context, task, num)
-        prospects = self._prospects(context, index, n, self._mask(available, n))
+        request = self._request(context, task, num, available)
+        prospects = self._prospects(request)
         wanted = self.propensities if propensities is None else propensities
-        return self._record(prospects, index, is_one, *self._decide(prospects, wanted))
+        return self._record(request, prospects, *self._decide(prospects, wanted))
 
     @alone
     def probabilities(
         self, context: Any = None, *, task: Any = None, num: int | None = None, available: Any = None
     ) -> Propensities:
         """How probable each arm is at decisions such as `choose` takes, `(n, arms)`; nothing is chosen."""
-        context, index, n, _ = self._decisions(context, task, num)
-        prospects = self._prospects(context, index, n, self._mask(available, n))
+        prospects = self._prospects(self._request(context, task, num, available))
         return self._probabilities(prospects, self._log_generator)
 
     @alone
@@ -193,14 +191,12 @@ class Policy(Described):
         self, context: Any = None, *, task: Any = None, num: int | None = None, available: Any = None
     ) -> Tensor:
         """Posterior means of all arms at decisions such as `choose` takes, `(n, arms)`; -inf where not available."""
-        context, index, n, _ = self._decisions(context, task, num)
-        return self._prospects(context, index, n, self._mask(available, n)).mean().to(self._dtype)
+        return self._prospects(self._request(context, task, num, available)).mean().to(self._dtype)
 
     @alone
     def scores(self, context: Any = None, *, task: Any = None, num: int | None = None, available: Any = None) -> Tensor:
         """What the policy compares at decisions such as `choose` takes, `(n, arms)`: draws, upper bounds or means."""
-        context, index, n, _ = self._decisions(context, task, num)
-        return self._scores(self._prospects(context, index, n, self._mask(available, n))).to(self._dtype)
+        return self._scores(self._prospects(self._request(context, task, num, available))).to(self._dtype)
 
     @alone
     def update(self, choice: Any, reward: Any) -> None:
@@ -249,12 +245,12 @@ class Policy(Described):
             return
         if task is None and not self._is_single:
             raise ValueError(f"this policy has {self._num_tasks} tasks: say which by task")
-        rows, index, n, _ = self._decisions(context, task, None if context is not None else len(position))
-        if n != len(position):
-            raise ValueError(f"each decision needs its context; got {n} contexts for {len(position)} arms")
-        of_task = index if isinstance(index, Tensor) else torch.full((n,), index or 0)
-        x = self._rows(rows, n)
-        x = x[:, 0, 0] if self._arms.separate else x[torch.arange(n), position]
+        asked = Request.of(self._tasks, context, task, None if context is not None else len(position))
+        if asked.num != len(position):
+            raise ValueError(f"each decision needs its context; got {asked.num} contexts for {len(position)} arms")
+        of_task = asked.task if isinstance(asked.task, Tensor) else torch.full((asked.num,), asked.task or 0)
+        x = self._rows(asked.context, asked.num)
+        x = x[:, 0, 0] if self._arms.separate else x[torch.arange(asked.num), position]
         self._learn((of_task, position), x, values.double())
         self._count(of_task.numpy(), position.numpy())
 
@@ -326,7 +322,7 @@ class Policy(Described):
         Raises:
             IndexError: the task does not exist.
         """
-        first: Any = self._one_task(task) if task is not None else 0 if self._is_single else slice(None)
+        first: Any = one_task(self._tasks, task) if task is not None else 0 if self._is_single else slice(None)
         index: Any = first
         if arms is not None:
             if not self._arms.separate:
@@ -400,67 +396,22 @@ class Policy(Described):
         np.add.at(self._pulls, (task, arm), 1)
         np.add.at(self._rewards, task, 1)
 
-    def _decisions(self, context: Any, task: Any, num: int | None) -> tuple[Tensor | None, Task, int, bool]:
-        """Contexts `(n, c)`, the task of each, how many there are, and whether one was asked for alone."""
-        if context is not None:
-            context = numbers_of(context, "contexts")
-            if not math.isfinite(context.sum().item()):
-                raise ValueError("contexts must be finite; this one is not")
-            if context.ndim not in (1, 2):
-                raise ValueError(
-                    f"a context must have shape (c,), or (n, c) for n decisions; got {tuple(context.shape)}"
-                )
-        alone = context is None or context.ndim == 1
-        rows = context[None] if context is not None and alone else context
-        if task is None and not self._is_single:
-            if (alone and context is not None) or num is not None:
-                raise ValueError(f"this policy has {self._num_tasks} tasks: say which by task")
-            if rows is not None and len(rows) != self._num_tasks:
-                raise ValueError(f"there must be a context for each of {self._num_tasks} tasks; got {len(rows)}")
-            return rows, None, self._num_tasks, False
-        index = self._task_of_each(task)
-        if isinstance(index, int):
-            n = len(rows) if rows is not None else 1 if num is None else require_count("num", num)
-        else:
-            if index.ndim != 1 or (rows is not None and len(rows) != len(index)):
-                raise ValueError(f"each decision needs its task; got shape {tuple(index.shape)}")
-            alone, n = False, len(index)
-        low, high = (index, index) if isinstance(index, int) else (int(index.min()), int(index.max())) if n else (0, 0)
-        self._require_tasks(low, high)
-        if num is not None and rows is not None and num != len(rows):
-            raise ValueError(f"num says {num} decisions; got contexts for {len(rows)}")
-        return rows, index, n, alone and num is None
+    @property
+    def _tasks(self) -> Tasks:
+        return Tasks(self._num_tasks, self._is_single)
 
-    def _task_of_each(self, task: Any) -> int | Tensor:
-        if task is None or isinstance(task, int):
-            return task or 0
-        index = whole_numbers_of(task, "task")
-        return index if index.ndim else int(index)
+    def _request(self, context: Any, task: Any, num: int | None, available: Any) -> Request:
+        return Request.of(self._tasks, context, task, num, available, arms=self._arms.names, position=self._position)
 
-    def _one_task(self, task: Any) -> int:
-        """The number of one task.
-
-        Raises:
-            IndexError: it does not exist.
-        """
-        number = whole_numbers_of(task, "task")
-        if number.numel() != 1:
-            raise ValueError(f"task must be one of the tasks; got shape {tuple(number.shape)}")
-        self._require_tasks(int(number), int(number))
-        return int(number)
-
-    def _require_tasks(self, low: int, high: int) -> None:
-        if low < 0 or high >= self._num_tasks:
-            bad = low if low < 0 else high
-            raise IndexError(f"task {bad} does not exist: there are {self._num_tasks}, numbered from 0")
-
-    def _prospects(self, context: Tensor | None, index: Task, n: int, available: Tensor | None) -> Prospects:
+    def _prospects(self, request: Request) -> Prospects:
         if self._begins is not None:
-            tasks = torch.arange(self._num_tasks) if index is None else torch.as_tensor(index).reshape(-1)
-            self._begins.begin(tasks, self._generator)
-        x = self._rows(context, n)
+            every = torch.arange(self._num_tasks)
+            self._begins.begin(
+                every if request.task is None else torch.as_tensor(request.task).reshape(-1), self._generator
+            )
+        x = self._rows(request.context, request.num)
         history = History(self._pulls, self._rounds, self._rewards)
-        return Prospects(self._state, x, index, self._arms.separate, available, history)
+        return Prospects(self._state, x, request.task, self._arms.separate, request.available, history)
 
     def _rows(self, context: Tensor | None, n: int) -> Tensor:
         """Inputs of all arms at n decisions, as wide as those before."""
@@ -486,11 +437,9 @@ class Policy(Described):
             hint = "Give a context" if not x.shape[-1] else "Contexts must be as wide as those that it was learned from"
             raise ValueError(f"{columns}: {error}. {hint}") from error
 
-    def _record(
-        self, prospects: Prospects, index: Task, is_one: bool, arm: Tensor, propensities: Propensities | None
-    ) -> Any:
-        n = len(arm)
-        if is_one:
+    def _record(self, request: Request, prospects: Prospects, arm: Tensor, propensities: Propensities | None) -> Any:
+        n, index = len(arm), request.task
+        if request.is_one:
             position = int(arm)
             row = prospects.x[0, 0, 0] if self._arms.separate else prospects.x[0, position]
             task = index if isinstance(index, int) else 0
@@ -513,24 +462,6 @@ class Policy(Described):
         if propensities is None:
             return Choices(ids, arm, tasks, self._arms.names)
         return Choices(ids, arm, tasks, self._arms.names, *propensities)
-
-    def _mask(self, available: Any, n: int) -> Tensor | None:
-        if available is None:
-            return None
-        num_arms = len(self._keys)
-        are_names = isinstance(available, list | tuple) and any(isinstance(name, bool) for name in self.arms)
-        mask = None if are_names else truths_of(available)
-        if mask is not None:
-            if mask.shape not in ((num_arms,), (n, num_arms)):
-                raise ValueError(f"a mask must have shape ({num_arms},) or ({n}, {num_arms}); got {tuple(mask.shape)}")
-            mask = mask.expand(n, num_arms)
-        else:
-            mask = torch.zeros(num_arms, dtype=torch.bool)
-            mask[[self._position(name) for name in names_of(available)]] = True
-            mask = mask.expand(n, num_arms)
-        if not bool(mask.any(-1).all()):
-            raise ValueError(f"no arm is available at decision {int((~mask.any(-1)).nonzero()[0])}; there must be one")
-        return mask
 
     def _position(self, name: Hashable) -> int:
         try:

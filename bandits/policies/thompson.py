@@ -21,6 +21,7 @@ from torch.distributions import Distribution
 
 from bandits.decisions.numbers import require_number
 from bandits.decisions.policy import Policy
+from bandits.decisions.request import Request, one_task
 from bandits.policies.averages import Averages
 from bandits.prospects.lines import best_along_lines
 from bandits.prospects.propensity import (
@@ -137,8 +138,8 @@ class TopTwoThompson(_Explicit):
         Raises:
             IndexError: the task does not exist.
         """
-        index = 0 if task is None else self._one_task(task)
-        probability = of_best(self._prospects(None, index, 1, None), self._log_generator).probability[0]
+        request = Request(None, 0 if task is None else one_task(self._tasks, task), 1, True)
+        probability = of_best(self._prospects(request), self._log_generator).probability[0]
         position = int(probability.argmax())
         return Best(self.arms[position], float(probability[position]))
 
