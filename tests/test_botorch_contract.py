@@ -346,7 +346,7 @@ SEVERAL: dict[str, Callable[[Any, Tensor], Any]] = {
     "qLogEI": lambda model, x: qLogExpectedImprovement(model, BEST, objective=SUM),
     "qLogNEI": lambda model, x: qLogNoisyExpectedImprovement(model, x, objective=SUM),
     "qLogEHVI": lambda model, x: qLogExpectedHypervolumeImprovement(
-        model, REFERENCE, FastNondominatedPartitioning(REFERENCE, model.posterior(x).mean)
+        model, REFERENCE, FastNondominatedPartitioning(REFERENCE, model.posterior(x[:2]).mean)
     ),
     "qLogNEHVI": lambda model, x: qLogNoisyExpectedHypervolumeImprovement(model, REFERENCE, x, cache_root=False),
     "ParEGO": qLogNParEGO,
