@@ -30,7 +30,7 @@ from torch import Tensor
 
 from bayesmeta.fields import LearnedFrom, TensorFields
 
-__all__ = ["load", "read_header", "require_place", "save", "write_whole"]
+__all__ = ["folder", "load", "read_header", "require_place", "save", "write_whole"]
 
 FORMAT = 1
 GROUP = "bayesmeta.families"
@@ -261,6 +261,19 @@ def require_place(path: str | Path) -> Path:
 def _kind(path: Path) -> str:
     kinds = {"pipe": path.is_fifo, "socket": path.is_socket, "block device": path.is_block_device}
     return next((kind for kind, is_it in kinds.items() if is_it()), "device")
+
+
+def folder(path: Path) -> Path:
+    """A folder to write files into, made if need be.
+
+    Raises:
+        NotADirectoryError: there is a file where it or a folder above it should be.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise NotADirectoryError(f"cannot write into {path}: there is a file. Name a folder, new or not") from None
+    return path
 
 
 def write_whole(path: str | Path, raw: bytes) -> None:

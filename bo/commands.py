@@ -131,7 +131,7 @@ def plot(
     if (storage is None) != (study is None):
         raise typer.BadParameter("--storage and --study go together")
     with _spinner("starting") as status:
-        from bayesmeta.io import load, write_whole
+        from bayesmeta.io import folder, load, write_whole
         from bo.insight.plots import plot_importance, plot_prior_surface, plot_resemblance
         from bo.priors.tuning_prior import TuningPrior
 
@@ -146,7 +146,7 @@ def plot(
         for name, each in draw.items():
             status.update(f"drawing {name}")
             pictures[name] = _png(each)
-        out.mkdir(parents=True, exist_ok=True)
+        folder(out)
         for name, picture in pictures.items():
             write_whole(out / name, picture)
             typer.echo(f"wrote {out / name}")
@@ -168,7 +168,10 @@ def demo(
 
 
 def _names(listed: str | None) -> list[str]:
-    return [name.strip() for name in listed.split(",")] if listed else []
+    names = [name.strip() for name in listed.split(",")] if listed else []
+    if not all(names):
+        raise ValueError(f"names must be separated by one comma each, as in rate,depth; got {listed!r}")
+    return names
 
 
 def _no_source(path: Path) -> Exception:

@@ -127,6 +127,8 @@ def test_columns_that_differ_in_every_row_are_named(run: Run, tmp_path: Path) ->
         ((*COLUMNS, "--params", "rate,loss"), "column 'loss' cannot be both the target and a parameter"),
         ((*COLUMNS, "--params", "task,rate"), "column 'task' cannot be both the task and a parameter"),
         ((*COLUMNS, "--params", "rate,drop", "--features", "drop"), "'drop' cannot be both a feature and a parameter"),
+        ((*COLUMNS, "--params", "rate,rate"), "column 'rate' is named twice as a parameter"),
+        ((*COLUMNS, "--params", "rate,,drop"), "separated by one comma each, as in rate,depth; got 'rate,,drop'"),
         ((*COLUMNS, "--features", "loss"), "column 'loss' cannot be both the target and a feature"),
         ((*COLUMNS[:3], "task", *COLUMNS[4:]), "column 'task' cannot be both the task and the target"),
     ],
@@ -261,7 +263,7 @@ def test_plot_refuses_what_it_cannot_draw(run: Run, tmp_path: Path) -> None:
         ("missing", "--out", "plots"): "no prior at missing",
         ("arms", "--out", "plots"): "only priors for tuning can be plotted; arms holds a BetaBernoulli",
         ("vague", "--out", "plots"): "does not say what past tasks did",
-        ("prior", "--out", "file"): "File exists",
+        ("prior", "--out", "file"): "cannot write into file: there is a file. Name a folder",
         ("prior", *of_study, "x"): "no study 'x'; its studies are 's0', 's1', 's2', 's3', 's4' and 2 more",
         ("prior", *of_study, "s0"): "this prior was learned to minimize, and study 's0' is to maximize",
     }.items():

@@ -261,9 +261,19 @@ def test_constraints_come_by_a_function_too() -> None:
     def constraints(trial: optuna.trial.FrozenTrial) -> Any:
         return (0.35 - trial.params["x"],)
 
-    study = optuna.create_study(sampler=MetaSampler(learned(), seed=shifted(0), constraints_func=constraints))
-    study.optimize(lambda trial: loss(*asked(trial)), n_trials=NUM_TRIALS)
-    assert sum(trial.params["x"] >= 0.35 for trial in study.trials) >= 10
+    past = []
+    for task in range(2):
+        past.append(
+            optuna.create_study(study_name=f"past {task}", sampler=optuna.samplers.RandomSampler(seed=shifted(task)))
+        )
+        past[-1].optimize(lambda trial, task=task: loss(*asked(trial), task), n_trials=30)
+    for sampler in (
+        MetaSampler(learned(), seed=shifted(0), constraints_func=constraints),
+        MetaSampler.from_studies(past, seed=shifted(0), constraints_func=constraints),
+    ):
+        study = optuna.create_study(sampler=sampler)
+        study.optimize(lambda trial: loss(*asked(trial)), n_trials=NUM_TRIALS)
+        assert sum(trial.params["x"] >= 0.35 for trial in study.trials) >= 10
 
 
 def test_a_study_without_a_feasible_trial_looks_for_one() -> None:

@@ -267,6 +267,8 @@ def require_roles(task: str, target: str, features: Sequence[str], params: Seque
     roles = {task: "the task"}
     named = [(target, "the target"), *((name, "a feature") for name in features), *((n, "a parameter") for n in params)]
     for name, role in named:
+        if roles.get(name) == role:
+            raise ValueError(f"column {name!r} is named twice as {role}; name it once")
         if name in roles:
             raise ValueError(f"column {name!r} cannot be both {roles[name]} and {role}; leave one of the two out")
         roles[name] = role

@@ -28,7 +28,7 @@ from rich.table import Table
 
 from bayesmeta.datasets import load_tuning_tasks
 from bayesmeta.datasets.sklearn_tuning import PROBLEMS, SEED, cross_validate, make_folds, subsample
-from bayesmeta.io import save, write_whole
+from bayesmeta.io import folder, save, write_whole
 from bo.priors.tuning_prior import TuningPrior
 from bo.replay.methods import METHODS, learned
 from bo.replay.pool import Method, Pool, regret, scaled_regret
@@ -102,7 +102,7 @@ def run(out: Path, budget: Budget, console: Console, *, jobs: int | None = None)
     for name in ("sklearn", "pandas"):
         if importlib.util.find_spec(name) is None:
             raise ModuleNotFoundError(f"the demo fits real models and needs {name}: pip install 'bayesmeta[demo]'")
-    out.mkdir(parents=True, exist_ok=True)
+    folder(out)
     every = pools(MODEL)
     past, held_out = hold_out(list(every))
     held_out = held_out[: budget.data_sets]

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from optuna.samplers import BaseSampler
 from optuna.samplers._base import _process_constraints_after_trial
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from optuna.storages import BaseStorage
 
 __all__ = ["MetaSampler", "UnlikePastWarning"]
+
+ConstraintsFunc: TypeAlias = Callable[[FrozenTrial], Sequence[float]]
 
 
 class UnlikePastWarning(BayesmetaWarning):
@@ -60,7 +62,7 @@ class MetaSampler(PointSampler):
         *,
         independent_sampler: BaseSampler | None = None,
         seed: int | None = None,
-        constraints_func: Callable[[FrozenTrial], Sequence[float]] | None = None,
+        constraints_func: ConstraintsFunc | None = None,
     ) -> None:
         if isinstance(prior, str | Path):
             prior = load(prior)
@@ -85,13 +87,14 @@ class MetaSampler(PointSampler):
         features: Sequence[str] = (),
         independent_sampler: BaseSampler | None = None,
         seed: int | None = None,
+        constraints_func: ConstraintsFunc | None = None,
     ) -> "MetaSampler":
         """Learn a prior from finished studies, each of them a task: see `TuningPrior.from_studies`.
 
         A study that this sampler is to continue should not be among them.
         """
         prior = TuningPrior.from_studies(studies, features=features)
-        return cls(prior, independent_sampler=independent_sampler, seed=seed)
+        return cls(prior, independent_sampler=independent_sampler, seed=seed, constraints_func=constraints_func)
 
     @classmethod
     def from_table(
@@ -105,12 +108,13 @@ class MetaSampler(PointSampler):
         features: Sequence[str] = (),
         independent_sampler: BaseSampler | None = None,
         seed: int | None = None,
+        constraints_func: ConstraintsFunc | None = None,
     ) -> "MetaSampler":
         """Learn a prior from a table in long form, a row per evaluated configuration: see `TuningPrior.from_table`."""
         prior = TuningPrior.from_table(
             source, task=task, target=target, direction=direction, space=space, features=features
         )
-        return cls(prior, independent_sampler=independent_sampler, seed=seed)
+        return cls(prior, independent_sampler=independent_sampler, seed=seed, constraints_func=constraints_func)
 
     def before_trial(self, study: "Study", trial: FrozenTrial) -> None:
         """Refuse a study of the other direction before it wastes a trial."""
