@@ -13,7 +13,8 @@ __all__ = ["draws"]
 Name = tuple[str, str]  # a module and a name at its top level, or "*" for all that it has
 
 HERE = Path(__file__).parent
-SOURCES = {("tests.seeds", "seed"), ("tests.seeds", "shifted"), ("hypothesis", "given")}
+SOURCES = {("tests.seeds", name) for name in ("seed", "shifted")} | {("hypothesis", "given")}
+SOURCES |= {("bayesmeta.testing", name) for name in ("LAWS", "laws_of")}
 
 
 @cache

@@ -1,50 +1,30 @@
-"""The families that must pass the laws of `test_laws.py`: adding one is one entry of FAMILIES."""
+"""The families that must pass the laws of `bayesmeta.testing`: adding one is one entry of FAMILIES."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
+import pytest
 import torch
 from torch import Generator, Tensor
 
 import bayesmeta as bm
-from bayesmeta import Data
+from bayesmeta import testing
 from bayesmeta.networks.features import ReluNetwork, TanhFeatures
+from bayesmeta.protocol import Predictive
 from bayesmeta.random import rand, randn
 from bo.priors.shared_configurations import PastValues, SharedConfigurations
-from tests.seeds import seed
+from tests.seeds import SHIFT, seed
 
-__all__ = ["F64", "FAMILIES", "Family", "OverArms", "seed"]
+__all__ = ["F64", "FAMILIES", "Family", "OverArms", "every_family", "having", "seed"]
 
 F64 = torch.zeros((), dtype=torch.float64)
 
 
 @dataclass(frozen=True)
-class Family:
-    """A prior without batch, and how to draw inputs and outputs that it can model."""
+class Family(testing.Family):
+    """Whose seeds follow the shift of the tests."""
 
-    prior: Any
-    num_inputs: int
-    draw_y: Callable[[int, Generator], Tensor]
-    rtol: float = 1e-10
-    num_draws: int = 20_000  # of the Monte Carlo laws
-    evidence_rtol: float | None = None  # where predictions or the evidence are approximate
-    farthest_x: float = 0.0  # standard deviations that x, with a column of ones, may lie from zero
-    farthest_y: float = 0.0  # that y may
-
-    def draw_x(self, n: int, generator: Generator) -> Tensor:
-        return rand((n, self.num_inputs), like=F64, generator=generator)
-
-    def rows(self, n: int, number: int = 0) -> Data:
-        """n rows of one task."""
-        generator = seed(number)
-        x, y = self.draw_x(n, generator), self.draw_y(n, generator)
-        return Data.of(x, y, event_dim=y.ndim - 1)
-
-    def tasks(self, lengths: list[int], number: int = 0) -> Data:
-        """One ragged task per length."""
-        rows = [self.rows(n, number + i) for i, n in enumerate(lengths)]
-        return Data.pad([(r.x, r.y) for r in rows])
+    shift: int = SHIFT
 
 
 def _spd(d: int, number: int) -> Tensor:
@@ -244,3 +224,12 @@ FAMILIES: dict[str, Family] = {
     "poisson_gaussian": _poisson(),
     "shared_configurations": _shared_configurations(),
 }
+
+
+def having(capability: type) -> Any:
+    """Decorator of a test that is asked of all families with a capability."""
+    able = {name: family for name, family in FAMILIES.items() if isinstance(family.prior, capability)}
+    return pytest.mark.parametrize("family", able.values(), ids=able.keys())
+
+
+every_family = having(Predictive)

@@ -15,9 +15,8 @@ from bayesmeta import Data, Statistics
 from bayesmeta.describe import Described, listed, plural
 from bayesmeta.protocol import Posterior
 from tests import past
-from tests.families import F64, FAMILIES, Family, seed
+from tests.families import F64, FAMILIES, Family, every_family, seed
 from tests.seeds import shifted
-from tests.test_laws import every_family
 
 TASKS = FAMILIES["beta_bernoulli"].tasks([5, 6, 3])
 LINEAR = FAMILIES["linear_gaussian"].prior

@@ -22,10 +22,10 @@ from bayesmeta.hyperparameters.vector import Hierarchical
 from bayesmeta.networks import training as deep_kernel_training
 from bayesmeta.numerics.gradients import gradients, ordinary, with_gradients
 from bayesmeta.protocol import Additive, Density, Evidence, Joint, Learnable, Marginal, Posterior
+from bayesmeta.testing.laws import close, moments
 from bo import SearchSpace, TuningPrior
-from tests.families import FAMILIES, Family, seed
+from tests.families import FAMILIES, Family, every_family, having, seed
 from tests.seeds import shifted
-from tests.test_laws import close, every_family, having, moments
 
 MODES = {"no_grad": torch.no_grad, "inference_mode": torch.inference_mode}
 modes = pytest.mark.parametrize("mode", MODES.values(), ids=MODES.keys())

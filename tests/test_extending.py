@@ -22,20 +22,20 @@ import bayesmeta as bm
 from bayesmeta import Data, LimitWarning, io
 from bayesmeta.hyperparameters.vector import Hierarchical
 from bayesmeta.protocol import Evidence, Learnable, Posterior
+from bayesmeta.testing import laws_of
 from tests.families import F64, Family, seed
 from tests.test_hyperparameters import test_fit_agrees_with_a_slow_reference as agrees_with_a_slow_reference
-from tests.test_laws import laws_of
 
 PAGE = (Path(__file__).parent.parent / "docs" / "extending.md").read_text()
 CODE, USES, LAWS = re.findall(r"```python\n(.*?)```", PAGE, re.S)
 (PYPROJECT,) = re.findall(r"```toml\n(.*?)```", PAGE, re.S)
 ALL_LAWS = {
-    "test_two_updates_equal_one",
-    "test_a_batch_equals_a_loop",
-    "test_padding_is_invisible",
-    "test_draws_agree_with_predict",
-    "test_evidence_is_the_sum_of_one_step_predictions",
-    "test_hyperparameters_have_the_evidence_of_the_prior_that_they_build",
+    "two_updates_equal_one",
+    "a_batch_equals_a_loop",
+    "padding_is_invisible",
+    "draws_agree_with_predict",
+    "evidence_is_the_sum_of_one_step_predictions",
+    "hyperparameters_have_the_evidence_of_the_prior_that_they_build",
 }
 
 
@@ -111,8 +111,8 @@ def test_the_laws_find_a_mistake(family: Family, monkeypatch: pytest.MonkeyPatch
             law(family)
         except AssertionError:
             broken.append(law.__name__)
-    assert "test_padding_is_invisible" in broken
-    assert "test_evidence_is_the_sum_of_one_step_predictions" in broken
+    assert "padding_is_invisible" in broken
+    assert "evidence_is_the_sum_of_one_step_predictions" in broken
 
 
 def test_evidence_and_predictions_match_scipy(prior: Any) -> None:

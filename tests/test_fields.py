@@ -10,8 +10,7 @@ from torch import Tensor
 import bayesmeta as bm
 from bayesmeta import Data
 from bayesmeta.fields import LearnedFrom, same
-from tests.families import F64, FAMILIES, Family
-from tests.test_laws import every_family
+from tests.families import F64, FAMILIES, Family, every_family
 
 BETA = FAMILIES["beta_bernoulli"].prior
 

@@ -70,7 +70,7 @@ def test_numbers_are_shifted() -> None:
 
 def test_the_marker_follows_names_to_a_seed(request: pytest.FixtureRequest) -> None:
     assert request.node.get_closest_marker("draws") is None
-    assert draws("tests.test_laws", "test_two_updates_equal_one")  # through hypothesis
+    assert draws("tests.test_laws", "test_law")  # through hypothesis
     assert draws("tests.test_seeds", "test_numbers_are_shifted")
     assert draws("tests.test_rgpe", "past")  # a module
     assert draws("tests.families", "FAMILIES")
