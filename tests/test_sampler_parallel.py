@@ -192,7 +192,8 @@ def test_trials_that_never_get_parameters_do_not_stop_others() -> None:
     for _ in range(5):
         trial = study.ask(SPACE)
         study.tell(trial, loss(trial.params))
-    assert distances([t.params for t in study.trials[-5:]]).min() > 1e-3
+    # the last ones may refine the best, and none repeats another
+    assert distances([t.params for t in study.trials[-5:]]).min() > 1e-5
 
 
 WORKER = """

@@ -1,6 +1,7 @@
 """Trust in the past: it grows where the new task resembles the past, and costs nothing where the past is silent."""
 
 import math
+import statistics
 from dataclasses import replace
 
 import pytest
@@ -147,7 +148,9 @@ def test_a_past_that_resembles_gains_trust_and_helps(worlds: list[dict[str, Mixt
 def test_a_past_that_says_nothing_is_let_go(worlds: list[dict[str, Mixture]]) -> None:
     """Such a past has its kernel alone, whose lengthscales may suit the new tasks by luck; its functions are let go."""
     pasts = [world["silent"] for world in worlds]
-    assert mean_evidence(pasts, 30) < -0.4  # about -.95 +- .09
+    pairs = [(prior, new) for prior, tasks in zip(pasts, NEW, strict=True) for new in tasks]
+    # of most tasks, as in some worlds what was permuted has by luck a kernel, and a mean, that suit
+    assert statistics.median(evidence_after(prior, new, 30) for prior, new in pairs) < -0.4  # about -1.05 +- .03
     assert mean_error_ratio(pasts, 30) < 1.07  # about 1 +- .012
 
 
