@@ -7,7 +7,7 @@ import torch
 
 import bayesmeta as bm
 from bayesmeta import Data
-from bayesmeta.numerics.linalg import cholesky, rounded, symmetric
+from bayesmeta.numerics.linalg import cholesky, log_det_of, rounded, symmetric
 from tests.families import seed
 
 
@@ -47,3 +47,13 @@ def test_priors_near_the_last_digit_of_float32_answer_in_it(name: str, least: fl
 
 def test_thousands_of_tasks_without_rows() -> None:
     assert cholesky(torch.empty(0, 0, 4000).double().movedim(-1, 0), "nothing").shape == (4000, 0, 0)
+
+
+def test_the_slope_of_a_determinant_where_elimination_finds_none() -> None:
+    """The last pivot is rounded to zero by one way and to a digit by the other, on some processors."""
+    top, side, bottom = (
+        float.fromhex(text) for text in ("0x1.36e35c5a285dap+4", "0x1.1f3f74ab23d60p+4", "0x1.0967be6b27a05p+4")
+    )
+    matrix = torch.tensor([[top, side], [side, bottom]], dtype=torch.float64, requires_grad=True)
+    (slope,) = torch.autograd.grad(log_det_of(matrix, "matrix"), matrix)
+    assert slope.isfinite().all()

@@ -40,8 +40,7 @@ __all__ = ["Kinds", "StartsDisagreeWarning", "fit_kinds"]
 
 SHARE_CONCENTRATION = 2.0  # keeps every share above zero at the mode
 ONE_KIND_MORE = math.log(2.0)  # the evidence that it takes: each further kind is half as likely beforehand
-# of three kinds on a line, two may say no more than one: the search looks one number farther, unless too much is lost
-PATIENCE, HOPELESS = 2, 3.0
+PATIENCE = 2  # numbers of kinds without a gain: of three kinds on a line, two may say less than one
 NUM_STARTS = 2  # of each of three sorts
 NUM_TRIES = 4  # of k-means, for one start
 NUM_STEPS = 2  # of EM per start: it finds the hill, and L-BFGS its top
@@ -108,7 +107,8 @@ def fit_kinds(
     Args:
         prior: `Family.initial(tasks)`, the centre of every kind's hyperprior.
         tasks: at least two tasks with rows, on one axis.
-        max_kinds: one more kind is tried until the evidence falls, at most this many. A kind more has to gain log 2.
+        max_kinds: one more kind is tried until two in a row did not raise the evidence, at most this many. A kind more
+                has to gain log 2.
         num_kinds: fixes the number instead.
         generator: of where the search starts.
 
@@ -133,10 +133,10 @@ def fit_kinds(
 
     for count in range(2, (num_kinds or max_kinds) + 1):
         found, starts[count] = _fit(unknown, single, found, generator)
-        lost = max(worth(fewer) for fewer in range(1, count)) - worth(count)
-        if num_kinds is not None or lost < 0.0:
+        gains = worth(count) > max(worth(fewer) for fewer in range(1, count))
+        if num_kinds is not None or gains:
             best = found
-        elif lost > HOPELESS or count - len(best.log_shares) == PATIENCE:
+        elif count - len(best.log_shares) == PATIENCE:
             break
     _warn_if_starts_disagree(starts[len(best.log_shares)])
     return _kinds(unknown, best, starts, LearnedFrom.counts(tasks.count))

@@ -186,12 +186,16 @@ class _LogDet(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, matrix: Tensor, name: str) -> Tensor:
         ctx.save_for_backward(matrix)
+        ctx.name = name
         return log_det(cholesky(matrix, name))
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         (matrix,) = ctx.saved_tensors
-        return gradient[..., None, None] * torch.linalg.inv(matrix), None
+        inverse, info = torch.linalg.inv_ex(matrix)
+        if bool((info != 0).any()):  # a line search may go where a factor has digits and elimination has none
+            inverse = torch.cholesky_inverse(cholesky(matrix, ctx.name))
+        return gradient[..., None, None] * inverse, None
 
 
 def _pivots(matrix: Tensor) -> list[Tensor]:
