@@ -7,7 +7,7 @@ from torch import Generator, Tensor
 from bo.priors.tuning_prior import TuningPrior
 from bo.samplers.history import History
 from bo.samplers.meta import MetaSampler
-from bo.samplers.request import Question
+from bo.samplers.request import Request
 from bo.space.study_space import View
 
 __all__ = ["first_tries"]
@@ -22,7 +22,7 @@ def first_tries(prior: TuningPrior, num: int) -> Float[Tensor, "num d"]:
     running, points = evaluated, []
     turns: list[str] = []
     for number in range(num):
-        question = Question(
+        request = Request(
             view,
             evaluated,
             y,
@@ -34,7 +34,7 @@ def first_tries(prior: TuningPrior, num: int) -> Float[Tensor, "num d"]:
             turns,
             chance=sampler._chance(history, view),
         )
-        point, turn = sampler._propose(question)
+        point, turn = sampler._propose(request)
         points.append(point)
         turns.append(turn)
         running = torch.cat([running, space.decode(point[None])])

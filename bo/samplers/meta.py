@@ -16,7 +16,7 @@ from bo.priors.past_constraints import PastConstraint
 from bo.priors.storage import numbers_of
 from bo.priors.tuning_prior import TuningPrior
 from bo.samplers.point_sampler import PointSampler
-from bo.samplers.request import Question
+from bo.samplers.request import Request
 from bo.space.search_space import SearchSpace
 from bo.space.study_space import differences
 
@@ -161,10 +161,10 @@ class MetaSampler(PointSampler):
     def _past_constraints(self) -> Mapping[str, PastConstraint]:
         return self.prior.constraints or {}
 
-    def _propose(self, question: Question) -> tuple[Tensor, str]:
-        prior = self._prior_given(question.user_attrs)
-        turn, value = suggest(prior, question.rows, question.pending, question.turns, question.own, question.feasible)
-        return question.climb(value, prior.starts), turn
+    def _propose(self, request: Request) -> tuple[Tensor, str]:
+        prior = self._prior_given(request.user_attrs)
+        turn, value = suggest(prior, request.rows, request.pending, request.turns, request.own, request.feasible)
+        return request.climb(value, prior.starts), turn
 
     def _prior_given(self, user_attrs: Mapping[str, Any]) -> TuningPrior:
         features = self.prior.task_features

@@ -26,7 +26,7 @@ from bayesmeta.numerics.gradients import with_gradients
 from bayesmeta.warning_kinds import BayesmetaWarning, warn
 from bo.priors.past_constraints import PastConstraint
 from bo.samplers.history import TURN, History
-from bo.samplers.request import Question
+from bo.samplers.request import Request
 from bo.single_study.feasibility import all_of, chance_of_constraint, chance_of_success
 from bo.space.choices import as_choice, as_given, same_distribution
 from bo.space.conditions import is_ruled_out
@@ -206,8 +206,8 @@ class PointSampler(Described, BaseSampler):
         self._independent.after_trial(study, trial, state, values)
 
     @abstractmethod
-    def _propose(self, question: Question) -> tuple[Tensor, str]:
-        """The next point of `question.view.space`, `(d,)`, and the turn it was (see `bo.acquisition.schedule`), if
+    def _propose(self, request: Request) -> tuple[Tensor, str]:
+        """The next point of `request.view.space`, `(d,)`, and the turn it was (see `bo.acquisition.schedule`), if
         any."""
 
     def _knows(self, name: str, distribution: BaseDistribution) -> bool:
@@ -270,7 +270,7 @@ class PointSampler(Described, BaseSampler):
         if space == memory.searched and space.names == memory.searched.names:
             space = memory.searched
         memory.searched = space
-        point, turn = self._propose(self._question(study, memory, trial, space))
+        point, turn = self._propose(self._request(study, memory, trial, space))
         return Proposal(space.from_unit(point[None])[0], distributions, turn)
 
     def _expected(
@@ -286,7 +286,7 @@ class PointSampler(Described, BaseSampler):
                     expected[name] = latest
         return expected
 
-    def _question(self, study: "Study", memory: Memory, trial: FrozenTrial, space: SearchSpace) -> Question:
+    def _request(self, study: "Study", memory: Memory, trial: FrozenTrial, space: SearchSpace) -> Request:
         history = memory.history
         fixed = to_numbers(self.space, [(trial.params, trial.distributions)])[0]
         view = View(self.space, space, fixed)
@@ -300,7 +300,7 @@ class PointSampler(Described, BaseSampler):
         late, guessed = running[has_begun & is_late], running[is_guessed]
         turns, user_attrs = memory.turns(besides=trial.number), memory.user_attrs(study)
         generator = self._generator(trial)
-        return Question(
+        return Request(
             view,
             evaluated,
             y,

@@ -14,7 +14,7 @@ from bo.acquisition.search import climb
 from bo.space.study_space import OwnSpace, View
 from bo.values import Expected, InOwnSpace, Near, Value
 
-__all__ = ["Question", "distance"]
+__all__ = ["Request", "distance"]
 
 NUM_SOBOL = 256
 MAX_PENDING = 64  # points that a posterior is conditioned on without a value
@@ -26,7 +26,7 @@ LAST_RESORT = 1e9  # how much less is promised where everything is nearer to wha
 
 
 @dataclass(frozen=True, eq=False)
-class Question:
+class Request:
     """All that a sampler knows when it proposes a point.
 
     Args:
