@@ -115,7 +115,10 @@ def of_best(prospects: Prospects, generator: Generator, *, num_draws: int = NUM_
     if is_jointly_normal(prospects.online) and prospects.x.shape[1] == 2:
         return Propensities(_better_of_two(prospects, prospects.online), None)
     best = torch.cat([_best_of_draws(part, num_draws, generator) for part in _parts(prospects, num_draws)])
-    return Propensities(best, (best * (1.0 - best) / num_draws).sqrt())
+    error = _standard_error(best, num_draws)
+    if prospects.available is not None:
+        error = error.where(prospects.available, 0.0)
+    return Propensities(best, error)
 
 
 def of_chosen(
@@ -149,7 +152,7 @@ def of_chosen(
     others = torch.cat([_best_of_draws(part, num_draws, generator) for part in _parts(one, num_draws)])
     others = others.expand(len(arm), -1)
     share = (others.gather(1, arm[:, None])[:, 0] * num_draws + 1.0) / (num_draws + 1)
-    return Propensities(share, (share * (1.0 - share) / (num_draws + 1)).sqrt())
+    return Propensities(share, _standard_error(share, num_draws + 1))
 
 
 def best_of_independent(marginal: Distribution, available: Tensor | None = None) -> Tensor:
@@ -273,6 +276,12 @@ def _better_of_two(prospects: Prospects, online: JointlyNormal) -> Tensor:
         return both
     only = prospects.available.to(mean)
     return torch.where(prospects.available.all(-1, keepdim=True), both, only)
+
+
+def _standard_error(share: Tensor, num_draws: int) -> Tensor:
+    """Of a share of draws, with a draw more of each sort: where all agree, the next one might not."""
+    likely = (share * num_draws + 1.0) / (num_draws + 2.0)
+    return (likely * (1.0 - likely) / num_draws).sqrt()
 
 
 def _parts(prospects: Prospects, num_draws: int) -> list[Prospects]:
