@@ -401,7 +401,8 @@ class Policy(Described):
         return Tasks(self._num_tasks, self._is_single)
 
     def _request(self, context: Any, task: Any, num: int | None, available: Any) -> Request:
-        return Request.of(self._tasks, context, task, num, available, arms=self._arms.names, position=self._position)
+        asked = Request.of(self._tasks, context, task, num)
+        return asked if available is None else asked.among(available, self._arms.names, self._position)
 
     def _prospects(self, request: Request) -> Prospects:
         if self._begins is not None:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -48,23 +48,22 @@ class Request:
         context: Any,
         task: Any,
         num: int | None,
-        available: Any = None,
-        *,
-        arms: Sequence[Hashable] = (),
-        position: Callable[[Hashable], int] | None = None,
     ) -> "Request":
-        """What a user gave, checked.
-
-        Args:
-            arms: names of the arms there are, of which `position` says the place of each.
+        """What a user gave, checked; among all arms.
 
         Raises:
-            ValueError: a context is not finite, shapes do not fit, or no arm is available.
+            ValueError: a context is not finite, or shapes do not fit.
             IndexError: a task does not exist.
         """
-        rows, index, n, is_one = _decisions(tasks, context, task, num)
-        mask = None if available is None or position is None else _mask(available, n, arms, position)
-        return cls(rows, index, n, is_one, mask)
+        return cls(*_decisions(tasks, context, task, num))
+
+    def among(self, available: Any, arms: Sequence[Hashable], position: Callable[[Hashable], int]) -> "Request":
+        """The same among some of the arms, whose names are `arms`, and their places `position`.
+
+        Raises:
+            ValueError: no arm is available at some decision.
+        """
+        return replace(self, available=_mask(available, self.num, arms, position))
 
 
 def _decisions(tasks: Tasks, context: Any, task: Any, num: int | None) -> tuple[Tensor | None, Task, int, bool]:

@@ -19,7 +19,7 @@ from bayesmeta.fields import TensorFields
 from bayesmeta.gp.process import GaussianProcess
 from bayesmeta.gp.transfer import transfer_hypotheses
 from bayesmeta.mixture import MixtureDistribution
-from bo.single_study.feasibility import comparable, unit_of
+from bo.single_study.feasibility import LEAST, comparable, unit_of
 from bo.single_study.process import some_rows
 from bo.values import Value
 
@@ -27,7 +27,6 @@ __all__ = ["PastConstraint", "all_met", "constraints_of", "learn_constraints", "
 
 MAX_ROWS = 64  # of a study, those nearest to the boundary first
 MASS, MAX_HYPOTHESES = 0.95, 8  # kept for the search
-LEAST = 1e-6  # a probability, for its logarithm
 
 
 @dataclass(frozen=True, eq=False)

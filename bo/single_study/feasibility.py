@@ -22,7 +22,7 @@ from torch import Tensor
 from bo.single_study.process import plain_gp
 from bo.values import Value
 
-__all__ = ["all_of", "chance_of_constraint", "chance_of_success", "comparable", "unit_of"]
+__all__ = ["LEAST", "all_of", "chance_of_constraint", "chance_of_success", "comparable", "unit_of"]
 
 FAILS, SUCCEEDS = 0.05, 0.45  # pseudo-counts
 REACH = 0.15  # of the kernel, times the root of the number of parameters, in the unit cube
