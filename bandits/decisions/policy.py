@@ -21,7 +21,7 @@ from bandits.decisions import saving
 from bandits.decisions.arms import arms_of
 from bandits.decisions.choices import Choice, Choices, ids_of, names_of, rewards_of
 from bandits.decisions.pending import Pending
-from bandits.decisions.request import Request, Tasks, one_task
+from bandits.decisions.request import Request, TaskNumbers, one_task
 from bandits.prospects.propensity import Propensities
 from bandits.prospects.prospects import History, Prospects
 from bayesmeta.describe import Described, listed, plural
@@ -397,8 +397,8 @@ class Policy(Described):
         np.add.at(self._rewards, task, 1)
 
     @property
-    def _tasks(self) -> Tasks:
-        return Tasks(self._num_tasks, self._is_single)
+    def _tasks(self) -> TaskNumbers:
+        return TaskNumbers(self._num_tasks, self._is_single)
 
     def _request(self, context: Any, task: Any, num: int | None, available: Any) -> Request:
         asked = Request.of(self._tasks, context, task, num)

@@ -13,10 +13,10 @@ from bandits.decisions.numbers import numbers_of, truths_of, whole_numbers_of
 from bayesmeta.doors import require_count
 from bayesmeta.online.sums import Task
 
-__all__ = ["Request", "Tasks", "one_task"]
+__all__ = ["Request", "TaskNumbers", "one_task"]
 
 
-class Tasks(NamedTuple):
+class TaskNumbers(NamedTuple):
     """The tasks of a policy: how many, and whether it was made for one alone, which then needs no number."""
 
     num: int
@@ -44,7 +44,7 @@ class Request:
     @classmethod
     def of(
         cls,
-        tasks: Tasks,
+        tasks: TaskNumbers,
         context: Any,
         task: Any,
         num: int | None,
@@ -66,7 +66,7 @@ class Request:
         return replace(self, available=_mask(available, self.num, arms, position))
 
 
-def _decisions(tasks: Tasks, context: Any, task: Any, num: int | None) -> tuple[Tensor | None, Task, int, bool]:
+def _decisions(tasks: TaskNumbers, context: Any, task: Any, num: int | None) -> tuple[Tensor | None, Task, int, bool]:
     """Contexts `(n, c)`, the task of each, how many there are, and whether one was asked for alone."""
     if context is not None:
         context = numbers_of(context, "contexts")
@@ -103,7 +103,7 @@ def _task_of_each(task: Any) -> int | Tensor:
     return index if index.ndim else int(index)
 
 
-def one_task(tasks: Tasks, task: Any) -> int:
+def one_task(tasks: TaskNumbers, task: Any) -> int:
     """The number of one task.
 
     Raises:
@@ -116,7 +116,7 @@ def one_task(tasks: Tasks, task: Any) -> int:
     return int(number)
 
 
-def _require_tasks(tasks: Tasks, low: int, high: int) -> None:
+def _require_tasks(tasks: TaskNumbers, low: int, high: int) -> None:
     if low < 0 or high >= tasks.num:
         bad = low if low < 0 else high
         raise IndexError(f"task {bad} does not exist: there are {tasks.num}, numbered from 0")

@@ -11,7 +11,7 @@ from torch import Tensor
 from bayesmeta.data.rows import Data
 from bayesmeta.data.statistics import Statistics
 from bayesmeta.data.streams import stream_sums
-from bayesmeta.data.tables import read_columns
+from bayesmeta.data.tables import read_table_rows
 from bayesmeta.describe import Described
 
 __all__ = [
@@ -69,15 +69,15 @@ def read_tasks(source: Any, *, task: str, target: str, inputs: Sequence[str] | N
     """Read a whole table into memory.
 
     Args:
-        source: as in `bayesmeta.data.rows.tables.read_columns`, and so the others.
+        source: as in `bayesmeta.data.rows.tables.read_table_rows`, and so the others.
 
     Raises:
         FileNotFoundError, TypeError: as there.
         ValueError: as there, or a task is so much longer than the others that padded tasks would take gigabytes: see
             `reduce_tasks`.
     """
-    columns = read_columns(source, task=task, target=target, inputs=inputs)
-    return TaskTable(Data.of_columns(columns), columns.tasks, columns.names)
+    columns = read_table_rows(source, task=task, target=target, inputs=inputs)
+    return TaskTable(Data.of_table(columns), columns.tasks, columns.names)
 
 
 def reduce_tasks(source: Any, *, task: str, target: str, inputs: Sequence[str] | None = None) -> TaskStatistics:
@@ -89,8 +89,8 @@ def reduce_tasks(source: Any, *, task: str, target: str, inputs: Sequence[str] |
     Raises:
         FileNotFoundError, TypeError, ValueError: as in `read_tasks`.
     """
-    columns = read_columns(source, task=task, target=target, inputs=inputs)
-    return TaskStatistics(Statistics.of_columns(columns), columns.tasks, columns.names)
+    columns = read_table_rows(source, task=task, target=target, inputs=inputs)
+    return TaskStatistics(Statistics.of_table(columns), columns.tasks, columns.names)
 
 
 def stream_statistics(

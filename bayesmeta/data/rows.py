@@ -16,7 +16,7 @@ from bayesmeta.fields import TensorFields
 from bayesmeta.numerics.as_floats import as_floats
 
 if TYPE_CHECKING:  # polars is slow to import, and only tables need it
-    from bayesmeta.data.tables import Columns
+    from bayesmeta.data.tables import TableRows
 
 __all__ = ["Data", "describe_rows", "require_room"]
 
@@ -188,12 +188,12 @@ class Data(TensorFields, Rows):
     @classmethod
     def from_frame(cls, source: Any, *, task: str, target: str, inputs: Sequence[str] | None = None) -> "Data":
         """A table in long form, one row per observation: see `read_tasks`, which also names tasks."""
-        from bayesmeta.data.tables import read_columns
+        from bayesmeta.data.tables import read_table_rows
 
-        return cls.of_columns(read_columns(source, task=task, target=target, inputs=inputs))
+        return cls.of_table(read_table_rows(source, task=task, target=target, inputs=inputs))
 
     @classmethod
-    def of_columns(cls, columns: "Columns") -> "Data":
+    def of_table(cls, columns: "TableRows") -> "Data":
         """Rows of a table that was read, as padded tasks."""
         codes, values = columns.codes, columns.values
         count = codes.bincount(minlength=len(columns.tasks))

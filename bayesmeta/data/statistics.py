@@ -27,7 +27,7 @@ from bayesmeta.numerics.linalg import differentiated, piece_of
 
 if TYPE_CHECKING:  # polars is slow to import, and only tables need it
     from bayesmeta.data.streams import TaskSums
-    from bayesmeta.data.tables import Columns
+    from bayesmeta.data.tables import TableRows
 
 __all__ = ["Statistics"]
 
@@ -287,9 +287,9 @@ class Statistics(Described, Sums):
     @classmethod
     def from_frame(cls, source: Any, *, task: str, target: str, inputs: Sequence[str] | None = None) -> "Statistics":
         """Statistics of a table, however much longer one task is: see `reduce_tasks`, which also names tasks."""
-        from bayesmeta.data.tables import read_columns
+        from bayesmeta.data.tables import read_table_rows
 
-        return cls.of_columns(read_columns(source, task=task, target=target, inputs=inputs))
+        return cls.of_table(read_table_rows(source, task=task, target=target, inputs=inputs))
 
     @classmethod
     def of_sums(cls, sums: "TaskSums") -> "Statistics":
@@ -297,7 +297,7 @@ class Statistics(Described, Sums):
         return cls(sums.count, sums.origin, sums.first, sums.second, len(sums.names))
 
     @classmethod
-    def of_columns(cls, columns: "Columns") -> "Statistics":
+    def of_table(cls, columns: "TableRows") -> "Statistics":
         """Of a table that was read, about the mean of each task."""
         codes, values, num_tasks = columns.codes, columns.values, len(columns.tasks)
 

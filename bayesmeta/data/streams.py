@@ -59,7 +59,7 @@ def stream_sums(
 
     Raises:
         FileNotFoundError: there is no such file, or nothing matches a pattern.
-        ValueError: as in `read_columns`, or a file is no Parquet file.
+        ValueError: as in `read_table_rows`, or a file is no Parquet file.
     """
     files = _expand(paths)
     schema = _parquet_schema(files[0])

@@ -20,11 +20,11 @@ from bayesmeta.data.bad_rows import BadRow, naming_lines
 from bayesmeta.data.csv_tables import is_row_numbers, not_numbers, read_csv, require_unique
 
 __all__ = [
-    "Columns",
+    "TableRows",
     "columns_of",
     "first_line",
-    "read_columns",
     "read_frame",
+    "read_table_rows",
     "require_file",
     "require_finite_column",
     "require_named",
@@ -32,8 +32,8 @@ __all__ = [
 ]
 
 
-class Columns(NamedTuple):
-    """Columns of a table.
+class TableRows(NamedTuple):
+    """TableRows of a table.
 
     Attributes:
         tasks: names of the tasks, ascending.
@@ -65,7 +65,7 @@ def read_frame(source: Any) -> nw.DataFrame[Any]:
     return frame.drop([name for name in frame.columns if name and is_row_numbers(name, frame[name])])
 
 
-def read_columns(source: Any, *, task: str, target: str, inputs: Sequence[str] | None = None) -> Columns:
+def read_table_rows(source: Any, *, task: str, target: str, inputs: Sequence[str] | None = None) -> TableRows:
     """Read a whole table into memory.
 
     Args:
@@ -81,10 +81,10 @@ def read_columns(source: Any, *, task: str, target: str, inputs: Sequence[str] |
             message names column, task and row, rows counting from 0, or the line of a CSV file.
     """
     with naming_lines(source):
-        return _read_columns(source, task, target, inputs)
+        return _read_table_rows(source, task, target, inputs)
 
 
-def _read_columns(source: Any, task: str, target: str, inputs: Sequence[str] | None) -> Columns:
+def _read_table_rows(source: Any, task: str, target: str, inputs: Sequence[str] | None) -> TableRows:
     frame = read_frame(source)
     columns = columns_of(frame.schema, task, target, inputs, frame=frame)
     if not len(frame):
@@ -101,7 +101,7 @@ def _read_columns(source: Any, task: str, target: str, inputs: Sequence[str] | N
         # a missing value becomes NaN
         values[:, j] = frame[column].cast(nw.Float64).to_numpy()
         require_finite_column(column, values[:, j], labels, 0)
-    return Columns(tuple(names.tolist()), torch.from_numpy(codes), torch.from_numpy(values), tuple(columns[:-1]))
+    return TableRows(tuple(names.tolist()), torch.from_numpy(codes), torch.from_numpy(values), tuple(columns[:-1]))
 
 
 def _read_file(path: Path) -> pl.DataFrame:
@@ -119,7 +119,7 @@ def _read_file(path: Path) -> pl.DataFrame:
 
 
 def require_numbers(frame: nw.DataFrame[Any], task: str, columns: Mapping[str, str]) -> None:
-    """Columns, by what they are, hold finite numbers, and the column `task` has no gaps.
+    """TableRows, by what they are, hold finite numbers, and the column `task` has no gaps.
 
     Raises:
         ValueError: one does not; the message names column and row.
