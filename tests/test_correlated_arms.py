@@ -148,14 +148,17 @@ def test_expectation_maximisation_never_loses(weight: float) -> None:
 
 @pytest.mark.parametrize("weight", [1.0, 0.2, 0.0])
 def test_fit_agrees_with_a_plain_maximiser(weight: float) -> None:
-    """L-BFGS through autograd from the start, in other coordinates."""
+    """L-BFGS through autograd from the start, in other coordinates.
+
+    A search that ends within 1e-7 nats of the top ends within 5e-4 standard errors of it.
+    """
     tasks = simulate(PRIOR, 60, 4)
     initial = CorrelatedArms.initial(tasks)
     fitted = initial.fit(tasks, hyperprior_weight=weight)
     unknown = initial.hyperparameters(tasks)
     slow = unknown.build(most_probable(unknown, hyperprior_weight=weight))
     for name in ("loc", "cov", "noise_var"):
-        torch.testing.assert_close(getattr(fitted, name), getattr(slow, name), rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(getattr(fitted, name), getattr(slow, name), rtol=3e-4, atol=3e-4)
     gap = fitted.log_evidence(tasks).sum() - slow.log_evidence(tasks).sum()
     assert weight or abs(gap.item()) < 1e-6
     assert fitted.learned_from is not None

@@ -152,8 +152,8 @@ def test_a_study_whose_best_place_of_the_past_fails_goes_elsewhere(failure: Call
         study.optimize(objective, n_trials=NUM_TRIALS, catch=(ArithmeticError,))
         values = [t.value for t in study.trials if t.state == TrialState.COMPLETE and math.isfinite(t.value or 0.0)]
         best.append(min(value for value in values if value is not None))
-    # .0625 is possible, and random search has .14; a pruned trial is half a failure, and some pasts let go more slowly
-    assert float(np.median(best)) < (0.3 if failure is pruned else 0.15)
+    # .0625 is possible, and random search has .14; a pruned trial is half a failure, so that the past is let go later
+    assert float(np.median(best)) < (0.2 if failure is pruned else 0.15)
 
 
 def with_constraint(trial: optuna.Trial) -> float:

@@ -96,12 +96,28 @@ def test_a_place_where_most_trials_fail_is_as_bad_as_the_worst() -> None:
     assert len(history.unevaluated) == 3
 
 
-def test_a_study_that_only_fails() -> None:
+def test_a_pruned_trial_is_half_of_a_failure_once_it_can_have_been_poorer_than_another() -> None:
+    study = optuna.create_study()
+    add(study, 0, None, TrialState.PRUNED)
+    add(study, 1, None, TrialState.FAIL)
+    history = read(study)
+    outcomes = history.outcomes()
+    assert outcomes is not None
+    assert outcomes[2].tolist() == [1.0, 1.0]
+    add(study, 2, 5.0)
+    outcomes = read(study, history).outcomes()
+    assert outcomes is not None
+    assert outcomes[2].tolist() == [0.5, 1.0, 1.0]
+    assert outcomes[1].tolist() == [False, False, True]
+
+
+@pytest.mark.parametrize("state", [TrialState.FAIL, TrialState.PRUNED])
+def test_a_study_that_only_fails(state: TrialState) -> None:
     study = optuna.create_study()
     history = History(KNOWN, maximize=False)
     for number in range(3):
         assert not history.only_fails
-        add(study, number, None, TrialState.FAIL)
+        add(study, number, None, state)
         read(study, history)
     assert history.only_fails
     add(study, 3, 1.0)

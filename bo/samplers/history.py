@@ -114,11 +114,13 @@ class History:
     def outcomes(self) -> tuple[Float[Tensor, "n p"], Bool[Tensor, " n"], Float[Tensor, " n"]] | None:
         """Rows of finished trials, which of them succeeded, and how much each says; None where all did.
 
-        A pruned trial is half of a failure: it was poor, or pruned too early.
+        A pruned trial is half of a failure, since it was poor, or pruned too early; where none was completed, there was
+        none that it could be poorer than, and it is a whole one.
         """
         if bool(self._completed.all()):
             return None
-        return self._rows, self._completed, torch.where(self._states == TrialState.PRUNED, 0.5, 1.0).double()
+        is_half = (self._states == TrialState.PRUNED) & self._completed.any()
+        return self._rows, self._completed, torch.where(is_half, 0.5, 1.0).double()
 
     @property
     def unevaluated(self) -> Float[Tensor, "n p"]:
@@ -127,13 +129,11 @@ class History:
 
     @property
     def only_fails(self) -> bool:
-        """Whether several trials failed, or twice as many were pruned, and none was completed.
+        """Whether several trials failed or were pruned, and none was completed.
 
         Then what is believed of this study is wrong.
         """
-        failed = self._states == TrialState.FAIL
-        num = float(failed.sum()) + 0.5 * float((self._states == TrialState.PRUNED).sum())
-        return not self._completed.any() and num >= PATIENCE
+        return not self._completed.any() and len(self._states) >= PATIENCE
 
     def _append(self, finished: Sequence[FrozenTrial]) -> None:
         rows = to_numbers(self.known, [(trial.params, trial.distributions) for trial in finished])
