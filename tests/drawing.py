@@ -31,7 +31,7 @@ def draws(module: str, name: str) -> bool:
 
 
 def _made_of(module: str, name: str) -> set[Name]:
-    if not module.startswith("tests."):  # others' code draws from what it is given
+    if not _is_ours(module):  # others' code draws from what it is given
         return set()
     names = _names(module)
     return set().union(*names.values()) if name == "*" else names.get(name, set())
@@ -42,10 +42,11 @@ def _names(module: str) -> dict[str, set[Name]]:
     """What each name at the top level of a module is made of."""
     found: dict[str, set[Name]] = {}
     for_all: set[Name] = set()
-    for statement in ast.parse((HERE / f"{module.removeprefix('tests.')}.py").read_text()).body:
+    for statement in ast.parse(_path(module).read_text()).body:
         if isinstance(statement, ast.ImportFrom):
             for alias in statement.names:
-                source = (f"tests.{alias.name}", "*") if statement.module == "tests" else (statement.module, alias.name)
+                of_module = f"{statement.module}.{alias.name}"
+                source = (of_module, "*") if _is_ours(of_module) else (statement.module, alias.name)
                 found[alias.asname or alias.name] = {source}
             continue
         used = {(module, name) for name in _used(statement)}
@@ -54,6 +55,14 @@ def _names(module: str) -> dict[str, set[Name]]:
         if isinstance(statement, ast.FunctionDef) and any("autouse" in ast.dump(d) for d in statement.decorator_list):
             for_all |= used
     return {name: used | for_all if name.lower().startswith("test") else used for name, used in found.items()}
+
+
+def _is_ours(module: str) -> bool:
+    return module.startswith("tests.") and _path(module).exists()
+
+
+def _path(module: str) -> Path:
+    return HERE / f"{module.removeprefix('tests.').replace('.', '/')}.py"
 
 
 def _used(statement: ast.stmt) -> set[str]:

@@ -18,10 +18,10 @@ from bandits import Policy
 from bayesmeta import Data
 from bayesmeta.hyperparameters.task_features import FeaturePrior
 from bo import SearchSpace, TuningPrior, fit_rgpe
+from tests.bandits.decisions.test_policy_operations import ARMS, COIN, LINEAR, POLICIES
+from tests.bo.past import SPACE, loss
 from tests.families import FAMILIES
-from tests.past import SPACE, loss
 from tests.seeds import seed, shifted
-from tests.test_policy_operations import ARMS, COIN, LINEAR, POLICIES
 
 __all__ = ["SAVED", "evidence_of", "expectations_of", "next_of", "read_answers", "told"]
 

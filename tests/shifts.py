@@ -1,7 +1,7 @@
 """The tests that draw, under many shifts of their seeds and under other instructions of the processor.
 
     python -m tests.shifts --shifts 20                # hours on two cores; may be stopped and started again
-    python -m tests.shifts --shifts 5 tests/test_gp.py
+    python -m tests.shifts --shifts 5 tests/bayesmeta/gp/test_process.py
 
 A test becomes one line of a file of JSON lines as soon as it has run, and what is there is not run again: delete the
 file, or name another, after a change. At the end stands a table of the tests that failed, and under which shifts.

@@ -3,8 +3,8 @@
 Each problem is a scikit-learn classifier with 4 to 6 hyperparameters. A trial is scored by 3-fold stratified
 cross-validation on at most 800 rows; the score is the class-balanced log-loss, each probability clipped to
 [1e-3, 1], so that a model which gives up on a rare class is punished and one silly fold cannot swamp the rest.
-Scores are means over folds. The committed tables were made by `benchmarks/collect_tasks.py` with these functions,
-and the demo scores its live trials with them: past and present are the same measurement.
+Scores are means over folds. The committed tables were made by `benchmarks/tuning/collect_tasks.py` with these
+functions, and the demo scores its live trials with them: past and present are the same measurement.
 """
 
 from collections.abc import Callable, Mapping

@@ -1,0 +1,1 @@
+"""The benchmark of bandits: `python -m benchmarks.bandits`."""

@@ -1,0 +1,3 @@
+from benchmarks.bandits.run import main
+
+main()

@@ -1,0 +1,1 @@
+"""The benchmark of tuning: `python -m benchmarks.tuning`."""

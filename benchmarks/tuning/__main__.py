@@ -1,0 +1,3 @@
+from benchmarks.tuning.run import main
+
+main()

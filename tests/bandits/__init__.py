@@ -1,0 +1,1 @@
+"""Tests of `bandits`, shelved as the package is."""

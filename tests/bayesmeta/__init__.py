@@ -1,0 +1,1 @@
+"""Tests of `bayesmeta`, shelved as the package is."""

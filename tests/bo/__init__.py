@@ -1,0 +1,1 @@
+"""Tests of `bo`, shelved as the package is."""

@@ -1,0 +1,1 @@
+"""Tests of pages, examples, files of the project and of the tests themselves."""
