@@ -10,7 +10,11 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Figure", "environment", "write_json"]
+__all__ = ["Figure", "MissingPeerError", "environment", "write_json"]
+
+
+class MissingPeerError(Exception):
+    """A baseline is not installed."""
 
 
 @dataclass(frozen=True)

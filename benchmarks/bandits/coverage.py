@@ -15,7 +15,7 @@ from torch import Generator, Tensor
 import bandits
 from bayesmeta import Data
 from bayesmeta.random import rand, seeded
-from benchmarks.coverage import LEVEL, NUM_DRAWS, SIMULATIONS, Simulation, simulate
+from benchmarks.priors.coverage import LEVEL, NUM_DRAWS, SIMULATIONS, Simulation, simulate
 from benchmarks.report import Figure
 
 __all__ = ["BUDGETS", "CoverageBudget", "coverage"]

@@ -30,7 +30,7 @@ from torch import Generator, Tensor
 
 import bandits
 from bayesmeta import CorrelatedArms, Data
-from benchmarks import jester
+from benchmarks.priors import jester
 from benchmarks.report import Figure
 
 __all__ = ["BUDGETS", "METHODS", "TableBudget", "is_table", "read_table", "regret_on_table"]

@@ -10,9 +10,9 @@ import torch
 from bayesmeta import CorrelatedArms, Data, arm_statistics
 from bayesmeta.checks.predictive_checks import TaskMean
 from bayesmeta.random import rand, randn
-from benchmarks import jester
-from benchmarks.few_rows import SHOWN, Method, compare, figures, hidden, joined, shown, shuffled
-from benchmarks.jester import METHODS, as_tasks, split_users, thinned
+from benchmarks.priors import jester
+from benchmarks.priors.few_rows import SHOWN, Method, compare, figures, hidden, joined, shown, shuffled
+from benchmarks.priors.jester import METHODS, as_tasks, split_users, thinned
 from tests.families import F64, seed
 
 NUM_JOKES = 30

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import bayesmeta as bm
-from benchmarks import bda3
+from benchmarks.priors import bda3
 from tests.families import seed
 
 COUNTS = """

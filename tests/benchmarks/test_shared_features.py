@@ -11,9 +11,9 @@ import torch
 from bayesmeta import Data, LinearGaussian
 from bayesmeta.checks.predictive_checks import TaskMean
 from bayesmeta.random import rand, randn
-from benchmarks import shared_features
-from benchmarks.few_rows import SHOWN, hidden
-from benchmarks.shared_features import NUM_FOLDS, WithIntercept, held_out, read, some_rows, with_intercept
+from benchmarks.priors import shared_features
+from benchmarks.priors.few_rows import SHOWN, hidden
+from benchmarks.priors.shared_features import NUM_FOLDS, WithIntercept, held_out, read, some_rows, with_intercept
 from tests.families import F64, seed
 
 

@@ -86,8 +86,17 @@ def test_no_circles_within_a_folder() -> None:
 
 
 def test_folders_and_files_stay_small() -> None:
-    for folder in {path.parent for path in MODULES.values()}:
+    others = [path for shelf in ("tests", "benchmarks") for path in (ROOT / shelf).rglob("*.py")]
+    for folder in {path.parent for path in [*MODULES.values(), *others]}:
         files = [path for path in folder.glob("*.py") if path.name != "__init__.py"]
         assert len(files) <= MOST_FILES, f"{folder} has {len(files)} files"
     long = {str(path.relative_to(ROOT)) for path in MODULES.values() if len(path.read_text().splitlines()) > MOST_LINES}
     assert long <= LONG
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_tests_are_shelved_as_the_package_is(package: str) -> None:
+    shelves = [path for path in (ROOT / "tests" / package).rglob("*") if path.is_dir() and path.name != "__pycache__"]
+    assert shelves
+    for shelf in shelves:
+        assert (ROOT / shelf.relative_to(ROOT / "tests")).is_dir(), f"{shelf} mirrors no folder of the package"

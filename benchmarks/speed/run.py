@@ -26,9 +26,9 @@ from rich.table import Table
 
 from bayesmeta import Data, NormalInverseWishart
 from bayesmeta.random import randn
-from benchmarks import kernels
-from benchmarks.report import Figure, environment, write_json
-from benchmarks.stream import stream_a_table
+from benchmarks.report import Figure, MissingPeerError, environment, write_json
+from benchmarks.speed import kernels
+from benchmarks.speed.stream import stream_a_table
 
 PACKAGES = ["bayesmeta", "torch", "numpy", "scipy", "polars", "conjugate-models"]
 
@@ -48,10 +48,6 @@ BUDGETS = {
     "quick": Budget(pairs=5, inner=7, streams=1, kernels=3),
     "full": Budget(pairs=31, inner=15, streams=5, kernels=31),
 }
-
-
-class MissingPeerError(Exception):
-    """A baseline is not installed."""
 
 
 def niw_against_a_loop(budget: Budget) -> list[Figure]:
@@ -165,7 +161,3 @@ def main(arguments: Sequence[str] | None = None) -> None:
     console.print(table)
     if options.out:
         write_json(options.out, figures, environment(PACKAGES), budget=options.budget, left_out=left_out)
-
-
-if __name__ == "__main__":
-    main()

@@ -26,7 +26,7 @@ from torch import Generator, Tensor
 from torch.distributions import Normal
 
 from bayesmeta import Data, GaussianProcess, LearnedFeatures, LinearGaussian
-from benchmarks.few_rows import Method, compare, joined, shuffled
+from benchmarks.priors.few_rows import Method, compare, joined, shuffled
 
 __all__ = ["METHODS", "NUM_FOLDS", "held_out", "read", "some_rows"]
 

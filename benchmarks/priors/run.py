@@ -30,12 +30,11 @@ from rich.progress import Progress
 from rich.table import Table
 
 import bayesmeta as bm
-from benchmarks import bda3, few_rows, jester, shared_features
-from benchmarks.coverage import SIMULATIONS, Coverage, measure
-from benchmarks.hierarchical import DATA_SETS, HeldOut, efron_morris, held_out
-from benchmarks.mixed_models import Fit, disagreement, fit_ours, fit_statsmodels, timed_against
-from benchmarks.report import Figure, environment, write_json
-from benchmarks.speed import MissingPeerError
+from benchmarks.priors import bda3, few_rows, jester, shared_features
+from benchmarks.priors.coverage import SIMULATIONS, Coverage, measure
+from benchmarks.priors.hierarchical import DATA_SETS, HeldOut, efron_morris, held_out
+from benchmarks.priors.mixed_models import Fit, disagreement, fit_ours, fit_statsmodels, timed_against
+from benchmarks.report import Figure, MissingPeerError, environment, write_json
 
 PACKAGES = ["bayesmeta", "torch", "numpy", "scipy", "polars", "pyro-ppl", "arviz", "statsmodels"]
 
@@ -383,7 +382,3 @@ def main(arguments: Sequence[str] | None = None) -> None:
         every = [Figure(n, v, "") for found in results.values() for n, v in found["figures"].items()]
         rest = {"budget": options.budget, "left_out": left_out, "sections": results}
         write_json(options.out, every, environment(PACKAGES), **rest)
-
-
-if __name__ == "__main__":
-    main()

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from bayesmeta import Data, LinearGaussian
 from bayesmeta.random import randn
-from benchmarks.speed import MissingPeerError
+from benchmarks.report import MissingPeerError
 
 __all__ = ["Fit", "disagreement", "fit_ours", "fit_statsmodels", "simulate", "timed_against"]
 

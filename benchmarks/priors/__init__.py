@@ -1,0 +1,1 @@
+"""The benchmark of priors: `python -m benchmarks.priors`."""

@@ -1,0 +1,3 @@
+from benchmarks.priors.run import main
+
+main()
