@@ -38,6 +38,7 @@ __all__ = [
     "PoissonGaussian",
     "StartsDisagreeWarning",
     "Statistics",
+    "TransferHypotheses",
     "arm_statistics",
     "compiled",
     "fit_kinds",
@@ -65,7 +66,7 @@ if TYPE_CHECKING:
     from bayesmeta.glm.poisson import PoissonExposureGaussian, PoissonGaussian
     from bayesmeta.gp.past_functions import PastFunctions
     from bayesmeta.gp.process import GaussianProcess
-    from bayesmeta.gp.transfer import transfer_hypotheses, trust
+    from bayesmeta.gp.transfer import TransferHypotheses, transfer_hypotheses, trust
     from bayesmeta.hyperparameters.hyperposterior import Hyperposterior
     from bayesmeta.hyperparameters.kinds import StartsDisagreeWarning, fit_kinds
     from bayesmeta.hyperparameters.task_features import fit_with_features
@@ -126,6 +127,7 @@ else:
             "one_hot": "conjugate.categorical",
             "sample_posterior": "mcmc.full_bayes",
             "save": "io",
+            "TransferHypotheses": "gp.transfer",
             "transfer_hypotheses": "gp.transfer",
             "trust": "gp.transfer",
         },

@@ -188,7 +188,7 @@ class Mixture(TensorFields):
             components=components, log_weights=self.log_weights if is_shared else self.log_weights[index]
         )
 
-    def leading(self, mass: float, most: int) -> "Mixture":
+    def leading(self, mass: float = 0.95, most: int = 8) -> "Mixture":
         """The likeliest hypotheses, of a mixture without batch: as few as hold `mass`, and no more than `most`.
 
         What is predicted differs by no more than what the others would have added, and costs less.

@@ -9,6 +9,7 @@ __all__ = [
     "GaussianProcess",
     "PastFunctions",
     "PathFunctions",
+    "TransferHypotheses",
     "likeness",
     "transfer_hypotheses",
     "trust",
@@ -18,7 +19,7 @@ __all__ = [
 if TYPE_CHECKING:
     from bayesmeta.gp.past_functions import PastFunctions
     from bayesmeta.gp.process import GaussianProcess, PathFunctions
-    from bayesmeta.gp.transfer import NUM_DOUBTING, likeness, transfer_hypotheses, trust, trusting
+    from bayesmeta.gp.transfer import NUM_DOUBTING, TransferHypotheses, likeness, transfer_hypotheses, trust, trusting
 else:
     __getattr__, __dir__ = lazily(
         __name__,
@@ -27,6 +28,7 @@ else:
             "GaussianProcess": "process",
             "PastFunctions": "past_functions",
             "PathFunctions": "process",
+            "TransferHypotheses": "transfer",
             "likeness": "transfer",
             "transfer_hypotheses": "transfer",
             "trust": "transfer",

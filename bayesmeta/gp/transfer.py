@@ -16,17 +16,29 @@ learning too.
 """
 
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, cast
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 from bayesmeta.gp.process import GaussianProcess
 from bayesmeta.mixture import Mixture
 
-__all__ = ["NUM_DOUBTING", "likeness", "transfer_hypotheses", "trust", "trusting"]
+__all__ = [
+    "GROUPS",
+    "NUM_DOUBTING",
+    "TRUSTING",
+    "TransferHypotheses",
+    "likeness",
+    "transfer_hypotheses",
+    "trust",
+    "trusting",
+]
+
+GROUPS = ("whole", "part", "kernel", "nothing")  # of hypotheses, in their order
+TRUSTING = GROUPS[:2]  # those in which past functions apply in some form
 
 # Prior weights and grids, fixed in advance; their exact values matter little (docs/design.md).
 AS_A_WHOLE, IN_PART = 0.5, 0.3  # prior probabilities; the rest is for hypotheses that doubt the past
@@ -51,14 +63,59 @@ class _Structure(NamedTuple):
     beyond_var: Tensor
 
 
-def transfer_hypotheses(learned: GaussianProcess, task_weights: Float[Tensor, " tasks"] | None = None) -> Mixture:
+@dataclass(frozen=True, eq=False)
+class TransferHypotheses(Mixture):
+    """Hypotheses about how far the past applies to a new task: a mixture (structures) of mixtures (scales).
+
+    Args:
+        components: the structures, each a `Mixture` over `SCALES`.
+        log_weights: of the structures.
+        sizes: how many structures each of `GROUPS` has: the past applies as a whole; in part, the new task being like
+            one of the past ones; its kernel alone does; nothing does.
+    """
+
+    sizes: tuple[int, int, int, int]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if sum(self.sizes) != self.log_weights.shape[-1]:
+            raise ValueError(f"sizes must add up to {self.log_weights.shape[-1]} hypotheses; got {self.sizes}")
+
+    @classmethod
+    def of_earlier(cls, mixture: Mixture) -> "TransferHypotheses":
+        """What versions without groups saved as a mixture."""
+        num_whole = len(DIRECTION_FACTORS) * len(RESIDUALS)
+        num_part = mixture.log_weights.shape[-1] - num_whole - NUM_DOUBTING
+        return cls(mixture.components, mixture.log_weights, (num_whole, num_part, 1, len(LENGTHSCALES)))
+
+    def __getitem__(self, index: slice | Int64[Tensor, " chosen"]) -> Mixture:
+        """Some of the tasks; without a batch some of the hypotheses, as a mixture without groups."""
+        return super().__getitem__(index) if self.batch_shape else Mixture(self.components, self.log_weights)[index]
+
+    def group(self, name: str) -> slice:
+        """Where the hypotheses of one of `GROUPS` are."""
+        place = GROUPS.index(name)
+        return slice(sum(self.sizes[:place]), sum(self.sizes[: place + 1]))
+
+    def given(self, *groups: str) -> Mixture:
+        """The hypotheses of some groups, given that one of them is true; of one task."""
+        every = torch.arange(self.log_weights.shape[-1], device=self.log_weights.device)
+        return self[torch.cat([every[self.group(name)] for name in groups])]
+
+    def probability(self, *groups: str) -> Float[Tensor, "*batch"]:
+        """That a hypothesis of one of the groups is true."""
+        each = [self.weights[..., self.group(name)].sum(-1) for name in groups]
+        return torch.stack(each).sum(0)
+
+
+def transfer_hypotheses(
+    learned: GaussianProcess, task_weights: Float[Tensor, " tasks"] | None = None
+) -> TransferHypotheses:
     """A mixture (structures) of mixtures (scales) of Gaussian processes, around one that was learned from past tasks.
 
     Args:
         learned: the process.
         task_weights: how much each past task counts for the new one, together one; None for all alike.
-
-    The last `NUM_DOUBTING` structures trust the learned kernel only, or nothing; `trust` sums their weights.
 
     Raises:
         ValueError: `learned` has no past functions, or has a batch.
@@ -111,21 +168,25 @@ def transfer_hypotheses(learned: GaussianProcess, task_weights: Float[Tensor, " 
             torch.full((NUM_DOUBTING,), (1.0 - AS_A_WHOLE - IN_PART) / NUM_DOUBTING),
         ]
     )
-    return Mixture(Mixture.uniform(processes).to(total), weights.to(total).log())
+    sizes = (len(whole), len(part), len(kernel), len(nothing))
+    return TransferHypotheses(Mixture.uniform(processes).to(total), weights.to(total).log(), sizes)
 
 
 def trusting(hypotheses: Mixture) -> Mixture:
     """The same hypotheses, given that the past applies in some form."""
-    return hypotheses[:-NUM_DOUBTING]
+    return _in_groups(hypotheses).given(*TRUSTING)
 
 
 def trust(hypotheses: Mixture) -> dict[str, Tensor]:
     """Posterior probabilities that the past applies, that only its kernel does, and that nothing does."""
     if not isinstance(hypotheses, Mixture):
         raise TypeError(f"trust needs the Mixture of transfer_hypotheses; got {type(hypotheses).__name__}")
-    num_past = hypotheses.log_weights.shape[-1] - NUM_DOUBTING
-    past, kernel, nothing = hypotheses.weights.split([num_past, 1, len(LENGTHSCALES)], -1)
-    return {"past": past.sum(-1), "kernel": kernel.sum(-1), "nothing": nothing.sum(-1)}
+    grouped = _in_groups(hypotheses)
+    return {
+        "past": grouped.probability(*TRUSTING),
+        "kernel": grouped.probability("kernel"),
+        "nothing": grouped.probability("nothing"),
+    }
 
 
 def likeness(hypotheses: Mixture) -> Float[Tensor, " tasks"]:
@@ -133,13 +194,16 @@ def likeness(hypotheses: Mixture) -> Float[Tensor, " tasks"]:
 
     What they lack of `trust(hypotheses)["past"]` is the probability that the past applies as a whole.
     """
-    num_whole = len(DIRECTION_FACTORS) * len(RESIDUALS)
-    processes = hypotheses.components.components
+    processes, in_part = hypotheses.components.components, _in_groups(hypotheses).group("part")
     # each is the loading of its task as it stands, so that equality finds the task
-    loadings = processes.past_loading[num_whole:-NUM_DOUBTING, 0]
+    loadings = processes.past_loading[in_part, 0]
     task = (loadings[:, None] == processes.past.loadings.mT).all(-1).int().argmax(-1)
     found = torch.zeros_like(processes.past.loadings[0])
-    return found.index_add(0, task, hypotheses.weights[num_whole:-NUM_DOUBTING])
+    return found.index_add(0, task, hypotheses.weights[in_part])
+
+
+def _in_groups(hypotheses: Mixture) -> TransferHypotheses:
+    return hypotheses if isinstance(hypotheses, TransferHypotheses) else TransferHypotheses.of_earlier(hypotheses)
 
 
 def _representatives(

@@ -7,16 +7,19 @@ from dataclasses import replace
 import pytest
 import torch
 
-from bayesmeta import Data, GaussianProcess, Mixture, transfer_hypotheses
+from bayesmeta import Data, GaussianProcess, Mixture, TransferHypotheses, transfer_hypotheses
 from bayesmeta.gp.transfer import (
     AS_A_WHOLE,
     DIRECTION_FACTORS,
+    GROUPS,
     IN_PART,
     LENGTHSCALES,
     MAX_LIKE,
     NUM_DOUBTING,
     RESIDUALS,
     SCALES,
+    TRUSTING,
+    likeness,
     trust,
     trusting,
 )
@@ -113,7 +116,7 @@ def test_beyond_past_inputs_every_hypothesis_is_as_wide_as_past_rows(pasts: dict
 def test_in_part_the_mean_is_the_function_of_one_past_task() -> None:
     tasks = simulate(4, 60)
     learned = GaussianProcess.initial(tasks).fit(tasks)
-    part = transfer_hypotheses(learned)[NUM_WHOLE:-NUM_DOUBTING]
+    part = transfer_hypotheses(learned).given("part")
     assert len(part.log_weights) == 4 * len(RESIDUALS)
     x = NEW[0][0].x
     means = part.components.components[:: len(RESIDUALS)].marginal(x[None, None]).mean[:, SCALES.index(1.0)]
@@ -196,3 +199,28 @@ def test_trusting_keeps_the_odds_of_what_applies(pasts: dict[str, Mixture]) -> N
     torch.testing.assert_close(certain.weights, prior.weights[:NUM_PAST] / PAST, rtol=1e-6, atol=0.0)
     after = certain.condition(NEW[0][0].rows(slice(0, 5)))
     assert after.predict(NEW[0][0].x[:3]).mean.isfinite().all()
+
+
+def test_groups_have_names(pasts: dict[str, Mixture]) -> None:
+    prior = pasts["alike"]
+    assert isinstance(prior, TransferHypotheses)
+    posterior = prior.condition(NEW[0][0].rows(slice(0, 5)))
+    assert isinstance(posterior, TransferHypotheses)
+    shares = [posterior.weights[posterior.group(name)].sum() for name in GROUPS]
+    assert sum(shares).item() == pytest.approx(1.0)
+    torch.testing.assert_close(posterior.probability(*TRUSTING), shares[0] + shares[1])
+    doubting = posterior.given("kernel", "nothing")
+    torch.testing.assert_close(doubting.weights, posterior.weights[NUM_PAST:] / (shares[2] + shares[3]))
+    x = NEW[0][0].x[:3]
+    every, alone = posterior.components.predict(x[None]).mean[NUM_PAST:], doubting.components.predict(x[None]).mean
+    torch.testing.assert_close(every, alone)
+    with pytest.raises(ValueError, match="sizes must add up to 49 hypotheses"):
+        replace(prior, sizes=(1, 2, 3, 4))
+
+
+def test_a_mixture_that_an_earlier_version_saved_is_understood(pasts: dict[str, Mixture]) -> None:
+    prior = pasts["alike"].condition(NEW[0][0].rows(slice(0, 5)))
+    earlier = Mixture(prior.components, prior.log_weights)
+    assert trust(earlier) == trust(prior)
+    assert torch.equal(likeness(earlier), likeness(prior))
+    assert torch.equal(trusting(earlier).weights, trusting(prior).weights)
