@@ -33,9 +33,9 @@ if TYPE_CHECKING:
     from bo.insight.importance import parameter_importance
     from bo.insight.plots import plot_importance, plot_prior_surface, plot_resemblance
     from bo.insight.resemblance import resemblance
+    from bo.past_tasks.scores import normal_scores
     from bo.priors.families import fit_family
     from bo.priors.rgpe import RankingWeightedEnsemble, fit_rgpe
-    from bo.priors.scores import normal_scores
     from bo.priors.shared_configurations import SharedConfigurations
     from bo.priors.tuning_prior import TuningPrior
     from bo.samplers.meta import MetaSampler, UnlikePastWarning
@@ -64,7 +64,7 @@ else:
             "expected_improvement": "acquisition.improvement",
             "fit_family": "priors.families",
             "fit_rgpe": "priors.rgpe",
-            "normal_scores": "priors.scores",
+            "normal_scores": "past_tasks.scores",
             "parameter_importance": "insight.importance",
             "plot_importance": "insight.plots",
             "plot_prior_surface": "insight.plots",

@@ -87,8 +87,8 @@ def fit(
     longest = max(map(len, prior.space.names))
     for name, distribution in prior.space.distributions.items():
         typer.echo(f"  {name:{longest}}  {_values(distribution)}")
-    if prior.task_features:
-        typer.echo(f"features of tasks: {', '.join(prior.task_features.names)}")
+    if prior.feature_names:
+        typer.echo(f"features of tasks: {', '.join(prior.feature_names)}")
     typer.echo(f"wrote {out}")
 
 
@@ -307,16 +307,13 @@ def _likeness(prior: "TuningPrior") -> "list[Table]":
     from rich.table import Table
 
     from bayesmeta.data.rows import Data
-    from bayesmeta.mixture import Mixture
+    from bo.acquisition.schedule import Turns
     from bo.insight.resemblance import IN_PART, KERNEL, NOTHING, WHOLE, resemblance
 
-    if prior.num_trusting is None or not isinstance(prior.functions, Mixture):
+    if not isinstance(prior.suggester, Turns):
         return []
     none = torch.empty(0, prior.space.num_columns, dtype=torch.float64)
-    try:
-        found = resemblance(prior, Data.of(none, none.sum(-1)))
-    except RuntimeError:  # a mixture of other hypotheses
-        return []
+    found = resemblance(prior, Data.of(none, none.sum(-1)))
     table = Table("a new study is", title="Before the first trial")
     table.add_column("probability", justify="right")
     table.add_row(WHOLE, f"{found.whole:.3f}")

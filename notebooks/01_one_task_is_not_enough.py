@@ -30,7 +30,6 @@ import torch
 import bayesmeta
 from bayesmeta import Data, GaussianProcess, trust
 from bo import TuningPrior, normal_scores
-from bo.acquisition.schedule import suggest
 from bo.replay.demo import hold_out, interval, pools
 from bo.replay.methods import gp_from_scratch, random_search
 from bo.replay.pool import regret
@@ -116,7 +115,7 @@ def tune(prior, pool):
     """What `bo.MetaSampler` tries, one configuration of the table after another, and why."""
     seen, turns = [], []
     while len(seen) < TRIALS:
-        turn, value = suggest(prior, Data.of(pool.x[seen], pool.y[seen]), pool.x[:0], turns)
+        turn, value = prior.suggest(Data.of(pool.x[seen], pool.y[seen]), turns=turns)
         worth = value(pool.x)
         worth[seen] = -torch.inf
         seen.append(int(worth.argmax()))
@@ -199,7 +198,7 @@ def probabilities(prior, pool, seen):
     """Of the four hypotheses after these trials."""
     scores = normal_scores(pool.y[seen], torch.ones(len(seen), dtype=torch.bool))
     hypotheses = prior.functions.condition(Data.of(pool.x[seen], scores)) if seen else prior.functions
-    applies, shares = hypotheses[: prior.num_trusting], trust(hypotheses)
+    applies, shares = hypotheses.given("whole", "part"), trust(hypotheses)
     expected = applies.components.marginal(pool.x).mean  # (hypotheses, configurations)
     past_mean = prior.past.each(pool.x).mean(-1)
     is_flipped = (expected - expected.mean(-1, keepdim=True)) @ (past_mean - past_mean.mean()) < 0

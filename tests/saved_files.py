@@ -1,12 +1,16 @@
 """Files that an earlier version wrote, with the answers that it gave: later versions load them and answer the same.
 
-    python -m tests.saved_files     # writes tests/saved anew: only where files of earlier versions are to be given up
+    python -m tests.saved_files tuning_in_turns     # writes this one; all, where none is named
+
+What is written anew is no file of an earlier version any more: name what is new.
 
 A prior is kept with rows and the evidence of these, before and after it was conditioned on half of them; a prior for
 tuning with points and what it expects there; a policy with what it expects of its arms and chooses next.
 """
 
 import json
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +89,8 @@ def tuning_priors() -> dict[str, TuningPrior]:
         "tuning": TuningPrior.fit(space, tasks, "minimize", task_names=["a", "b", "c", "d"], constraints=constraints),
         "tuning_with_features": TuningPrior.fit(space, featured, "minimize", feature_names=["rows"]),
         "rgpe": fit_rgpe(space, tasks, "minimize", seed=shifted(0)),
+        "tuning_in_turns": TuningPrior.fit(space, featured, "minimize", feature_names=["rows"]),
+        "tuning_by_one_posterior": fit_rgpe(space, tasks, "minimize", seed=shifted(0)),
     }
 
 
@@ -112,26 +118,33 @@ def policies() -> dict[str, tuple[Policy, torch.Tensor | None]]:
     return played
 
 
-def main() -> None:
+def main(names: Sequence[str]) -> None:
     SAVED.mkdir(exist_ok=True)
     answers: dict[str, Any] = {"priors": {}, "tuning": {}, "policies": {}}
-    for name, (prior, rows) in priors().items():
+    if names:
+        answers = read_answers()
+
+    def chosen(found: dict[str, Any]) -> list[tuple[str, Any]]:
+        return [(name, each) for name, each in found.items() if not names or name in names]
+
+    for name, (prior, rows) in chosen(priors()):
         bm.save(prior, SAVED / f"{name}.safetensors")
         bm.save(rows, SAVED / f"{name}.rows.safetensors")
         answers["priors"][name] = evidence_of(told(prior), rows)
-    for name, tuning in tuning_priors().items():
+    for name, tuning in chosen(tuning_priors()):
         x = tuning.space.sobol(NUM_ROWS, generator=seed(1))
         points = Data.of(x, torch.linspace(-1.0, 1.0, NUM_ROWS, dtype=torch.float64))
         bm.save(tuning, SAVED / f"{name}.safetensors")
         bm.save(points, SAVED / f"{name}.rows.safetensors")
         answers["tuning"][name] = expectations_of(tuning, points)
-    for name, (policy, context) in policies().items():
+    for name, (policy, context) in chosen(policies()):
         policy.save(SAVED / f"policy_{name}.safetensors")
         listed = None if context is None else context.tolist()
         answers["policies"][name] = {"context": listed, **next_of(policy, context)}
-    bm.save(policies()["diagonal"][0].sums(), SAVED / "sums.safetensors")
+    if not names:
+        bm.save(policies()["diagonal"][0].sums(), SAVED / "sums.safetensors")
     (SAVED / ANSWERS).write_text(json.dumps(answers, indent=1) + "\n")
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -5,7 +5,7 @@ improvement is the weighted mean of theirs.
 """
 
 import math
-from typing import Any
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -13,12 +13,16 @@ from torch.distributions import Distribution, Normal
 
 from bayesmeta.data.rows import Data
 from bayesmeta.mixture import MixtureDistribution
+from bo.acquisition.suggester import TaskModel
 from bo.values import Expected, Value
 
 __all__ = ["believing", "expected_improvement", "improvement", "log_expected_improvement"]
 
 
-def believing(functions: Any, rows: Data, pending: Tensor) -> tuple[Any, Tensor]:
+M = TypeVar("M", bound=TaskModel)
+
+
+def believing(functions: M, rows: Data, pending: Tensor) -> tuple[M, Tensor]:
     """The posterior after rows and pending points, and the targets of both.
 
     Args:
@@ -39,7 +43,7 @@ def believing(functions: Any, rows: Data, pending: Tensor) -> tuple[Any, Tensor]
     return functions, y
 
 
-def improvement(functions: Any, y: Tensor, *, maximize: bool, feasible: Tensor | None = None) -> Value:
+def improvement(functions: TaskModel, y: Tensor, *, maximize: bool, feasible: Tensor | None = None) -> Value:
     """How much points promise: their mean while nothing was tried, then their expected improvement.
 
     Args:

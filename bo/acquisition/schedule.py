@@ -18,7 +18,7 @@ functions:
 
 Where past tasks share their configurations, their values are known and need no model. The portfolio is then made of
 these values, and past tasks that rank the tried configurations as the new task does count for more in it
-(`bo.priors.past_regrets`). It goes on for ten rows, and takes every other turn of `past` afterwards, as long as some
+(`bo.past_tasks.regrets`). It goes on for ten rows, and takes every other turn of `past` afterwards, as long as some
 past task does so, evidence is not against the past, and there is something to gain. It ends where no configuration
 takes away a hundredth of the regret that is left. From there expected improvement climbs from the best configuration,
 if the space allows it.
@@ -26,138 +26,146 @@ if the space allows it.
 After the first six to ten suggestions, at least every second one is thus `plain` or `explore`: no past can mislead it.
 """
 
-from collections.abc import Sequence
-from typing import cast
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import ClassVar, cast
 
 import torch
+from jaxtyping import Float
 from torch import Generator, Tensor
 
 from bayesmeta.data.rows import Data
-from bo.acquisition.improvement import believing, improvement, log_expected_improvement
-from bo.priors.scores import normal_scores
-from bo.priors.tuning_prior import TuningPrior
+from bayesmeta.fields import TensorFields
+from bayesmeta.gp.past_functions import PastFunctions
+from bayesmeta.gp.transfer import TRUSTING, TransferHypotheses, transfer_hypotheses
+from bo.acquisition.improvement import believing, log_expected_improvement
+from bo.acquisition.one_posterior import learned_from_study
+from bo.acquisition.suggester import StudyState, Suggestion
+from bo.past_tasks.regrets import PastRegrets
+from bo.past_tasks.task_likeness import TaskFeatures
 from bo.single_study.process import plain_gp, some_rows
 from bo.space.search_space import SearchSpace
-from bo.space.study_space import OwnSpace
 from bo.values import Expected, InOwnSpace, Near, Value
 
-__all__ = ["suggest"]
+__all__ = ["Turns"]
 
 NUM_LIST = 2
 MIN_ROWS, MIN_LISTED = 6, 10  # before a plain Gaussian process has a turn, and where configurations are shared
 LATE = 22  # suggestions, from which it has three turns of four: what the past knows was tried by then
 NUM_EXPLORED, MIN_STALLED, PATIENCE = 5, 4, 2  # points without the past; rows, and trials without a gain, before one
-MAX_ROWS, MAX_PLAIN_ROWS = 64, 400  # that hypotheses, and a plain Gaussian process, are conditioned on
+MAX_PLAIN_ROWS = 400  # that a plain Gaussian process is conditioned on
 NUM_CANDIDATES, LEAST_GAIN = 256, 0.01  # to see whether the list goes on: of what the best adds to an average point
-MASS, MAX_HYPOTHESES = 0.95, 8  # of those that trust the past, kept for the search
 
 
-def suggest(
-    prior: TuningPrior,
-    rows: Data,
-    pending: Tensor,
-    turns: Sequence[str],
-    own: OwnSpace | None = None,
-    feasible: Tensor | None = None,
-) -> tuple[str, Value]:
-    """The turn of the next suggestion, and how much points promise for it.
+@dataclass(frozen=True, eq=False)
+class Turns(TensorFields):
+    """Suggests by acquisition functions that take turns, of which no past can mislead every second one.
 
     Args:
-        prior: what past tasks taught.
-        rows: what was evaluated, in the order of the trials, `y` being the objective in its own units.
-        pending: points `(m, d)` that were tried and have no value.
-        turns: those of the study's earlier suggestions by this method, finished or not.
-        own: the same rows and points as the study has them, in which a plain Gaussian process sees it; None where the
-            study is searched in the space of the past.
-        feasible: which rows met all constraints `(n,)`; None where all did.
+        hypotheses: how far the past applies, over normal scores.
+        past: the functions of past tasks.
+        task_weights: how much each past task counts, together one.
+        regrets: of past tasks on the configurations that they share, by which the first suggestions are chosen; None
+            where they share few, and `past` stands in.
+        features: by which past tasks count for a task whose features are known; None if the past tasks had none.
     """
-    own = OwnSpace(prior.space, rows.x, pending) if own is None else own
-    better = rows.y if prior.direction == "maximize" else -rows.y
-    turn = _next_turn(prior, rows.x, better, len(pending), turns)
-    listed = _list_value(prior, rows.x, better, pending) if turn == "list" else None
-    if turn == "list" and listed is None:
-        turn = _next_turn(prior, rows.x, better, len(pending), turns, has_list=False)
-    if listed is not None and len(better) < MIN_ROWS:
-        return turn, listed
-    if turn == "explore":
-        return turn, InOwnSpace(Near(_space_filling_point(own.space, turns.count("explore"))))
-    if turn == "plain":
-        return turn, _plain_value(own, better, feasible)
-    if prior.scores:
-        y, maximize = normal_scores(better, rows.mask), True
-    else:
-        y, maximize = rows.y, prior.direction == "maximize"
-    kept = some_rows(better, MAX_ROWS)
-    functions, y = believing(prior.functions, Data.of(rows.x[kept], y[kept]), pending)
-    if turn in ("past", "list"):
-        if functions.weights[: prior.num_trusting].sum() < 0.5:
-            return "plain", _plain_value(own, better, feasible)
+
+    hypotheses: TransferHypotheses
+    past: PastFunctions
+    task_weights: Float[Tensor, " tasks"]
+    regrets: PastRegrets | None = None
+    features: TaskFeatures | None = None
+
+    scores: ClassVar[bool] = True  # what the hypotheses are over
+
+    @property
+    def functions(self) -> TransferHypotheses:
+        return self.hypotheses
+
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        return () if self.features is None else self.features.names
+
+    def given(self, task_x: Mapping[str, float]) -> "Turns":
+        """For a task with these features: past tasks like it count for more.
+
+        Raises:
+            ValueError: the past tasks had no features, one is missing, or is not a finite number.
+        """
+        if self.features is None:
+            raise ValueError("this prior was learned without features of tasks; give their names when it is learned")
+        weights = self.features.weights(task_x)
+        hypotheses = transfer_hypotheses(self.features.learned, weights)
+        return replace(self, hypotheses=hypotheses, task_weights=weights.to(self.past.mean))
+
+    def suggest(self, study: StudyState) -> Suggestion:
+        """The turn of the next suggestion, and how much points promise for it."""
+        turn = self._next_turn(study)
+        listed = self._list_value(study) if turn == "list" else None
+        if turn == "list" and listed is None:
+            turn = self._next_turn(study, has_list=False)
+        if listed is not None and len(study.better) < MIN_ROWS:
+            return Suggestion(turn, listed)
+        if turn == "explore":
+            space = study.as_the_study_has_it.space
+            point = _sobol(space, study.turns.count("explore") + 1)[-1]
+            return Suggestion(turn, InOwnSpace(Near(point)))
+        if turn == "plain":
+            return Suggestion(turn, _plain_value(study))
+        learned = learned_from_study(self.hypotheses, study, scores=True)
+        hypotheses = cast(TransferHypotheses, learned.functions)
+        if turn == "mixture":
+            return Suggestion(turn, learned.improvement(hypotheses.leading()))
+        if hypotheses.probability(*TRUSTING) < 0.5:
+            return Suggestion("plain", _plain_value(study))
         if listed is not None:
-            return turn, listed
-        functions = functions[: prior.num_trusting]
-    if prior.num_trusting is not None:
-        functions = functions.leading(MASS, MAX_HYPOTHESES)
-    if feasible is not None:  # what is believed of pending points counts as feasible
-        feasible = torch.cat([feasible[kept], torch.ones(len(y) - len(kept), dtype=torch.bool)])
-    return turn, improvement(functions, y, maximize=maximize, feasible=feasible)
+            return Suggestion(turn, listed)
+        return Suggestion(turn, learned.improvement(hypotheses.given(*TRUSTING).leading()))
 
+    def _next_turn(self, study: StudyState, *, has_list: bool = True) -> str:
+        n, num_suggested = len(study.better), len(study.turns)
+        if has_list and (num_suggested < NUM_LIST or not n):
+            return "list"
+        shared = self.regrets if has_list else None
+        agrees = shared is not None and (n < MIN_ROWS or shared.agreement(study.rows.x, study.better) >= 0.5)
+        if agrees and n < MIN_LISTED:
+            return "list"
+        is_plain = (num_suggested - NUM_LIST) % (2 if num_suggested < LATE else 4) != 0
+        explored = n + len(study.pending) - num_suggested + study.turns.count("explore")
+        stalled = n >= MIN_STALLED and bool(study.better[:-PATIENCE].max() >= study.better.max())
+        if is_plain and stalled and explored < NUM_EXPLORED:
+            return "explore"
+        if n < MIN_ROWS:
+            return "mixture"
+        if is_plain:
+            return "plain"
+        return "list" if agrees and num_suggested // 2 % 2 == 0 else "past"
 
-def _next_turn(
-    prior: TuningPrior, x: Tensor, better: Tensor, num_pending: int, turns: Sequence[str], *, has_list: bool = True
-) -> str:
-    n, own = len(better), len(turns)
-    if prior.num_trusting is None:
-        return "mixture"
-    has_list = has_list and prior.past is not None
-    if has_list and (own < NUM_LIST or not n):
-        return "list"
-    shared = prior.regrets if has_list else None
-    agrees = shared is not None and (n < MIN_ROWS or shared.agreement(x, better) >= 0.5)
-    if agrees and n < MIN_LISTED:
-        return "list"
-    is_plain = (own - NUM_LIST) % (2 if own < LATE else 4) != 0
-    explored = n + num_pending - own + turns.count("explore")
-    stalled = n >= MIN_STALLED and bool(better[:-PATIENCE].max() >= better.max())
-    if is_plain and stalled and explored < NUM_EXPLORED:
-        return "explore"
-    if n < MIN_ROWS:
-        return "mixture"
-    if is_plain:
-        return "plain"
-    return "list" if agrees and own // 2 % 2 == 0 else "past"
-
-
-def _list_value(prior: TuningPrior, x: Tensor, better: Tensor, pending: Tensor) -> Value | None:
-    """Mean over past tasks of the best so far, were a point added to those that were tried; None where none adds,
-    and nothing is known of the task."""
-    tried, weights = torch.cat([x, pending]), prior.task_weights
-    if prior.regrets is not None:
-        likeness = prior.regrets.likeness(x, better)
-        likeness = likeness if weights is None else likeness * weights / (likeness @ weights)
-        point = prior.regrets.next_point(tried, likeness)
-        return None if point is None else Near(point)
-    past = prior.past
-    each = past.each(torch.cat([past.points, _sobol(prior.space, NUM_CANDIDATES)]))
-    weights = torch.full_like(each[0], 1.0 / each.shape[-1]) if weights is None else weights
-    best = past.each(tried).amax(0) if len(tried) else torch.full_like(each[0], -torch.inf)
-    gain = ((each - best).clamp(min=0.0) @ weights).max()
-    if not len(better) and gain <= LEAST_GAIN * ((best - each) @ weights).mean():
-        return None
-    return lambda x: torch.maximum(past.each(x), best) @ weights
-
-
-def _space_filling_point(space: SearchSpace, number: int) -> Tensor:
-    return _sobol(space, number + 1)[number]
+    def _list_value(self, study: StudyState) -> Value | None:
+        """Mean over past tasks of the best so far, were a point added to those that were tried; None where none adds,
+        and nothing is known of the task."""
+        tried, weights = torch.cat([study.rows.x, study.pending]), self.task_weights
+        if self.regrets is not None:
+            likeness = self.regrets.likeness(study.rows.x, study.better)
+            point = self.regrets.next_point(tried, likeness * weights / (likeness @ weights))
+            return None if point is None else Near(point)
+        each = self.past.each(torch.cat([self.past.points, _sobol(study.space, NUM_CANDIDATES)]))
+        best = self.past.each(tried).amax(0) if len(tried) else torch.full_like(each[0], -torch.inf)
+        gain = ((each - best).clamp(min=0.0) @ weights).max()
+        if not len(study.better) and gain <= LEAST_GAIN * ((best - each) @ weights).mean():
+            return None
+        return lambda x: torch.maximum(self.past.each(x), best) @ weights
 
 
 def _sobol(space: SearchSpace, num: int) -> Tensor:
     return space.sobol(num, generator=Generator().manual_seed(0))
 
 
-def _plain_value(own: OwnSpace, better: Tensor, feasible: Tensor | None) -> Value:
+def _plain_value(study: StudyState) -> Value:
+    own, better = study.as_the_study_has_it, study.better
     posterior = plain_gp(own.x, better, max_rows=MAX_PLAIN_ROWS)
     y = cast(Data, posterior.rows).y
-    y = y if feasible is None else y[feasible[some_rows(better, MAX_PLAIN_ROWS)]]
+    y = y if study.feasible is None else y[study.feasible[some_rows(better, MAX_PLAIN_ROWS)]]
     if not len(y):
         return InOwnSpace(Expected(lambda points: points.new_zeros(len(points)), is_log=True))
     posterior, believed = believing(posterior, Data.of(own.x[:0], better[:0]), own.pending)

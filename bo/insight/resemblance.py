@@ -1,20 +1,19 @@
 """Which past tasks a running study is like, by the evidence of its trials so far."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from jaxtyping import Float
 from torch import Tensor
 
 from bayesmeta.data.rows import Data
 from bayesmeta.describe import Described
-from bayesmeta.gp.transfer import likeness, trust
-from bayesmeta.mixture import Mixture
-from bo.acquisition.schedule import MAX_ROWS
-from bo.priors.scores import normal_scores
+from bayesmeta.gp.transfer import TransferHypotheses, likeness, trust
+from bo.acquisition.one_posterior import learned_from_study
+from bo.acquisition.schedule import Turns
+from bo.acquisition.suggester import StudyState
 from bo.priors.tuning_prior import TuningPrior
 from bo.samplers.history import History
-from bo.single_study.process import some_rows
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -55,14 +54,13 @@ def resemblance(prior: TuningPrior, rows: Data) -> Resemblance:
     Raises:
         ValueError: the prior does not weigh how far the past applies.
     """
-    if prior.num_trusting is None or not isinstance(prior.functions, Mixture):
+    if not isinstance(prior.suggester, Turns):
         raise ValueError(
             "this prior does not weigh how far the past applies to a study; learn one with TuningPrior.from_studies"
         )
-    better = rows.y if prior.direction == "maximize" else -rows.y
-    scores, kept = normal_scores(better, rows.mask), some_rows(better, MAX_ROWS)
-    functions = prior.functions.condition(Data.of(rows.x[kept], scores[kept])) if len(kept) else prior.functions
-    tasks, shares = likeness(functions), trust(functions)
+    study = StudyState(prior.space, rows, rows.x[:0], prior.direction == "maximize")
+    hypotheses = cast(TransferHypotheses, learned_from_study(prior.suggester.hypotheses, study, scores=True).functions)
+    tasks, shares = likeness(hypotheses), trust(hypotheses)
     whole = shares["past"] - tasks.sum()
     return Resemblance(tasks, float(whole), float(shares["kernel"]), float(shares["nothing"]))
 

@@ -1,1 +1,1 @@
-"""What past studies taught, in the forms that suggestions are made of."""
+"""Priors for tuning: learned from past studies, tables, or by another family."""

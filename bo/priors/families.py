@@ -8,7 +8,6 @@ and without the guard that `TuningPrior.fit` has against a past that misleads.
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 import torch
 
@@ -16,7 +15,9 @@ from bayesmeta.data.rows import Data
 from bayesmeta.doors import require_rows
 from bayesmeta.fields import LearnedFrom
 from bayesmeta.numerics.gradients import with_gradients
-from bo.priors.scores import normal_scores
+from bo.acquisition.one_posterior import OnePosterior
+from bo.acquisition.suggester import TaskModel
+from bo.past_tasks.scores import normal_scores
 from bo.priors.tuning_prior import TuningPrior, require_direction, starts_of
 from bo.space.search_space import SearchSpace
 
@@ -24,7 +25,7 @@ __all__ = ["fit_family", "varying_tasks"]
 
 
 @with_gradients
-def fit_family(space: SearchSpace, tasks: Data, direction: str, learn: Callable[[Data], Any]) -> TuningPrior:
+def fit_family(space: SearchSpace, tasks: Data, direction: str, learn: Callable[[Data], TaskModel]) -> TuningPrior:
     """A prior over normal scores by any family with `condition` and `marginal`.
 
     Args:
@@ -38,10 +39,8 @@ def fit_family(space: SearchSpace, tasks: Data, direction: str, learn: Callable[
     """
     raw = varying_tasks(tasks, direction)
     scores = replace(raw, y=normal_scores(raw.y, raw.mask))
-    functions = learn(scores)
-    return TuningPrior(
-        space, direction, functions, starts=starts_of(scores), learned_from=LearnedFrom.counts(scores.count)
-    )
+    suggester = OnePosterior(learn(scores))
+    return TuningPrior(space, direction, suggester, starts_of(scores), LearnedFrom.counts(scores.count))
 
 
 def varying_tasks(tasks: Data, direction: str) -> Data:

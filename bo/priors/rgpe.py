@@ -33,6 +33,7 @@ from bayesmeta.gp.process import GaussianProcess
 from bayesmeta.numerics.gradients import with_gradients
 from bayesmeta.numerics.linalg import cholesky
 from bayesmeta.random import rand, randn
+from bo.acquisition.one_posterior import OnePosterior
 from bo.priors.families import varying_tasks
 from bo.priors.tuning_prior import TuningPrior, starts_of
 from bo.single_study.process import plain_gp, some_rows
@@ -181,9 +182,8 @@ def fit_rgpe(space: SearchSpace, tasks: Data, direction: str, *, horizon: int = 
         seed,
         learned_from=LearnedFrom.counts(past.count),
     )
-    return TuningPrior(
-        space, direction, functions, starts=starts_of(past), scores=False, learned_from=functions.learned_from
-    )
+    suggester = OnePosterior(functions, scores=False)
+    return TuningPrior(space, direction, suggester, starts_of(past), functions.learned_from)
 
 
 def misranked_pairs(

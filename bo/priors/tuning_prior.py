@@ -4,11 +4,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import compress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import narwhals as nw
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from bayesmeta.data.bad_rows import naming_lines
@@ -17,10 +17,23 @@ from bayesmeta.data.rows import Data
 from bayesmeta.describe import listed
 from bayesmeta.doors import require_rows
 from bayesmeta.fields import LearnedFrom, TensorFields
+from bayesmeta.gp.past_functions import PastFunctions
 from bayesmeta.gp.process import GaussianProcess
-from bayesmeta.gp.transfer import NUM_DOUBTING, transfer_hypotheses
+from bayesmeta.gp.transfer import TransferHypotheses, transfer_hypotheses
 from bayesmeta.numerics.gradients import with_gradients
-from bo.priors.past_constraints import (
+from bo.acquisition.one_posterior import OnePosterior
+from bo.acquisition.schedule import Turns
+from bo.acquisition.suggester import (
+    EachTask,
+    HasPosterior,
+    ReadsFeatures,
+    RemembersTasks,
+    StudyState,
+    Suggester,
+    Suggestion,
+    TaskModel,
+)
+from bo.past_tasks.constraints import (
     PastConstraint,
     all_met,
     constraints_of,
@@ -28,10 +41,10 @@ from bo.priors.past_constraints import (
     require_of_rows,
     worst_unless,
 )
-from bo.priors.past_regrets import PastRegrets
-from bo.priors.scores import finite_values, normal_scores
+from bo.past_tasks.regrets import PastRegrets
+from bo.past_tasks.scores import finite_values, normal_scores
+from bo.past_tasks.task_likeness import TaskFeatures
 from bo.priors.storage import numbers_of, studies_of
-from bo.priors.task_likeness import TaskFeatures
 from bo.space.search_space import SearchSpace
 
 if TYPE_CHECKING:
@@ -44,48 +57,88 @@ MAX_STARTS = 64
 MIN_NAMED = 10  # rows, from which words that all differ are names of rows
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, init=False)
 class TuningPrior(TensorFields):
-    """A prior over the objectives of one search space.
+    """A prior over the objectives of one search space, and who suggests by it.
 
     Args:
         space: the parameters, and their encoding as points of the unit cube.
         direction: "minimize" or "maximize".
-        functions: a posterior on the unit cube, with `condition` and `marginal`.
-        num_trusting: of the hypotheses of `functions`, a `Mixture`, how many trust the past, the others doubting it.
-            Suggestions then take turns: see `bo.acquisition.schedule`. None takes `functions` as it is for all
-            suggestions.
-        past: the functions of past tasks, `each(x)` giving one column per task; None if unknown.
-        regrets: of past tasks on the configurations that they share, by which the first suggestions are chosen; None
-            where they share few, and `past` stands in.
+        suggester: what turns the rows of a study into suggestions, see `bo.acquisition.suggester`. A posterior on the
+            unit cube, with `condition` and `marginal`, is taken as `OnePosterior`.
         starts: configurations that were the best of a past task, encoded; always among the candidates.
-        scores: whether `functions` are over normal scores, where more is better (what `fit` learns), or over the
-            objective in its own units.
         learned_from: past tasks and rows.
-        task_names: of the past tasks, in the order of `past`; None if unknown.
-        task_features: which past tasks count for a task whose features are known (see `given`); None if the past tasks
-            had no features.
-        task_weights: how much each past task counts, together one; None for all alike.
-        constraints: what is known of constraints that past tasks had and sometimes violated, by name; None where there
-            were none.
+        task_names: of the past tasks, in the order of `past`; empty if unknown.
+        constraints: what is known of constraints that past tasks had and sometimes violated, by name.
+        scores: of a posterior that is given as `suggester`: whether it is over normal scores, where more is better, or
+            over the objective in its own units.
     """
 
     space: SearchSpace
     direction: str
-    functions: Any
-    num_trusting: int | None = None
-    past: Any = None
-    regrets: PastRegrets | None = None
-    starts: Float[Tensor, "starts d"] | None = None
-    scores: bool = True
-    learned_from: LearnedFrom | None = None
-    task_names: tuple[str, ...] | None = None
-    task_features: TaskFeatures | None = None
-    task_weights: Float[Tensor, " tasks"] | None = None
-    constraints: dict[str, PastConstraint] | None = None
+    suggester: Suggester
+    starts: Float[Tensor, "starts d"]
+    learned_from: LearnedFrom | None
+    task_names: tuple[str, ...]
+    constraints: dict[str, PastConstraint]
 
-    def __post_init__(self) -> None:
-        require_direction(self.direction)
+    def __init__(
+        self,
+        space: SearchSpace,
+        direction: str,
+        suggester: Any,
+        starts: Float[Tensor, "starts d"] | None = None,
+        learned_from: LearnedFrom | None = None,
+        task_names: Sequence[str] | None = None,
+        constraints: Mapping[str, PastConstraint] | None = None,
+        *,
+        scores: bool = True,
+    ) -> None:
+        require_direction(direction)
+        fields = {
+            "space": space,
+            "direction": direction,
+            "suggester": suggester if isinstance(suggester, Suggester) else OnePosterior(suggester, scores),
+            "starts": torch.empty(0, space.num_columns, dtype=torch.float64) if starts is None else starts,
+            "learned_from": learned_from,
+            "task_names": tuple(task_names or ()),
+            "constraints": dict(constraints or {}),
+        }
+        for name, value in fields.items():
+            object.__setattr__(self, name, value)
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any]) -> "TuningPrior":
+        return cls(**(_of_earlier(state) if "functions" in state else state))
+
+    @property
+    def functions(self) -> TaskModel:
+        """What is believed of a new study's objective before its first trial: a posterior on the unit cube.
+
+        Raises:
+            ValueError: the suggester has no posterior.
+        """
+        return self._believed().functions
+
+    @property
+    def scores(self) -> bool:
+        """Whether `functions` are over normal scores, where more is better, or over the objective in its own units."""
+        return self._believed().scores
+
+    def _believed(self) -> HasPosterior:
+        if not isinstance(self.suggester, HasPosterior):
+            raise ValueError(f"{type(self.suggester).__name__} suggests without a posterior that could be looked at")
+        return self.suggester
+
+    @property
+    def past(self) -> EachTask | None:
+        """The functions of past tasks, `each(x)` giving one column per task; None if the suggester does not know."""
+        return self.suggester.past if isinstance(self.suggester, RemembersTasks) else None
+
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        """Of the features by which `given` tells which past tasks count."""
+        return self.suggester.feature_names if isinstance(self.suggester, ReadsFeatures) else ()
 
     def _title(self) -> str:
         return f"to {self.direction}{super()._title()}"
@@ -93,9 +146,9 @@ class TuningPrior(TensorFields):
     def _parts(self) -> dict[str, Any]:
         left_out = ("direction", "task_names", "constraints")
         parts = {name: part for name, part in super()._parts().items() if name not in left_out}
-        if self.constraints is not None:
+        if self.constraints:
             parts["constraints"] = listed(tuple(self.constraints))
-        return parts if self.task_names is None else {**parts, "past tasks": listed(self.task_names)}
+        return {**parts, "past tasks": listed(self.task_names)} if self.task_names else parts
 
     @classmethod
     @with_gradients
@@ -142,26 +195,28 @@ class TuningPrior(TensorFields):
         ranked = replace(raw, y=scores[varies])
         met = all_met(constraints, tasks)[varies]
         learned = GaussianProcess.initial(ranked).fit(ranked)
-        functions = transfer_hypotheses(learned)
-        num_trusting = len(functions.log_weights) - NUM_DOUBTING
         # tasks that do not vary have taught nothing, and `past` lacks them
         names = None if task_names is None else tuple(compress(task_names, varies.tolist()))
         features = None
         if tasks.task_x is not None:
             known = range(tasks.task_x.shape[-1]) if feature_names is None else feature_names
             features = TaskFeatures.learn(tuple(map(str, known)), learned, tasks.task_x[varies].double())
+        past = cast(PastFunctions, learned.past)
+        suggester = Turns(
+            transfer_hypotheses(learned),
+            past,
+            equal_weights(past),
+            PastRegrets.of(replace(raw, y=worst_unless(met, raw))),
+            features,
+        )
         return cls(
             space,
             direction,
-            functions,
-            num_trusting,
-            learned.past,
-            PastRegrets.of(replace(raw, y=worst_unless(met, raw))),
+            suggester,
             starts_of(replace(ranked, y=worst_unless(met, ranked))),
-            learned_from=learned.learned_from,
-            task_names=names,
-            task_features=features,
-            constraints=learn_constraints(tasks.x.double(), constraints),
+            learned.learned_from,
+            names,
+            learn_constraints(tasks.x.double(), constraints),
         )
 
     @with_gradients
@@ -171,11 +226,30 @@ class TuningPrior(TensorFields):
         Raises:
             ValueError: the past tasks had no features, one is missing, or is not a finite number.
         """
-        if self.task_features is None:
+        if not isinstance(self.suggester, ReadsFeatures):
             raise ValueError("this prior was learned without features of tasks; give their names when it is learned")
-        weights = self.task_features.weights(task_x)
-        functions = transfer_hypotheses(self.task_features.learned, weights)
-        return replace(self, functions=functions, task_weights=weights)
+        return replace(self, suggester=self.suggester.given(task_x))
+
+    def suggest(
+        self,
+        rows: Data,
+        pending: Float[Tensor, "m d"] | None = None,
+        turns: Sequence[str] = (),
+        *,
+        feasible: Bool[Tensor, " n"] | None = None,
+    ) -> Suggestion:
+        """What points of the unit cube promise for the next trial of a study: for those who run trials without Optuna.
+
+        Args:
+            rows: what was evaluated, encoded by `space`, in the order of the trials, `y` being the objective in its own
+                units.
+            pending: points that were tried and have no value yet.
+            turns: what earlier suggestions said of their turn, in order.
+            feasible: which rows met all constraints; None where all did.
+        """
+        pending = rows.x[:0] if pending is None else pending
+        maximize = self.direction == "maximize"
+        return self.suggester.suggest(StudyState(self.space, rows, pending, maximize, turns, feasible=feasible))
 
     @classmethod
     @with_gradients
@@ -260,6 +334,30 @@ class TuningPrior(TensorFields):
         with naming_lines(source):
             space, data, names = _of_table(source, task, target, features, space)
         return cls.fit(space, data, direction, task_names=names, feature_names=features)
+
+
+def equal_weights(past: PastFunctions) -> Float[Tensor, " tasks"]:
+    """All past tasks count alike."""
+    each = past.each(past.points[:1])[0]
+    return torch.full_like(each, 1.0 / len(each))
+
+
+def _of_earlier(state: dict[str, Any]) -> dict[str, Any]:
+    """The state of a version in which a prior had functions, and the fields of `Turns` beside them."""
+    kept = ("space", "direction", "starts", "learned_from", "task_names", "constraints")
+    functions, past = state["functions"], state["past"]
+    if state["num_trusting"] is None:
+        suggester: Suggester = OnePosterior(functions, state["scores"])
+    else:
+        weights = state["task_weights"]
+        suggester = Turns(
+            TransferHypotheses.of_earlier(functions),
+            past,
+            equal_weights(past) if weights is None else weights,
+            state["regrets"],
+            state["task_features"],
+        )
+    return {"suggester": suggester, **{name: state[name] for name in kept if name in state}}
 
 
 def require_roles(task: str, target: str, features: Sequence[str], params: Sequence[str]) -> None:

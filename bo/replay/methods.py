@@ -12,7 +12,6 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 
 from bayesmeta.data.rows import Data
-from bo.acquisition.schedule import suggest
 from bo.priors.tuning_prior import TuningPrior
 from bo.replay.pool import Method, Pool
 from bo.single_study.baseline import NUM_INITIAL, scratch_acquisition
@@ -91,7 +90,7 @@ def learned(prior: TuningPrior) -> Method:
         while len(seen) < len(given) + num_trials:
             # the prior's own direction may be to minimise
             y = pool.y[seen] if prior.direction == "maximize" else -pool.y[seen]
-            turn, value = suggest(prior, Data.of(pool.x[seen], y), pool.x[:0], turns)
+            turn, value = prior.suggest(Data.of(pool.x[seen], y), turns=turns)
             seen.append(_argmax(value, pool, seen))
             turns.append(turn)
         return seen[len(given) :]

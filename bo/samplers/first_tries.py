@@ -19,7 +19,7 @@ def first_tries(prior: TuningPrior, num: int) -> Float[Tensor, "num d"]:
     view = View(space, space, torch.full((len(space.names),), torch.nan, dtype=torch.float64))
     history = History(space, maximize=prior.direction == "maximize")
     evaluated, y = history.evaluated()
-    chance = sampler._chance(history, view)
+    chances = sampler._chances(history, view)
     running, points = evaluated, []
     turns: list[str] = []
     for number in range(num):
@@ -33,7 +33,7 @@ def first_tries(prior: TuningPrior, num: int) -> Float[Tensor, "num d"]:
             history.maximize,
             Generator().manual_seed(number),
             turns,
-            chance=chance,
+            chances=chances,
         )
         point, turn = sampler._propose(request)
         points.append(point)

@@ -14,7 +14,7 @@ class ScratchSampler(PointSampler):
     """A Gaussian process from scratch as an Optuna sampler, searching the same candidates as `MetaSampler`."""
 
     def _propose(self, request: Request) -> tuple[Tensor, str]:
-        num_tried = len(request.y) + len(request.pending)
+        num_tried = len(request.y) + len(request.own.pending)
         # a spread takes two objectives, and many trials may be running before there are
         if num_tried < NUM_INITIAL or len(request.y) < 2:
             num = max(NUM_INITIAL, num_tried + 1)

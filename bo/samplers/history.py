@@ -22,7 +22,7 @@ from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState
 from torch import Tensor
 
-from bo.priors.scores import finite_values
+from bo.past_tasks.scores import finite_values
 from bo.space.search_space import SearchSpace
 from bo.space.study_space import shares, to_numbers
 

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from bayesmeta.io import load
 from bayesmeta.warning_kinds import BayesmetaWarning, warn
-from bo.acquisition.schedule import suggest
-from bo.priors.past_constraints import PastConstraint
+from bo.acquisition.suggester import ReadsFeatures, Suggester
+from bo.past_tasks.constraints import PastConstraint
 from bo.priors.storage import numbers_of
 from bo.priors.tuning_prior import TuningPrior
 from bo.samplers.point_sampler import PointSampler
@@ -73,7 +73,7 @@ class MetaSampler(PointSampler):
             )
         self.prior = prior
         self._constraints_func = constraints_func
-        self._given: tuple[dict[str, float], TuningPrior] = ({}, prior)  # the prior for the features of the last study
+        self._given: tuple[dict[str, float], Suggester] | None = None  # the features of the last study, and for these
         super().__init__(prior.space, independent_sampler=independent_sampler, seed=seed)
 
     def _parts(self) -> dict[str, Any]:
@@ -150,8 +150,7 @@ class MetaSampler(PointSampler):
             found.append(f"the past also had {_listed(missing)}, taken as missing")
         if other:
             found.append(f"of {_listed(other)} the past had other values, and is used as far as it goes")
-        features = self.prior.task_features
-        unknown = [] if features is None else [name for name in features.names if name not in memory.user_attrs(study)]
+        unknown = [name for name in self.prior.feature_names if name not in memory.user_attrs(study)]
         if unknown:
             found.append(f"it has no user attributes {_listed(unknown)}, so that all past studies count alike")
         if found:
@@ -159,20 +158,19 @@ class MetaSampler(PointSampler):
 
     @property
     def _past_constraints(self) -> Mapping[str, PastConstraint]:
-        return self.prior.constraints or {}
+        return self.prior.constraints
 
     def _propose(self, request: Request) -> tuple[Tensor, str]:
-        prior = self._prior_given(request.user_attrs)
-        turn, value = suggest(prior, request.rows, request.pending, request.turns, request.own, request.feasible)
-        return request.climb(value, prior.starts), turn
+        turn, value = self._suggester_given(request.user_attrs).suggest(request.state)
+        return request.climb(value, self.prior.starts), turn
 
-    def _prior_given(self, user_attrs: Mapping[str, Any]) -> TuningPrior:
-        features = self.prior.task_features
-        if features is None or any(name not in user_attrs for name in features.names):
-            return self.prior
-        task_x = dict(zip(features.names, numbers_of("that is running", user_attrs, features.names), strict=True))
-        if self._given[0] != task_x:
-            self._given = (task_x, self.prior.given(task_x))
+    def _suggester_given(self, user_attrs: Mapping[str, Any]) -> Suggester:
+        suggester, names = self.prior.suggester, self.prior.feature_names
+        if not isinstance(suggester, ReadsFeatures) or not names or any(name not in user_attrs for name in names):
+            return suggester
+        task_x = dict(zip(names, numbers_of("that is running", user_attrs, names), strict=True))
+        if self._given is None or self._given[0] != task_x:
+            self._given = (task_x, suggester.given(task_x))
         return self._given[1]
 
 

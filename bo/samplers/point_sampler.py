@@ -24,15 +24,14 @@ from torch import Generator, Tensor
 from bayesmeta.describe import Described, listed, plural
 from bayesmeta.numerics.gradients import with_gradients
 from bayesmeta.warning_kinds import BayesmetaWarning, warn
-from bo.priors.past_constraints import PastConstraint
+from bo.past_tasks.constraints import PastConstraint
 from bo.samplers.history import TURN, History
-from bo.samplers.request import Request
+from bo.samplers.request import Chances, Request
 from bo.single_study.feasibility import all_of, chance_of_constraint, chance_of_success
 from bo.space.choices import as_choice, as_given, same_distribution
 from bo.space.conditions import is_ruled_out
 from bo.space.search_space import SearchSpace
 from bo.space.study_space import Configuration, View, applying_conditions, shares, to_numbers
-from bo.values import Value
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -311,12 +310,12 @@ class PointSampler(Described, BaseSampler):
             generator,
             turns,
             history.feasible,
-            self._chance(history, view),
+            self._chances(history, view),
             user_attrs,
         )
 
-    def _chance(self, history: History, view: View) -> Value | None:
-        """Of points of `view.space` that a trial succeeds, and meets all constraints; None where all did."""
+    def _chances(self, history: History, view: View) -> Chances:
+        """That a trial succeeds, and meets all constraints."""
         in_own, in_known = [], []
         if (outcomes := history.outcomes()) is not None:
             rows, succeeded, weight = outcomes
@@ -326,9 +325,7 @@ class PointSampler(Described, BaseSampler):
                 in_known.append(self._past_constraints[name].chance(self.space.encode(rows), values))
             elif (chance := chance_of_constraint(view.to_own_from(rows), values)) is not None:
                 in_own.append(chance)
-        own, known = all_of(in_own), all_of(in_known)
-        each = [own and (lambda x: own(view.to_own(x))), known and (lambda x: known(view.to_known(x)))]
-        return all_of([chance for chance in each if chance is not None])
+        return Chances(all_of(in_own), all_of(in_known))
 
     def _generator(self, trial: FrozenTrial) -> Generator:
         """The same for each search of one trial, so that workers of one seed differ and a study can be resumed."""

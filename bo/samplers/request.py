@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -11,10 +11,11 @@ from torch import Generator, Tensor
 
 from bayesmeta.data.rows import Data
 from bo.acquisition.search import climb
+from bo.acquisition.suggester import StudyState
 from bo.space.study_space import OwnSpace, View
 from bo.values import Expected, InOwnSpace, Near, Value
 
-__all__ = ["Request", "distance"]
+__all__ = ["Chances", "Request", "distance"]
 
 NUM_SOBOL = 256
 MAX_PENDING = 64  # points that a posterior is conditioned on without a value
@@ -23,6 +24,18 @@ APART, FAR_APART = 0.05, 0.2  # from what runs, in the unit cube, and from what 
 SAME = 1e-6
 LIKELY = 0.6  # to succeed: on the edge of what is feasible half of the trials are not
 LAST_RESORT = 1e9  # how much less is promised where everything is nearer to what runs
+
+
+class Chances(NamedTuple):
+    """The probability that a trial succeeds and meets all constraints, in parts that are multiplied; None where all do.
+
+    Args:
+        own: of points of the study's own space.
+        known: of points of the known space.
+    """
+
+    own: Value | None = None
+    known: Value | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +53,7 @@ class Request:
         generator: of all that is drawn for the answer.
         turns: how the suggestions of other trials were made, see `bo.acquisition.schedule`.
         feasible: which of `evaluated` met all constraints `(n,)`; None where all did.
-        chance: of points of `view.space` that a trial succeeds, and meets all constraints; None where all do.
+        chances: that a trial succeeds, and meets all constraints.
         user_attrs: of the study.
     """
 
@@ -54,18 +67,15 @@ class Request:
     generator: Generator
     turns: Sequence[str] = ()
     feasible: Tensor | None = None
-    chance: Value | None = None
+    chances: Chances = field(default_factory=Chances)
     user_attrs: Mapping[str, Any] = field(default_factory=dict)
 
-    @cached_property
-    def rows(self) -> Data:
-        """What was evaluated, as points of the known space."""
-        return Data.of(self.view.known.encode(self.evaluated), self.y)
-
     @property
-    def pending(self) -> Tensor:
-        """What has no objective, the latest of it, as points of the known space `(m, d)`."""
-        return self.view.known.encode(self.unevaluated[-MAX_PENDING:])
+    def state(self) -> StudyState:
+        """What a suggester sees: what was evaluated, and the latest of what has no objective."""
+        known = self.view.known
+        rows, pending = Data.of(known.encode(self.evaluated), self.y), known.encode(self.unevaluated[-MAX_PENDING:])
+        return StudyState(known, rows, pending, self.maximize, self.turns, self.own, self.feasible)
 
     @cached_property
     def own(self) -> OwnSpace:
@@ -105,15 +115,22 @@ class Request:
 
         def worth(x: Tensor) -> Tensor:
             own = view.to_own(x)
-            promised = value(own if in_own_space else view.to_known(x))
-            if self.chance is not None:
-                promised = _if_it_succeeds(goal, promised, self.chance(x))
+            known = None if in_own_space and self.chances.known is None else view.to_known(x)
+            promised = value(own if known is None or in_own_space else known)
+            if (chance := self._chance(own, known)) is not None:
+                promised = _if_it_succeeds(goal, promised, chance)
             if len(running):
                 is_apart = (distance(own, running) > APART) & (distance(own, guessed) > FAR_APART)
                 promised = promised.where(is_apart, promised - LAST_RESORT)
             return promised.where(distance(own, taken) > SAME, -torch.inf)
 
         return climb(worth, view.space, torch.cat(candidates), view.from_known(good), generator=self.generator)
+
+    def _chance(self, own: Tensor, known: Tensor | None) -> Tensor | None:
+        """That trials succeed at points, given in both spaces."""
+        each = [(self.chances.own, own), (self.chances.known, known)]
+        found = [chance(points) for chance, points in each if chance is not None]
+        return None if not found else torch.stack(found).prod(0)
 
 
 def _if_it_succeeds(goal: Value, promised: Tensor, chance: Tensor) -> Tensor:

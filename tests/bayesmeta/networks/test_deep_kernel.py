@@ -19,7 +19,6 @@ from bayesmeta.networks import training as training
 from bayesmeta.networks.features import ReluNetwork
 from bayesmeta.random import rand, randn
 from bo import SearchSpace, fit_family
-from bo.acquisition.schedule import suggest
 from tests.bayesmeta.test_io import same
 from tests.bo import past as studies
 from tests.families import F64, seed
@@ -217,7 +216,7 @@ def test_it_suggests_for_a_study() -> None:
     for number in range(1, 9):
         tried = space.sobol(8, generator=seed(number))
         y = torch.tensor([studies.loss(params, 0.05) for params in space.from_unit(tried)], dtype=torch.float64)
-        _, value = suggest(known, Data.of(tried, y), tried[:1] + 0.01, ["mixture"] * 8)
+        _, value = known.suggest(Data.of(tried, y), tried[:1] + 0.01, ["mixture"] * 8)
         better.append((losses[1] < losses[1][value(x).argmax()]).double().mean())
     assert sum(better) / 8 < 0.1  # about .02 +- .013, and .5 by chance
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from bayesmeta import Data
 from bo import TuningPrior
-from bo.acquisition.schedule import MAX_HYPOTHESES, MIN_ROWS, NUM_EXPLORED, NUM_LIST, suggest
+from bo.acquisition.schedule import MIN_ROWS, NUM_EXPLORED, NUM_LIST
 from tests.bo.past import learned, loss
 from tests.families import seed
 
@@ -31,7 +31,7 @@ def falling(num: int) -> Data:
 
 
 def turn(data: Data, turns: list[str], pending: Tensor = NOTHING) -> str:
-    return suggest(PRIOR, data, pending, turns)[0]
+    return PRIOR.suggest(data, pending, turns)[0]
 
 
 def test_a_study_begins_with_the_list_of_the_past() -> None:
@@ -78,7 +78,7 @@ def test_exploring_goes_to_other_places_each_time() -> None:
     x = SPACE.sobol(256, generator=seed(0))
     turns, chosen = [*LISTED, "mixture", "mixture", "mixture", "past", "past"], []
     for _ in range(2):
-        name, value = suggest(PRIOR, stalled, NOTHING, turns)
+        name, value = PRIOR.suggest(stalled, NOTHING, turns)
         assert name == "explore"
         chosen.append(int(value(x).argmax()))
         turns = [*turns, "explore", "past"]
@@ -90,10 +90,10 @@ def test_exploring_goes_to_other_places_each_time() -> None:
 def test_the_list_maximises_the_mean_over_past_tasks_of_the_best_so_far() -> None:
     x = SPACE.sobol(200, generator=seed(0))
     each = PRIOR.past.each(x)
-    first = int(suggest(PRIOR, rows(0), NOTHING, [])[1](x).argmax())
+    first = int(PRIOR.suggest(rows(0))[1](x).argmax())
     assert first == int(each.mean(-1).argmax())
     tried = Data.of(x[[first]], torch.zeros(1, dtype=torch.float64))
-    second = suggest(PRIOR, tried, NOTHING, ["list"])[1](x)
+    second = PRIOR.suggest(tried, NOTHING, ["list"])[1](x)
     torch.testing.assert_close(second, torch.maximum(each, each[first]).mean(-1))
 
 
@@ -101,7 +101,7 @@ def test_the_list_maximises_the_mean_over_past_tasks_of_the_best_so_far() -> Non
 def test_units_of_the_objective_change_nothing(turns: list[str]) -> None:
     data, x = falling(9), SPACE.sobol(64, generator=seed(1))
     scaled = Data.of(data.x, 1e3 * data.y + 1e6)
-    (name, value), (other, same) = suggest(PRIOR, data, NOTHING, turns), suggest(PRIOR, scaled, NOTHING, turns)
+    (name, value), (other, same) = PRIOR.suggest(data, NOTHING, turns), PRIOR.suggest(scaled, NOTHING, turns)
     assert name == other
     torch.testing.assert_close(value(x), same(x), rtol=1e-3, atol=1e-6)
 
@@ -110,15 +110,15 @@ def test_units_of_the_objective_change_nothing(turns: list[str]) -> None:
 def test_directions_mirror_each_other(turns: list[str]) -> None:
     data, x = falling(9), SPACE.sobol(64, generator=seed(1))
     mirrored = replace(PRIOR, direction="maximize")
-    value = suggest(PRIOR, data, NOTHING, turns)[1](x)
-    torch.testing.assert_close(value, suggest(mirrored, Data.of(data.x, -data.y), NOTHING, turns)[1](x))
+    value = PRIOR.suggest(data, NOTHING, turns)[1](x)
+    torch.testing.assert_close(value, mirrored.suggest(Data.of(data.x, -data.y), NOTHING, turns)[1](x))
 
 
 def test_rows_that_are_all_equal_still_give_a_suggestion() -> None:
     data = Data.of(rows(12).x, torch.zeros(12, dtype=torch.float64))
     x = SPACE.sobol(64, generator=seed(1))
     for turns in (LISTED, [*LISTED, "past"], [*LISTED, "past", "plain"]):
-        assert suggest(PRIOR, data, NOTHING, turns)[1](x).isfinite().all()
+        assert PRIOR.suggest(data, NOTHING, turns)[1](x).isfinite().all()
 
 
 def test_thousands_of_rows_cost_no_more_than_hundreds() -> None:
@@ -126,14 +126,14 @@ def test_thousands_of_rows_cost_no_more_than_hundreds() -> None:
     x = SPACE.sobol(2048, generator=seed(0))
     data = Data.of(x, (x - 0.3).square().sum(-1))
     for turns in ([*LISTED, "past"], [*LISTED, "past", "plain"]):
-        _, value = suggest(PRIOR, data, NOTHING, turns)
+        _, value = PRIOR.suggest(data, NOTHING, turns)
         assert value(x[:8]).isfinite().all()
 
 
 def test_few_hypotheses_stand_for_all() -> None:
     posterior = PRIOR.functions.condition(Data.of(rows(9).x, rows(9).y.neg()))
-    few = posterior.leading(0.95, MAX_HYPOTHESES)
-    assert len(few.log_weights) <= MAX_HYPOTHESES
+    few = posterior.leading(0.95, 8)
+    assert len(few.log_weights) <= 8
     order = posterior.weights.sort(descending=True).indices[: len(few.log_weights)]
     x = SPACE.sobol(16, generator=seed(0))
     weights = posterior.weights[order] / posterior.weights[order].sum()

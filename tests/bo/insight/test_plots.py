@@ -27,6 +27,7 @@ from bo import (
     plot_resemblance,
     resemblance,
 )
+from bo.acquisition.suggester import StudyState, Suggestion
 from bo.insight.resemblance import study_rows
 from tests.bo.past import NUM_TASKS, SPACE, learned, loss, random_params
 from tests.seeds import seed
@@ -48,15 +49,35 @@ class Known:
     def each(self, x: Tensor) -> Tensor:
         return self.function(x)
 
+    def condition(self, data: Data) -> "Known":
+        return self
+
     def marginal(self, x: Tensor) -> Normal:
         mean = self.function(x)
         return Normal(mean, torch.ones_like(mean))
 
 
+@dataclass
+class Remembers:
+    """A suggester that is only looked at."""
+
+    functions: Known
+    past: Known
+    scores: bool = True
+
+    def suggest(self, study: StudyState) -> Suggestion:
+        raise AssertionError("nothing is to be suggested")
+
+
 def prior_of(space: SearchSpace | dict[str, BaseDistribution], function: Callable[[Tensor], Tensor]) -> TuningPrior:
     space = space if isinstance(space, SearchSpace) else SearchSpace(space)
     past = Known(lambda x: function(x) if function(x).ndim > 1 else function(x)[:, None])
-    return TuningPrior(space, "minimize", Known(function), past=past)
+    return TuningPrior(space, "minimize", Remembers(Known(function), past))
+
+
+def in_units(prior: TuningPrior) -> TuningPrior:
+    """The same numbers, of the objective in its own units."""
+    return replace(prior, suggester=replace(prior.suggester, scores=False))
 
 
 @cache
@@ -197,7 +218,7 @@ def test_by_default_a_surface_is_of_parameters_that_most_points_have_together() 
 
 def test_one_parameter_is_a_curve() -> None:
     space = {"rate": SPACE["rate"]}
-    prior = replace(prior_of(space, lambda x: x[:, 0]), scores=False)
+    prior = in_units(prior_of(space, lambda x: x[:, 0]))
     ax = plot_prior_surface(prior)
     np.testing.assert_allclose(ax.lines[0].get_ydata(), (np.arange(32) + 0.5) / 32)
     assert ax.get_ylabel() == "expected objective, less is better"
@@ -212,9 +233,8 @@ def test_a_surface_says_which_end_is_better_and_what_its_zero_is(direction: str)
         assert "more is better" in label
         assert "0 is the median of the past's rows" in label
         assert ("the lower the objective, the more" in label) == (direction == "minimize")
-    in_units = replace(prior, scores=False)
     better = "less" if direction == "minimize" else "more"
-    assert plot_prior_surface(in_units, ["rate"]).get_ylabel() == f"expected objective, {better} is better"
+    assert plot_prior_surface(in_units(prior), ["rate"]).get_ylabel() == f"expected objective, {better} is better"
 
 
 def test_names_that_are_alike_at_one_end_are_told_apart() -> None:

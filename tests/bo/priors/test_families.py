@@ -7,7 +7,7 @@ from torch import Tensor
 from bayesmeta import Data, GaussianProcess
 from bayesmeta.fields import LearnedFrom
 from bo import SearchSpace, fit_family, normal_scores
-from bo.acquisition.schedule import suggest
+from bo.acquisition.one_posterior import OnePosterior
 from bo.priors.families import varying_tasks
 from tests.bo import past
 from tests.families import seed
@@ -39,7 +39,7 @@ def test_a_family_is_told_normal_scores_of_what_varies(direction: str) -> None:
     better = tasks().y[:2] if direction == "maximize" else -tasks().y[:2]
     assert torch.equal(scores.y, normal_scores(better, tasks().mask[:2]))
     assert prior.learned_from == LearnedFrom(2, 20 + 16)
-    assert prior.num_trusting is None
+    assert isinstance(prior.suggester, OnePosterior)
     best = better.masked_fill(~tasks().mask[:2], -torch.inf).argmax(-1)
     expected = tasks().x[torch.arange(2), best].unique(dim=0)
     assert torch.equal(prior.starts, expected)
@@ -49,7 +49,7 @@ def test_a_family_is_told_normal_scores_of_what_varies(direction: str) -> None:
 def test_suggestions_are_its_expected_improvement(direction: str) -> None:
     prior = fit_family(SPACE, tasks(), direction, learn)
     y = torch.tensor([past.loss(params) for params in SPACE.from_unit(X[:6])], dtype=torch.float64)
-    turn, value = suggest(prior, Data.of(X[:6], y if direction == "minimize" else -y), X[:0], ["mixture"] * 6)
+    turn, value = prior.suggest(Data.of(X[:6], y if direction == "minimize" else -y), X[:0], ["mixture"] * 6)
     scores = normal_scores(-y, torch.ones(6, dtype=torch.bool))
     f = prior.functions.condition(Data.of(X[:6], scores)).marginal(X)
     # at the midpoints of equally likely intervals

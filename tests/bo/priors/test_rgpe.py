@@ -15,7 +15,6 @@ from bayesmeta import Data
 from bayesmeta.fields import LearnedFrom
 from bo import SearchSpace, TuningPrior, fit_rgpe
 from bo.acquisition.improvement import believing
-from bo.acquisition.schedule import suggest
 from bo.priors.rgpe import RankingWeightedEnsemble, misranked_pairs, ranking_weights
 from tests.bayesmeta.test_io import same
 from tests.bo import past
@@ -190,10 +189,10 @@ def test_it_suggests_for_a_study() -> None:
     known = prior(useful=3)
     x, y = rows(8, 77)
     points, losses = rows(64, 5)
-    turn, value = suggest(known, Data.of(x, y), x[:1] + 0.01, ["mixture"] * 8)
+    turn, value = known.suggest(Data.of(x, y), x[:1] + 0.01, ["mixture"] * 8)
     assert turn == "mixture"
     assert losses[value(points).argmax()] < losses.quantile(0.1)
-    first = suggest(known, Data.of(x[:0], y[:0]), x[:0], [])[1](points)
+    first = known.suggest(Data.of(x[:0], y[:0]))[1](points)
     assert losses[first.argmax()] < losses.quantile(0.1)
     functions, targets = believing(known.functions, Data.of(x, y), points[:2])
     assert len(targets) == len(functions.rows.y) == 10

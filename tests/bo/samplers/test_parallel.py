@@ -18,7 +18,6 @@ from torch import Tensor
 from bayesmeta import Data, GaussianProcess
 from bo import MetaSampler, SearchSpace, TuningPrior
 from bo.acquisition.improvement import believing
-from bo.acquisition.schedule import suggest
 from tests.bo.past import OPTIMUM, SPACE, learned, loss, objective, random_params
 from tests.families import seed
 from tests.seeds import shifted
@@ -62,9 +61,9 @@ def test_less_is_promised_next_to_what_is_pending(num_rows: int) -> None:
     prior, data = learned(), rows(num_rows)
     x, nothing = KNOWN.sobol(512, generator=seed(0)), torch.empty(0, KNOWN.num_columns, dtype=torch.float64)
     turns = ["list"] * min(num_rows, 2)
-    _, before = suggest(prior, data, nothing, turns)
+    _, before = prior.suggest(data, nothing, turns)
     best = x[before(x).argmax()][None]
-    turn, after = suggest(prior, data, best, turns)
+    turn, after = prior.suggest(data, best, turns)
     if turn == "list":  # what others add to it: nothing is worth less than the same once more
         assert after(best) <= after(x).min() + 1e-9
     else:

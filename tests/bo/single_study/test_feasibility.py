@@ -17,7 +17,7 @@ from torch import Tensor
 import bayesmeta
 from bayesmeta import Data
 from bo import MetaSampler, TuningPrior
-from bo.priors.past_constraints import learn_constraints, require_of_rows
+from bo.past_tasks.constraints import learn_constraints, require_of_rows
 from bo.single_study.feasibility import FAILS, REACH, SUCCEEDS, all_of, chance_of_constraint, chance_of_success
 from tests.families import F64, seed
 from tests.seeds import shifted

@@ -15,7 +15,7 @@ import bayesmeta as bm
 from bayesmeta import Data, GaussianProcess
 from bayesmeta.gp.transfer import transfer_hypotheses
 from bo import MetaSampler, SearchSpace, TuningPrior
-from bo.priors.task_likeness import EQUAL, TaskFeatures
+from bo.past_tasks.task_likeness import EQUAL, TaskFeatures
 from tests.bo import past
 from tests.families import seed
 from tests.seeds import shifted
@@ -67,11 +67,11 @@ def test_the_past_tasks_that_are_like_it_say_where_to_begin(size: float) -> None
 
 
 def test_what_says_nothing_counts_for_nothing() -> None:
-    features = prior().task_features
+    features = prior().suggester.features
     assert features is not None
     informative, silent = features.precision.tolist()
     assert informative > 10 * silent
-    shuffled = prior(tell=False).task_features
+    shuffled = prior(tell=False).suggester.features
     assert shuffled is not None
     assert float(shuffled.precision.max()) < 0.4  # about .1 +- .03; what tells something has twenty
     weights = shuffled.weights({"size": 1e3, "moon": 0.0})
@@ -79,7 +79,7 @@ def test_what_says_nothing_counts_for_nothing() -> None:
 
 
 def test_weights_are_those_of_the_formula() -> None:
-    features = prior().task_features
+    features = prior().suggester.features
     assert features is not None
     weights = features.weights({"size": float(SIZES[5]), "moon": float(tasks().task_x[5, 1])})
     u = scores_of(features.values)
@@ -91,7 +91,7 @@ def test_weights_are_those_of_the_formula() -> None:
 
 @pytest.mark.parametrize("change", [lambda v: 1e6 * v, lambda v: v.exp(), lambda v: v - 1e9])
 def test_units_of_features_do_not_matter(change: Callable[[Tensor], Tensor]) -> None:
-    features = prior().task_features
+    features = prior().suggester.features
     assert features is not None
     small = SIZES.log()[:, None]
     plain = TaskFeatures.learn(("size",), features.learned, small)
@@ -104,7 +104,7 @@ def test_units_of_features_do_not_matter(change: Callable[[Tensor], Tensor]) -> 
 
 
 def test_features_beyond_those_of_the_past_are_like_the_last() -> None:
-    features = prior().task_features
+    features = prior().suggester.features
     assert features is not None
     at, beyond = ({"size": size, "moon": 0.0} for size in (float(SIZES.max()), 1e12))
     assert torch.equal(features.weights(at), features.weights(beyond))
@@ -112,7 +112,7 @@ def test_features_beyond_those_of_the_past_are_like_the_last() -> None:
 
 def test_precisions_are_a_maximum() -> None:
     """Of the leave-one-out error of each function under the weighted mean of the others, written out."""
-    features = prior().task_features
+    features = prior().suggester.features
     assert features is not None
     functions = features.learned.past.each(features.learned.past.points).mT
     u = scores_of(features.values)
@@ -231,8 +231,8 @@ def test_features_from_a_table() -> None:
     frame = pl.DataFrame({**rows, "size": [size[name] for name in rows["task"]]})
     known = TuningPrior.from_table(frame, task="task", target="loss", direction="minimize", features=["size"])
     assert known.space.names == ("rate", "drop", "depth", "kind")
-    assert known.task_features is not None
-    assert known.task_features.values[:, 0].tolist() == list(size.values())
+    assert known.suggester.features is not None
+    assert known.suggester.features.values[:, 0].tolist() == list(size.values())
     known.given({"size": 5.0})
     broken = frame.with_columns(pl.Series("size", range(len(frame))))
     with pytest.raises(

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from bayesmeta.data.rows import Data
 from bayesmeta.fields import TensorFields
-from bo.priors.scores import normal_scores
+from bo.past_tasks.scores import normal_scores
 
 __all__ = ["PastRegrets"]
 

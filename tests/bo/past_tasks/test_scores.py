@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from bo import normal_scores
-from bo.priors.scores import finite_values
+from bo.past_tasks.scores import finite_values
 
 values = st.lists(st.integers(-5, 5) | st.floats(-1e6, 1e6), min_size=1, max_size=12)
 

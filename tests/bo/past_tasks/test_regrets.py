@@ -12,8 +12,7 @@ from torch import Tensor
 import bayesmeta as bm
 from bayesmeta import Data
 from bo import MetaSampler, SearchSpace, TuningPrior
-from bo.acquisition.schedule import suggest
-from bo.priors.past_regrets import PastRegrets
+from bo.past_tasks.regrets import PastRegrets
 from tests.bo import past
 from tests.families import seed
 from tests.seeds import shifted
@@ -182,7 +181,7 @@ def test_a_study_begins_with_configurations_that_the_past_shares(tmp_path: Path)
     is_listed = [trial.system_attrs["bayesmeta:turn"] == "list" for trial in study.trials]
     assert is_listed[0]
     for n in range(5):
-        listed = prior.regrets.next_point(chosen[:n], prior.regrets.likeness(chosen[:n], rows[:n]))
+        listed = prior.suggester.regrets.next_point(chosen[:n], prior.suggester.regrets.likeness(chosen[:n], rows[:n]))
         assert is_listed[n] is (listed is not None)  # else expected improvement climbs
         if listed is not None:
             torch.testing.assert_close(chosen[n], listed, atol=1e-6, rtol=0.0)
@@ -196,30 +195,30 @@ def test_past_studies_that_agree_are_not_repeated() -> None:
         study.optimize(past.objective(task), n_trials=12)
         priors.append(study)
     prior = TuningPrior.from_studies(priors)
-    assert prior.regrets is not None
+    assert prior.suggester.regrets is not None
     study = optuna.create_study(sampler=MetaSampler(prior, seed=shifted(0)))
     study.optimize(past.objective(1), n_trials=12)
     tried = prior.space.to_unit(trial.params for trial in study.trials)
-    repeated = (torch.cdist(tried, prior.regrets.points) < 1e-6).any(-1)
+    repeated = (torch.cdist(tried, prior.suggester.regrets.points) < 1e-6).any(-1)
     assert repeated.sum() <= 5
     assert not repeated[6:].any()
 
 
 def test_a_pool_is_searched_for_it() -> None:
     prior = grid_prior()
-    none = Data.of(prior.regrets.points[:0], prior.regrets.points[:0, 0])
-    turn, value = suggest(prior, none, prior.regrets.points[:0], [])
+    none = Data.of(prior.suggester.regrets.points[:0], prior.suggester.regrets.points[:0, 0])
+    turn, value = prior.suggest(none)
     assert turn == "list"
-    pool = torch.cat([torch.rand(50, 6, generator=seed(3)).double(), prior.regrets.points])
-    assert torch.equal(pool[value(pool).argmax()], prior.regrets.next_point(pool[:0]))
+    pool = torch.cat([torch.rand(50, 6, generator=seed(3)).double(), prior.suggester.regrets.points])
+    assert torch.equal(pool[value(pool).argmax()], prior.suggester.regrets.next_point(pool[:0]))
 
 
 def turns_of(prior: TuningPrior, y: Tensor, num_trials: int) -> list[str]:
     """Of a study that chooses among the configurations of the past."""
-    x = prior.regrets.points
+    x = prior.suggester.regrets.points
     seen, turns = list[int](), list[str]()
     for _ in range(num_trials):
-        turn, value = suggest(prior, Data.of(x[seen], y[seen]), x[:0], turns)
+        turn, value = prior.suggest(Data.of(x[seen], y[seen]), turns=turns)
         worth = value(x)
         worth[seen] = -torch.inf
         seen.append(int(worth.argmax()))
@@ -230,7 +229,9 @@ def turns_of(prior: TuningPrior, y: Tensor, num_trials: int) -> list[str]:
 def test_it_goes_on_for_ten_rows_if_any_past_task_agrees() -> None:
     """And as long as there is something to gain."""
     prior = grid_prior()
-    losses = torch.tensor([past.loss(params) for params in prior.space.from_unit(prior.regrets.points)]).double()
+    losses = torch.tensor(
+        [past.loss(params) for params in prior.space.from_unit(prior.suggester.regrets.points)]
+    ).double()
     turns = turns_of(prior, losses, 14)
     num_listed = (*turns, "").index(next(turn for turn in (*turns, "") if turn != "list"))
     assert num_listed >= 2

@@ -26,7 +26,6 @@ from bo.values import Value
 __all__ = ["PastConstraint", "all_met", "constraints_of", "learn_constraints", "require_of_rows", "worst_unless"]
 
 MAX_ROWS = 64  # of a study, those nearest to the boundary first
-MASS, MAX_HYPOTHESES = 0.95, 8  # kept for the search
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +63,7 @@ class PastConstraint(TensorFields):
             y = comparable(values, self.unit)
             kept = some_rows(-y.abs(), MAX_ROWS)
             functions = functions.condition(Data.of(x[kept], y[kept]))
-        functions = functions.leading(MASS, MAX_HYPOTHESES)
+        functions = functions.leading()
 
         def met(points: Tensor) -> Tensor:
             probability = functions.marginal(points).expectation(_below_zero)
@@ -75,15 +74,15 @@ class PastConstraint(TensorFields):
 
 def learn_constraints(
     x: Float[Tensor, "tasks n d"], values: Mapping[str, Float[Tensor, "tasks n"]]
-) -> dict[str, PastConstraint] | None:
-    """What is known of each constraint, by its name; None where there is nothing to know.
+) -> dict[str, PastConstraint]:
+    """What is known of each constraint, by its name, of those of which there is anything to know.
 
     Args:
         x: encoded configurations.
         values: of each constraint at those, NaN where a trial had none.
     """
     found = {name: PastConstraint.learn(x, each) for name, each in values.items()}
-    return {name: each for name, each in found.items() if each is not None} or None
+    return {name: each for name, each in found.items() if each is not None}
 
 
 def constraints_of(tasks: Sequence[Sequence[Mapping[str, float]]]) -> dict[str, Float[Tensor, "tasks n"]]:

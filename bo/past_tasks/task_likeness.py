@@ -22,7 +22,7 @@ from torch import Tensor
 from bayesmeta.fields import TensorFields
 from bayesmeta.gp.process import GaussianProcess
 from bayesmeta.numerics.optimise import maximise
-from bo.priors.scores import normal_scores
+from bo.past_tasks.scores import normal_scores
 
 __all__ = ["TaskFeatures"]
 

@@ -1,0 +1,1 @@
+"""What past tasks showed, in the forms that suggestions are made of."""
