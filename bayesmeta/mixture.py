@@ -6,7 +6,7 @@ weights $w_k\, p_k(D) / \sum_j w_j\, p_j(D)$. A component may be a mixture itsel
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int64
@@ -121,6 +121,9 @@ class Selectable(Functions, Protocol):
         ...
 
 
+M = TypeVar("M", bound="Mixture")  # rather than typing.Self, which beartype cannot check inside undecorated classes
+
+
 @dataclass(frozen=True, eq=False)
 class Mixture(TensorFields):
     """Hypotheses along the last batch axis of `components`, and their log weights.
@@ -197,7 +200,7 @@ class Mixture(TensorFields):
         num = int((weights.cumsum(-1) < mass).sum()) + 1
         return self[order[: min(num, most)]]
 
-    def condition(self, data: Data | Statistics) -> "Mixture":
+    def condition(self: M, data: Data | Statistics) -> M:
         """Condition every component, and weigh each by its evidence.
 
         Args:

@@ -278,10 +278,10 @@ def _expectations(prior: "TuningPrior") -> "Table":
     """The space, and the configurations that the prior would try first."""
     from rich.table import Table
 
+    from bo.acquisition.suggester import HasPosterior
     from bo.samplers.first_tries import first_tries
 
     points = first_tries(prior, NUM_FIRST)
-    expected = prior.functions.marginal(points).mean
     table = Table(title="What it would try first")
     # folded where there is no room, and never cut: names may differ in their last letters alone
     table.add_column("parameter", overflow="fold")
@@ -291,13 +291,15 @@ def _expectations(prior: "TuningPrior") -> "Table":
     choices = prior.space.from_unit(points)
     for name, distribution in prior.space.distributions.items():
         table.add_row(name, _values(distribution), *[_number(choice.get(name, "")) for choice in choices])
+    if not isinstance(prior.suggester, HasPosterior):
+        return table
     table.add_section()
     what = (
         "expected normal score, more is better (0 is the median of the past's rows)"
         if prior.scores
         else "expected objective"
     )
-    table.add_row("", what, *[_number(value) for value in expected.tolist()])
+    table.add_row("", what, *[_number(value) for value in prior.functions.marginal(points).mean.tolist()])
     return table
 
 

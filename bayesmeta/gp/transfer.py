@@ -88,7 +88,9 @@ class TransferHypotheses(Mixture):
         num_part = mixture.log_weights.shape[-1] - num_whole - NUM_DOUBTING
         return cls(mixture.components, mixture.log_weights, (num_whole, num_part, 1, len(LENGTHSCALES)))
 
-    def __getitem__(self, index: slice | Int64[Tensor, " chosen"]) -> Mixture:
+    def __getitem__(  # type: ignore[override]  # some of them have no groups
+        self, index: slice | Int64[Tensor, " chosen"]
+    ) -> Mixture:
         """Some of the tasks; without a batch some of the hypotheses, as a mixture without groups."""
         return super().__getitem__(index) if self.batch_shape else Mixture(self.components, self.log_weights)[index]
 

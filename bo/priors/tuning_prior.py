@@ -72,6 +72,10 @@ class TuningPrior(TensorFields):
         constraints: what is known of constraints that past tasks had and sometimes violated, by name.
         scores: of a posterior that is given as `suggester`: whether it is over normal scores, where more is better, or
             over the objective in its own units.
+
+    Raises:
+        TypeError: `suggester` is neither a suggester nor a posterior.
+        ValueError: `direction` is none.
     """
 
     space: SearchSpace
@@ -98,7 +102,7 @@ class TuningPrior(TensorFields):
         fields = {
             "space": space,
             "direction": direction,
-            "suggester": suggester if isinstance(suggester, Suggester) else OnePosterior(suggester, scores),
+            "suggester": _as_suggester(suggester, scores),
             "starts": torch.empty(0, space.num_columns, dtype=torch.float64) if starts is None else starts,
             "learned_from": learned_from,
             "task_names": tuple(task_names or ()),
@@ -340,6 +344,16 @@ def equal_weights(past: PastFunctions) -> Float[Tensor, " tasks"]:
     """All past tasks count alike."""
     each = past.each(past.points[:1])[0]
     return torch.full_like(each, 1.0 / len(each))
+
+
+def _as_suggester(given: Any, scores: bool) -> Suggester:
+    if isinstance(given, Suggester):
+        return given
+    if isinstance(given, TaskModel):
+        return OnePosterior(given, scores)
+    raise TypeError(
+        f"a TuningPrior needs a suggester, or a posterior with condition and marginal; got {type(given).__name__}"
+    )
 
 
 def _of_earlier(state: dict[str, Any]) -> dict[str, Any]:

@@ -115,8 +115,8 @@ class Request:
 
         def worth(x: Tensor) -> Tensor:
             own = view.to_own(x)
-            known = None if in_own_space and self.chances.known is None else view.to_known(x)
-            promised = value(own if known is None or in_own_space else known)
+            known = own if in_own_space and self.chances.known is None else view.to_known(x)  # one that nobody asks
+            promised = value(own if in_own_space else known)
             if (chance := self._chance(own, known)) is not None:
                 promised = _if_it_succeeds(goal, promised, chance)
             if len(running):
@@ -126,7 +126,7 @@ class Request:
 
         return climb(worth, view.space, torch.cat(candidates), view.from_known(good), generator=self.generator)
 
-    def _chance(self, own: Tensor, known: Tensor | None) -> Tensor | None:
+    def _chance(self, own: Tensor, known: Tensor) -> Tensor | None:
         """That trials succeed at points, given in both spaces."""
         each = [(self.chances.own, own), (self.chances.known, known)]
         found = [chance(points) for chance, points in each if chance is not None]

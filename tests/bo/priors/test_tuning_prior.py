@@ -1,6 +1,7 @@
 """Learning a prior for tuning: from studies and from tables alike, and from nothing else."""
 
 import functools
+from dataclasses import dataclass
 from typing import Any
 
 import optuna
@@ -14,9 +15,11 @@ import bayesmeta as bm
 import bo
 from bayesmeta.fields import LearnedFrom
 from bayesmeta.random import rand
-from bo import SearchSpace, TuningPrior
+from bo import MetaSampler, SearchSpace, TuningPrior
+from bo.acquisition.suggester import StudyState, Suggestion
 from bo.samplers.from_scratch import ScratchSampler
 from bo.single_study.baseline import fit_by_botorch, log_expected_improvement
+from bo.values import Near
 from tests.bayesmeta.test_io import same
 from tests.bo.past import NUM_TASKS, NUM_TRIALS, OPTIMUM, SPACE, learned, objective, studies, table
 from tests.families import F64, FAMILIES, seed
@@ -233,3 +236,29 @@ def test_tuning_without_gradients(mode: Any) -> None:
 
 def tune(sampler: BaseSampler) -> None:
     optuna.create_study(sampler=sampler).optimize(objective(1), n_trials=8)
+
+
+def test_what_neither_suggests_nor_is_a_posterior_is_refused() -> None:
+    with pytest.raises(TypeError, match="needs a suggester, or a posterior with condition and marginal; got object"):
+        TuningPrior(SearchSpace(SPACE), "minimize", object())
+
+
+@dataclass(frozen=True, eq=False)
+class AlwaysTheMiddle:
+    """A suggester of another package."""
+
+    def suggest(self, study: StudyState) -> Suggestion:
+        return Suggestion("middle", Near(torch.full((study.space.num_columns,), 0.5, dtype=torch.float64)))
+
+
+def test_any_suggester_will_do() -> None:
+    space = SearchSpace({"a": SPACE["drop"], "b": SPACE["drop"]})
+    prior = TuningPrior(space, "maximize", AlwaysTheMiddle())
+    trial = optuna.create_study(direction="maximize", sampler=MetaSampler(prior, seed=shifted(0))).ask(
+        space.distributions
+    )
+    assert trial.params == pytest.approx({"a": 0.5, "b": 0.5}, abs=0.02)
+    assert prior.past is None
+    assert prior.feature_names == ()
+    with pytest.raises(ValueError, match="AlwaysTheMiddle suggests without a posterior"):
+        prior.functions.marginal(torch.zeros(1, 2))

@@ -78,9 +78,8 @@ def sampler_of(functions: Any) -> MetaSampler:
         (Failing("condition"), "LinAlgError: the input is not positive-definite"),
         (Failing("marginal", good_calls=20), "LinAlgError: the input is not positive-definite"),
         (Undefined("nowhere"), "ArithmeticError: no point has a value that is a number"),
-        (object(), "AttributeError: 'object' object has no attribute"),
     ],
-    ids=["at once", "with rows", "later", "not a number", "no posterior"],
+    ids=["at once", "with rows", "later", "not a number"],
 )
 def test_a_study_finishes_without_its_prior_and_says_so_once(functions: Any, message: str) -> None:
     with warnings.catch_warnings(record=True) as caught:
