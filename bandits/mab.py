@@ -35,7 +35,9 @@ from bandits.decisions.choices import names_of
 from bandits.decisions.numbers import numbers_of, require_number
 from bandits.decisions.policy import Policy, require_seed
 from bandits.policies.averages import Averages
-from bandits.policies.thompson import UCB1, EpsilonGreedy, LinUCB, ThompsonSampling, UniformlyRandom
+from bandits.policies.explicit import EpsilonGreedy, UniformlyRandom
+from bandits.policies.thompson import ThompsonSampling
+from bandits.policies.upper_bounds import UCB1, LinUCB
 from bayesmeta.conjugate.bernoulli import BetaBernoulli
 from bayesmeta.describe import Described, listed, plural
 from bayesmeta.regression.linear import LinearGaussian

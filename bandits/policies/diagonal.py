@@ -20,7 +20,7 @@ from torch import Generator, Tensor
 from torch.distributions import Distribution, Normal
 
 from bandits.beliefs.wrapped import entries
-from bandits.policies.thompson import LinUCB
+from bandits.policies.upper_bounds import LinUCB
 from bayesmeta.data.rows import Data
 from bayesmeta.data.statistics import Statistics
 from bayesmeta.data.validation import require_columns, require_finite, require_positive
