@@ -12,7 +12,7 @@ import torch
 from torch import Generator, Tensor
 
 from bandits.decisions.policy import Policy
-from bandits.evaluation.estimates import Estimate, _estimate, _require_decisions
+from bandits.evaluation.estimates import Estimate, estimate_from, require_decisions
 from bandits.evaluation.logs import Log
 from bandits.policies.thompson import ThompsonSampling
 from bayesmeta.describe import Described
@@ -50,7 +50,7 @@ def fitted_rewards(log: Log, prior: Any, *, folds: Any = 5, seed: int = 0) -> Te
         ValueError: there are too few of them, or fewer decisions.
     """
     folds = require_count("folds", folds, 2)
-    _require_decisions(log)
+    require_decisions(log)
     if folds > len(log):
         raise ValueError(f"each of {folds} folds needs a decision; the log has {len(log)}. Try folds={len(log)}")
     fold = torch.randperm(len(log), generator=Generator().manual_seed(seed)) % folds
@@ -92,7 +92,7 @@ def replay(policy: Policy, log: Log, *, seed: int = 0) -> Replayed:
     Warns:
         FewSamplesWarning: less than 30 decisions were kept, or all of them paid the same.
     """
-    _require_decisions(log)
+    require_decisions(log)
     if policy.num_tasks != 1:
         raise ValueError(f"replay is of a policy for one task; this one has {policy.num_tasks}")
     chance = log.propensity.min() / log.propensity
@@ -109,4 +109,4 @@ def replay(policy: Policy, log: Log, *, seed: int = 0) -> Replayed:
     if not kept:
         raise ValueError("policy and log agree on no decision: the log says nothing of the policy")
     value = rewards.mean()
-    return Replayed(_estimate(value, rewards - value, torch.ones(len(kept)), None), rewards, places)
+    return Replayed(estimate_from(value, rewards - value, torch.ones(len(kept)), None), rewards, places)

@@ -27,7 +27,15 @@ from bandits.evaluation.logs import Log
 from bayesmeta.data.validation import require_finite
 from bayesmeta.warning_kinds import BayesmetaWarning, warn
 
-__all__ = ["Estimate", "FewSamplesWarning", "doubly_robust", "ips", "snips"]
+__all__ = [
+    "Estimate",
+    "FewSamplesWarning",
+    "doubly_robust",
+    "estimate_from",
+    "ips",
+    "require_decisions",
+    "snips",
+]
 
 FEW = 30  # effective samples: below, a mean is not normal enough for its interval
 ROUNDING = 1e-4  # of probabilities that add to one
@@ -82,7 +90,7 @@ def ips(log: Log, probabilities: Any, *, clip: Any = math.inf, cluster: Any = No
     """
     weight = _weights(log, _checked(log, probabilities), clip)
     value = (weight * log.reward).mean()
-    return _estimate(value, weight * log.reward - value, weight, cluster)
+    return estimate_from(value, weight * log.reward - value, weight, cluster)
 
 
 def snips(log: Log, probabilities: Any, *, clip: Any = math.inf, cluster: Any = None) -> Estimate:
@@ -92,7 +100,7 @@ def snips(log: Log, probabilities: Any, *, clip: Any = math.inf, cluster: Any = 
     if not float(total):
         raise ValueError("the policy would have made none of the logged decisions: the log says nothing of it")
     value = (weight * log.reward).mean() / total
-    return _estimate(value, weight * (log.reward - value) / total, weight, cluster)
+    return estimate_from(value, weight * (log.reward - value) / total, weight, cluster)
 
 
 def doubly_robust(
@@ -115,17 +123,18 @@ def doubly_robust(
     left = log.reward - model.gather(1, log.arm[:, None])[:, 0]
     terms = (each * model).sum(-1) + weight * left
     value = terms.mean()
-    return _estimate(value, terms - value, weight, cluster)
+    return estimate_from(value, terms - value, weight, cluster)
 
 
-def _require_decisions(log: Log) -> None:
+def require_decisions(log: Log) -> None:
+    """Refuse an empty log by a ValueError."""
     if not len(log):
         raise ValueError("the log has no decisions: it says nothing of any policy")
 
 
 def _checked(log: Log, probabilities: Any) -> Tensor:
     """Probabilities of all arms at each decision, `(n, arms)` in float64."""
-    _require_decisions(log)
+    require_decisions(log)
     given = numbers_of(probabilities, "probabilities")
     each = given.expand(len(log), -1) if given.ndim == 1 else given
     if each.shape != (len(log), log.num_arms):
@@ -169,8 +178,15 @@ def _is_missing(label: Any) -> bool:
         return True
 
 
-def _estimate(value: Tensor, influence: Tensor, weight: Tensor, cluster: Any) -> Estimate:
-    """`influence` is what each decision moves the estimate by, times their number, and sums to zero."""
+def estimate_from(value: Tensor, influence: Tensor, weight: Tensor, cluster: Any) -> Estimate:
+    """An estimate with its standard error, and a warning where its interval is not to be trusted.
+
+    Args:
+        value: the estimate.
+        influence: what each decision moves it by, times their number; sums to zero, `(n,)`.
+        weight: of each decision `(n,)`.
+        cluster: of each, as of `ips`.
+    """
     n = len(influence)
     if cluster is not None:
         place = _units(cluster, n)

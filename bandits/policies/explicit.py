@@ -12,10 +12,10 @@ from bandits.prospects.propensity import Propensities
 from bandits.prospects.prospects import Prospects
 from bayesmeta.random import rand
 
-__all__ = ["EpsilonGreedy", "UniformlyRandom"]
+__all__ = ["Deterministic", "EpsilonGreedy", "Explicit", "UniformlyRandom"]
 
 
-class _Explicit(Policy):
+class Explicit(Policy):
     """Choices are drawn from probabilities that are computed first, and logged as they are.
 
     Where these rest on draws, they are the probabilities given the draws: logs need no more.
@@ -27,7 +27,7 @@ class _Explicit(Policy):
         return arm, propensities.of(arm) if wanted else None
 
 
-class _Deterministic(_Explicit):
+class Deterministic(Explicit):
     """Choose the arm of the greatest score; among equal ones, each as often."""
 
     def _scores(self, prospects: Prospects) -> Tensor:
@@ -42,7 +42,7 @@ class _Deterministic(_Explicit):
         return Propensities(_each_as_often(scores == scores.amax(-1, keepdim=True)), None)
 
 
-class EpsilonGreedy(_Explicit):
+class EpsilonGreedy(Explicit):
     """Choose the arm of the greatest expected reward, but any arm at random with probability `epsilon`."""
 
     def __init__(self, prior: Any, arms: Any, *, epsilon: Any = 0.1, **options: Any) -> None:
@@ -59,7 +59,7 @@ class EpsilonGreedy(_Explicit):
         return {"epsilon": self.epsilon}
 
 
-class UniformlyRandom(_Explicit):
+class UniformlyRandom(Explicit):
     """Choose any arm, each as often: what others are compared with, and what makes logs for their evaluation."""
 
     def __init__(self, arms: Any, **options: Any) -> None:

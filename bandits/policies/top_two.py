@@ -11,7 +11,7 @@ from torch import Generator
 
 from bandits.decisions.numbers import require_number
 from bandits.decisions.request import Request, one_task
-from bandits.policies.explicit import _Explicit
+from bandits.policies.explicit import Explicit
 from bandits.prospects.propensity import Propensities, of_best
 from bandits.prospects.prospects import Prospects
 
@@ -25,7 +25,7 @@ class Best(NamedTuple):
     probability: float
 
 
-class TopTwoThompson(_Explicit):
+class TopTwoThompson(Explicit):
     """To find the best arm: half of the choices are of an arm that is probably the best, half of a challenger.
 
     The challenger is drawn as the leader is, given that it is another arm. `best` says which arm it is so far; stop

@@ -13,13 +13,13 @@ from torch import Tensor
 
 from bandits.decisions.numbers import require_number
 from bandits.policies.averages import Averages
-from bandits.policies.explicit import _Deterministic
+from bandits.policies.explicit import Deterministic
 from bandits.prospects.prospects import Prospects
 
 __all__ = ["UCB1", "BayesUCB", "LinUCB"]
 
 
-class BayesUCB(_Deterministic):
+class BayesUCB(Deterministic):
     """Choose the arm whose quantile at 1 - 1 / ((t + 1) (log horizon)^power) is the greatest, at decision t.
 
     Args:
@@ -46,7 +46,7 @@ class BayesUCB(_Deterministic):
         return {"horizon": self.horizon, "power": self.power}
 
 
-class LinUCB(_Deterministic):
+class LinUCB(Deterministic):
     """Choose the arm whose expected reward plus `width` standard deviations is the greatest.
 
     With a `LinearGaussian` prior of mean zero this is LinUCB: disjoint for names of arms, hybrid for `bandits.Hybrid`.
@@ -66,7 +66,7 @@ class LinUCB(_Deterministic):
         return {"width": self.width}
 
 
-class UCB1(_Deterministic):
+class UCB1(Deterministic):
     """The mean of an arm's rewards, which lie between 0 and 1, plus sqrt(2 log t / n); arms without rewards come first.
 
     t is how many rewards the task has had.
