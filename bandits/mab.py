@@ -32,8 +32,8 @@ from torch import Tensor
 
 from bandits.decisions.arms import Separate
 from bandits.decisions.choices import names_of
-from bandits.decisions.numbers import numbers_of, require_number
-from bandits.decisions.policy import Policy, require_seed
+from bandits.decisions.numbers import numbers_of, require_number, require_seed
+from bandits.decisions.policy import Policy
 from bandits.policies.averages import Averages
 from bandits.policies.explicit import EpsilonGreedy, UniformlyRandom
 from bandits.policies.thompson import ThompsonSampling
@@ -357,7 +357,7 @@ class MAB(Described):
     @property
     def _width(self) -> int | None:
         """Of the contexts so far."""
-        return None if self._policy is None else self._policy._width
+        return None if self._policy is None else self._policy._learner.posterior.width
 
     def _fitted_rows(self, contexts: Any, decisions: Any) -> Tensor | None:
         """Contexts to learn from.

@@ -13,7 +13,18 @@ from torch import Tensor
 
 from bayesmeta.describe import Described
 
-__all__ = ["Arms", "Crossed", "Hybrid", "Joined", "NamedArms", "Numbered", "Separate", "arms_of", "require_different"]
+__all__ = [
+    "Arms",
+    "Crossed",
+    "Hybrid",
+    "Joined",
+    "NamedArms",
+    "Numbered",
+    "Separate",
+    "arms_of",
+    "require_different",
+    "rows_of_chosen",
+]
 
 
 @runtime_checkable
@@ -203,6 +214,11 @@ def arms_of(arms: Any, prior: Any) -> Arms:
             f"the prior knows {known} arms; got {len(arms)} names. Say which they are: Numbered(names, numbers)"
         )
     return Numbered(tuple(arms))
+
+
+def rows_of_chosen(x: Tensor, position: Tensor, *, separate: bool) -> Tensor:
+    """Of the rows of all arms at n decisions, those of the arms at `position` `(n,)`: `(n, d)`."""
+    return x[:, 0, 0] if separate else x[torch.arange(len(position)), position]
 
 
 def require_different(names: Sequence[Hashable]) -> None:

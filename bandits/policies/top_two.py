@@ -46,7 +46,7 @@ class TopTwoThompson(Explicit):
         Raises:
             IndexError: the task does not exist.
         """
-        request = Request(None, 0 if task is None else one_task(self._tasks, task), 1, True)
+        request = Request(None, 0 if task is None else one_task(self._learner.tasks, task), 1, True)
         probability = of_best(self._prospects(request), self._log_generator).probability[0]
         position = int(probability.argmax())
         return Best(self.arms[position], float(probability[position]))

@@ -26,7 +26,6 @@ from torch import Tensor
 import bandits
 import bayesmeta
 from bandits.decisions.policy import Policy
-from bandits.decisions.saving import policy_state
 from bayesmeta import (
     BetaBernoulli,
     CorrelatedArms,
@@ -202,7 +201,7 @@ def test_arms_of_a_prior_over_all_of_them_come_and_go_by_number() -> None:
 def test_hybrid_arms_share_some_weights() -> None:
     prior = LinearGaussian(torch.zeros(2 * 2 + 2 * 2), torch.eye(8), torch.tensor(0.1))
     policy = bandits.LinUCB(prior, bandits.Hybrid(("a", "b"), torch.eye(2)), seed=shifted(0))
-    x = policy._arms.rows(torch.tensor([[2.0, 3.0]]), 1)
+    x = policy._learner.roster.arms.rows(torch.tensor([[2.0, 3.0]]), 1)
     assert x.tolist() == [[[2.0, 0.0, 3.0, 0.0, 2.0, 3.0, 0.0, 0.0], [0.0, 2.0, 0.0, 3.0, 0.0, 0.0, 2.0, 3.0]]]
     policy.update(policy.choose([1.0, 0.5]), 1.0)
     with pytest.raises(ValueError, match="a new arm would need weights"):
@@ -469,7 +468,7 @@ def play(policy: Policy, rounds: int, start: int = 0) -> list[Any]:
     record: list[Any] = []
     for i in range(start, start + rounds):
         context = None
-        if isinstance(policy.prior, LinearGaussian) and isinstance(policy._arms, bandits.Separate):
+        if isinstance(policy.prior, LinearGaussian) and isinstance(policy._learner.roster.arms, bandits.Separate):
             shape = (2,) if policy.num_tasks == 1 else (policy.num_tasks, 2)
             context = randn(shape, like=torch.zeros(()), generator=seed(i))
         choice = policy.choose(context)
@@ -513,7 +512,7 @@ def test_a_policy_of_ones_own_is_loaded_where_it_is_defined(tmp_path: Path) -> N
     policy.save(tmp_path / "policy")
     again = Policy.load(tmp_path / "policy")
     assert isinstance(again, Cautious)
-    assert isinstance(again._arms, Places)
+    assert isinstance(again._learner.roster.arms, Places)
     assert again.caution == 3.0
     assert same(snapshot(again), snapshot(policy))
     elsewhere = "import sys, bandits\nbandits.Policy.load(sys.argv[1])"
@@ -609,7 +608,7 @@ def test_a_million_rewards_take_no_more_memory() -> None:
         policy.update(choice, float(y[i]))
         rows[choice.arm].append(i)
         if i in (5000, 19_999):
-            sizes.append(sum(t.numel() for t in _tensors(policy_state(policy).state_dict())))
+            sizes.append(sum(t.numel() for t in _tensors(policy.state().state_dict())))
     assert sizes[0] == sizes[1]
     for name, which in rows.items():
         exact = LINEAR.to(torch.float64).condition(Data.of(x[which].double(), y[which].double()))
