@@ -77,7 +77,8 @@ if TYPE_CHECKING:
     from bandits.evaluation.environments import FromPrior, Scene, TableReplay, Wheel, linear_contextual
     from bandits.evaluation.estimates import Estimate, FewSamplesWarning, doubly_robust, ips, snips
     from bandits.evaluation.gittins import gittins_index
-    from bandits.evaluation.logs import Log, LogWriter, UnusableRowsWarning
+    from bandits.evaluation.log_writer import LogWriter, UnusableRowsWarning
+    from bandits.evaluation.logs import Log
     from bandits.evaluation.plots import plot_regret
     from bandits.evaluation.simulation import Run, compare, simulate
     from bandits.policies.diagonal import DiagLinUCB, DiagonalWeights, EdgeSums
@@ -111,7 +112,7 @@ else:
             "LinUCB": "policies.upper_bounds",
             "Log": "evaluation.logs",
             "LogNormal": "beliefs.demonstrations",
-            "LogWriter": "evaluation.logs",
+            "LogWriter": "evaluation.log_writer",
             "MarginalThompson": "policies.thompson",
             "MetaTS": "policies.hierarchical",
             "Numbered": "decisions.arms",
@@ -126,7 +127,7 @@ else:
             "TopTwoThompson": "policies.top_two",
             "UCB1": "policies.upper_bounds",
             "UniformlyRandom": "policies.explicit",
-            "UnusableRowsWarning": "evaluation.logs",
+            "UnusableRowsWarning": "evaluation.log_writer",
             "Wheel": "evaluation.environments",
             "arms_as_tasks": "beliefs.from_logs",
             "bayes_optimal_value": "evaluation.bayes_optimal",

@@ -12,7 +12,7 @@ from bandits.decisions.arms import Separate
 from bandits.decisions.choices import names_of
 from bandits.decisions.numbers import numbers_of, require_number, require_seed
 from bandits.decisions.policy import Policy
-from bandits.mab.learning_policies import CONTEXTUAL, Arm, Binarizer, LearningPolicy, require_binarizer
+from bandits.mab.learning_policies import CONTEXTUAL, Arm, Binarizer, LearningPolicy, MakesPolicy, require_binarizer
 from bandits.mab.warm_start import nearest
 from bayesmeta.describe import Described, listed, plural
 
@@ -47,7 +47,9 @@ class MAB(Described):
             raise ValueError(
                 "there are no neighbourhood policies here; a GaussianProcess over contexts does their work"
             )
-        if isinstance(learning_policy, type) or not (hasattr(learning_policy, "policy") or callable(learning_policy)):
+        if isinstance(learning_policy, type) or not (
+            isinstance(learning_policy, MakesPolicy) or callable(learning_policy)
+        ):
             raise TypeError(
                 "learning_policy must be one of LearningPolicy, or a function of arms and a seed; "
                 f"got {learning_policy!r}"
@@ -56,7 +58,9 @@ class MAB(Described):
         self._arms = _checked_arms(arms)
         self.learning_policy, self.seed = learning_policy, require_seed(seed)
         self.neighborhood_policy, self.n_jobs, self.backend = neighborhood_policy, n_jobs, backend
-        self._policy: Policy | None = None if self.is_contextual else self._made(0)
+        self._policy: Policy | None = None
+        if not self.is_contextual:
+            self._policy = self._made(0)
         self._trained: set[Arm] = set()
         self._warm: set[Arm] = set()
         self._has_fitted = False
@@ -183,16 +187,15 @@ class MAB(Described):
             self._warm.add(cold)
 
     def _made(self, width: int) -> Policy:
-        arms = self.arms if hasattr(self, "_policy") else self._arms
-        if hasattr(self.learning_policy, "policy"):
-            policy: Policy = self.learning_policy.policy(arms, self.seed, width)
-            return policy
-        made: Policy = self.learning_policy(arms, self.seed)
+        if isinstance(self.learning_policy, MakesPolicy):
+            return self.learning_policy.policy(self.arms, self.seed, width)
+        made: Policy = self.learning_policy(self.arms, self.seed)
         return made
 
     def _learn(self, policy: Policy, decisions: Any, rewards: Any, rows: Tensor | None) -> None:
         names = names_of(decisions)
-        binarizer = getattr(self.learning_policy, "binarizer", None)
+        is_of_coins = isinstance(self.learning_policy, LearningPolicy.ThompsonSampling)
+        binarizer = self.learning_policy.binarizer if is_of_coins else None
         values = numbers_of(rewards, "rewards").reshape(-1).numpy()
         if len(names) != len(values):
             raise ValueError(f"decisions and rewards must be as many; got {len(names)} and {len(values)}")
@@ -205,12 +208,11 @@ class MAB(Described):
     @property
     def _takes_contexts(self) -> bool:
         """A policy of our own may; MABWiser's others ignore contexts, and only count them."""
-        return self.is_contextual or not hasattr(self.learning_policy, "policy")
+        return self.is_contextual or not isinstance(self.learning_policy, MakesPolicy)
 
     def _asked(self, contexts: Any) -> dict[str, Any]:
         """What to ask the policy for: always several decisions, so that the answer has one form."""
-        named = hasattr(self.learning_policy, "policy")
-        if named and not self._has_fitted:
+        if isinstance(self.learning_policy, MakesPolicy) and not self._has_fitted:
             raise ValueError("call fit before predict: nothing has been learned yet")
         rows = _rows(contexts, self._width)
         if self.is_contextual and rows is None:

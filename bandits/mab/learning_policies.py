@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 
@@ -15,10 +15,19 @@ from bandits.policies.upper_bounds import UCB1, LinUCB
 from bayesmeta.conjugate.bernoulli import BetaBernoulli
 from bayesmeta.regression.linear import LinearGaussian
 
-__all__ = ["CONTEXTUAL", "Arm", "Binarizer", "LearningPolicy", "require_binarizer"]
+__all__ = ["CONTEXTUAL", "Arm", "Binarizer", "LearningPolicy", "MakesPolicy", "require_binarizer"]
 
 Arm = Hashable
 Binarizer = Callable[[Arm, Any], Any]
+
+
+@runtime_checkable
+class MakesPolicy(Protocol):
+    """What each learning policy does."""
+
+    def policy(self, arms: Sequence[Arm], seed: int, width: int) -> Policy:
+        """One of ours for one task, with contexts of some width."""
+        ...
 
 
 class LearningPolicy:

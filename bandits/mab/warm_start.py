@@ -32,8 +32,8 @@ def nearest(
         warn(f"features of {lost} are all zero and point nowhere: no other arm is like them", NoDirectionWarning)
     with np.errstate(invalid="ignore"):
         distance = np.where(directed[:, None] & directed, cdist(matrix, matrix, "cosine"), np.inf)
-    nearest = (distance + np.diag(np.full(len(arms), np.inf))).min(1)
-    threshold = np.quantile(nearest[np.isfinite(nearest)], quantile) if np.isfinite(nearest).any() else -np.inf
+    closest = (distance + np.diag(np.full(len(arms), np.inf))).min(1)
+    threshold = np.quantile(closest[np.isfinite(closest)], quantile) if np.isfinite(closest).any() else -np.inf
     warm = [arm for arm in arms if arm in trained]
     for arm in cold if warm else []:
         best = min(warm, key=lambda other: distance[place[arm], place[other]])
