@@ -68,6 +68,7 @@ if TYPE_CHECKING:
     from bandits.beliefs.forgetting import Forgetting
     from bandits.beliefs.from_logs import arms_as_tasks, prior_of_each_arm
     from bandits.beliefs.hypotheses import Hypotheses
+    from bandits.beliefs.running import running_together
     from bandits.beliefs.window import SlidingWindow
     from bandits.decisions.arms import Crossed, Hybrid, Joined, Numbered, Separate
     from bandits.decisions.choices import Choice, Choices
@@ -83,7 +84,7 @@ if TYPE_CHECKING:
     from bandits.evaluation.simulation import Run, compare, simulate
     from bandits.policies.diagonal import DiagLinUCB, DiagonalWeights, EdgeSums
     from bandits.policies.explicit import EpsilonGreedy, UniformlyRandom
-    from bandits.policies.hierarchical import AdaTS, HierTS, MetaTS, running_together
+    from bandits.policies.hierarchical import AdaTS, HierTS, MetaTS
     from bandits.policies.thompson import MarginalThompson, ThompsonSampling
     from bandits.policies.top_two import TopTwoThompson
     from bandits.policies.upper_bounds import UCB1, BayesUCB, LinUCB
@@ -143,7 +144,7 @@ else:
             "policy_probabilities": "evaluation.along_a_log",
             "prior_of_each_arm": "beliefs.from_logs",
             "replay": "evaluation.along_a_log",
-            "running_together": "policies.hierarchical",
+            "running_together": "beliefs.running",
             "simulate": "evaluation.simulation",
             "snips": "evaluation.estimates",
         },

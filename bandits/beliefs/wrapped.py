@@ -55,6 +55,10 @@ class LearnedByTasks(TensorFields):
     def batch_shape(self) -> torch.Size:
         return torch.Size()
 
+    def running(self: L, how: str) -> L:
+        """Itself, which has been told how."""
+        return self
+
     def expand(self: L, batch_shape: Sequence[int]) -> L:
         raise ValueError("arms of tasks that run together learn their priors: they cannot be given one each")
 
