@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from bayesmeta.describe import Described
+from bayesmeta.protocol import num_arms_of
 
 __all__ = [
     "Arms",
@@ -191,7 +192,7 @@ class Hybrid(Crossed):
         raise ValueError("a new arm would need weights that the prior has not; learn one that has them")
 
 
-def arms_of(arms: Any, prior: Any) -> Arms:
+def arms_of(arms: Any, prior: object) -> Arms:
     """The arms that a policy was given: arms, features by name, or names.
 
     Names are numbers to a prior that has `num_arms`, and have a posterior each with any other.
@@ -206,7 +207,7 @@ def arms_of(arms: Any, prior: Any) -> Arms:
         return Joined(tuple(arms), torch.stack(rows).to(torch.get_default_dtype()))
     if isinstance(arms, int) or not isinstance(arms, Sequence) or isinstance(arms, str):
         raise TypeError(f"arms must be names, features by name, or Arms; got {arms!r}. Try range({arms!r})")
-    known = getattr(prior, "num_arms", None)
+    known = num_arms_of(prior)
     if known is None:
         return Separate(tuple(arms))
     if len(arms) != known:

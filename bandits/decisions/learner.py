@@ -9,7 +9,7 @@ from torch import Generator, Tensor
 from bandits.decisions.arms import arms_of, rows_of_chosen
 from bandits.decisions.choices import Choice, Choices, ids_of, names_of, rewards_of
 from bandits.decisions.pending import Pending
-from bandits.decisions.posterior import PolicyPosterior
+from bandits.decisions.posterior import PolicyPosterior, Prior
 from bandits.decisions.request import Request, TaskNumbers, one_task
 from bandits.decisions.roster import Roster
 from bandits.decisions.tallies import Tallies
@@ -22,7 +22,7 @@ __all__ = ["Learner"]
 class Learner:
     """What learns, and keeps account; its methods and arguments are those of `Policy`, which says more of them."""
 
-    def __init__(self, prior: Any, arms: Any, tasks: TaskNumbers, max_pending: Any) -> None:
+    def __init__(self, prior: Prior, arms: Any, tasks: TaskNumbers, max_pending: Any) -> None:
         self.tasks, self.roster = tasks, Roster(arms_of(arms, prior))
         self.posterior = PolicyPosterior(prior, tasks.num, len(self.roster), separate=self.roster.separate)
         self.pending = Pending(max_pending)

@@ -2,17 +2,29 @@
 
 import contextlib
 import dataclasses
-from typing import Any
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import Generator, Tensor
 
-from bandits.decisions.joining import joined_prior, joined_state
+from bandits.decisions.joining import joined_state, prior_of_some, prior_with_another
 from bayesmeta.fields import TensorFields
 from bayesmeta.numerics.gradients import ordinary
 from bayesmeta.online.sums import Begins, Index, InPlace, NoMarginalError, Online, online
+from bayesmeta.protocol import Predictive
 
-__all__ = ["PolicyPosterior", "require_prior"]
+__all__ = ["PolicyPosterior", "Prior", "require_prior"]
+
+P = TypeVar("P")
+Prior = Predictive | InPlace  # of a policy
+
+
+@runtime_checkable
+class Valued(Protocol):
+    """What says of which shape its values are."""
+
+    @property
+    def event_shape(self) -> torch.Size: ...
 
 
 class PolicyPosterior:
@@ -25,8 +37,8 @@ class PolicyPosterior:
         separate: whether that is so; else all arms of a task share one.
     """
 
-    def __init__(self, prior: Any, tasks: int, arms: int, *, separate: bool) -> None:
-        self.prior = ordinary(prior)  # what was made under inference_mode could not be changed in place
+    def __init__(self, prior: Prior, tasks: int, arms: int, *, separate: bool) -> None:
+        self.prior: Prior = ordinary(prior)  # what was made under inference_mode could not be changed in place
         self.dtype = _dtype_of(prior)
         self._tasks, self._separate = tasks, separate
         self._width: int | None = None
@@ -68,12 +80,11 @@ class PolicyPosterior:
 
     def frozen(self, index: Any) -> Any:
         """The posterior of the entries that `index` takes, which later rewards do not change."""
-        posterior = self.online.posterior(index)
-        return posterior.to(self.dtype) if isinstance(posterior, TensorFields) else posterior
+        return _in(self.dtype, self.online.posterior(index))
 
     def to(self, dtype: torch.dtype) -> None:
         """Prior and answers are in `dtype` from now on."""
-        self.prior, self.dtype = self.prior.to(dtype), dtype
+        self.prior, self.dtype = _in(dtype, self.prior), dtype
 
     def add_arm(self, arms: int, prior: Any) -> None:
         """One more arm than the `arms` that there are.
@@ -85,24 +96,23 @@ class PolicyPosterior:
             ValueError: arms have priors that differ, and the new one has none.
         """
         if self._separate:
-            keep = list(range(arms))
-            whole, new = joined_prior(self.prior, keep, prior, adds=True)
-            self._rearrange(whole, arms + 1, keep, self._begun(new, 1))
+            before: Any = self.prior  # of separate arms, which can have a batch
+            whole, new = prior_with_another(before, arms, prior)
+            self._rearrange(whole, arms + 1, list(range(arms)), self._begun(new, 1))
         elif prior is not None:
             raise ValueError("all arms share one posterior here: give features of the new one, not a prior")
 
     def take_arms(self, positions: list[int]) -> None:
         """Arms are those at `positions` from now on, of which one may be there twice."""
         if self._separate:
-            whole, _ = joined_prior(self.prior, positions, None, adds=False)
-            self._rearrange(whole, len(positions), positions, None)
+            before: Any = self.prior
+            self._rearrange(prior_of_some(before, positions), len(positions), positions, None)
 
-    def _begun(self, prior: Any, arms: int) -> Online:
-        # in float64 whatever the prior is in: contexts such as seconds since 1970 leave no digits in float32
-        exact: Any = prior.to(torch.float64) if isinstance(prior, TensorFields) else prior
-        return online(exact, (self._tasks, arms) if self._separate else (self._tasks,))
+    def _begun(self, prior: Prior, arms: int) -> Online:
+        # contexts such as seconds since 1970 leave no digits in float32
+        return online(_in(torch.float64, prior), (self._tasks, arms) if self._separate else (self._tasks,))
 
-    def _rearrange(self, prior: Any, arms: int, keep: list[int], fresh: Online | None) -> None:
+    def _rearrange(self, prior: Prior, arms: int, keep: list[int], fresh: Online | None) -> None:
         state = self._begun(prior, arms)
         added = None if fresh is None else fresh.state_dict()
         state.load_state_dict(joined_state(self.online.state_dict(), torch.tensor(keep), added, adds=fresh is not None))
@@ -131,11 +141,15 @@ def require_prior(prior: Any, policy: str) -> None:
         TypeError: this is none.
         ValueError: its rows are vectors.
     """
-    if isinstance(prior, type) or not (hasattr(prior, "condition") or isinstance(prior, InPlace)):
+    if isinstance(prior, type) or not isinstance(prior, Predictive | InPlace):
         what = f"the class {prior.__name__}" if isinstance(prior, type) else type(prior).__name__
         raise TypeError(f"{policy} needs a prior, such as BetaBernoulli.initial(tasks); got {what}")
-    if getattr(prior, "event_shape", ()):
+    if isinstance(prior, Valued) and prior.event_shape:
         raise ValueError(f"a reward is one number; this prior is of vectors, event_shape {tuple(prior.event_shape)}")
+
+
+def _in(dtype: torch.dtype, prior: P) -> P:
+    return prior.to(dtype) if isinstance(prior, TensorFields) else prior
 
 
 def _dtype_of(prior: Any) -> torch.dtype:

@@ -12,11 +12,11 @@ from torch import Generator, Tensor
 from torch.distributions import Distribution
 
 from bandits.decisions.policy import Policy
+from bandits.prospects.capabilities import is_jointly_normal
 from bandits.prospects.lines import best_along_lines
 from bandits.prospects.propensity import (
     Propensities,
     best_of_independent,
-    is_jointly_normal,
     of_best,
     of_chosen,
     with_axis,
