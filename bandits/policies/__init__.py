@@ -12,6 +12,7 @@ __all__ = [
     "DiagonalWeights",
     "EdgeSums",
     "EpsilonGreedy",
+    "Explicit",
     "HierTS",
     "LinUCB",
     "MarginalThompson",
@@ -24,7 +25,7 @@ __all__ = [
 
 if TYPE_CHECKING:
     from bandits.policies.diagonal import DiagLinUCB, DiagonalWeights, EdgeSums
-    from bandits.policies.explicit import EpsilonGreedy, UniformlyRandom
+    from bandits.policies.explicit import EpsilonGreedy, Explicit, UniformlyRandom
     from bandits.policies.hierarchical import AdaTS, HierTS, MetaTS, running_together
     from bandits.policies.thompson import MarginalThompson, ThompsonSampling
     from bandits.policies.top_two import TopTwoThompson
@@ -40,6 +41,7 @@ else:
             "DiagonalWeights": "diagonal",
             "EdgeSums": "diagonal",
             "EpsilonGreedy": "explicit",
+            "Explicit": "explicit",
             "HierTS": "hierarchical",
             "LinUCB": "upper_bounds",
             "MarginalThompson": "thompson",
