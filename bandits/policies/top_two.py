@@ -10,7 +10,7 @@ import torch
 from torch import Generator
 
 from bandits.decisions.numbers import require_number
-from bandits.decisions.request import Request, one_task
+from bandits.decisions.request import one_task
 from bandits.policies.explicit import Explicit
 from bandits.prospects.propensity import Propensities, of_best
 from bandits.prospects.prospects import Prospects
@@ -40,16 +40,23 @@ class TopTwoThompson(Explicit):
         self.share = require_number("share", share, 0.0, 1.0, above=True)
         super().__init__(prior, arms, **options)
 
-    def best(self, *, task: Any = None) -> Best:
+    def best(self, *, task: Any = None) -> Any:
         """The arm that is probably the best, for arms that need no context.
+
+        Args:
+            task: one of the tasks; by default all of them, or the only one.
+
+        Returns:
+            A `Best` of one task, or a list of them, one for each.
 
         Raises:
             IndexError: the task does not exist.
         """
-        request = Request(None, 0 if task is None else one_task(self._learner.tasks, task), 1, True)
-        probability = of_best(self._prospects(request), self._log_generator).probability[0]
-        position = int(probability.argmax())
-        return Best(self.arms[position], float(probability[position]))
+        one = None if task is None else one_task(self._learner.tasks, task)
+        request = self._learner.request(None, one, None, None)
+        probability, position = of_best(self._prospects(request), self._log_generator).probability.max(-1)
+        found = [Best(self.arms[i], p) for i, p in zip(position.tolist(), probability.tolist(), strict=True)]
+        return found[0] if request.is_one else found
 
     def _probabilities(self, prospects: Prospects, generator: Generator) -> Propensities:
         leader = of_best(prospects, generator).probability

@@ -665,6 +665,16 @@ def test_a_task_may_be_a_scalar_of_any_kind(kind: Any) -> None:
                 ask(task=kind(task))
 
 
+def test_the_best_arm_is_told_of_each_task() -> None:
+    policy = bandits.TopTwoThompson(ONES, ["a", "b"], tasks=3, seed=shifted(0))
+    policy.learn(["a", "b", "b"], [1.0, 1.0, 1.0], task=[0, 1, 1])
+    assert [best.arm for best in policy.best()[:2]] == ["a", "b"]
+    assert [best.probability for best in policy.best()] == pytest.approx([2 / 3, 3 / 4, 1 / 2], abs=1e-5)
+    assert policy.best()[1] == policy.best(task=1)
+    alone = bandits.TopTwoThompson(ONES, ["a", "b"], seed=shifted(0))
+    assert alone.best().probability == pytest.approx(0.5, abs=1e-5)
+
+
 def test_a_policy_in_another_dtype() -> None:
     policy = bandits.ThompsonSampling(LINEAR, ["a", "b"], seed=shifted(0), propensities=False)
     policy.update(policy.choose([1.0, 2.0]), 1.0)
