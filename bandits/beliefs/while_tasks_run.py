@@ -22,7 +22,7 @@ import torch
 from torch import Generator, Tensor
 from torch.distributions import Distribution
 
-from bandits.beliefs.wrapped import LearnedByTasks, Summed, entries
+from bandits.beliefs.wrapped import LearnedByTasks, Summed, entries, tasks_of
 from bayesmeta.hyperparameters.hyperposterior import LEAST_ESS, Hyperposterior, weighted_draws
 from bayesmeta.hyperparameters.vector import Hierarchical
 from bayesmeta.mixture import Mixture, MixtureDistribution
@@ -183,14 +183,12 @@ class OnlineRunning(DrawsFunctions):
 
     def posterior(self, index: Any = ...) -> Mixture:
         """A mixture over hyperparameters; its batch is that of `index`."""
-        first, *rest = index if isinstance(index, tuple) else (index,)
-        tasks = slice(first, first + 1) if isinstance(first, int) else slice(None) if first is ... else first
+        tasks, chosen = tasks_of(index)
         vectors, log_weights = self._known(tasks)
         prior, log_weights = self._like_batch(self._unknown.build(vectors)), self._like_batch(log_weights)
         if not self._rows.are_none:
             rows = self._rows[tasks]
             prior = prior.condition(rows[(slice(None),) * (len(prior.batch_shape) - 1) + (None,)])
-        chosen = (0 if isinstance(first, int) else slice(None), *rest)
         return Mixture(prior[chosen], log_weights[chosen])
 
     def state_dict(self) -> State:

@@ -11,7 +11,7 @@ from bayesmeta.fields import TensorFields
 from bayesmeta.online.sums import DrawsFunctions, Task, marginal_of, turn_of
 from bayesmeta.protocol import Additive, Batched, Evidence, num_arms_of
 
-__all__ = ["ByPosterior", "LearnedByTasks", "Summed", "Weighable", "Wrapped", "entries", "turns"]
+__all__ = ["ByPosterior", "LearnedByTasks", "Summed", "Weighable", "Wrapped", "entries", "tasks_of", "turns"]
 
 L = TypeVar("L", bound="LearnedByTasks")
 W = TypeVar("W", bound="Wrapped")
@@ -92,6 +92,14 @@ def entries(task: Task, num: int) -> Any:
     if task is None:
         return slice(None)
     return torch.full((num,), task) if isinstance(task, int) else task
+
+
+def tasks_of(index: Any) -> tuple[Any, tuple[Any, ...]]:
+    """An index of tasks, or of tasks and arms, in two: of tasks, whose axis stays, and of what that leaves."""
+    first, *rest = index if isinstance(index, tuple) else (index,)
+    if isinstance(first, int):
+        return slice(first, first + 1), (0, *rest)
+    return slice(None) if first is ... else first, (slice(None), *rest)
 
 
 def turns(task: Tensor) -> Iterator[Tensor]:

@@ -6,7 +6,7 @@ more of them. Names may be anything hashable.
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -26,6 +26,8 @@ __all__ = [
     "require_different",
     "rows_of_chosen",
 ]
+
+T = TypeVar("T")
 
 
 @runtime_checkable
@@ -69,7 +71,7 @@ class NamedArms(Described):
         require_different(self.names)
 
     def without(self, position: int) -> Any:
-        return replace(self, names=(*self.names[:position], *self.names[position + 1 :]))
+        return replace(self, names=_without(self.names, position))
 
 
 @dataclass(frozen=True)
@@ -115,8 +117,7 @@ class Numbered(NamedArms):
         return torch.tensor(self.numbers)[:, None].expand(num, -1, -1)
 
     def without(self, position: int) -> "Numbered":
-        names, numbers = self.names, self.numbers
-        return Numbered((*names[:position], *names[position + 1 :]), (*numbers[:position], *numbers[position + 1 :]))
+        return Numbered(_without(self.names, position), _without(self.numbers, position))
 
     def with_arm(self, name: Hashable, features: Tensor | None) -> "Numbered":
         if features is None or features.numel() != 1:
@@ -147,8 +148,8 @@ class Joined(NamedArms):
         return torch.cat([context[:, None].expand(-1, len(self.names), -1), features.to(context)], -1)
 
     def without(self, position: int) -> "Joined":
-        keep = [i for i in range(len(self.names)) if i != position]
-        return replace(self, names=tuple(self.names[i] for i in keep), features=self.features[keep])
+        others = _without(range(len(self.names)), position)
+        return replace(self, names=_without(self.names, position), features=self.features[list(others)])
 
     def with_arm(self, name: Hashable, features: Tensor | None) -> "Joined":
         known = self.features
@@ -233,6 +234,10 @@ def require_different(names: Sequence[Hashable]) -> None:
         if name in seen:
             raise ValueError(f"arms must have different names; {name!r} is named twice")
         seen.add(name)
+
+
+def _without(values: Sequence[T], position: int) -> tuple[T, ...]:
+    return (*values[:position], *values[position + 1 :])
 
 
 def _require_features(features: Tensor, num_arms: int) -> None:

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import torch
 from torch import Generator, Tensor
 
 from bandits.decisions.numbers import require_number
@@ -51,9 +50,8 @@ class EpsilonGreedy(Explicit):
 
     def _probabilities(self, prospects: Prospects, generator: Generator) -> Propensities:
         mean = prospects.mean()
-        there = torch.ones_like(mean, dtype=torch.bool) if prospects.available is None else prospects.available
         greedy = _each_as_often(mean == mean.amax(-1, keepdim=True))
-        return Propensities((1.0 - self.epsilon) * greedy + self.epsilon * _each_as_often(there), None)
+        return Propensities((1.0 - self.epsilon) * greedy + self.epsilon * _each_as_often(prospects.there), None)
 
     def _settings(self) -> dict[str, Any]:
         return {"epsilon": self.epsilon}
@@ -66,10 +64,7 @@ class UniformlyRandom(Explicit):
         super().__init__(Averages.none(), arms, **options)
 
     def _probabilities(self, prospects: Prospects, generator: Generator) -> Propensities:
-        arms = prospects.pulls.shape[-1]
-        there = prospects.available
-        there = torch.ones(len(prospects.x), arms, dtype=torch.bool) if there is None else there
-        return Propensities(_each_as_often(there), None)
+        return Propensities(_each_as_often(prospects.there), None)
 
 
 def _each_as_often(which: Tensor) -> Tensor:

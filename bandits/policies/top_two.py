@@ -61,7 +61,7 @@ class TopTwoThompson(Explicit):
     def _probabilities(self, prospects: Prospects, generator: Generator) -> Propensities:
         leader = of_best(prospects, generator).probability
         itself = torch.eye(leader.shape[-1], dtype=torch.bool)
-        there = torch.ones_like(leader) if prospects.available is None else prospects.available.to(leader)
+        there = prospects.there.to(leader)
         # of challengers (last axis) given the leader; where no other arm has any, each as likely
         challenger = leader[:, None].expand(-1, len(itself), -1).masked_fill(itself, 0.0)
         even = there[:, None].expand_as(challenger).masked_fill(itself, 0.0)

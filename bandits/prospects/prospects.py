@@ -57,6 +57,13 @@ class Prospects:
         return self.history.pulls.shape[-1]
 
     @property
+    def there(self) -> Tensor:
+        """Which arms can be chosen at each decision, `(n, arms)`."""
+        if self.available is None:
+            return torch.ones(len(self.x), self.num_arms, dtype=torch.bool)
+        return self.available
+
+    @property
     def pulls(self) -> Tensor:
         """Rewards that each arm has had, `(n, arms)`."""
         return self._of_tasks(self.history.pulls).expand(len(self.x), -1)

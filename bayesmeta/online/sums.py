@@ -333,7 +333,7 @@ class OnlineRows(DrawsFunctions):
         return self.prior.condition(Data(self._x[index][..., :most, :], self._y[index][..., :most], mask))
 
 
-def marginal_of(posterior: Predictive, x: Tensor) -> Distribution:
+def marginal_of(posterior: object, x: Tensor) -> Distribution:
     """p(f(x)) at each row.
 
     Raises:
