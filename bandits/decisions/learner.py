@@ -34,7 +34,8 @@ class Learner:
 
     def prospects(self, request: Request, generator: Generator) -> Prospects:
         """What the posterior says of the arms at some decisions, which tasks may begin by drawing what they keep."""
-        self.posterior.begin(request.task_of_each, generator)
+        if self.posterior.begins is not None:
+            self.posterior.begins.begin(request.task_of_each, generator)
         x, online = self._rows(request), self.posterior.online
         return Prospects(online, x, request.task, self.roster.separate, request.available, self.tallies.history)
 

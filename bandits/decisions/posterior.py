@@ -5,7 +5,7 @@ import dataclasses
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 
 from bandits.decisions.joining import joined_state, prior_of_some, prior_with_another
 from bayesmeta.fields import TensorFields
@@ -64,10 +64,10 @@ class PolicyPosterior:
             self._require_fitting(x[:1])
             self._width = width
 
-    def begin(self, tasks: Tensor, generator: Generator) -> None:
-        """These tasks `(n,)` decide; to some posteriors it matters when they do so first."""
-        if self._begins is not None:
-            self._begins.begin(tasks, generator)
+    @property
+    def begins(self) -> Begins | None:
+        """The state, if it matters to it when tasks decide first."""
+        return self._begins
 
     def learn(self, task: Tensor, arm: Tensor, x: Tensor, rewards: Tensor) -> None:
         """Add a row `(m, d)` with its reward `(m,)` to each task and arm, `(m,)` each.
