@@ -245,7 +245,10 @@ def an_arm_that_goes_leaves_the_others_as_they_were(case: Case) -> None:
     played(case, policy, 8)
     if case.new_arm is None:
         return
-    gone, waiting = policy.arms[0], policy.choose(**case.one(0), available=[policy.arms[0]])
+    gone = policy.arms[0]
+    for number in range(2):  # so that it has shown something
+        policy.update(policy.choose(**case.one(number), available=[gone]), float(case.rewards(1, number)))
+    waiting = policy.choose(**case.one(0), available=[gone])
     asked, pulls = case.several(3, FAR), policy.pulls
     before = policy.expected_rewards(**asked)
     policy.remove_arm(gone)

@@ -85,7 +85,7 @@ CASES: dict[str, Case] = {
     "forgetting": case(bandits.ThompsonSampling, bandits.Forgetting(LINEAR, 0.9), ARMS, width=3, exempt=(ORDER,)),
     "window": case(bandits.ThompsonSampling, bandits.SlidingWindow(LINEAR, 5), ARMS, width=3, exempt=(ORDER,)),
     "change points": case(
-        bandits.ThompsonSampling, bandits.ChangePoints(COIN, 4), ARMS, bad_rewards=(0.5,), exempt=(ORDER, GOES)
+        bandits.ThompsonSampling, bandits.ChangePoints(LINEAR, 4), ARMS, width=3, exempt=(ORDER, GOES)
     ),
     # an arm that goes takes along what it said of the task
     "hypotheses": case(bandits.ThompsonSampling, bandits.Hypotheses.of([LINEAR, OTHER]), ARMS, width=3, exempt=(GOES,)),
