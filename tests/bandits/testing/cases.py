@@ -50,6 +50,7 @@ CASES: dict[str, Case] = {
     "counts": case(bandits.ThompsonSampling, GammaPoisson(F64 + 1.0, F64 + 1.0), ARMS, bad_rewards=(0.5, -1.0)),
     "linear": case(bandits.ThompsonSampling, LINEAR, ARMS, width=3),
     "shared": case(bandits.ThompsonSampling, LINEAR, FEATURES, new_arm={"features": [0.0, 0.0, 1.0]}),
+    "single precision": case(bandits.ThompsonSampling, LINEAR.to(torch.float32), ARMS, width=3, rtol=1e-4),
     "hybrid": case(
         bandits.LinUCB,
         LinearGaussian(torch.zeros(8).double(), torch.eye(8).double(), F64 + 1.0),
