@@ -135,7 +135,7 @@ def stacked(priors: Sequence[B]) -> B:
     for name, value in vars(first).items():
         if isinstance(value, Tensor):
             fields[name] = torch.stack([getattr(prior, name) for prior in priors])
-        elif getattr(value, "batch_shape", None):
+        elif isinstance(value, Batched) and value.batch_shape:
             fields[name] = stacked([getattr(prior, name) for prior in priors])
     whole: B = first._replace(**fields)
     return whole
