@@ -68,45 +68,32 @@ if TYPE_CHECKING:
     from bandits.beliefs.forgetting import Forgetting
     from bandits.beliefs.from_logs import arms_as_tasks, prior_of_each_arm
     from bandits.beliefs.hypotheses import Hypotheses
+    from bandits.beliefs.running import running_together
     from bandits.beliefs.window import SlidingWindow
     from bandits.decisions.arms import Crossed, Hybrid, Joined, Numbered, Separate
     from bandits.decisions.choices import Choice, Choices
     from bandits.decisions.policy import Policy
+    from bandits.evaluation.along_a_log import Replayed, fitted_rewards, policy_probabilities, replay
     from bandits.evaluation.bayes_optimal import bayes_optimal_value, expected_reward
     from bandits.evaluation.environments import FromPrior, Scene, TableReplay, Wheel, linear_contextual
-    from bandits.evaluation.estimates import (
-        Estimate,
-        FewSamplesWarning,
-        Replayed,
-        doubly_robust,
-        fitted_rewards,
-        ips,
-        policy_probabilities,
-        replay,
-        snips,
-    )
+    from bandits.evaluation.estimates import Estimate, FewSamplesWarning, doubly_robust, ips, snips
     from bandits.evaluation.gittins import gittins_index
-    from bandits.evaluation.logs import Log, LogWriter, UnusableRowsWarning
+    from bandits.evaluation.log_writer import LogWriter, UnusableRowsWarning
+    from bandits.evaluation.logs import Log
     from bandits.evaluation.plots import plot_regret
     from bandits.evaluation.simulation import Run, compare, simulate
     from bandits.policies.diagonal import DiagLinUCB, DiagonalWeights, EdgeSums
-    from bandits.policies.hierarchical import AdaTS, HierTS, MetaTS, running_together
-    from bandits.policies.thompson import (
-        UCB1,
-        BayesUCB,
-        EpsilonGreedy,
-        LinUCB,
-        MarginalThompson,
-        ThompsonSampling,
-        TopTwoThompson,
-        UniformlyRandom,
-    )
+    from bandits.policies.explicit import EpsilonGreedy, UniformlyRandom
+    from bandits.policies.hierarchical import AdaTS, HierTS, MetaTS
+    from bandits.policies.thompson import MarginalThompson, ThompsonSampling
+    from bandits.policies.top_two import TopTwoThompson
+    from bandits.policies.upper_bounds import UCB1, BayesUCB, LinUCB
 else:
     __getattr__, __dir__ = lazily(
         __name__,
         {
             "AdaTS": "policies.hierarchical",
-            "BayesUCB": "policies.thompson",
+            "BayesUCB": "policies.upper_bounds",
             "ChangePoints": "beliefs.change_points",
             "Choice": "decisions.choices",
             "Choices": "decisions.choices",
@@ -114,7 +101,7 @@ else:
             "DiagLinUCB": "policies.diagonal",
             "DiagonalWeights": "policies.diagonal",
             "EdgeSums": "policies.diagonal",
-            "EpsilonGreedy": "policies.thompson",
+            "EpsilonGreedy": "policies.explicit",
             "Estimate": "evaluation.estimates",
             "FewSamplesWarning": "evaluation.estimates",
             "Forgetting": "beliefs.forgetting",
@@ -123,41 +110,41 @@ else:
             "Hybrid": "decisions.arms",
             "Hypotheses": "beliefs.hypotheses",
             "Joined": "decisions.arms",
-            "LinUCB": "policies.thompson",
+            "LinUCB": "policies.upper_bounds",
             "Log": "evaluation.logs",
             "LogNormal": "beliefs.demonstrations",
-            "LogWriter": "evaluation.logs",
+            "LogWriter": "evaluation.log_writer",
             "MarginalThompson": "policies.thompson",
             "MetaTS": "policies.hierarchical",
             "Numbered": "decisions.arms",
             "Policy": "decisions.policy",
-            "Replayed": "evaluation.estimates",
+            "Replayed": "evaluation.along_a_log",
             "Run": "evaluation.simulation",
             "Scene": "evaluation.environments",
             "Separate": "decisions.arms",
             "SlidingWindow": "beliefs.window",
             "TableReplay": "evaluation.environments",
             "ThompsonSampling": "policies.thompson",
-            "TopTwoThompson": "policies.thompson",
-            "UCB1": "policies.thompson",
-            "UniformlyRandom": "policies.thompson",
-            "UnusableRowsWarning": "evaluation.logs",
+            "TopTwoThompson": "policies.top_two",
+            "UCB1": "policies.upper_bounds",
+            "UniformlyRandom": "policies.explicit",
+            "UnusableRowsWarning": "evaluation.log_writer",
             "Wheel": "evaluation.environments",
             "arms_as_tasks": "beliefs.from_logs",
             "bayes_optimal_value": "evaluation.bayes_optimal",
             "compare": "evaluation.simulation",
             "doubly_robust": "evaluation.estimates",
             "expected_reward": "evaluation.bayes_optimal",
-            "fitted_rewards": "evaluation.estimates",
+            "fitted_rewards": "evaluation.along_a_log",
             "gittins_index": "evaluation.gittins",
             "informed_prior": "beliefs.demonstrations",
             "ips": "evaluation.estimates",
             "linear_contextual": "evaluation.environments",
             "plot_regret": "evaluation.plots",
-            "policy_probabilities": "evaluation.estimates",
+            "policy_probabilities": "evaluation.along_a_log",
             "prior_of_each_arm": "beliefs.from_logs",
-            "replay": "evaluation.estimates",
-            "running_together": "policies.hierarchical",
+            "replay": "evaluation.along_a_log",
+            "running_together": "beliefs.running",
             "simulate": "evaluation.simulation",
             "snips": "evaluation.estimates",
         },

@@ -9,7 +9,8 @@ Shapes are draws, then tasks (`*batch`), then rows, then features or outputs (`*
 `x` with zero features, and accepts None for one new row.
 """
 
-from typing import Protocol, TypeVar, runtime_checkable
+from collections.abc import Sequence
+from typing import Any, Protocol, TypeGuard, TypeVar, runtime_checkable
 
 import torch
 from torch import Generator, Tensor
@@ -18,10 +19,25 @@ from torch.distributions import Distribution
 from bayesmeta.data.rows import Data
 from bayesmeta.data.statistics import Statistics
 
-__all__ = ["Additive", "Density", "Evidence", "Functions", "Joint", "Learnable", "Marginal", "Posterior", "Predictive"]
+__all__ = [
+    "Additive",
+    "Batched",
+    "Density",
+    "Evidence",
+    "Functions",
+    "Joint",
+    "Learnable",
+    "Marginal",
+    "OverArms",
+    "Posterior",
+    "Predictive",
+    "has_marginal",
+    "num_arms_of",
+]
 
 # a TypeVar rather than typing.Self, which beartype cannot check inside undecorated classes
 P = TypeVar("P", bound="Predictive")
+B = TypeVar("B", bound="Batched")
 L = TypeVar("L", bound="Learnable")
 
 
@@ -66,6 +82,44 @@ class Marginal(Predictive, Protocol):
     """f at each row alone, noise-free: what expected improvement asks for."""
 
     def marginal(self, x: Tensor) -> Distribution: ...
+
+
+def has_marginal(posterior: object) -> TypeGuard[Marginal]:
+    """By its method: `isinstance` takes a hundred times as long to look for all, and decisions ask each time."""
+    return hasattr(posterior, "marginal")
+
+
+@runtime_checkable
+class Batched(Protocol):
+    """One for each entry of a batch: tasks, or tasks and arms."""
+
+    @property
+    def batch_shape(self) -> torch.Size:
+        """The entries."""
+        ...
+
+    def expand(self: B, batch_shape: Sequence[int]) -> B:
+        """The same for every entry of a larger batch."""
+        ...
+
+    def __getitem__(self: B, index: Any) -> B:
+        """Some entries: whole numbers, slices, or tensors of them, one per axis from the first on."""
+        ...
+
+
+@runtime_checkable
+class OverArms(Protocol):
+    """About all arms of a task together: its inputs are their numbers."""
+
+    @property
+    def num_arms(self) -> int | None:
+        """How many arms there are; None where what this stands around knows none."""
+        ...
+
+
+def num_arms_of(prior: object) -> int | None:
+    """How many arms a prior knows by number, None where it knows none."""
+    return prior.num_arms if isinstance(prior, OverArms) else None
 
 
 @runtime_checkable

@@ -16,13 +16,12 @@ from typing import Any
 
 import torch
 
-import bandits
 import bayesmeta as bm
 from bandits import Policy
 from bayesmeta import Data
 from bayesmeta.hyperparameters.task_features import FeaturePrior
 from bo import SearchSpace, TuningPrior, fit_rgpe
-from tests.bandits.decisions.test_policy_operations import ARMS, COIN, LINEAR, POLICIES
+from tests.bandits.testing.cases import CASES
 from tests.bo.past import SPACE, loss
 from tests.families import FAMILIES
 from tests.seeds import seed, shifted
@@ -95,19 +94,8 @@ def tuning_priors() -> dict[str, TuningPrior]:
 
 
 def policies() -> dict[str, tuple[Policy, torch.Tensor | None]]:
-    found = {name.replace(" ", "_"): (build(), width) for name, (build, width) in POLICIES.items()}
-    linear = bm.LinearHyperposterior(LINEAR, torch.eye(3))
-    found["meta"] = (bandits.MetaTS(linear, ARMS, tasks=3, seed=shifted(0)), 3)
-    found["ada"] = (bandits.AdaTS(linear, ARMS, tasks=3, seed=shifted(0)), 3)
-    coins = Data.of(None, torch.tensor([[1.0, 0.0, 1.0], [1.0, 1.0, 1.0], [0.0, 0.0, 1.0]]))
-    rates = bm.Hyperposterior.fit(bm.BetaBernoulli.initial(coins), coins, num_draws=20, generator=seed(2))
-    found["rates_that_run_together"] = (bandits.HierTS(rates, ARMS, tasks=3, seed=shifted(0)), 0)
-    found["marginal"] = (bandits.MarginalThompson(COIN, ARMS, tasks=3, seed=shifted(0)), 0)
-    found["random"] = (bandits.UniformlyRandom(ARMS, tasks=3, seed=shifted(0)), 0)
-    found["named"] = (
-        bandits.ThompsonSampling(LINEAR, {"a": [1.0, 0.0, 0.0], "b": [0.0, 1.0, 1.0]}, seed=shifted(0)),
-        0,
-    )
+    found = {name.replace(" ", "_"): (case.policy(3), case.width) for name, case in CASES.items()}
+    found["named"] = (CASES["shared"].policy(), 0)
     played = {}
     for name, (policy, width) in found.items():
         generator = seed(len(name))

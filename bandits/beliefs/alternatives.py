@@ -10,7 +10,7 @@ import torch
 from torch import Generator, Tensor
 from torch.distributions import Distribution
 
-from bandits.beliefs.wrapped import entries
+from bandits.beliefs.wrapped import entries, tasks_of
 from bayesmeta.mixture import Mixture, MixtureDistribution
 from bayesmeta.online.sums import DrawsFunctions, Task
 from bayesmeta.random import categorical
@@ -35,13 +35,11 @@ class OnlineAlternatives(DrawsFunctions):
 
     def posterior(self, index: Any = ...) -> Mixture:
         """A mixture over the hypotheses: its `weights` say how likely each is by now."""
-        first, *rest = index if isinstance(index, tuple) else (index,)
-        tasks = slice(first, first + 1) if isinstance(first, int) else slice(None) if first is ... else first
+        tasks, chosen = tasks_of(index)
         each, log_weights = self._each(tasks), self._log_weights(tasks)
         last = each._each_tensor(lambda value: value.movedim(1, len(each.batch_shape) - 1))
         log_weights = log_weights.reshape(len(log_weights), *[1] * (len(each.batch_shape) - 2), -1)
         log_weights = log_weights.expand(last.batch_shape)
-        chosen = (0 if isinstance(first, int) else slice(None), *rest)
         return Mixture(last[chosen], log_weights[chosen])
 
     def _functions(self, x: Tensor, task: Task, generator: Generator | None) -> Any:

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from bandits.beliefs.alternatives import OnlineAlternatives
-from bandits.beliefs.wrapped import Wrapped, turns
+from bandits.beliefs.wrapped import Weighable, Wrapped, turns
 from bayesmeta.online.sums import Index, RowStatistics, State
 
 __all__ = ["ChangePoints"]
@@ -39,7 +39,7 @@ class ChangePoints(Wrapped):
         ValueError: `depth` is not from 1 to 40.
     """
 
-    prior: Any
+    prior: Weighable
     depth: int = 16
 
     def __post_init__(self) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bandits.beliefs.wrapped import ByPosterior, Wrapped, entries, turns
+from bandits.beliefs.wrapped import ByPosterior, Summed, Wrapped, entries, turns
 from bayesmeta.online.sums import Index, RowStatistics, State, Task
 
 __all__ = ["Forgetting"]
@@ -30,7 +30,7 @@ class Forgetting(Wrapped):
         ValueError: `factor` is out of its range.
     """
 
-    prior: Any
+    prior: Summed
     factor: float
 
     def __post_init__(self) -> None:

@@ -6,7 +6,7 @@
 - Arms that come and go, alike beforehand: `arms_as_tasks` makes a task of every arm of every task.
 """
 
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -14,12 +14,22 @@ from torch import Tensor
 from bandits.beliefs.hypotheses import stacked
 from bayesmeta.data.rows import Data
 from bayesmeta.doors import counted
+from bayesmeta.protocol import Learnable
 
 __all__ = ["arms_as_tasks", "prior_of_each_arm"]
 
 
+@runtime_checkable
+class Starts(Protocol):
+    """A class of priors that are learned from tasks."""
+
+    def initial(self, tasks: Data, /) -> Learnable:
+        """One to start from."""
+        ...
+
+
 @counted(num_arms=1)
-def prior_of_each_arm(family: Any, tasks: Data, num_arms: int) -> Any:
+def prior_of_each_arm(family: Starts, tasks: Data, num_arms: int) -> Any:
     """A prior with an entry for each arm, learned from what past tasks showed of it.
 
     Args:
@@ -30,7 +40,7 @@ def prior_of_each_arm(family: Any, tasks: Data, num_arms: int) -> Any:
     Raises:
         ValueError: fewer than two tasks show an arm, so that nothing can be learned of it.
     """
-    priors = []
+    priors: list[Any] = []
     for arm in range(num_arms):
         mask = _of_arm(tasks, arm)
         shows = mask.any(-1)

@@ -2,17 +2,20 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from bandits.beliefs.alternatives import OnlineAlternatives
-from bandits.beliefs.wrapped import Wrapped
+from bandits.beliefs.wrapped import Weighable, Wrapped
 from bayesmeta.mixture import Mixture
 from bayesmeta.online.sums import Index, RowStatistics, State, distinct
+from bayesmeta.protocol import Batched
 
 __all__ = ["Hypotheses", "stacked"]
+
+B = TypeVar("B", bound=Batched)
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,7 +33,7 @@ class Hypotheses(Wrapped):
         ValueError: there is not one weight for each hypothesis.
     """
 
-    prior: Any
+    prior: Weighable
     log_weights: Tensor
 
     def __post_init__(self) -> None:
@@ -41,7 +44,7 @@ class Hypotheses(Wrapped):
             )
 
     @classmethod
-    def of(cls, priors: Sequence[Any], weights: Sequence[float] | Tensor | None = None) -> "Hypotheses":
+    def of(cls, priors: Sequence[Weighable], weights: Sequence[float] | Tensor | None = None) -> "Hypotheses":
         """From priors of one family, each without a batch or with one entry per arm.
 
         Args:
@@ -76,7 +79,7 @@ class Hypotheses(Wrapped):
     def online(self, batch_shape: Sequence[int]) -> "OnlineHypotheses":
         return OnlineHypotheses(self, batch_shape)
 
-    def _with_axes(self, num: int) -> Any:
+    def _with_axes(self, num: int) -> Weighable:
         """The prior with as many axes after that of hypotheses, of size one where it had none."""
         prior = self.prior
         for _ in range(num - len(self.batch_shape)):
@@ -125,13 +128,14 @@ class OnlineHypotheses(OnlineAlternatives):
         return prior if self._rows.are_none else prior.condition(self._rows[index][:, None])
 
 
-def stacked(priors: Sequence[Any]) -> Any:
+def stacked(priors: Sequence[B]) -> B:
     """Priors of one family and batch_shape along a new first axis."""
-    first = priors[0]
+    first: Any = priors[0]
     fields: dict[str, Any] = {}
     for name, value in vars(first).items():
         if isinstance(value, Tensor):
             fields[name] = torch.stack([getattr(prior, name) for prior in priors])
-        elif getattr(value, "batch_shape", None):
+        elif isinstance(value, Batched) and value.batch_shape:
             fields[name] = stacked([getattr(prior, name) for prior in priors])
-    return first._replace(**fields)
+    whole: B = first._replace(**fields)
+    return whole

@@ -16,14 +16,15 @@ Source: Hong et al., Hierarchical Bayesian bandits (2022); Basu et al., No regre
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Generator, Tensor
 from torch.distributions import Distribution
 
-from bandits.beliefs.wrapped import LearnedByTasks, entries
+from bandits.beliefs.wrapped import LearnedByTasks, Summed, entries, tasks_of
 from bayesmeta.hyperparameters.hyperposterior import LEAST_ESS, Hyperposterior, weighted_draws
+from bayesmeta.hyperparameters.vector import Hierarchical
 from bayesmeta.mixture import Mixture, MixtureDistribution
 from bayesmeta.online.sums import (
     DrawsFunctions,
@@ -35,7 +36,7 @@ from bayesmeta.online.sums import (
     statistics_from,
     statistics_state,
 )
-from bayesmeta.protocol import Additive
+from bayesmeta.protocol import num_arms_of
 from bayesmeta.random import categorical
 
 __all__ = ["Running", "require_how"]
@@ -50,6 +51,11 @@ def require_how(how: str) -> None:
         raise ValueError(f"how must be one of {', '.join(HOW)}; got {how!r}")
 
 
+@runtime_checkable
+class Shared(Summed, Hierarchical, Protocol):
+    """A prior whose hyperparameters are of all tasks, and whose rows are known through sums."""
+
+
 @dataclass(frozen=True, eq=False)
 class Running(LearnedByTasks):
     """The prior of tasks that run together, learned from past tasks and from each other.
@@ -62,7 +68,7 @@ class Running(LearnedByTasks):
         how: see the module.
     """
 
-    centre: Any
+    centre: Shared
     past: dict[str, Any]
     draws: Tensor
     log_weights: Tensor
@@ -81,7 +87,7 @@ class Running(LearnedByTasks):
         if hyperposterior.source is None:
             raise ValueError("tasks can only run together on a hyperposterior that Hyperposterior.fit made")
         centre, tasks = hyperposterior.source
-        if not isinstance(centre, Additive):
+        if not isinstance(centre, Shared):
             raise ValueError(
                 f"tasks that run together need a family with additive statistics; {type(centre).__name__} has none. "
                 "Use hyperposterior.marginal() as the prior of each task"
@@ -100,7 +106,7 @@ class Running(LearnedByTasks):
     @property
     def num_arms(self) -> int | None:
         """How many arms there are, for a family that numbers them; else None."""
-        return getattr(self.centre, "num_arms", None)
+        return num_arms_of(self.centre)
 
     def online(self, batch_shape: Sequence[int]) -> "OnlineRunning":
         return OnlineRunning(self, batch_shape)
@@ -177,14 +183,12 @@ class OnlineRunning(DrawsFunctions):
 
     def posterior(self, index: Any = ...) -> Mixture:
         """A mixture over hyperparameters; its batch is that of `index`."""
-        first, *rest = index if isinstance(index, tuple) else (index,)
-        tasks = slice(first, first + 1) if isinstance(first, int) else slice(None) if first is ... else first
+        tasks, chosen = tasks_of(index)
         vectors, log_weights = self._known(tasks)
         prior, log_weights = self._like_batch(self._unknown.build(vectors)), self._like_batch(log_weights)
         if not self._rows.are_none:
             rows = self._rows[tasks]
             prior = prior.condition(rows[(slice(None),) * (len(prior.batch_shape) - 1) + (None,)])
-        chosen = (0 if isinstance(first, int) else slice(None), *rest)
         return Mixture(prior[chosen], log_weights[chosen])
 
     def state_dict(self) -> State:

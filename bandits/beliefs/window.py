@@ -5,7 +5,7 @@ Source: Garivier and Moulines, On upper-confidence bound policies for switching 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -13,8 +13,14 @@ from torch import Tensor
 from bandits.beliefs.wrapped import ByPosterior, Wrapped, entries, turns
 from bayesmeta.data.rows import Data
 from bayesmeta.online.sums import Index, State, Task
+from bayesmeta.protocol import Batched, Predictive
 
 __all__ = ["SlidingWindow"]
+
+
+@runtime_checkable
+class Conditioned(Batched, Predictive, Protocol):
+    """A prior of any family."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,7 +35,7 @@ class SlidingWindow(Wrapped):
         ValueError: `size` is below 1.
     """
 
-    prior: Any
+    prior: Conditioned
     size: int
 
     def __post_init__(self) -> None:

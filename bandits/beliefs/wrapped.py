@@ -1,7 +1,7 @@
 """Wrappers that add dynamics, or hypotheses about a whole task, to the prior of one arm."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import Generator, Tensor
@@ -9,17 +9,28 @@ from torch.distributions import Distribution
 
 from bayesmeta.fields import TensorFields
 from bayesmeta.online.sums import DrawsFunctions, Task, marginal_of, turn_of
+from bayesmeta.protocol import Additive, Batched, Evidence, num_arms_of
 
-__all__ = ["ByPosterior", "LearnedByTasks", "Wrapped", "entries", "turns"]
+__all__ = ["ByPosterior", "LearnedByTasks", "Summed", "Weighable", "Wrapped", "entries", "tasks_of", "turns"]
 
 L = TypeVar("L", bound="LearnedByTasks")
 W = TypeVar("W", bound="Wrapped")
 
 
+@runtime_checkable
+class Summed(Batched, Additive, Protocol):
+    """A prior that a wrapper takes entries of, and whose rows it knows through sums."""
+
+
+@runtime_checkable
+class Weighable(Summed, Evidence, Protocol):
+    """One of which it also asks how likely rows are."""
+
+
 class Wrapped(TensorFields):
     """Mixin of frozen dataclasses around a field `prior`, whose batch and arms they have."""
 
-    prior: Any
+    prior: Any  # of the kind that the wrapper says
 
     @property
     def batch_shape(self) -> torch.Size:
@@ -34,8 +45,7 @@ class Wrapped(TensorFields):
     @property
     def num_arms(self) -> int | None:
         """Of a prior that knows arms by number, else None."""
-        number: int | None = getattr(self.prior, "num_arms", None)
-        return number
+        return num_arms_of(self.prior)
 
     def expand(self: W, batch_shape: Sequence[int]) -> W:
         return self.around(self.prior.expand(batch_shape))
@@ -43,7 +53,7 @@ class Wrapped(TensorFields):
     def __getitem__(self: W, index: Any) -> W:
         return self.around(self.prior[index])
 
-    def around(self: W, prior: Any) -> W:
+    def around(self: W, prior: Batched) -> W:
         """The same around another prior."""
         return self._replace(prior=prior)
 
@@ -54,6 +64,10 @@ class LearnedByTasks(TensorFields):
     @property
     def batch_shape(self) -> torch.Size:
         return torch.Size()
+
+    def running(self: L, how: str) -> L:
+        """Itself, which has been told how."""
+        return self
 
     def expand(self: L, batch_shape: Sequence[int]) -> L:
         raise ValueError("arms of tasks that run together learn their priors: they cannot be given one each")
@@ -78,6 +92,14 @@ def entries(task: Task, num: int) -> Any:
     if task is None:
         return slice(None)
     return torch.full((num,), task) if isinstance(task, int) else task
+
+
+def tasks_of(index: Any) -> tuple[Any, tuple[Any, ...]]:
+    """An index of tasks, or of tasks and arms, in two: of tasks, whose axis stays, and of what that leaves."""
+    first, *rest = index if isinstance(index, tuple) else (index,)
+    if isinstance(first, int):
+        return slice(first, first + 1), (0, *rest)
+    return slice(None) if first is ... else first, (slice(None), *rest)
 
 
 def turns(task: Tensor) -> Iterator[Tensor]:

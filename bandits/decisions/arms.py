@@ -6,14 +6,28 @@ more of them. Names may be anything hashable.
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from bayesmeta.describe import Described
+from bayesmeta.protocol import num_arms_of
 
-__all__ = ["Arms", "Crossed", "Hybrid", "Joined", "NamedArms", "Numbered", "Separate", "arms_of", "require_different"]
+__all__ = [
+    "Arms",
+    "Crossed",
+    "Hybrid",
+    "Joined",
+    "NamedArms",
+    "Numbered",
+    "Separate",
+    "arms_of",
+    "require_different",
+    "rows_of_chosen",
+]
+
+T = TypeVar("T")
 
 
 @runtime_checkable
@@ -57,7 +71,7 @@ class NamedArms(Described):
         require_different(self.names)
 
     def without(self, position: int) -> Any:
-        return replace(self, names=(*self.names[:position], *self.names[position + 1 :]))
+        return replace(self, names=_without(self.names, position))
 
 
 @dataclass(frozen=True)
@@ -103,8 +117,7 @@ class Numbered(NamedArms):
         return torch.tensor(self.numbers)[:, None].expand(num, -1, -1)
 
     def without(self, position: int) -> "Numbered":
-        names, numbers = self.names, self.numbers
-        return Numbered((*names[:position], *names[position + 1 :]), (*numbers[:position], *numbers[position + 1 :]))
+        return Numbered(_without(self.names, position), _without(self.numbers, position))
 
     def with_arm(self, name: Hashable, features: Tensor | None) -> "Numbered":
         if features is None or features.numel() != 1:
@@ -135,8 +148,8 @@ class Joined(NamedArms):
         return torch.cat([context[:, None].expand(-1, len(self.names), -1), features.to(context)], -1)
 
     def without(self, position: int) -> "Joined":
-        keep = [i for i in range(len(self.names)) if i != position]
-        return replace(self, names=tuple(self.names[i] for i in keep), features=self.features[keep])
+        others = _without(range(len(self.names)), position)
+        return replace(self, names=_without(self.names, position), features=self.features[list(others)])
 
     def with_arm(self, name: Hashable, features: Tensor | None) -> "Joined":
         known = self.features
@@ -180,7 +193,7 @@ class Hybrid(Crossed):
         raise ValueError("a new arm would need weights that the prior has not; learn one that has them")
 
 
-def arms_of(arms: Any, prior: Any) -> Arms:
+def arms_of(arms: Any, prior: object) -> Arms:
     """The arms that a policy was given: arms, features by name, or names.
 
     Names are numbers to a prior that has `num_arms`, and have a posterior each with any other.
@@ -195,7 +208,7 @@ def arms_of(arms: Any, prior: Any) -> Arms:
         return Joined(tuple(arms), torch.stack(rows).to(torch.get_default_dtype()))
     if isinstance(arms, int) or not isinstance(arms, Sequence) or isinstance(arms, str):
         raise TypeError(f"arms must be names, features by name, or Arms; got {arms!r}. Try range({arms!r})")
-    known = getattr(prior, "num_arms", None)
+    known = num_arms_of(prior)
     if known is None:
         return Separate(tuple(arms))
     if len(arms) != known:
@@ -203,6 +216,11 @@ def arms_of(arms: Any, prior: Any) -> Arms:
             f"the prior knows {known} arms; got {len(arms)} names. Say which they are: Numbered(names, numbers)"
         )
     return Numbered(tuple(arms))
+
+
+def rows_of_chosen(x: Tensor, position: Tensor, *, separate: bool) -> Tensor:
+    """Of the rows of all arms at n decisions, those of the arms at `position` `(n,)`: `(n, d)`."""
+    return x[:, 0, 0] if separate else x[torch.arange(len(position)), position]
 
 
 def require_different(names: Sequence[Hashable]) -> None:
@@ -216,6 +234,10 @@ def require_different(names: Sequence[Hashable]) -> None:
         if name in seen:
             raise ValueError(f"arms must have different names; {name!r} is named twice")
         seen.add(name)
+
+
+def _without(values: Sequence[T], position: int) -> tuple[T, ...]:
+    return (*values[:position], *values[position + 1 :])
 
 
 def _require_features(features: Tensor, num_arms: int) -> None:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from bandits.decisions.numbers import numbers_of
+from bandits.prospects.propensity import Propensities
 from bayesmeta.describe import Described
 
 __all__ = ["Choice", "Choices", "ids_of", "names_of", "rewards_of"]
@@ -33,6 +34,14 @@ class Choice:
     propensity: float | None = None
     propensity_error: float | None = None
 
+    @classmethod
+    def of(cls, id: int, arm: Hashable, task: int, propensities: Propensities | None) -> "Choice":
+        """With its propensity, the only one of `propensities`."""
+        if propensities is None:
+            return cls(id, arm, task)
+        error = None if propensities.error is None else float(propensities.error[0])
+        return cls(id, arm, task, float(propensities.probability[0]), error)
+
 
 @dataclass(frozen=True, eq=False)
 class Choices(Described, Sequence[Choice]):
@@ -52,6 +61,13 @@ class Choices(Described, Sequence[Choice]):
     names: tuple[Hashable, ...]
     propensity: Tensor | None = None
     propensity_error: Tensor | None = None
+
+    @classmethod
+    def of(
+        cls, first: int, arm: Tensor, task: Tensor, names: tuple[Hashable, ...], propensities: Propensities | None
+    ) -> "Choices":
+        """Numbered from `first` on, with their propensities `(n,)`."""
+        return cls(torch.arange(first, first + len(arm)), arm, task, names, *(propensities or (None, None)))
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -1,24 +1,36 @@
 """Arms that come and go where each has a posterior of its own: batches cut and joined along their last axis."""
 
 import dataclasses
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from bandits.beliefs.wrapped import Wrapped
+from bayesmeta.protocol import Batched
 
-__all__ = ["joined_prior", "joined_state"]
+__all__ = ["joined_state", "prior_of_some", "prior_with_another"]
+
+J = TypeVar("J", bound=Batched)
 
 
-def joined_prior(prior: Any, keep: list[int], new: Any, *, adds: bool) -> tuple[Any, Any]:
-    """The prior of all arms that stay and of one that comes, and of that one alone.
+def prior_of_some(prior: J, positions: list[int]) -> J:
+    """The prior of the arms at `positions`, which may name one twice.
 
     Args:
-        prior: of all arms before: without a batch, or with arms as the last axis of it.
-        keep: positions of those that stay.
+        prior: of all arms: without a batch, or with arms as the last axis of it.
+    """
+    if not prior.batch_shape:
+        return prior
+    return prior[(slice(None),) * (len(prior.batch_shape) - 1) + (torch.tensor(positions),)]
+
+
+def prior_with_another(prior: J, num_arms: int, new: J | None) -> tuple[J, J]:
+    """The prior of all arms and of one that comes, and of that one alone.
+
+    Args:
+        prior: of the `num_arms` before, as of `prior_of_some`.
         new: the prior of the arm that comes, without a batch; None for the same as the others.
-        adds: whether one comes.
 
     Raises:
         ValueError: priors differ between arms, and the new one has none.
@@ -26,17 +38,11 @@ def joined_prior(prior: Any, keep: list[int], new: Any, *, adds: bool) -> tuple[
     if isinstance(prior, Wrapped) and new is not None and not isinstance(new, Wrapped):
         new = prior.around(new)
     if not prior.batch_shape:
-        if new is None or not adds:
-            return prior, prior
-        return _concatenated(prior.expand((len(keep),)), new.expand((1,))), new
-    ndim = len(prior.batch_shape)
-    kept = prior[(slice(None),) * (ndim - 1) + (torch.tensor(keep),)]
-    if not adds:
-        return kept, None
+        return (prior, prior) if new is None else (_concatenated(prior.expand((num_arms,)), new.expand((1,))), new)
     if new is None:
         raise ValueError("arms have priors that differ: give one of the new arm")
     fitting = new.expand((*prior.batch_shape[:-1], 1))
-    return _concatenated(kept, fitting), fitting
+    return _concatenated(prior, fitting), fitting
 
 
 def joined_state(old: Any, keep: Tensor, fresh: Any, *, adds: bool) -> Any:
@@ -69,13 +75,12 @@ def _padded(fresh: Tensor, like: Tensor) -> Tensor:
     return wide
 
 
-def _concatenated(a: Any, b: Any) -> Any:
+def _concatenated(a: J, b: J) -> J:
     axis = len(a.batch_shape) - 1
-    if isinstance(a, Wrapped):
+    if isinstance(a, Wrapped) and isinstance(b, Wrapped):
         return a.around(_concatenated(a.prior, b.prior))
-    joined = {
-        field.name: torch.cat([getattr(a, field.name), getattr(b, field.name).to(getattr(a, field.name))], axis)
-        for field in dataclasses.fields(a)
-        if isinstance(getattr(a, field.name), Tensor)
-    }
-    return a._replace(**joined)
+    first: Any = a
+    pairs = ((field.name, getattr(a, field.name), getattr(b, field.name)) for field in dataclasses.fields(first))
+    joined = {name: torch.cat([one, two.to(one)], axis) for name, one, two in pairs if isinstance(one, Tensor)}
+    both: J = first._replace(**joined)
+    return both

@@ -8,7 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["numbers_of", "require_number", "truths_of", "whole_numbers_of"]
+from bayesmeta.doors import require_count
+
+__all__ = ["numbers_of", "require_number", "require_seed", "truths_of", "whole_numbers_of"]
 
 
 def numbers_of(value: Any, what: str) -> Tensor:
@@ -96,6 +98,19 @@ def require_number(
         room = least if high == math.inf else f"{least} and at most {high:g}" if above else f"from {low:g} to {high:g}"
         raise ValueError(f"{name} must be {room}; got {value}")
     return value if isinstance(value, int | float) else number
+
+
+def require_seed(seed: Any) -> int:
+    """A seed as generators of torch take it.
+
+    Raises:
+        TypeError: it is no whole number.
+        ValueError: it has more than 64 bits.
+    """
+    number = require_count("seed", seed, -(2**63))
+    if number >= 2**64 - 1:  # a policy seeds another stream by the number after it
+        raise ValueError(f"seed must be below 2^64 - 1; got {number}")
+    return number
 
 
 def _array_of(value: Any) -> np.ndarray:

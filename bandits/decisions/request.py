@@ -57,6 +57,13 @@ class Request:
         """
         return cls(*_decisions(tasks, context, task, num))
 
+    @property
+    def task_of_each(self) -> Tensor:
+        """The task of each decision, `(n,)`."""
+        if self.task is None:
+            return torch.arange(self.num)
+        return self.task if isinstance(self.task, Tensor) else torch.full((self.num,), self.task)
+
     def among(self, available: Any, arms: Sequence[Hashable], position: Callable[[Hashable], int]) -> "Request":
         """The same among some of the arms, whose names are `arms`, and their places `position`.
 

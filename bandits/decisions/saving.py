@@ -2,18 +2,19 @@
 
 import dataclasses
 import importlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import Any, TypeVar
 
 from bandits.decisions.arms import NamedArms
+from bandits.decisions.learner import Learner
 from bayesmeta import io
 from bayesmeta.fields import TensorFields
 
-__all__ = ["PolicyState", "load", "save"]
+__all__ = ["PolicyState", "arms_of", "class_of", "key_of", "load", "load_state", "save", "state_of"]
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,18 +40,17 @@ class PolicyState(TensorFields):
     numbers: dict[str, Any]
 
 
-def save(policy: Any, path: str | Path) -> None:
-    """Write `policy` to `path`; whatever stood there stays until the new file is complete.
+def save(state: PolicyState, path: str | Path) -> None:
+    """Write `state` to `path`; whatever stood there stays until the new file is complete.
 
     Raises:
-        TypeError: a name of an arm is no string, number, or tuple of them.
         FileNotFoundError: the folder does not exist.
     """
-    io.save(policy_state(policy), path)
+    io.save(state, path)
 
 
-def load(path: str | Path, base: type) -> Any:
-    """The policy that `save` wrote to `path`; `base` is what all policies derive from.
+def load(path: str | Path, build: Callable[[PolicyState], T]) -> T:
+    """What `build` makes of the state that `save` wrote to `path`.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -60,75 +60,59 @@ def load(path: str | Path, base: type) -> Any:
     if not isinstance(state, PolicyState):
         raise ValueError(f"cannot load {path}: it holds a {type(state).__name__}, not a policy. Try bayesmeta.load")
     try:
-        return policy_of(state, base)
+        return build(state)
     except Exception as error:  # content that was made up may fail in any way
         raise ValueError(f"cannot load {path}: {error}") from error
 
 
-def policy_state(policy: Any) -> PolicyState:
-    """All of `policy`, sharing its tensors."""
-    for name in policy.arms:
+def state_of(learner: Learner, kind: str, settings: dict[str, Any], numbers: dict[str, Any]) -> PolicyState:
+    """All of a policy, sharing its tensors; `settings` and `numbers` are those that its learner has not.
+
+    Raises:
+        TypeError: a name of an arm is no string, number, or tuple of them.
+    """
+    arms, posterior = learner.roster.arms, learner.posterior
+    for name in arms.names:
         _require_plain(name)
-    arms = {field.name: getattr(policy._arms, field.name) for field in dataclasses.fields(policy._arms)}
-    numbers = {
-        "tasks": None if policy._is_single else policy.num_tasks,
-        "propensities": policy.propensities,
-        "keys": list(policy._keys),
-        "next_key": policy._next_key,
-        "pulls": torch.from_numpy(policy._pulls),
-        "rounds": torch.from_numpy(policy._rounds),
-        "rewards": torch.from_numpy(policy._rewards),
-        "generator": policy._generator.get_state(),
-        "log_generator": policy._log_generator.get_state(),
-    }
+    fields: Any = dataclasses.fields(arms)  # type: ignore[arg-type]
     return PolicyState(
-        _key(type(policy)),
-        policy.prior,
-        {"kind": _key(type(policy._arms)), **arms},
-        policy._settings(),
-        policy._state.state_dict(),
-        policy._pending.state_dict(),
-        numbers,
+        kind,
+        posterior.prior,
+        {"kind": key_of(type(arms)), **{field.name: getattr(arms, field.name) for field in fields}},
+        settings,
+        posterior.online.state_dict(),
+        learner.pending.state_dict(),
+        {
+            "tasks": None if learner.tasks.is_single else learner.tasks.num,
+            **learner.roster.state_dict(),
+            **learner.tallies.state_dict(),
+            **numbers,
+        },
     )
 
 
-def policy_of(state: PolicyState, base: Any) -> Any:
-    """The policy again, with copies of the tensors of `state`; `base` is what all policies derive from."""
-    kind = _class_of(state.kind, base)
+def arms_of(state: PolicyState) -> Any:
+    """The arms of `state_of`."""
     fields = dict(state.arms)
-    arms = _class_of(fields.pop("kind"), NamedArms)(**fields)
-    numbers = state.numbers
-    policy = kind.__new__(kind)
-    base.__init__(
-        policy,
-        state.prior,
-        arms,
-        tasks=numbers["tasks"],
-        seed=0,
-        propensities=numbers["propensities"],
-        max_pending=state.pending["capacity"],
-    )
-    for name, value in state.settings.items():
-        setattr(policy, name, value)
-    policy._state.load_state_dict(state.posterior)
-    policy._pending.load_state_dict(state.pending)
-    policy._keys, policy._next_key = list(numbers["keys"]), numbers["next_key"]
-    policy._pulls, policy._rounds = numbers["pulls"].numpy().copy(), numbers["rounds"].numpy().copy()
-    # earlier versions did not keep it, and arms had no pulls but their own
-    policy._rewards = numbers["rewards"].numpy().copy() if "rewards" in numbers else policy._pulls.sum(-1)
-    policy._generator.set_state(numbers["generator"])
-    policy._log_generator.set_state(numbers["log_generator"])
-    return policy
+    return class_of(fields.pop("kind"), NamedArms)(**fields)
 
 
-def _key(kind: type) -> str:
+def load_state(learner: Learner, state: PolicyState) -> None:
+    """All that rewards and arms have changed, into a learner of the same prior and arms, with copies of the tensors."""
+    learner.posterior.online.load_state_dict(state.posterior)
+    learner.pending.load_state_dict(state.pending)
+    learner.roster.load_state_dict(state.numbers)
+    learner.tallies.load_state_dict(state.numbers)
+
+
+def key_of(kind: type) -> str:
     """The name by which a file knows a class; one of people's own has its module before it."""
     if getattr(_own_package(), kind.__name__, None) is kind:
         return kind.__name__
     return f"{kind.__module__}:{kind.__qualname__}"
 
 
-def _class_of(key: str, base: type) -> Any:
+def class_of(key: str, base: type) -> Any:
     """The class of that name: one of this package's, or any subclass of `base` that is defined in this process.
 
     A file names a class, and never has one imported: that would run code which a stranger chose.

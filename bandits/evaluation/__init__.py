@@ -23,18 +23,10 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from bandits.evaluation.estimates import (
-        Estimate,
-        FewSamplesWarning,
-        Replayed,
-        doubly_robust,
-        fitted_rewards,
-        ips,
-        policy_probabilities,
-        replay,
-        snips,
-    )
-    from bandits.evaluation.logs import Log, LogWriter, UnusableRowsWarning
+    from bandits.evaluation.along_a_log import Replayed, fitted_rewards, policy_probabilities, replay
+    from bandits.evaluation.estimates import Estimate, FewSamplesWarning, doubly_robust, ips, snips
+    from bandits.evaluation.log_writer import LogWriter, UnusableRowsWarning
+    from bandits.evaluation.logs import Log
     from bandits.evaluation.simulation import Run, compare, simulate
 else:
     __getattr__, __dir__ = lazily(
@@ -43,16 +35,16 @@ else:
             "Estimate": "estimates",
             "FewSamplesWarning": "estimates",
             "Log": "logs",
-            "LogWriter": "logs",
-            "Replayed": "estimates",
+            "LogWriter": "log_writer",
+            "Replayed": "along_a_log",
             "Run": "simulation",
-            "UnusableRowsWarning": "logs",
+            "UnusableRowsWarning": "log_writer",
             "compare": "simulation",
             "doubly_robust": "estimates",
-            "fitted_rewards": "estimates",
+            "fitted_rewards": "along_a_log",
             "ips": "estimates",
-            "policy_probabilities": "estimates",
-            "replay": "estimates",
+            "policy_probabilities": "along_a_log",
+            "replay": "along_a_log",
             "simulate": "simulation",
             "snips": "estimates",
         },

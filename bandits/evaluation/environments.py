@@ -17,6 +17,7 @@ from bandits.decisions.arms import Arms, Separate, arms_of
 from bayesmeta.data.rows import Data
 from bayesmeta.describe import Described, listed, plural
 from bayesmeta.doors import counted
+from bayesmeta.protocol import Posterior
 from bayesmeta.random import rand, randn, seeded
 from bayesmeta.regression.linear import LinearGaussian
 
@@ -73,7 +74,7 @@ class FromPrior(Described):
 
     @counted(tasks=1)
     def __init__(
-        self, prior: Any, arms: Any, tasks: int, *, seed: int = 0, contexts: Contexts | int | None = None
+        self, prior: Posterior, arms: Any, tasks: int, *, seed: int = 0, contexts: Contexts | int | None = None
     ) -> None:
         self.arms, self.num_tasks, self._seed = arms_of(arms, prior), tasks, seed
         self._contexts = partial(_normal_contexts, contexts) if isinstance(contexts, int) else contexts

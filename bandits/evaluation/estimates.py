@@ -8,11 +8,9 @@ $\hat q(x, a)$ of rewards:
 - `doubly_robust`:
   $\frac1n \sum_i \left( \sum_a \pi(a \mid x_i)\, \hat q(x_i, a) + w_i (r_i - \hat q(x_i, a_i)) \right)$, unbiased where
   propensities are right, and of little variance where the model is.
-- `replay`: for policies that learn: decisions on which policy and log agree are kept, the others never happened.
 
 Source: Horvitz and Thompson (1952); Swaminathan and Joachims, The self-normalized estimator for counterfactual
-learning (2015); Dudík, Langford and Li, Doubly robust policy evaluation and learning (2011); Li et al., Unbiased
-offline evaluation of contextual-bandit-based news article recommendation algorithms (2011).
+learning (2015); Dudík, Langford and Li, Doubly robust policy evaluation and learning (2011).
 """
 
 import math
@@ -22,31 +20,24 @@ from typing import Any
 import numpy as np
 import scipy.stats
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 
 from bandits.decisions.numbers import numbers_of, require_number
-from bandits.decisions.policy import Policy
 from bandits.evaluation.logs import Log
-from bandits.policies.thompson import ThompsonSampling
 from bayesmeta.data.validation import require_finite
-from bayesmeta.describe import Described
-from bayesmeta.doors import require_count
 from bayesmeta.warning_kinds import BayesmetaWarning, warn
 
 __all__ = [
     "Estimate",
     "FewSamplesWarning",
-    "Replayed",
     "doubly_robust",
-    "fitted_rewards",
+    "estimate_from",
     "ips",
-    "policy_probabilities",
-    "replay",
+    "require_decisions",
     "snips",
 ]
 
 FEW = 30  # effective samples: below, a mean is not normal enough for its interval
-CHUNK = 10_000  # decisions whose probabilities are computed at once
 ROUNDING = 1e-4  # of probabilities that add to one
 SAME = 1e-9  # a standard error that is this share of the value, or less, is rounding
 
@@ -79,21 +70,6 @@ class Estimate:
         return self.value - half, self.value + half
 
 
-@dataclass(frozen=True, eq=False)
-class Replayed(Described):
-    """A policy that learned along a log.
-
-    Args:
-        estimate: its mean reward over the decisions that were kept.
-        rewards: of these, in order.
-        kept: their places in the log.
-    """
-
-    estimate: Estimate
-    rewards: Tensor
-    kept: Tensor
-
-
 def ips(log: Log, probabilities: Any, *, clip: Any = math.inf, cluster: Any = None) -> Estimate:
     """Inverse propensity scores.
 
@@ -114,7 +90,7 @@ def ips(log: Log, probabilities: Any, *, clip: Any = math.inf, cluster: Any = No
     """
     weight = _weights(log, _checked(log, probabilities), clip)
     value = (weight * log.reward).mean()
-    return _estimate(value, weight * log.reward - value, weight, cluster)
+    return estimate_from(value, weight * log.reward - value, weight, cluster)
 
 
 def snips(log: Log, probabilities: Any, *, clip: Any = math.inf, cluster: Any = None) -> Estimate:
@@ -124,7 +100,7 @@ def snips(log: Log, probabilities: Any, *, clip: Any = math.inf, cluster: Any = 
     if not float(total):
         raise ValueError("the policy would have made none of the logged decisions: the log says nothing of it")
     value = (weight * log.reward).mean() / total
-    return _estimate(value, weight * (log.reward - value) / total, weight, cluster)
+    return estimate_from(value, weight * (log.reward - value) / total, weight, cluster)
 
 
 def doubly_robust(
@@ -147,91 +123,18 @@ def doubly_robust(
     left = log.reward - model.gather(1, log.arm[:, None])[:, 0]
     terms = (each * model).sum(-1) + weight * left
     value = terms.mean()
-    return _estimate(value, terms - value, weight, cluster)
+    return estimate_from(value, terms - value, weight, cluster)
 
 
-def fitted_rewards(log: Log, prior: Any, *, folds: Any = 5, seed: int = 0) -> Tensor:
-    """Expected rewards of every arm at each decision, `(n, arms)`, each by a model of the other folds.
-
-    Args:
-        prior: of the rewards of an arm, or of arms by number, as of a policy.
-        folds: into which decisions are dealt at random, at least 2, and no more than decisions.
-
-    Raises:
-        TypeError: `folds` is no whole number.
-        ValueError: there are too few of them, or fewer decisions.
-    """
-    folds = require_count("folds", folds, 2)
-    _require_decisions(log)
-    if folds > len(log):
-        raise ValueError(f"each of {folds} folds needs a decision; the log has {len(log)}. Try folds={len(log)}")
-    fold = torch.randperm(len(log), generator=Generator().manual_seed(seed)) % folds
-    predicted = torch.zeros(len(log), log.num_arms, dtype=torch.float64)
-    for k in range(folds):
-        model = ThompsonSampling(prior, log.names, seed=0, propensities=False)
-        seen, left = (fold != k).nonzero()[:, 0], (fold == k).nonzero()[:, 0]
-        context = None if log.context is None else log.context[seen]
-        model.learn([log.names[i] for i in log.arm[seen].tolist()], log.reward[seen], context=context)
-        at = None if log.context is None else log.context[left]
-        predicted[left] = model.expected_rewards(at, num=None if at is not None else len(left)).double()
-    return predicted
-
-
-def policy_probabilities(policy: Policy, log: Log) -> Tensor:
-    """How probable each of the log's arms is under a policy as it is now, `(n, arms)`.
-
-    Raises:
-        ValueError: the policy has other arms than the log.
-    """
-    if set(policy.arms) != set(log.names):
-        raise ValueError(f"the policy must have the arms of the log, {log.names[:10]}; it has {policy.arms[:10]}")
-    order = torch.tensor([policy.arms.index(name) for name in log.names])
-    if log.context is None:
-        return policy.probabilities().probability[:, order].expand(len(log), -1)
-    parts = [policy.probabilities(rows).probability for rows in log.context.split(CHUNK)]
-    return torch.cat(parts)[:, order]
-
-
-def replay(policy: Policy, log: Log, *, seed: int = 0) -> Replayed:
-    """Let a policy for one task decide along the log, and learn from the decisions on which both agree.
-
-    Where propensities differ, a decision is kept with a probability that makes up for it, so that what is kept is as if
-    the log had chosen at random. The policy is changed.
-
-    Raises:
-        ValueError: the policy is for several tasks, the log is empty, or they agree on no decision.
-
-    Warns:
-        FewSamplesWarning: less than 30 decisions were kept, or all of them paid the same.
-    """
-    _require_decisions(log)
-    if policy.num_tasks != 1:
-        raise ValueError(f"replay is of a policy for one task; this one has {policy.num_tasks}")
-    chance = log.propensity.min() / log.propensity
-    lucky = torch.rand(len(log), generator=Generator().manual_seed(seed), dtype=torch.float64) < chance
-    kept: list[int] = []
-    for i in lucky.nonzero()[:, 0].tolist():
-        context = None if log.context is None else log.context[i]
-        choice = policy.choose(context, propensities=False)
-        if choice.arm == log.names[int(log.arm[i])]:
-            policy.update(choice, float(log.reward[i]))
-            kept.append(i)
-    places = torch.tensor(kept, dtype=torch.long)
-    rewards = log.reward[places]
-    if not kept:
-        raise ValueError("policy and log agree on no decision: the log says nothing of the policy")
-    value = rewards.mean()
-    return Replayed(_estimate(value, rewards - value, torch.ones(len(kept)), None), rewards, places)
-
-
-def _require_decisions(log: Log) -> None:
+def require_decisions(log: Log) -> None:
+    """Refuse an empty log by a ValueError."""
     if not len(log):
         raise ValueError("the log has no decisions: it says nothing of any policy")
 
 
 def _checked(log: Log, probabilities: Any) -> Tensor:
     """Probabilities of all arms at each decision, `(n, arms)` in float64."""
-    _require_decisions(log)
+    require_decisions(log)
     given = numbers_of(probabilities, "probabilities")
     each = given.expand(len(log), -1) if given.ndim == 1 else given
     if each.shape != (len(log), log.num_arms):
@@ -275,8 +178,15 @@ def _is_missing(label: Any) -> bool:
         return True
 
 
-def _estimate(value: Tensor, influence: Tensor, weight: Tensor, cluster: Any) -> Estimate:
-    """`influence` is what each decision moves the estimate by, times their number, and sums to zero."""
+def estimate_from(value: Tensor, influence: Tensor, weight: Tensor, cluster: Any) -> Estimate:
+    """An estimate with its standard error, and a warning where its interval is not to be trusted.
+
+    Args:
+        value: the estimate.
+        influence: what each decision moves it by, times their number; sums to zero, `(n,)`.
+        weight: of each decision `(n,)`.
+        cluster: of each, as of `ips`.
+    """
     n = len(influence)
     if cluster is not None:
         place = _units(cluster, n)

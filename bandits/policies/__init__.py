@@ -12,6 +12,7 @@ __all__ = [
     "DiagonalWeights",
     "EdgeSums",
     "EpsilonGreedy",
+    "Explicit",
     "HierTS",
     "LinUCB",
     "MarginalThompson",
@@ -24,35 +25,30 @@ __all__ = [
 
 if TYPE_CHECKING:
     from bandits.policies.diagonal import DiagLinUCB, DiagonalWeights, EdgeSums
+    from bandits.policies.explicit import EpsilonGreedy, Explicit, UniformlyRandom
     from bandits.policies.hierarchical import AdaTS, HierTS, MetaTS, running_together
-    from bandits.policies.thompson import (
-        UCB1,
-        BayesUCB,
-        EpsilonGreedy,
-        LinUCB,
-        MarginalThompson,
-        ThompsonSampling,
-        TopTwoThompson,
-        UniformlyRandom,
-    )
+    from bandits.policies.thompson import MarginalThompson, ThompsonSampling
+    from bandits.policies.top_two import TopTwoThompson
+    from bandits.policies.upper_bounds import UCB1, BayesUCB, LinUCB
 else:
     __getattr__, __dir__ = lazily(
         __name__,
         {
-            "UCB1": "thompson",
+            "UCB1": "upper_bounds",
             "AdaTS": "hierarchical",
-            "BayesUCB": "thompson",
+            "BayesUCB": "upper_bounds",
             "DiagLinUCB": "diagonal",
             "DiagonalWeights": "diagonal",
             "EdgeSums": "diagonal",
-            "EpsilonGreedy": "thompson",
+            "EpsilonGreedy": "explicit",
+            "Explicit": "explicit",
             "HierTS": "hierarchical",
-            "LinUCB": "thompson",
+            "LinUCB": "upper_bounds",
             "MarginalThompson": "thompson",
             "MetaTS": "hierarchical",
             "ThompsonSampling": "thompson",
-            "TopTwoThompson": "thompson",
-            "UniformlyRandom": "thompson",
+            "TopTwoThompson": "top_two",
+            "UniformlyRandom": "explicit",
             "running_together": "hierarchical",
         },
     )

@@ -20,7 +20,7 @@ from torch import Generator, Tensor
 from torch.distributions import Distribution, Normal
 
 from bandits.beliefs.wrapped import entries
-from bandits.policies.thompson import LinUCB
+from bandits.policies.upper_bounds import LinUCB
 from bayesmeta.data.rows import Data
 from bayesmeta.data.statistics import Statistics
 from bayesmeta.data.validation import require_columns, require_finite, require_positive
@@ -180,7 +180,7 @@ class DiagLinUCB(LinUCB):
         Raises:
             ValueError: an arm is unknown here, or tasks or clusters differ; then nothing has changed.
         """
-        where = torch.tensor([self._position(name) for name in increments.arms])
+        where = torch.tensor([self._learner.roster.position(name) for name in increments.arms])
         state = self._edges()
         tasks, _, clusters = state.precision.shape
         if increments.precision.shape != (tasks, len(where), clusters):
@@ -191,5 +191,6 @@ class DiagLinUCB(LinUCB):
         state.shift.index_add_(1, where, increments.shift)
 
     def _edges(self) -> OnlineDiagonal:
-        assert isinstance(self._state, OnlineDiagonal)
-        return self._state
+        state = self._learner.posterior.online
+        assert isinstance(state, OnlineDiagonal)
+        return state

@@ -12,35 +12,10 @@ Source: Hong et al., Hierarchical Bayesian bandits (2022); Basu et al., No regre
 
 from typing import Any
 
-from bandits.beliefs.shared_mean import SharedMean
-from bandits.beliefs.while_tasks_run import Running
+from bandits.beliefs.running import running_together
 from bandits.policies.thompson import ThompsonSampling
-from bayesmeta.hyperparameters.hyperposterior import Hyperposterior
-from bayesmeta.regression.linear_hyperposterior import LinearHyperposterior
 
 __all__ = ["AdaTS", "HierTS", "MetaTS", "running_together"]
-
-
-def running_together(belief: Any, how: str) -> Any:
-    """The prior of tasks that learn from each other, which any policy takes.
-
-    Args:
-        belief: a `LinearHyperposterior`, or a `Hyperposterior` that `fit` made; what the tasks show does not change it.
-        how: "redraw", "marginal" or "keep", see `HierTS`, `AdaTS` and `MetaTS`.
-
-    Raises:
-        TypeError: `belief` is no hyperposterior.
-    """
-    if isinstance(belief, LinearHyperposterior):
-        return SharedMean(belief.task_prior, belief.cov, how)
-    if isinstance(belief, Hyperposterior):
-        return Running.of(belief, how)
-    if isinstance(belief, SharedMean | Running):
-        return belief
-    raise TypeError(
-        f"belief must be a Hyperposterior or a LinearHyperposterior; got {type(belief).__name__}. "
-        "Try Hyperposterior.fit(prior, tasks)"
-    )
 
 
 class HierTS(ThompsonSampling):

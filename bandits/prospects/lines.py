@@ -13,7 +13,8 @@ the law holds for each arm alone; it is that in which the arm differs most from 
 import torch
 from torch import Generator, Tensor
 
-from bandits.prospects.propensity import JointlyNormal, Propensities, of_chosen
+from bandits.prospects.capabilities import JointlyNormal
+from bandits.prospects.propensity import Propensities, of_chosen
 from bandits.prospects.prospects import Prospects
 from bayesmeta.random import randn
 

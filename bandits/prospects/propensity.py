@@ -14,20 +14,21 @@ zero. Where arms are jointly normal (`bandits.prospects.lines`), each draw count
 all of the draw but one direction.
 """
 
-from typing import Any, NamedTuple, Protocol, TypeGuard, runtime_checkable
+from typing import NamedTuple, Protocol, TypeGuard, runtime_checkable
 
 import numpy as np
 import torch
 from torch import Generator, Tensor
 from torch.distributions import Distribution, Normal
 
+from bandits.prospects.capabilities import Alternatives, JointlyNormal, has_alternatives, is_jointly_normal
 from bandits.prospects.log_concave import is_log_concave
 from bandits.prospects.prospects import Prospects
 from bandits.prospects.zoom import chance_of_chosen
 from bayesmeta.distributions.link_marginals import on_link
-from bayesmeta.online.sums import NoMarginalError, Task
+from bayesmeta.online.sums import NoMarginalError
 
-__all__ = ["Propensities", "best_of_independent", "is_jointly_normal", "of_best", "of_chosen", "with_axis"]
+__all__ = ["Propensities", "best_of_independent", "of_best", "of_chosen", "with_axis"]
 
 NUM_DRAWS = 1000  # for arms that are not independent
 NEVER = 1e-10  # beyond the quantile of this an arm is taken not to be
@@ -59,33 +60,6 @@ class Propensities(NamedTuple):
 
 
 @runtime_checkable
-class JointlyNormal(Protocol):
-    """A posterior under which the values of the arms at one decision are jointly normal."""
-
-    def joint(self, x: Tensor, task: Task = None) -> tuple[Tensor, Tensor]:
-        """Mean `(n, q)` and a root `(n, q, r)` of the covariance."""
-        ...
-
-
-def is_jointly_normal(online: Any) -> TypeGuard[JointlyNormal]:
-    """By its method: `isinstance` takes ten times as long to look for it."""
-    return hasattr(online, "joint")
-
-
-@runtime_checkable
-class Alternatives(Protocol):
-    """Whose arms are independent given which of several hypotheses holds."""
-
-    def alternatives(self, x: Tensor, task: Task = None) -> tuple[Tensor, Distribution]:
-        """Log weights `(n, hypotheses)`, and marginals of batch_shape `(n, hypotheses, arms, 1)`."""
-        ...
-
-
-def _has_alternatives(online: Any) -> TypeGuard[Alternatives]:
-    return hasattr(online, "alternatives")
-
-
-@runtime_checkable
 class Mixed(Protocol):
     """A distribution that averages over several, and whose quantiles take a search."""
 
@@ -98,7 +72,7 @@ class Mixed(Protocol):
     def icdf_bounds(self, value: Tensor, num_steps: int) -> tuple[Tensor, Tensor]: ...
 
 
-def _is_mixed(marginal: Any) -> TypeGuard[Mixed]:
+def _is_mixed(marginal: Distribution) -> TypeGuard[Mixed]:
     return hasattr(marginal, "icdf_bounds")
 
 
@@ -204,7 +178,7 @@ def _best_if_affordable(prospects: Prospects) -> Tensor | None:
 
     None too where the family can be drawn from, and no more.
     """
-    if _has_alternatives(prospects.online):
+    if has_alternatives(prospects.online):
         return _best_of_alternatives(prospects, prospects.online)
     try:
         marginal = prospects.marginal()
@@ -217,7 +191,7 @@ def _best_if_affordable(prospects: Prospects) -> Tensor | None:
 
 def _by_zooming(prospects: Prospects, arm: Tensor, at: Tensor | None, marginal: Distribution | None) -> Tensor | None:
     """At a tenth of the cost of all arms, where integrands are log-concave."""
-    if _has_alternatives(prospects.online):
+    if has_alternatives(prospects.online):
         return None
     try:
         marginal = prospects.marginal() if marginal is None else marginal

@@ -8,6 +8,7 @@ import torch
 from torch import Generator, Tensor
 from torch.distributions import Distribution
 
+from bandits.prospects.capabilities import draws_on_link, draws_with_marginal
 from bayesmeta.distributions.link_marginals import on_link
 from bayesmeta.online.sums import Online, Task
 from bayesmeta.random import rand
@@ -56,6 +57,13 @@ class Prospects:
         return self.history.pulls.shape[-1]
 
     @property
+    def there(self) -> Tensor:
+        """Which arms can be chosen at each decision, `(n, arms)`."""
+        if self.available is None:
+            return torch.ones(len(self.x), self.num_arms, dtype=torch.bool)
+        return self.available
+
+    @property
     def pulls(self) -> Tensor:
         """Rewards that each arm has had, `(n, arms)`."""
         return self._of_tasks(self.history.pulls).expand(len(self.x), -1)
@@ -86,10 +94,9 @@ class Prospects:
 
     def compared_and_marginal(self, generator: Generator) -> tuple[Tensor, Distribution | None]:
         """As `compared`, and the marginal of which it is a draw where the posterior makes both at once."""
-        draw_both = getattr(self.online, "draw_and_marginal", None)
-        if draw_both is None:
+        if not draws_with_marginal(self.online):
             return self.compared(generator), None
-        values, marginal = draw_both(self.x, self.task, generator=generator)
+        values, marginal = self.online.draw_and_marginal(self.x, self.task, generator=generator)
         return self.masked(self._arms(values)), marginal
 
     def compared_draws(self, num: int, generator: Generator) -> Tensor:
@@ -151,9 +158,9 @@ class Prospects:
         return torch.from_numpy(value)[... if self.task is None else self.task]
 
     def _on_link(self, x: Tensor, task: Task, generator: Generator) -> Tensor:
-        draw = getattr(self.online, "draw_on_link", self.online.draw)
-        values: Tensor = draw(x, task, generator=generator)
-        return values
+        if draws_on_link(self.online):
+            return self.online.draw_on_link(x, task, generator=generator)
+        return self.online.draw(x, task, generator=generator)
 
     def _arms(self, value: Tensor) -> Tensor:
         return value[..., 0] if self.separate else value

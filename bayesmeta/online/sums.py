@@ -20,7 +20,7 @@ from torch.distributions import Distribution
 from bayesmeta.data.rows import Data
 from bayesmeta.data.statistics import Statistics
 from bayesmeta.distributions.link_marginals import drawn_on_link
-from bayesmeta.protocol import Additive, Predictive
+from bayesmeta.protocol import Additive, Predictive, has_marginal, num_arms_of
 
 __all__ = [
     "Begins",
@@ -206,7 +206,7 @@ class RowStatistics:
     """
 
     def __init__(self, prior: Any) -> None:
-        self._prior, self._num_arms = prior, getattr(prior, "num_arms", None)
+        self._prior, self._num_arms = prior, num_arms_of(prior)
         self._statistics: Statistics | None = None  # how many inputs rows have is known from the first
 
     @property
@@ -333,18 +333,17 @@ class OnlineRows(DrawsFunctions):
         return self.prior.condition(Data(self._x[index][..., :most, :], self._y[index][..., :most], mask))
 
 
-def marginal_of(posterior: Any, x: Tensor) -> Distribution:
+def marginal_of(posterior: object, x: Tensor) -> Distribution:
     """p(f(x)) at each row.
 
     Raises:
         NoMarginalError: the family has none.
     """
-    if not hasattr(posterior, "marginal"):
+    if not has_marginal(posterior):
         raise NoMarginalError(
             f"{type(posterior).__name__} has no marginal(x), which this needs; Thompson sampling needs only draws"
         )
-    marginal: Distribution = posterior.marginal(x)
-    return marginal
+    return posterior.marginal(x)
 
 
 def distinct(index: Index) -> Index:

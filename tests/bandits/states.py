@@ -8,13 +8,12 @@ from torch import Tensor
 
 import bayesmeta
 from bandits.decisions.policy import Policy
-from bandits.decisions.saving import policy_state
 
 __all__ = ["same", "snapshot"]
 
 
 def snapshot(policy: Policy) -> Any:
-    return copy.deepcopy(policy_state(policy).state_dict())
+    return copy.deepcopy(policy.state().state_dict())
 
 
 def same(a: Any, b: Any) -> bool:

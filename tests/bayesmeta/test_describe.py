@@ -140,7 +140,7 @@ def test_choices_logs_and_arms() -> None:
         environment,
         environment.scene(0),
         bandits.Wheel(2, 0.5, seed=shifted(0)),
-        policy._arms,
+        policy._learner.roster.arms,
     ):
         short(value)
     short(

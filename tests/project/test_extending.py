@@ -1,4 +1,4 @@
-"""The family of docs/extending.md, taken from the page: its length, its laws, its maths, and that it is saved."""
+"""The family and the policy of docs/extending.md, taken from the page: laws, length, maths, and that they are saved."""
 
 import ast
 import dataclasses
@@ -19,6 +19,7 @@ import scipy.stats
 import torch
 
 import bayesmeta as bm
+from bandits.testing import laws_of as policy_laws_of
 from bayesmeta import Data, LimitWarning, io
 from bayesmeta.hyperparameters.vector import Hierarchical
 from bayesmeta.protocol import Evidence, Learnable, Posterior
@@ -29,7 +30,7 @@ from tests.bayesmeta.hyperparameters.test_mode import (
 from tests.families import F64, Family, seed
 
 PAGE = (Path(__file__).parents[2] / "docs" / "extending.md").read_text()
-CODE, USES, LAWS = re.findall(r"```python\n(.*?)```", PAGE, re.S)
+CODE, USES, LAWS, POLICY, POLICY_LAWS = re.findall(r"```python\n(.*?)```", PAGE, re.S)
 (PYPROJECT,) = re.findall(r"```toml\n(.*?)```", PAGE, re.S)
 ALL_LAWS = {
     "two_updates_equal_one",
@@ -197,6 +198,17 @@ def test_it_is_saved_and_loaded(page: ModuleType, prior: Any, tmp_path: Path) ->
     for field in ("a", "b"):
         assert torch.equal(getattr(loaded, field), getattr(fitted, field))
     assert io.read_header(tmp_path / "prior")["family"] == "BetaBinomial"
+
+
+def test_the_policy_obeys_its_laws(page: ModuleType) -> None:
+    names = dict(vars(page))
+    for code in (LAWS, POLICY, POLICY_LAWS):
+        exec(compile(code, "extending.md", "exec"), names)
+    assert len(policy_laws_of(names["case"])) >= 10
+    policy = names["case"].policy()
+    assert policy.probabilities().probability.tolist() == [[0.5, 0.5]]
+    policy.learn(["a"] * 4, [1.0] * 4)
+    assert policy.probabilities().probability[0, 0] > 0.9
 
 
 @pytest.mark.slow

@@ -73,7 +73,7 @@ def test_what_is_expected_is_right(arms: str, prior: Any, make: Any, dtype: torc
             rewards[name].append(reward)
     new = context(200)
     got = policy.expected_rewards(new)[0].double().tolist()
-    sd = policy._prospects(policy._request(new, 0, None, None)).marginal().stddev.flatten().tolist()
+    sd = policy._prospects(policy._learner.request(new, 0, None, None)).marginal().stddev.flatten().tolist()
     for i, name in enumerate(names):
         mean, deviation = exact(rows[name], rewards[name], new.double().tolist())
         assert got[i] == pytest.approx(mean, abs=1e-4 * deviation)

@@ -42,7 +42,7 @@ def test_learning_is_updating_what_was_chosen(prior: Any, arms: Any, width: int)
         torch.testing.assert_close(
             learned.probabilities(next_row).probability,
             updated.probabilities(next_row).probability,
-            atol=0.1 if learned._arms.separate is False else 1e-6,
+            atol=0.1 if learned._learner.roster.arms.separate is False else 1e-6,
             rtol=1e-6,
         )
     torch.testing.assert_close(_mean(learned, next_row), _mean(updated, next_row))

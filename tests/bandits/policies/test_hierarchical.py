@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 import bandits
+from bandits.beliefs.running import running_together
 from bandits.beliefs.while_tasks_run import Running
-from bandits.policies.hierarchical import running_together
 from bayesmeta import (
     BetaBernoulli,
     CorrelatedArms,
@@ -276,6 +276,18 @@ def test_a_task_that_learns_before_it_decides_counts_its_rows_once() -> None:
 def test_bad_beliefs(make: Any, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         make()
+
+
+def test_a_belief_of_ones_own_says_how_it_runs() -> None:
+    class Certain:
+        """A belief that knows the prior, so that tasks have nothing to learn from each other."""
+
+        def running(self, how: str) -> Any:
+            return bandits.Hypotheses.of([BetaBernoulli(F64 + 1, F64 + 1)])
+
+    policy = bandits.HierTS(Certain(), ["a", "b"], tasks=2, seed=shifted(0))
+    policy.update(policy.choose(), [1.0, 0.0])
+    assert isinstance(policy.prior, bandits.Hypotheses)
 
 
 def test_bad_rows_change_nothing() -> None:

@@ -1,155 +1,22 @@
-"""The interface of MABWiser over our policies, so that its users switch by changing an import.
-
-    from bandits.mab import MAB, LearningPolicy
-
-    mab = MAB(["a", "b"], LearningPolicy.LinTS(alpha=1.0))
-    mab.fit(decisions, rewards, contexts)
-    mab.predict(contexts)
-
-In place of one of its learning policies, a function from arms and a seed to any of ours starts from what was learned:
-
-    MAB(arms, lambda arms, seed: bandits.ThompsonSampling(prior, arms, seed=seed))
-
-Policies, estimates and types of errors are those of MABWiser. What differs:
-
-- an arm without rewards comes first for `UCB1`, not last;
-- `LinUCB` with `l2_lambda` other than 1: the bonus of an arm without rewards is alpha |x| / sqrt(l2_lambda), as of all
-  arms, where MABWiser takes l2_lambda to be 1 until the arm's first reward;
-- `l2_lambda` must be above 0: with 0 the weights have no posterior before there are as many rows;
-- decisions of unknown arms are refused, not passed over;
-- contexts are not scaled, and there are no neighbourhood policies, and neither Softmax nor Popularity.
-"""
+"""MABWiser's bandit, with one of our policies inside."""
 
 import math
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from scipy.spatial.distance import cdist
 from torch import Tensor
 
 from bandits.decisions.arms import Separate
 from bandits.decisions.choices import names_of
-from bandits.decisions.numbers import numbers_of, require_number
-from bandits.decisions.policy import Policy, require_seed
-from bandits.policies.averages import Averages
-from bandits.policies.thompson import UCB1, EpsilonGreedy, LinUCB, ThompsonSampling, UniformlyRandom
-from bayesmeta.conjugate.bernoulli import BetaBernoulli
+from bandits.decisions.numbers import numbers_of, require_number, require_seed
+from bandits.decisions.policy import Policy
+from bandits.mab.learning_policies import CONTEXTUAL, Arm, Binarizer, LearningPolicy, MakesPolicy, require_binarizer
+from bandits.mab.warm_start import nearest
 from bayesmeta.describe import Described, listed, plural
-from bayesmeta.regression.linear import LinearGaussian
-from bayesmeta.warning_kinds import BayesmetaWarning, warn
 
-__all__ = ["MAB", "LearningPolicy", "NoDirectionWarning"]
-
-Arm = Hashable
-Maker = Callable[[Sequence[Arm], int], Policy]
-Binarizer = Callable[[Arm, Any], Any]
-
-
-class LearningPolicy:
-    """MABWiser's learning policies by name; each makes one of ours for arms, a seed and the width of contexts."""
-
-    @dataclass(frozen=True)
-    class EpsilonGreedy:
-        """The arm of the greatest mean, but any with probability `epsilon`."""
-
-        epsilon: float = 0.1
-
-        def __post_init__(self) -> None:
-            require_number("epsilon", self.epsilon, 0.0, 1.0)
-
-        def policy(self, arms: Sequence[Arm], seed: int, width: int) -> Policy:
-            return EpsilonGreedy(Averages.none(), arms, epsilon=self.epsilon, seed=seed)
-
-    @dataclass(frozen=True)
-    class LinGreedy:
-        """Ridge regression for each arm, and any arm with probability `epsilon`."""
-
-        epsilon: float = 0.1
-        l2_lambda: float = 1.0
-        scale: bool = False
-
-        def __post_init__(self) -> None:
-            require_number("epsilon", self.epsilon, 0.0, 1.0)
-            _require_regression(self.l2_lambda, self.scale)
-
-        def policy(self, arms: Sequence[Arm], seed: int, width: int) -> Policy:
-            return EpsilonGreedy(_ridge(width, self.l2_lambda, 1.0), arms, epsilon=self.epsilon, seed=seed)
-
-    @dataclass(frozen=True)
-    class LinTS:
-        """Weights of each arm drawn from N(ridge regression, alpha^2 A^-1)."""
-
-        alpha: float = 1.0
-        l2_lambda: float = 1.0
-        scale: bool = False
-
-        def __post_init__(self) -> None:
-            require_number("alpha", self.alpha, 0.0, above=True)
-            _require_regression(self.l2_lambda, self.scale)
-
-        def policy(self, arms: Sequence[Arm], seed: int, width: int) -> Policy:
-            return ThompsonSampling(_ridge(width, self.l2_lambda, self.alpha), arms, seed=seed)
-
-    @dataclass(frozen=True)
-    class LinUCB:
-        """Ridge regression for each arm, plus alpha standard deviations."""
-
-        alpha: float = 1.0
-        l2_lambda: float = 1.0
-        scale: bool = False
-
-        def __post_init__(self) -> None:
-            require_number("alpha", self.alpha, 0.0)
-            _require_regression(self.l2_lambda, self.scale)
-
-        def policy(self, arms: Sequence[Arm], seed: int, width: int) -> Policy:
-            return LinUCB(_ridge(width, self.l2_lambda, 1.0), arms, width=self.alpha, seed=seed)
-
-    @dataclass(frozen=True)
-    class Random:
-        """Any arm."""
-
-        def policy(self, arms: Sequence[Arm], seed: int, width: int) -> Policy:
-            return UniformlyRandom(arms, seed=seed)
-
-    @dataclass(frozen=True)
-    class ThompsonSampling:
-        """Draws from the Beta posterior of each arm.
-
-        Args:
-            binarizer: of an arm and its reward, true or false, where rewards are not 0 or 1.
-        """
-
-        binarizer: Binarizer | None = None
-
-        def __post_init__(self) -> None:
-            _require_binarizer(self.binarizer)
-
-        def policy(self, arms: Sequence[Arm], seed: int, width: int) -> Policy:
-            one = torch.ones((), dtype=torch.float64)
-            return ThompsonSampling(BetaBernoulli(one, one), arms, seed=seed)
-
-    @dataclass(frozen=True)
-    class UCB1:
-        """The mean plus alpha sqrt(2 log t / n)."""
-
-        alpha: float = 1.0
-
-        def __post_init__(self) -> None:
-            require_number("alpha", self.alpha, 0.0)
-
-        def policy(self, arms: Sequence[Arm], seed: int, width: int) -> Policy:
-            return UCB1(arms, width=self.alpha, seed=seed)
-
-
-class NoDirectionWarning(BayesmetaWarning):
-    """Features of an arm are all zero: a warm start by their direction passes it over."""
-
-
-CONTEXTUAL = (LearningPolicy.LinGreedy, LearningPolicy.LinTS, LearningPolicy.LinUCB)
+__all__ = ["MAB"]
 
 
 class MAB(Described):
@@ -180,7 +47,9 @@ class MAB(Described):
             raise ValueError(
                 "there are no neighbourhood policies here; a GaussianProcess over contexts does their work"
             )
-        if isinstance(learning_policy, type) or not (hasattr(learning_policy, "policy") or callable(learning_policy)):
+        if isinstance(learning_policy, type) or not (
+            isinstance(learning_policy, MakesPolicy) or callable(learning_policy)
+        ):
             raise TypeError(
                 "learning_policy must be one of LearningPolicy, or a function of arms and a seed; "
                 f"got {learning_policy!r}"
@@ -189,7 +58,9 @@ class MAB(Described):
         self._arms = _checked_arms(arms)
         self.learning_policy, self.seed = learning_policy, require_seed(seed)
         self.neighborhood_policy, self.n_jobs, self.backend = neighborhood_policy, n_jobs, backend
-        self._policy: Policy | None = None if self.is_contextual else self._made(0)
+        self._policy: Policy | None = None
+        if not self.is_contextual:
+            self._policy = self._made(0)
         self._trained: set[Arm] = set()
         self._warm: set[Arm] = set()
         self._has_fitted = False
@@ -271,7 +142,7 @@ class MAB(Described):
                 raise ValueError(
                     f"a binarizer is of LearningPolicy.ThompsonSampling; this policy is {self.learning_policy!r}"
                 )
-            _require_binarizer(binarizer)
+            require_binarizer(binarizer)
         _checked_arms([*self.arms, arm])
         if self._policy is None:
             self._arms.append(arm)
@@ -311,21 +182,20 @@ class MAB(Described):
         require_number("distance_quantile", distance_quantile, 0.0, 1.0)
         if set(arm_to_features) != set(self.arms):
             raise ValueError("arm_to_features must have the features of every arm, and of no other")
-        for cold, warm in _nearest(self.arms, arm_to_features, distance_quantile, self.cold_arms, self._trained):
+        for cold, warm in nearest(self.arms, arm_to_features, distance_quantile, self.cold_arms, self._trained):
             self.policy.copy_arm(cold, warm)
             self._warm.add(cold)
 
     def _made(self, width: int) -> Policy:
-        arms = self.arms if hasattr(self, "_policy") else self._arms
-        if hasattr(self.learning_policy, "policy"):
-            policy: Policy = self.learning_policy.policy(arms, self.seed, width)
-            return policy
-        made: Policy = self.learning_policy(arms, self.seed)
+        if isinstance(self.learning_policy, MakesPolicy):
+            return self.learning_policy.policy(self.arms, self.seed, width)
+        made: Policy = self.learning_policy(self.arms, self.seed)
         return made
 
     def _learn(self, policy: Policy, decisions: Any, rewards: Any, rows: Tensor | None) -> None:
         names = names_of(decisions)
-        binarizer = getattr(self.learning_policy, "binarizer", None)
+        is_of_coins = isinstance(self.learning_policy, LearningPolicy.ThompsonSampling)
+        binarizer = self.learning_policy.binarizer if is_of_coins else None
         values = numbers_of(rewards, "rewards").reshape(-1).numpy()
         if len(names) != len(values):
             raise ValueError(f"decisions and rewards must be as many; got {len(names)} and {len(values)}")
@@ -338,12 +208,11 @@ class MAB(Described):
     @property
     def _takes_contexts(self) -> bool:
         """A policy of our own may; MABWiser's others ignore contexts, and only count them."""
-        return self.is_contextual or not hasattr(self.learning_policy, "policy")
+        return self.is_contextual or not isinstance(self.learning_policy, MakesPolicy)
 
     def _asked(self, contexts: Any) -> dict[str, Any]:
         """What to ask the policy for: always several decisions, so that the answer has one form."""
-        named = hasattr(self.learning_policy, "policy")
-        if named and not self._has_fitted:
+        if isinstance(self.learning_policy, MakesPolicy) and not self._has_fitted:
             raise ValueError("call fit before predict: nothing has been learned yet")
         rows = _rows(contexts, self._width)
         if self.is_contextual and rows is None:
@@ -355,7 +224,7 @@ class MAB(Described):
     @property
     def _width(self) -> int | None:
         """Of the contexts so far."""
-        return None if self._policy is None else self._policy._width
+        return None if self._policy is None else self._policy._learner.posterior.width
 
     def _fitted_rows(self, contexts: Any, decisions: Any) -> Tensor | None:
         """Contexts to learn from.
@@ -398,25 +267,6 @@ def _require_settings(n_jobs: Any, backend: Any) -> None:
         raise TypeError(f"backend must be a name; got {backend!r}")
 
 
-def _require_regression(l2_lambda: Any, scale: Any) -> None:
-    require_number("l2_lambda", l2_lambda, 0.0, above=True)
-    if not isinstance(scale, bool):
-        raise TypeError(f"scale must be True or False; got {scale!r}")
-    if scale:
-        raise ValueError("contexts are not scaled here: scale them before, or leave scale=False")
-
-
-def _require_binarizer(binarizer: Any) -> None:
-    if binarizer is not None and not callable(binarizer):
-        raise TypeError(f"a binarizer is a function of an arm and its reward, true or false; got {binarizer!r}")
-
-
-def _ridge(width: int, l2_lambda: float, alpha: float) -> LinearGaussian:
-    """Whose posterior is N(ridge regression, alpha^2 A^-1)."""
-    precision = torch.eye(width, dtype=torch.float64) * (l2_lambda / alpha**2)
-    return LinearGaussian(torch.zeros(width, dtype=torch.float64), precision, torch.tensor(alpha**2).double())
-
-
 def _rows(contexts: Any, width: int | None) -> Tensor | None:
     """`(n, d)` from nested lists, NumPy, a frame or a series.
 
@@ -432,28 +282,3 @@ def _rows(contexts: Any, width: int | None) -> Tensor | None:
     if rows.ndim != 2:
         raise TypeError(f"contexts must have shape (n, d), or be a series; got {tuple(rows.shape)}")
     return rows
-
-
-def _nearest(
-    arms: Sequence[Arm],
-    features: Mapping[Arm, Sequence[float]],
-    quantile: float,
-    cold: Sequence[Arm],
-    trained: set[Arm],
-) -> Iterator[tuple[Arm, Arm]]:
-    """Each cold arm that is near enough to a trained one, and that one; distances are of cosines."""
-    place = {arm: i for i, arm in enumerate(arms)}
-    matrix = np.array([features[arm] for arm in arms], dtype=float)
-    directed = np.asarray(matrix.any(1))  # zeros have no direction, and so no cosine
-    if not directed.all():
-        lost = listed([arm for arm, is_directed in zip(arms, directed, strict=True) if not is_directed])
-        warn(f"features of {lost} are all zero and point nowhere: no other arm is like them", NoDirectionWarning)
-    with np.errstate(invalid="ignore"):
-        distance = np.where(directed[:, None] & directed, cdist(matrix, matrix, "cosine"), np.inf)
-    nearest = (distance + np.diag(np.full(len(arms), np.inf))).min(1)
-    threshold = np.quantile(nearest[np.isfinite(nearest)], quantile) if np.isfinite(nearest).any() else -np.inf
-    warm = [arm for arm in arms if arm in trained]
-    for arm in cold if warm else []:
-        best = min(warm, key=lambda other: distance[place[arm], place[other]])
-        if distance[place[arm], place[best]] <= threshold:
-            yield arm, best

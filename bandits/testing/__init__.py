@@ -1,0 +1,13 @@
+"""Tests for policies of other packages.
+
+from bandits.testing import Case, laws_of
+
+@pytest.mark.parametrize("law", laws_of(CASE), ids=lambda law: law.__name__)
+def test_laws(law):
+    law(CASE)
+"""
+
+from bandits.testing.case import Case
+from bandits.testing.laws import LAWS, Law, laws_of
+
+__all__ = ["LAWS", "Case", "Law", "laws_of"]
