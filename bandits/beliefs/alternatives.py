@@ -12,7 +12,7 @@ from torch.distributions import Distribution
 
 from bandits.beliefs.wrapped import entries
 from bayesmeta.mixture import Mixture, MixtureDistribution
-from bayesmeta.online.sums import DrawsFunctions, Task
+from bayesmeta.online.protocol import DrawsFunctions, Task
 from bayesmeta.random import categorical
 
 __all__ = ["OnlineAlternatives"]

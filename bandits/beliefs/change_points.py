@@ -22,7 +22,8 @@ from torch import Tensor
 
 from bandits.beliefs.alternatives import OnlineAlternatives
 from bandits.beliefs.wrapped import Wrapped, turns
-from bayesmeta.online.sums import Index, RowStatistics, State
+from bayesmeta.online.protocol import Index, State
+from bayesmeta.online.sums import RowStatistics
 
 __all__ = ["ChangePoints"]
 

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from bandits.beliefs.wrapped import ByPosterior, Wrapped, entries, turns
-from bayesmeta.online.sums import Index, RowStatistics, State, Task
+from bayesmeta.online.protocol import Index, State, Task
+from bayesmeta.online.sums import RowStatistics
 
 __all__ = ["Forgetting"]
 

@@ -10,7 +10,8 @@ from torch import Tensor
 from bandits.beliefs.alternatives import OnlineAlternatives
 from bandits.beliefs.wrapped import Wrapped
 from bayesmeta.mixture import Mixture
-from bayesmeta.online.sums import Index, RowStatistics, State, distinct
+from bayesmeta.online.protocol import Index, State, distinct
+from bayesmeta.online.sums import RowStatistics
 
 __all__ = ["Hypotheses", "stacked"]
 

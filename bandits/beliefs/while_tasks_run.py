@@ -25,16 +25,8 @@ from torch.distributions import Distribution
 from bandits.beliefs.wrapped import LearnedByTasks, entries
 from bayesmeta.hyperparameters.hyperposterior import LEAST_ESS, Hyperposterior, weighted_draws
 from bayesmeta.mixture import Mixture, MixtureDistribution
-from bayesmeta.online.sums import (
-    DrawsFunctions,
-    Index,
-    RowStatistics,
-    State,
-    Task,
-    distinct,
-    statistics_from,
-    statistics_state,
-)
+from bayesmeta.online.protocol import DrawsFunctions, Index, State, Task, distinct
+from bayesmeta.online.sums import RowStatistics, statistics_from, statistics_state
 from bayesmeta.protocol import Additive
 from bayesmeta.random import categorical
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from bandits.beliefs.wrapped import ByPosterior, Wrapped, entries, turns
 from bayesmeta.data.rows import Data
-from bayesmeta.online.sums import Index, State, Task
+from bayesmeta.online.protocol import Index, State, Task
 
 __all__ = ["SlidingWindow"]
 

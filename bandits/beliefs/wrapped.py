@@ -8,7 +8,7 @@ from torch import Generator, Tensor
 from torch.distributions import Distribution
 
 from bayesmeta.fields import TensorFields
-from bayesmeta.online.sums import DrawsFunctions, Task, marginal_of, turn_of
+from bayesmeta.online.protocol import DrawsFunctions, Task, marginal_of, turn_of
 
 __all__ = ["ByPosterior", "LearnedByTasks", "Wrapped", "entries", "turns"]
 

@@ -28,7 +28,8 @@ from bayesmeta.describe import Described, listed, plural
 from bayesmeta.doors import counted, require_count
 from bayesmeta.fields import TensorFields
 from bayesmeta.numerics.gradients import ordinary, outside_inference
-from bayesmeta.online.sums import Begins, InPlace, NoMarginalError, Online, online
+from bayesmeta.online.protocol import Begins, InPlace, NoMarginalError, Online
+from bayesmeta.online.start import online
 
 __all__ = ["Policy", "require_seed"]
 

@@ -25,7 +25,7 @@ from bandits.prospects.log_concave import is_log_concave
 from bandits.prospects.prospects import Prospects
 from bandits.prospects.zoom import chance_of_chosen
 from bayesmeta.distributions.link_marginals import on_link
-from bayesmeta.online.sums import NoMarginalError, Task
+from bayesmeta.online.protocol import NoMarginalError, Task
 
 __all__ = ["Propensities", "best_of_independent", "is_jointly_normal", "of_best", "of_chosen", "with_axis"]
 

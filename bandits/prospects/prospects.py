@@ -9,7 +9,7 @@ from torch import Generator, Tensor
 from torch.distributions import Distribution
 
 from bayesmeta.distributions.link_marginals import on_link
-from bayesmeta.online.sums import Online, Task
+from bayesmeta.online.protocol import Online, Task
 from bayesmeta.random import rand
 
 __all__ = ["TOO_LARGE", "History", "Prospects"]

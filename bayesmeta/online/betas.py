@@ -9,7 +9,7 @@ from torch import Generator, Tensor
 from bayesmeta.distributions.constant import row_shape
 from bayesmeta.distributions.link_marginals import LogitBeta
 from bayesmeta.distributions.marginals import BetaMarginal
-from bayesmeta.online.sums import Index, State, Task
+from bayesmeta.online.protocol import Index, State, Task
 from bayesmeta.random import log_gamma
 
 __all__ = ["OnlineBetas"]

@@ -8,7 +8,8 @@ from torch import Generator, Tensor
 from torch.distributions import Distribution
 
 from bayesmeta.data.rows import Data
-from bayesmeta.online.sums import OnlineRows, State, Task, marginal_of
+from bayesmeta.online.kept_rows import OnlineRows
+from bayesmeta.online.protocol import State, Task, marginal_of
 
 __all__ = ["OnlineProcess"]
 

@@ -22,7 +22,8 @@ from torch.distributions import Distribution, Normal
 
 from bayesmeta.data.statistics import Statistics
 from bayesmeta.numerics.square_root import after_rows, potter
-from bayesmeta.online.sums import Index, Online, State, Task, statistics_from, statistics_state, turn_of
+from bayesmeta.online.protocol import Index, Online, State, Task, turn_of
+from bayesmeta.online.sums import statistics_from, statistics_state
 from bayesmeta.random import randn
 
 __all__ = ["OnlineArmWeights", "OnlineFeatures", "OnlineWeights"]

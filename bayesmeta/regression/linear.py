@@ -43,7 +43,7 @@ from bayesmeta.regression.linear_evidence import Natural, Restricted, log_eviden
 from bayesmeta.regression.weight_space import LARGEST_LOG, WeightSpace, frame_of_all, weak_precision
 
 if TYPE_CHECKING:
-    from bayesmeta.online.sums import Online
+    from bayesmeta.online.protocol import Online
 
 __all__ = ["LinearFunctions", "LinearGaussian", "VarianceComponents"]
 
@@ -230,7 +230,7 @@ class LinearGaussian(TensorFields):
 
     def online(self, batch_shape: Sequence[int]) -> "Online":
         """The posterior of tasks, or of tasks and arms with weights of their own, to be updated in place."""
-        from bayesmeta.online.sums import OnlineRows
+        from bayesmeta.online.kept_rows import OnlineRows
         from bayesmeta.online.weights import OnlineArmWeights, OnlineWeights
 
         if self.columns is not None and not self.columns.all_inputs:

@@ -42,7 +42,7 @@ from bayesmeta.regression.linear_evidence import gradient, sum_of_squares, white
 from bayesmeta.regression.weight_space import LARGEST_LOG, WeightSpace, frame_of_all, weak_precision
 
 if TYPE_CHECKING:
-    from bayesmeta.online.sums import Online
+    from bayesmeta.online.protocol import Online
 
 __all__ = ["LinearNormalInverseGamma", "NoisyLinearFunctions"]
 
@@ -248,7 +248,8 @@ class LinearNormalInverseGamma(TensorFields):
 
     def online(self, batch_shape: Sequence[int]) -> "Online":
         """The posterior of tasks, or of tasks and arms with weights of their own, to be updated in place."""
-        from bayesmeta.online.sums import OnlineRows, OnlineStatistics
+        from bayesmeta.online.kept_rows import OnlineRows
+        from bayesmeta.online.sums import OnlineStatistics
 
         if self.columns is not None and not self.columns.all_inputs:
             return OnlineRows(self, batch_shape)
