@@ -23,7 +23,8 @@ from bayesmeta.data.validation import require_columns, require_enough_tasks, req
 from bayesmeta.distributions.constant import Constant, repeat_rows, row_shape
 from bayesmeta.doors import Draws
 from bayesmeta.fields import LearnedFrom, TensorFields
-from bayesmeta.hyperparameters.vector import Hyperparameter, Hyperparameters, most_probable
+from bayesmeta.hyperparameters.mode import most_probable
+from bayesmeta.hyperparameters.vector import Hyperparameter, Hyperparameters
 from bayesmeta.random import randn
 
 __all__ = ["KnownVarianceFunctions", "NormalKnownVariance"]

@@ -28,7 +28,8 @@ from bayesmeta.distributions.lomax import Lomax
 from bayesmeta.distributions.marginals import GammaMarginal, InverseGammaMarginal
 from bayesmeta.doors import Draws
 from bayesmeta.fields import LearnedFrom, TensorFields
-from bayesmeta.hyperparameters.vector import Hyperparameter, Hyperparameters, most_probable
+from bayesmeta.hyperparameters.mode import most_probable
+from bayesmeta.hyperparameters.vector import Hyperparameter, Hyperparameters
 from bayesmeta.numerics.special import lgamma_ratio
 from bayesmeta.random import log_gamma
 

@@ -47,7 +47,8 @@ from bayesmeta.glm.learning import hyperparameters, weak_prior
 from bayesmeta.glm.predictions import CountPrediction, EvidenceError, PredictionError, Predictor
 from bayesmeta.glm.predictor import rows_of, split
 from bayesmeta.glm.tasks import Tasks
-from bayesmeta.hyperparameters.vector import Hyperparameters, most_probable
+from bayesmeta.hyperparameters.mode import most_probable
+from bayesmeta.hyperparameters.vector import Hyperparameters
 from bayesmeta.numerics.linalg import log_det, symmetric
 from bayesmeta.random import randn
 

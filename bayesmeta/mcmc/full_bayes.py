@@ -20,7 +20,8 @@ from bayesmeta.data.rows import Data
 from bayesmeta.data.statistics import Statistics
 from bayesmeta.doors import counted, require_hierarchical
 from bayesmeta.hyperparameters.hyperposterior import laplace
-from bayesmeta.hyperparameters.vector import Hierarchical, Hyperparameters, most_probable
+from bayesmeta.hyperparameters.mode import most_probable
+from bayesmeta.hyperparameters.vector import Hierarchical, Hyperparameters
 from bayesmeta.numerics.gradients import with_gradients
 from bayesmeta.random import randn, seeded
 

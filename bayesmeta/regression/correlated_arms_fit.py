@@ -28,7 +28,8 @@ import torch
 from torch import Tensor
 
 from bayesmeta.data.statistics import Statistics
-from bayesmeta.hyperparameters.vector import Hyperparameter, Hyperparameters, most_probable
+from bayesmeta.hyperparameters.mode import most_probable
+from bayesmeta.hyperparameters.vector import Hyperparameter, Hyperparameters
 from bayesmeta.numerics.linalg import cholesky, log_det, solve
 
 __all__ = ["Arms", "expectation_maximisation", "most_probable_arms", "unknown_arms"]

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from bayesmeta import BetaBernoulli, Data, DirichletCategorical, Statistics, one_hot
 from bayesmeta.conjugate.categorical import _Tallies
-from bayesmeta.hyperparameters.vector import LimitWarning, most_probable
+from bayesmeta.hyperparameters.mode import most_probable
+from bayesmeta.hyperparameters.vector import LimitWarning
 from bayesmeta.numerics.special import lgamma_ratio
 from bayesmeta.random import categorical
 from tests.families import F64, seed

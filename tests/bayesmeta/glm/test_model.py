@@ -26,7 +26,8 @@ from bayesmeta import (
     Statistics,
 )
 from bayesmeta.data.columns import Columns
-from bayesmeta.hyperparameters.vector import LimitWarning, most_probable
+from bayesmeta.hyperparameters.mode import most_probable
+from bayesmeta.hyperparameters.vector import LimitWarning
 from bayesmeta.numerics.quadrature import PoissonLogNormal, log_mean_sigmoid
 from bayesmeta.random import rand, randn, seeded
 from tests.families import F64, seed
