@@ -11,7 +11,8 @@ from torch import Generator, Tensor
 from torch.distributions import Distribution
 
 from bandits.beliefs.wrapped import entries
-from bayesmeta.mixture import Mixture, MixtureDistribution
+from bayesmeta.distributions.mixture import MixtureDistribution
+from bayesmeta.mixture import Mixture
 from bayesmeta.online.protocol import DrawsFunctions, Task
 from bayesmeta.random import categorical
 

@@ -23,8 +23,9 @@ from torch import Generator, Tensor
 from torch.distributions import Distribution
 
 from bandits.beliefs.wrapped import LearnedByTasks, entries
+from bayesmeta.distributions.mixture import MixtureDistribution
 from bayesmeta.hyperparameters.hyperposterior import LEAST_ESS, Hyperposterior, weighted_draws
-from bayesmeta.mixture import Mixture, MixtureDistribution
+from bayesmeta.mixture import Mixture
 from bayesmeta.online.protocol import DrawsFunctions, Index, State, Task, distinct
 from bayesmeta.online.sums import RowStatistics, statistics_from, statistics_state
 from bayesmeta.protocol import Additive

@@ -10,11 +10,11 @@ from bayesmeta.approximations.likelihoods import POISSON
 from bayesmeta.data.columns import columns_of
 from bayesmeta.data.rows import Data, describe_rows
 from bayesmeta.distributions.marginals import LogNormalMarginal
+from bayesmeta.distributions.poisson_log_normal import PoissonLogNormal
 from bayesmeta.distributions.predictor_marginals import ProbabilityMarginal, RateMarginal
 from bayesmeta.glm.functions import PoissonFunctions
 from bayesmeta.glm.model import LARGEST_COUNT, Regression, some
 from bayesmeta.glm.predictions import CountPrediction
-from bayesmeta.numerics.quadrature import PoissonLogNormal
 
 __all__ = ["PoissonExposureGaussian", "PoissonGaussian"]
 

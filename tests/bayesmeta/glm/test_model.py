@@ -26,9 +26,10 @@ from bayesmeta import (
     Statistics,
 )
 from bayesmeta.data.columns import Columns
+from bayesmeta.distributions.poisson_log_normal import PoissonLogNormal
 from bayesmeta.hyperparameters.mode import most_probable
 from bayesmeta.hyperparameters.vector import LimitWarning
-from bayesmeta.numerics.quadrature import PoissonLogNormal, log_mean_sigmoid
+from bayesmeta.numerics.quadrature import log_mean_sigmoid
 from bayesmeta.random import rand, randn, seeded
 from tests.families import F64, seed
 
