@@ -2,13 +2,14 @@
 
 What a spreadsheet, pandas or R wrote is read as it was meant: semicolons and tabs, decimal commas beside them, UTF-16,
 the marks of missing values that pandas knows, `1,000` for a thousand. Blank lines, columns without a name and without
-an entry, spaces around entries and the unnamed column of row numbers are left out.
+an entry, spaces around entries and the unnamed column of row numbers are left out. Errors of a row name its line, from 1.
 """
 
 import csv
 import io
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -16,7 +17,16 @@ from typing import Any
 
 import polars as pl
 
-__all__ = ["is_row_numbers", "line_of", "not_numbers", "read_csv", "reads_as_number", "require_unique"]
+__all__ = [
+    "BadRow",
+    "is_row_numbers",
+    "line_of",
+    "naming_lines",
+    "not_numbers",
+    "read_csv",
+    "reads_as_number",
+    "require_unique",
+]
 
 SEPARATORS = ",;\t|"
 NUM_SNIFFED = 20  # lines from which the separator is told
@@ -60,6 +70,26 @@ def read_csv(path: Path) -> pl.DataFrame:
 def line_of(path: Path, row: int) -> int:
     """The line of a file, counting from 1, in which a row of its table begins, counting from 0."""
     return next(islice(_records(path, _layout(path)), row + 1, None))[0]
+
+
+class BadRow(ValueError):
+    """What is wrong with one row: the words before its place in a message, its number, and the words after."""
+
+    def __init__(self, before: str, row: int, after: str) -> None:
+        super().__init__(f"{before}row {row}{after}")
+        self.before, self.row, self.after = before, row, after
+
+
+@contextmanager
+def naming_lines(source: Any) -> Iterator[None]:
+    """Let errors of rows name lines, where the table came from a CSV file."""
+    try:
+        yield
+    except BadRow as error:
+        if not isinstance(source, str | Path) or Path(source).suffix.lower() != ".csv":
+            raise
+        line = line_of(Path(source), error.row)
+        raise ValueError(f"{error.before}line {line} of {source}{error.after}") from None
 
 
 def reads_as_number(text: str) -> bool:
