@@ -26,6 +26,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from torch import Generator, Tensor
 
 from bayesmeta.data.rows import Data
+from bayesmeta.data.samples import some_rows, some_tasks
 from bayesmeta.networks.features import GRID_OF_X, TanhFeatures, on_grid, tanh_features
 from bayesmeta.numerics.linalg import cholesky, log_det, solve, symmetric, unpack_tril
 from bayesmeta.numerics.optimise import maximise
@@ -80,16 +81,8 @@ def most_probable_features(
 
 def some_of(tasks: Data, generator: Generator) -> Data:
     """Tasks in random order, at most MAX_TASKS, each with an equal part of MAX_ROWS real rows chosen at random."""
-    order = torch.randperm(len(tasks.mask), generator=generator, device=generator.device)
-    tasks = tasks[order[:MAX_TASKS].to(tasks.mask.device)]
-    most = MAX_ROWS // len(tasks.mask)
-    if tasks.mask.shape[-1] <= most:
-        return tasks
-    # random keys, pads last: the first entries of the sorted order are a random choice of real rows
-    keys = torch.rand(tasks.mask.shape, generator=generator, device=generator.device).to(tasks.mask.device)
-    keep = keys.masked_fill(~tasks.mask, 2.0).argsort(-1)[..., :most]
-    x = tasks.x.gather(-2, keep[..., None].expand(*keep.shape, tasks.x.shape[-1]))
-    return Data(x, tasks.y.gather(-1, keep), tasks.mask.gather(-1, keep))
+    tasks = some_tasks(tasks, MAX_TASKS, generator)
+    return some_rows(tasks, MAX_ROWS // len(tasks.mask), generator)
 
 
 class _Unknown:

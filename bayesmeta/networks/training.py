@@ -23,6 +23,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from torch import Generator, Tensor
 
 from bayesmeta.data.rows import Data
+from bayesmeta.data.samples import random_order, some_rows, some_tasks
 
 __all__ = ["meta_train"]
 
@@ -50,9 +51,9 @@ def meta_train(
     Returns:
         The network's tensors and the scales.
     """
-    order = torch.randperm(len(tasks.mask), generator=generator, device=generator.device)
+    order = random_order(len(tasks.mask), generator)
     num_held = max(round(HELD_OUT * len(order)), 1)
-    held = _part(tasks[order[:num_held].repeat_interleave(NUM_PARTS)], generator)
+    held = some_rows(tasks[order[:num_held].repeat_interleave(NUM_PARTS)], NUM_ROWS, generator)
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     with Progress(*columns, disable=not progress, transient=True) as screen:
         bar = screen.add_task("learning a deep kernel", total=None)
@@ -76,9 +77,9 @@ def _climb(network: Sequence[Tensor], evidence: Evidence, tasks: Data, generator
     optimiser = torch.optim.Adam(rates)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, NUM_STEPS)
     for step in range(1, NUM_STEPS + 1):
-        chosen = torch.randperm(len(tasks.mask), generator=generator, device=generator.device)[:NUM_TASKS]
+        part = some_rows(some_tasks(tasks, NUM_TASKS, generator), NUM_ROWS, generator)
         optimiser.zero_grad()
-        (-_evidence_per_row(evidence, unknown, _part(tasks[chosen], generator))).backward()
+        (-_evidence_per_row(evidence, unknown, part)).backward()
         optimiser.step()
         schedule.step()
         if step % INTERVAL == 0:
@@ -88,8 +89,7 @@ def _climb(network: Sequence[Tensor], evidence: Evidence, tasks: Data, generator
 
 def _best_scales(network: Sequence[Tensor], evidence: Evidence, tasks: Data, generator: Generator) -> Tensor:
     """`(3,)`, those with the greatest evidence on the untrained features, within limits: rows may have no noise."""
-    chosen = torch.randperm(len(tasks.mask), generator=generator, device=generator.device)[: 2 * NUM_TASKS]
-    rows = _part(tasks[chosen], generator)
+    rows = some_rows(some_tasks(tasks, 2 * NUM_TASKS, generator), NUM_ROWS, generator)
     unlimited = torch.zeros(3).to(network[0]).requires_grad_()
     optimiser = torch.optim.LBFGS([unlimited], max_iter=NUM_START, line_search_fn="strong_wolfe")
 
@@ -101,14 +101,6 @@ def _best_scales(network: Sequence[Tensor], evidence: Evidence, tasks: Data, gen
 
     optimiser.step(loss)
     return MAX_START * unlimited.detach().tanh()
-
-
-def _part(tasks: Data, generator: Generator) -> Data:
-    """At most NUM_ROWS real rows of each task, at random."""
-    keys = torch.rand(tasks.mask.shape, generator=generator, device=generator.device).masked_fill(~tasks.mask, -1.0)
-    at = keys.topk(min(NUM_ROWS, keys.shape[-1])).indices
-    x = tasks.x.gather(-2, at[..., None].expand(*at.shape, tasks.x.shape[-1]))
-    return Data(x, tasks.y.gather(-1, at), tasks.mask.gather(-1, at))
 
 
 def _evidence_per_row(evidence: Evidence, values: Sequence[Tensor], tasks: Data) -> Tensor:

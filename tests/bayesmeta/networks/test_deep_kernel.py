@@ -168,19 +168,6 @@ def test_pads_and_empty_tasks_are_invisible(past: Data) -> None:
         torch.testing.assert_close(other.predict(new).stddev, clean.predict(new).stddev)
 
 
-def test_steps_take_real_rows_of_tasks_at_random() -> None:
-    tasks = ridges(20, 100)
-    ragged = replace(tasks, mask=torch.arange(100) < torch.arange(1, 101, 5)[:, None])
-    part = training._part(ragged, seed(0))
-    assert part.mask.shape == (20, 64)
-    assert torch.equal(part.count, ragged.count.clamp(max=64))
-    for task in range(20):
-        chosen = part.y[task][part.mask[task]]
-        assert torch.isin(chosen, ragged.y[task][ragged.mask[task]]).all()
-        assert len(chosen.unique()) == len(chosen)
-    assert not torch.equal(part.y[-1], training._part(ragged, seed(1)).y[-1])
-
-
 @pytest.mark.usefixtures("short")
 def test_alike_tasks_and_columns_that_never_vary(past: Data) -> None:
     x = past.x[:3, :12].clone()
