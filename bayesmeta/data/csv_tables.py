@@ -2,7 +2,8 @@
 
 What a spreadsheet, pandas or R wrote is read as it was meant: semicolons and tabs, decimal commas beside them, UTF-16,
 the marks of missing values that pandas knows, `1,000` for a thousand. Blank lines, columns without a name and without
-an entry, spaces around entries and the unnamed column of row numbers are left out. Errors of a row name its line, from 1.
+an entry, spaces around entries and the unnamed column of row numbers are left out. Errors name
+the line of a row, counting from 1.
 """
 
 import csv
