@@ -14,7 +14,7 @@ Source: Gelman et al., Bayesian Data Analysis, 3rd ed. (2013), section 15.1, gro
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -29,6 +29,7 @@ from bayesmeta.doors import require_hierarchical, require_rows
 from bayesmeta.fields import LearnedFrom, TensorFields
 from bayesmeta.hyperparameters.mode import most_probable
 from bayesmeta.hyperparameters.vector import Hierarchical, Hyperparameters
+from bayesmeta.named_fields import named_fields
 from bayesmeta.numerics.as_floats import as_floats
 from bayesmeta.numerics.gradients import with_gradients
 from bayesmeta.numerics.optimise import maximise
@@ -98,7 +99,7 @@ class FeaturePrior(TensorFields):
     def state_dict(self) -> dict[str, Any]:
         state = super().state_dict()
         if isinstance(self.units, Statistics):
-            state["units"] = {each.name: getattr(self.units, each.name) for each in fields(self.units)}
+            state["units"] = named_fields(self.units)
         return state
 
     @classmethod

@@ -22,6 +22,7 @@ from bayesmeta.doors import counted, require_hierarchical
 from bayesmeta.hyperparameters.hyperposterior import laplace
 from bayesmeta.hyperparameters.mode import most_probable
 from bayesmeta.hyperparameters.vector import Hierarchical, Hyperparameters
+from bayesmeta.named_fields import named_tensors
 from bayesmeta.numerics.gradients import with_gradients
 from bayesmeta.random import randn, seeded
 
@@ -141,8 +142,7 @@ def _inference_data(
 
 def _named_fields(prior: Any) -> dict[str, np.ndarray]:
     """The tensors of a batch of priors by name, as `(chain, draw, ...)`."""
-    fields = {field.name: getattr(prior, field.name) for field in dataclasses.fields(prior)}
-    return {name: value.detach().numpy() for name, value in fields.items() if isinstance(value, Tensor)}
+    return {name: value.detach().numpy() for name, value in named_tensors(prior).items()}
 
 
 def _task_parameters(

@@ -1,6 +1,5 @@
 """Posteriors in place of families that know their rows through sums."""
 
-import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,6 +9,7 @@ from torch.distributions import Distribution
 
 from bayesmeta.data.rows import Data
 from bayesmeta.data.statistics import Statistics
+from bayesmeta.named_fields import named_tensors
 from bayesmeta.online.protocol import DrawsFunctions, Index, State, Task, distinct, marginal_of
 
 __all__ = ["OnlineStatistics", "RowStatistics", "statistics_from", "statistics_state"]
@@ -44,7 +44,7 @@ class OnlineStatistics(DrawsFunctions):
             self._refresh(index)
 
     def state_dict(self) -> State:
-        return {"statistics": self.rows.state_dict(), "now": _tensors(self._now)}
+        return {"statistics": self.rows.state_dict(), "now": named_tensors(self._now)}
 
     def load_state_dict(self, state: State) -> None:
         self.rows.load_state_dict(state["statistics"])
@@ -52,7 +52,7 @@ class OnlineStatistics(DrawsFunctions):
             getattr(self._now, name).copy_(value)
 
     def _refresh(self, index: Any) -> None:
-        for name, value in _tensors(self.prior[index].condition(self.rows[index])).items():
+        for name, value in named_tensors(self.prior[index].condition(self.rows[index])).items():
             getattr(self._now, name)[index] = value
 
     def _functions(self, x: Tensor, task: Task, generator: Generator | None) -> Any:
@@ -154,12 +154,7 @@ def statistics_from(state: State | None) -> Statistics | None:
     return Statistics(**{"second": None} | tensors, num_inputs=state["num_inputs"])
 
 
-def _tensors(posterior: Any) -> dict[str, Tensor]:
-    fields = {field.name: getattr(posterior, field.name) for field in dataclasses.fields(posterior)}
-    return {name: value for name, value in fields.items() if isinstance(value, Tensor)}
-
-
 def _copy(posterior: Any) -> Any:
     return posterior._replace(
-        **{name: value.clone(memory_format=torch.contiguous_format) for name, value in _tensors(posterior).items()}
+        **{name: value.clone(memory_format=torch.contiguous_format) for name, value in named_tensors(posterior).items()}
     )
