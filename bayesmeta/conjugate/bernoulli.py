@@ -66,7 +66,7 @@ class BetaBernoulli(TensorFields):
         """Two pseudo-counts, divided as the rows of all `tasks` are."""
         stats = Statistics.of(tasks, order=1).pooled()
         rate = (_ones(stats) + 0.5) / (stats.count + 1.0)
-        return cls(2.0 * rate, 2.0 * (1.0 - rate)).to(tasks.y if isinstance(tasks, Data) else rate)
+        return cls(2.0 * rate, 2.0 * (1.0 - rate)).to(tasks.dtype)
 
     @property
     def batch_shape(self) -> torch.Size:

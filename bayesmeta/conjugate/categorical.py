@@ -79,7 +79,7 @@ class DirichletCategorical(TensorFields):
         stats = Statistics.of(tasks, order=1).pooled()
         num_classes = stats.first.shape[-1]
         share = (stats.count * stats.mean + 1.0 / num_classes) / (stats.count + 1.0)
-        return cls(num_classes * share).to(tasks.y if isinstance(tasks, Data) else share)
+        return cls(num_classes * share).to(tasks.dtype)
 
     @property
     def batch_shape(self) -> torch.Size:

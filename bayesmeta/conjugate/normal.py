@@ -75,7 +75,7 @@ class NormalInverseGamma(TensorFields):
         var = stats.scatter[0, 0] / stats.count.clamp(min=1.0)
         var = var.where(var > 0, 1.0)  # rows that do not vary say nothing of their scale
         one = torch.ones_like(var)
-        return cls(stats.mean[0], one, 2.0 * one, 0.5 * var).to(tasks.y if isinstance(tasks, Data) else var)
+        return cls(stats.mean[0], one, 2.0 * one, 0.5 * var).to(tasks.dtype)
 
     @property
     def batch_shape(self) -> torch.Size:

@@ -89,7 +89,7 @@ class NormalInverseWishart(TensorFields):
         var = var.where(var > 0, 1.0)  # rows that do not vary say nothing of their scale
         one = torch.ones_like(stats.count)
         prior = cls(stats.mean, one, one * (len(var) + 2), torch.diag_embed(0.5 * var))
-        return prior.to(tasks.y if isinstance(tasks, Data) else var)
+        return prior.to(tasks.dtype)
 
     @property
     def batch_shape(self) -> torch.Size:

@@ -70,7 +70,7 @@ class NormalKnownVariance(TensorFields):
         freedom = (stats.count - 1.0).clamp(min=0.0).sum()
         within = stats.scatter[..., -1, -1].sum() / freedom.clamp(min=1.0)
         noise_var = within.where((freedom > 0) & (within > 0), 0.5 * var)
-        return cls(pooled.mean[-1], 0.5 * var, noise_var).to(tasks.y if isinstance(tasks, Data) else var)
+        return cls(pooled.mean[-1], 0.5 * var, noise_var).to(tasks.dtype)
 
     @property
     def batch_shape(self) -> torch.Size:

@@ -72,7 +72,7 @@ class _GammaRate(TensorFields):
         # half an event more keeps the rate of tasks without any above zero
         inverse_scale = exposure.where(exposure > 0, 1.0) / (events + 0.5)
         prior = cls(torch.ones_like(inverse_scale), inverse_scale)
-        return prior.to(tasks.y if isinstance(tasks, Data) else inverse_scale)
+        return prior.to(tasks.dtype)
 
     @staticmethod
     def _events_and_exposure(data: Data | Statistics) -> tuple[Tensor, Tensor]:

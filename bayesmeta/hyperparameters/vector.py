@@ -101,11 +101,10 @@ class Hyperparameters(Described):
             ValueError: fewer than two tasks have rows.
         """
         require_enough_tasks(tasks.count, torch.Size())
-        like = tasks.y if isinstance(tasks, Data) else tasks.count
         return cls(
             entries,
             lambda vector: build(vector[..., None, :]).log_evidence(tasks),
-            lambda vector: build(vector).to(like),
+            lambda vector: build(vector).to(tasks.device, tasks.dtype),
             float(tasks.count.sum()),
         )
 

@@ -112,7 +112,7 @@ class CorrelatedArms(TensorFields):
         correlation = (_shared_covariance(stats, level) / alike).clamp(max=LARGEST_CORRELATION) * seen
         matrix = correlation.sqrt() * correlation.sqrt()[:, None] + (1.0 - correlation).diag()
         scale_tril = between.sqrt()[:, None] * cholesky(matrix, "correlations of arms")
-        return cls(level, scale_tril, noise_var).to(tasks.y if isinstance(tasks, Data) else level)
+        return cls(level, scale_tril, noise_var).to(tasks.dtype)
 
     @property
     def num_arms(self) -> int:
