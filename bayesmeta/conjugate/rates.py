@@ -28,7 +28,7 @@ from bayesmeta.distributions.lomax import Lomax
 from bayesmeta.distributions.marginals import GammaMarginal, InverseGammaMarginal
 from bayesmeta.doors import Draws
 from bayesmeta.fields import LearnedFrom, TensorFields
-from bayesmeta.hyperparameters.mode import most_probable
+from bayesmeta.hyperparameters.mode import fit_by_mode
 from bayesmeta.hyperparameters.vector import Hyperparameter, Hyperparameters
 from bayesmeta.numerics.special import lgamma_ratio
 from bayesmeta.random import log_gamma
@@ -130,9 +130,7 @@ class _GammaRate(TensorFields):
         Raises:
             ValueError: fewer than two tasks have rows, or a row is none that the family can have.
         """
-        unknown = self.hyperparameters(tasks)
-        fitted: G = unknown.build(most_probable(unknown, hyperprior_weight=hyperprior_weight))
-        return fitted._replace(learned_from=LearnedFrom.counts(tasks.count))
+        return fit_by_mode(self, tasks, hyperprior_weight=hyperprior_weight)
 
     def hyperparameters(self, tasks: Data | Statistics) -> Hyperparameters:
         """Logs of the mean rate, in units of that of all rows, and of the shape."""

@@ -47,7 +47,7 @@ from bayesmeta.glm.learning import hyperparameters, weak_prior
 from bayesmeta.glm.predictions import CountPrediction, EvidenceError, PredictionError, Predictor
 from bayesmeta.glm.predictor import rows_of, split
 from bayesmeta.glm.tasks import Tasks
-from bayesmeta.hyperparameters.mode import most_probable
+from bayesmeta.hyperparameters.mode import fit_by_mode
 from bayesmeta.hyperparameters.vector import Hyperparameters
 from bayesmeta.numerics.linalg import log_det, symmetric
 from bayesmeta.random import randn
@@ -239,9 +239,7 @@ class Regression(TensorFields):
             LimitWarning: a hyperparameter ended at its limit, as without a hyperprior where rows are all alike or
                 classes are separated.
         """
-        unknown = self.hyperparameters(tasks)
-        fitted: G = unknown.build(most_probable(unknown, hyperprior_weight=hyperprior_weight))
-        return fitted._replace(learned_from=LearnedFrom.counts(tasks.count))
+        return fit_by_mode(self, tasks, hyperprior_weight=hyperprior_weight)
 
     def hyperparameters(self, tasks: Data) -> Hyperparameters:
         """What is unknown of the prior, given `tasks`: see `bayesmeta.glm.learning`."""

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -18,6 +18,17 @@ from bayesmeta.warning_kinds import LimitWarning, warn
 __all__ = ["fit_by_mode", "most_probable"]
 
 FLAT = 1e-12  # of the objective, per row: less than this between a limit and the best value found is no difference
+
+F = TypeVar("F", bound="_Family")
+
+
+@runtime_checkable
+class _Family(Protocol):
+    """Family that can be fitted by its mode: it says its hyperparameters, if perhaps for rows and not for sums."""
+
+    def hyperparameters(self, tasks: Any) -> Hyperparameters: ...
+
+    def _replace(self: F, **changes: Any) -> F: ...
 
 
 @with_gradients
@@ -54,7 +65,7 @@ def most_probable(
     return _at_limits(unknown, objective, best)
 
 
-def fit_by_mode(prior: Any, tasks: Data | Statistics, *, hyperprior_weight: float = 1.0) -> Any:
+def fit_by_mode(prior: F, tasks: Data | Statistics, *, hyperprior_weight: float = 1.0) -> F:
     """The most probable prior after `tasks`: a family whose body says `fit = fit_by_mode` has a `fit`.
 
     Args:
@@ -66,7 +77,7 @@ def fit_by_mode(prior: Any, tasks: Data | Statistics, *, hyperprior_weight: floa
         LimitWarning: a hyperparameter ended at its limit.
     """
     unknown = prior.hyperparameters(tasks)
-    fitted = unknown.build(most_probable(unknown, hyperprior_weight=hyperprior_weight))
+    fitted: F = unknown.build(most_probable(unknown, hyperprior_weight=hyperprior_weight))
     return fitted._replace(learned_from=LearnedFrom.counts(tasks.count))
 
 

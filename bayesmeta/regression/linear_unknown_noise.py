@@ -34,7 +34,7 @@ from bayesmeta.data.weighted_rows import WeightedRows, regression_statistics
 from bayesmeta.distributions.marginals import StudentMarginal
 from bayesmeta.doors import Draws
 from bayesmeta.fields import LearnedFrom, TensorFields
-from bayesmeta.hyperparameters.mode import most_probable
+from bayesmeta.hyperparameters.mode import fit_by_mode
 from bayesmeta.hyperparameters.vector import Hyperparameter, Hyperparameters
 from bayesmeta.numerics.linalg import cholesky, factor_of_sum, log_det, positive, rounded, solve, symmetric
 from bayesmeta.numerics.special import lgamma_ratio
@@ -197,8 +197,8 @@ class LinearNormalInverseGamma(TensorFields):
             ValueError: fewer than two tasks have rows, or x does not have d columns.
         """
         stats = self.statistics(tasks)
-        unknown = self.hyperparameters(stats)
-        fitted = unknown.build(most_probable(unknown, hyperprior_weight=hyperprior_weight))
+        fitted = fit_by_mode(self, stats, hyperprior_weight=hyperprior_weight)
+        # rows that count by weights are rows all the same
         return fitted._replace(learned_from=LearnedFrom.counts(self._rows(stats).count))
 
     def hyperparameters(self, tasks: Data | Statistics) -> Hyperparameters:

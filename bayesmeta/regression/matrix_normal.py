@@ -35,7 +35,7 @@ from bayesmeta.data.validation import (
 )
 from bayesmeta.doors import Draws
 from bayesmeta.fields import LearnedFrom, TensorFields
-from bayesmeta.hyperparameters.mode import most_probable
+from bayesmeta.hyperparameters.mode import fit_by_mode
 from bayesmeta.hyperparameters.vector import Hyperparameter, Hyperparameters
 from bayesmeta.numerics.linalg import (
     cholesky,
@@ -209,10 +209,7 @@ class MatrixNormalInverseWishart(TensorFields):
         Warns:
             LimitWarning: a hyperparameter ended at the limit of its search.
         """
-        stats = self.statistics(tasks)
-        unknown = self.hyperparameters(stats)
-        fitted = unknown.build(most_probable(unknown, hyperprior_weight=hyperprior_weight))
-        return fitted._replace(learned_from=LearnedFrom.counts(stats.count))
+        return fit_by_mode(self, tasks, hyperprior_weight=hyperprior_weight)
 
     def hyperparameters(self, tasks: Data | Statistics) -> Hyperparameters:
         """Loc; log standard deviations, and what correlates weights, of one output; the log of the excess of `df` over
