@@ -27,8 +27,8 @@ from bayesmeta.data.rows import Data
 from bayesmeta.data.validation import require_columns, require_enough_tasks
 from bayesmeta.fields import LearnedFrom, TensorFields
 from bayesmeta.gp.process import GaussianProcess
+from bayesmeta.networks.deep_kernel_fit import meta_train
 from bayesmeta.networks.features import FeatureFunctions, ReluNetwork
-from bayesmeta.networks.training import meta_train
 
 if TYPE_CHECKING:
     from bayesmeta.online.process import OnlineProcess

@@ -9,11 +9,8 @@ and the weights have covariance $e^{2t} T T^\top$ with $t \sim N(0, 2^2)$ one sc
 logs of its diagonal $N(0, 0.5^2)$ and the entries below $N(0, 1 / (k + 3))$ for k weights: as wide as those of an
 inverse Wishart that is worth k + 3 tasks, so that few tasks do not teach a covariance of many weights.
 
-With as many features as rows some features explain all that tasks share by chance, whatever the hyperprior. So a fifth
-of the tasks is held out from a first search, which ends when they no longer gain; a second one, over all tasks, takes
-as many evaluations as the first took to its best vector.
-
-Source: Prechelt, Early stopping, but when? (1998).
+With as many features as rows some features explain all that tasks share by chance, whatever the hyperprior. So the
+search stops early, by the loop of `bayesmeta.networks.training`: it looks at held-out tasks after every evaluation.
 """
 
 import math
@@ -22,12 +19,12 @@ from contextlib import suppress
 
 import torch
 from jaxtyping import Float
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from torch import Generator, Tensor
 
 from bayesmeta.data.rows import Data
 from bayesmeta.data.samples import some_rows, some_tasks
 from bayesmeta.networks.features import GRID_OF_X, TanhFeatures, on_grid, tanh_features
+from bayesmeta.networks.training import learn_until_no_gain, num_held_out
 from bayesmeta.numerics.linalg import cholesky, log_det, solve, symmetric, unpack_tril
 from bayesmeta.numerics.optimise import maximise
 from bayesmeta.regression.linear import LinearGaussian
@@ -39,7 +36,6 @@ SLOPE_WIDTH, LOC_WIDTH, LOG_WIDTH, SPREAD_WIDTH = 3.0, 2.0, 2.0, 0.5
 # within these limits the evidence keeps its digits in float64, wherever a line search goes
 LARGEST_SCALE, LARGEST_SPREAD, LARGEST_BELOW, LARGEST_NOISE = math.log(1e2), math.log(10.0), 3.0, math.log(1e6)
 TOLERANCE = 1e-8
-HELD_OUT = 0.2  # of the tasks
 PATIENCE = 60  # evaluations in which held-out tasks do not gain
 SLOW = 10**7  # multiplications in one evidence: then learning takes seconds, and shows its progress
 
@@ -51,32 +47,17 @@ def most_probable_features(
 ) -> tuple[TanhFeatures, LinearGaussian]:
     """From where the search starts, and tasks with rows, in no order of meaning; all of it, and the result, float64."""
     unknown = _Unknown(features, linear, tasks)
-    num_held = max(round(HELD_OUT * len(tasks.mask)), 1)
-    held, used = slice(0, num_held), slice(num_held, None)
+    held_out = slice(0, num_held_out(len(tasks)))
+
+    def learn(part: slice, enough: Callable[[Tensor], bool]) -> Tensor:
+        return _climb(unknown, part, enough)
+
+    def value(vector: Tensor) -> float:
+        return float(unknown.evidence_per_row(vector, held_out))
+
     shown = progress and tasks.mask.numel() * features.num_features**2 > SLOW
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-    with Progress(*columns, disable=not shown, transient=True) as screen:
-        bar = screen.add_task("learning features", total=None)
-        best, at, seen = -math.inf, 0, 0
-
-        def no_gain(vector: Tensor) -> bool:
-            nonlocal best, at, seen
-            seen, value = seen + 1, float(unknown.evidence_per_row(vector, held))
-            if value > best:
-                best, at = value, seen
-            screen.update(bar, description=f"learning features: {best:.3f} per row of held-out tasks")
-            return seen - at >= PATIENCE
-
-        _climb(unknown, used, no_gain)
-        left = at
-
-        def as_many(vector: Tensor) -> bool:
-            nonlocal left
-            left -= 1
-            screen.update(bar, description=f"learning features from all tasks: {left} to go")
-            return left <= 0
-
-        return unknown.build(_climb(unknown, slice(None), as_many))
+    vector = learn_until_no_gain(learn, value, len(tasks), patience=PATIENCE, name="features", progress=shown)
+    return unknown.build(vector)
 
 
 def some_of(tasks: Data, generator: Generator) -> Data:
@@ -147,9 +128,8 @@ def _climb(unknown: _Unknown, part: slice, enough: Callable[[Tensor], bool]) -> 
         value = unknown.evidence_per_row(vector, part) + unknown.log_hyperprior(vector) / num_rows
         if value.item() > best_value:
             best, best_value = vector.detach().clone(), value.item()
-        with torch.no_grad():
-            if enough(vector.detach()):
-                raise _Enough
+        if enough(vector.detach()):
+            raise _Enough
         return value
 
     with suppress(_Enough):
