@@ -20,9 +20,8 @@ Draws: Wilson et al., Efficiently sampling functions from Gaussian process poste
 """
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 import torch
 from gpytorch.distributions import MultivariateNormal as LazyMultivariateNormal
@@ -39,10 +38,8 @@ from bayesmeta.gp.covariance import append, matern52, solve_triangular, weighted
 from bayesmeta.gp.fit import Numbers, pretrain
 from bayesmeta.gp.past_functions import PastFunctions
 from bayesmeta.numerics.linalg import cholesky, log_det
+from bayesmeta.online.process import ExtendedByRows
 from bayesmeta.random import gamma, randn
-
-if TYPE_CHECKING:
-    from bayesmeta.online.process import OnlineProcess
 
 __all__ = ["GaussianProcess", "PathFunctions"]
 
@@ -56,7 +53,7 @@ NUMBERS = ("outputscale", "noise_var", "constant", "constant_var", "scale", "pas
 
 
 @dataclass(frozen=True, eq=False)
-class GaussianProcess(TensorFields):
+class GaussianProcess(TensorFields, ExtendedByRows):
     """A Gaussian process over tasks' functions, and after `condition` its posterior.
 
     Args:
@@ -179,12 +176,6 @@ class GaussianProcess(TensorFields):
         batch = torch.broadcast_shapes(self.residual.shape[:-1], new.shape[:-1])
         residual = torch.cat([self.residual.expand(*batch, -1), new.expand(*batch, -1)], -1)
         return self._replace(rows=self.rows + data, factor=append(self.factor, corner, new_factor), residual=residual)
-
-    def online(self, batch_shape: Sequence[int]) -> "OnlineProcess":
-        """The posterior of tasks, or of tasks and arms, to be updated in place."""
-        from bayesmeta.online.process import OnlineProcess
-
-        return OnlineProcess(self, batch_shape)
 
     def predict(self, x: Float[Tensor, "*tasks q d"]) -> Normal:
         """p(y | x) at each row: a normal with batch_shape `(*batch, q)`."""

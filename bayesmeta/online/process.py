@@ -11,7 +11,7 @@ from bayesmeta.data.rows import Data
 from bayesmeta.online.kept_rows import OnlineRows
 from bayesmeta.online.protocol import State, Task, marginal_of
 
-__all__ = ["OnlineProcess"]
+__all__ = ["ExtendedByRows", "OnlineProcess"]
 
 
 class OnlineProcess(OnlineRows):
@@ -53,3 +53,11 @@ class OnlineProcess(OnlineRows):
             posterior = posterior.condition(Data.of(self._x[task, i : i + 1], self._y[task, i : i + 1]))
         self._posteriors[task] = count, posterior
         return posterior
+
+
+class ExtendedByRows:
+    """Mixin of families that `OnlineProcess` updates in place: a posterior takes further rows at little cost."""
+
+    def online(self, batch_shape: Sequence[int]) -> OnlineProcess:
+        """The posterior of tasks, or of tasks and arms, to be updated in place."""
+        return OnlineProcess(self, batch_shape)
