@@ -21,7 +21,7 @@ Draws: Wilson et al., Efficiently sampling functions from Gaussian process poste
 
 import math
 from dataclasses import dataclass, replace
-from typing import cast
+from typing import NamedTuple, cast
 
 import torch
 from gpytorch.distributions import MultivariateNormal as LazyMultivariateNormal
@@ -50,6 +50,21 @@ ZERO, ONE = torch.zeros(()), torch.ones(())  # without axes, so that they take t
 NO_LOADING = torch.zeros(1)
 # the parameters that are one number per member of the batch
 NUMBERS = ("outputscale", "noise_var", "constant", "constant_var", "scale", "past_weight", "past_var", "beyond_var")
+
+
+class Points(NamedTuple):
+    """Points, and what the moments of the prior there need to know of them.
+
+    Args:
+        x: `(*tasks, q, d)`.
+        past_mean, directions: of past functions, `(*tasks, q)` and `(*tasks, q, r)`; zero, and none, without a past.
+        widening: standard deviation of g over that in the range of past inputs, `(*batch, q)`; None where it is one.
+    """
+
+    x: Tensor
+    past_mean: Tensor
+    directions: Tensor
+    widening: Tensor | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -164,13 +179,13 @@ class GaussianProcess(TensorFields, ExtendedByRows):
                 the covariance singular, as `noise_var` is too small beside the other variances.
         """
         require_columns(data, num_inputs=self.lengthscale.shape[-1], event_shape=())
-        past_mean, directions = self._past_at(data.x)
-        cov = with_noise(self._covariance(data.x, data.x, directions, directions), self.noise_var, data.mask)
-        centred = (data.y / self.scale[..., None] - self._mean(past_mean, directions)) * data.mask
+        at = self._at(data.x)
+        cov = with_noise(self._covariance(at, at), self.noise_var, data.mask)
+        centred = (data.y / self.scale[..., None] - self._mean(at)) * data.mask
         if self.rows is None or self.factor is None or self.residual is None:
             factor = cholesky(cov, ROWS)
             return self._replace(rows=data, factor=factor, residual=whiten(factor, centred))
-        corner = self._root(data.x, directions) * data.mask[..., None, :]
+        corner = self._root(at) * data.mask[..., None, :]
         new_factor = cholesky(cov - corner.mT @ corner, ROWS)
         new = whiten(new_factor, centred - weighted_sum(corner, self.residual))
         batch = torch.broadcast_shapes(self.residual.shape[:-1], new.shape[:-1])
@@ -199,10 +214,10 @@ class GaussianProcess(TensorFields, ExtendedByRows):
 
     def joint(self, x: Float[Tensor, "*tasks q d"]) -> LazyMultivariateNormal:
         """f at all rows together, noise-free."""
-        past_mean, directions = self._past_at(x)
-        mean, cov = self._mean(past_mean, directions), self._covariance(x, x, directions, directions)
+        at = self._at(x)
+        mean, cov = self._mean(at), self._covariance(at, at)
         if self.residual is not None:
-            root = self._root(x, directions)
+            root = self._root(at)
             mean = mean + weighted_sum(root, self.residual)
             cov = cov - root.mT @ root
         scale = self.scale[..., None]
@@ -269,37 +284,36 @@ class GaussianProcess(TensorFields, ExtendedByRows):
         """Posterior mean of g alone, without level and past functions, in units of y / scale: `(*batch, q)`."""
         rows, factor, residual = cast(Data, self.rows), cast(Tensor, self.factor), cast(Tensor, self.residual)
         pull = torch.linalg.solve_triangular(factor.mT, residual[..., None], upper=True)
-        cross = self._amplitude(x, rows.x) * matern52(x, rows.x, self.lengthscale) * rows.mask[..., None, :]
+        amplitude = self._amplitude(self._widening(x), self._widening(rows.x))
+        cross = amplitude * matern52(x, rows.x, self.lengthscale) * rows.mask[..., None, :]
         return (cross @ pull)[..., 0]
 
-    def _past_at(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and directions of past functions at x; zero, and none, where there is no past."""
+    def _at(self, x: Tensor) -> Points:
         if self.past is None:
-            return x.new_zeros(x.shape[:-1]), x.new_zeros(*x.shape[:-1], 0)
-        return self.past(x)
+            return Points(x, x.new_zeros(x.shape[:-1]), x.new_zeros(*x.shape[:-1], 0), None)
+        return Points(x, *self.past(x), self._widening(x))
 
-    def _mean(self, past_mean: Tensor, directions: Tensor) -> Tensor:
+    def _mean(self, at: Points) -> Tensor:
         """Prior mean of f / scale, `(*batch, q)`."""
-        mean = self.constant[..., None] + self.past_weight[..., None] * past_mean
+        mean = self.constant[..., None] + self.past_weight[..., None] * at.past_mean
         if self.past is None or self.past_loading is NO_LOADING:
             return mean
-        loading = self.past_loading.to(directions).expand(*self.past_loading.shape[:-1], directions.shape[-1])
-        return mean + (directions @ loading[..., None])[..., 0]
+        loading = self.past_loading.to(at.directions).expand(*self.past_loading.shape[:-1], at.directions.shape[-1])
+        return mean + (at.directions @ loading[..., None])[..., 0]
 
-    def _covariance(self, a: Tensor, b: Tensor, a_directions: Tensor, b_directions: Tensor) -> Tensor:
-        """Prior covariance of f / scale between rows of `a` and of `b`, `(*batch, n, m)`."""
-        amplitude, correlation = self._amplitude(a, b), matern52(a, b, self.lengthscale)
+    def _covariance(self, a: Points, b: Points) -> Tensor:
+        """Prior covariance of f / scale between points, `(*batch, n, m)`."""
+        amplitude, correlation = self._amplitude(a.widening, b.widening), matern52(a.x, b.x, self.lengthscale)
         cov = torch.addcmul(self.constant_var[..., None, None], amplitude, correlation)
         if self.past is None:
             return cov
-        return torch.addcmul(cov, self.past_var[..., None, None], a_directions @ b_directions.mT)
+        return torch.addcmul(cov, self.past_var[..., None, None], a.directions @ b.directions.mT)
 
-    def _amplitude(self, a: Tensor, b: Tensor) -> Tensor:
-        """Prior covariance of g over its correlation, `(*batch, #n, #m)`."""
-        at_a, at_b = self._widening(a), self._widening(b)
+    def _amplitude(self, a: Tensor | None, b: Tensor | None) -> Tensor:
+        """Prior covariance of g over its correlation, `(*batch, #n, #m)`, given the widening at both."""
         amplitude = self.outputscale[..., None, None]
-        amplitude = amplitude if at_a is None else amplitude * at_a[..., :, None]
-        return amplitude if at_b is None else amplitude * at_b[..., None, :]
+        amplitude = amplitude if a is None else amplitude * a[..., :, None]
+        return amplitude if b is None else amplitude * b[..., None, :]
 
     def _widening(self, x: Tensor) -> Tensor | None:
         """Standard deviation of g at x over that in the range of past inputs, `(*batch, q)`; None where it is one."""
@@ -312,13 +326,12 @@ class GaussianProcess(TensorFields, ExtendedByRows):
 
     def _moments(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Posterior mean and variance of f / scale at each row, `(*batch, q)` both, without a covariance of q rows."""
-        past_mean, directions = self._past_at(x)
-        mean = self._mean(past_mean, directions)
-        residual_var, widening = self.outputscale[..., None], self._widening(x)
-        residual_var = residual_var if widening is None else residual_var * widening.square()
-        var = residual_var + self.constant_var[..., None] + self.past_var[..., None] * directions.square().sum(-1)
+        at = self._at(x)
+        mean, residual_var = self._mean(at), self.outputscale[..., None]
+        residual_var = residual_var if at.widening is None else residual_var * at.widening.square()
+        var = residual_var + self.constant_var[..., None] + self.past_var[..., None] * at.directions.square().sum(-1)
         if self.residual is not None:
-            root = self._root(x, directions)
+            root = self._root(at)
             mean = mean + weighted_sum(root, self.residual)
             # rounding can leave a variance just below zero at a row with little noise
             floor = torch.finfo(var.dtype).eps * var
@@ -327,10 +340,10 @@ class GaussianProcess(TensorFields, ExtendedByRows):
         batch = torch.broadcast_shapes(mean.shape, var.shape, (*self.batch_shape, 1))
         return mean.expand(batch), var.expand(batch)
 
-    def _root(self, x: Tensor, directions: Tensor) -> Tensor:
+    def _root(self, at: Points) -> Tensor:
         """factor^-1 k(rows, x), `(*batch, n, q)`: what the data take away and where they pull."""
         rows, factor = cast(Data, self.rows), cast(Tensor, self.factor)
-        cross = self._covariance(rows.x, x, self._past_at(rows.x)[1], directions).mul_(rows.mask[..., :, None])
+        cross = self._covariance(self._at(rows.x), at).mul_(rows.mask[..., :, None])
         return solve_triangular(factor, cross)
 
 
@@ -409,19 +422,17 @@ class PathFunctions(Draws):
         )
 
     def _unscaled(self, x: Tensor) -> Tensor:
-        process = self.process
-        past_mean, directions = process._past_at(x)
+        process, at = self.process, self.process._at(x)
         angles = x @ self.frequencies.mT
         waves = (torch.cat([angles.sin(), angles.cos()], -1) @ self.amplitudes[..., None])[..., 0]
-        value = self.level[..., None] + process.past_weight[..., None] * past_mean
-        widening = process._widening(x)
-        waves = waves if widening is None else widening * waves
+        value = self.level[..., None] + process.past_weight[..., None] * at.past_mean
+        waves = waves if at.widening is None else at.widening * waves
         value = value + (process.outputscale / NUM_FREQUENCIES).sqrt()[..., None] * waves
-        value = value + (directions @ self.direction_weights[..., None])[..., 0]
+        value = value + (at.directions @ self.direction_weights[..., None])[..., 0]
         if self.correction is None:
             return value
         rows = cast(Data, process.rows)
-        cross = process._covariance(x, rows.x, directions, process._past_at(rows.x)[1])
+        cross = process._covariance(at, process._at(rows.x))
         return value + ((cross * rows.mask[..., None, :]) @ self.correction[..., None])[..., 0]
 
 
