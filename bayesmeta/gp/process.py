@@ -16,10 +16,10 @@ others: a grid of (structures, scales) factorises one matrix per structure.
 
 Source: Rasmussen and Williams, Gaussian Processes for Machine Learning (2006), chapter 2 and section 2.7; empirical
 mean and covariance of past functions: Wang et al., Pre-trained Gaussian processes for Bayesian optimization (2024).
-Draws: Wilson et al., Efficiently sampling functions from Gaussian process posteriors (2020).
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import NamedTuple, cast
 
@@ -28,28 +28,27 @@ from gpytorch.distributions import MultivariateNormal as LazyMultivariateNormal
 from jaxtyping import Float, Int64
 from linear_operator import to_linear_operator
 from torch import Generator, Tensor
-from torch.distributions import Distribution, Normal
+from torch.distributions import Normal
 
 from bayesmeta.data.rows import Data
 from bayesmeta.data.validation import require_columns, require_enough_tasks, require_finite, require_positive
-from bayesmeta.doors import Draws
 from bayesmeta.fields import LearnedFrom, TensorFields
 from bayesmeta.gp.covariance import append, matern52, solve_triangular, weighted_sum, whiten, with_noise
 from bayesmeta.gp.fit import Numbers, pretrain
 from bayesmeta.gp.past_functions import PastFunctions
+from bayesmeta.gp.paths import PathFunctions
 from bayesmeta.numerics.linalg import cholesky, log_det
 from bayesmeta.online.process import ExtendedByRows
-from bayesmeta.random import gamma, randn
 
-__all__ = ["GaussianProcess", "PathFunctions"]
+__all__ = ["GaussianProcess"]
 
-NUM_FREQUENCIES = 256  # of the random features of a draw
 ROWS = "covariance of rows plus noise_var"  # in the message where it is singular
 
 ZERO, ONE = torch.zeros(()), torch.ones(())  # without axes, so that they take the dtype of what they meet
 NO_LOADING = torch.zeros(1)
 # the parameters that are one number per member of the batch
 NUMBERS = ("outputscale", "noise_var", "constant", "constant_var", "scale", "past_weight", "past_var", "beyond_var")
+LAST_AXES = {"lengthscale": 1, "past_loading": 1, "factor": 2, "residual": 1}  # after those of the batch, of the others
 
 
 class Points(NamedTuple):
@@ -157,13 +156,16 @@ class GaussianProcess(TensorFields, ExtendedByRows):
             is_shared = value.ndim < num_batch + num_last or value.shape[0] == 1
             return value if is_shared else value[index]
 
-        last = {"lengthscale": 1, "past_loading": 1, "factor": 2, "residual": 1}
-        fields = {name: getattr(self, name) for name in (*NUMBERS, *last)}
-        chosen = {name: some(v, last.get(name, 0)) for name, v in fields.items() if v is not None}
+        return self._each_parameter(some)
+
+    def _each_parameter(self, change: Callable[[Tensor, int], Tensor]) -> "GaussianProcess":
+        """Everything that has axes of the batch, changed by a function of it and of how many axes follow these."""
+        fields = {name: getattr(self, name) for name in (*NUMBERS, *LAST_AXES)}
+        changed = {name: change(v, LAST_AXES.get(name, 0)) for name, v in fields.items() if v is not None}
         rows = self.rows
         if rows is not None:
-            rows = Data(some(rows.x, 2), some(rows.y, 1), some(rows.mask, 1))
-        return self._replace(**chosen, rows=rows)
+            rows = Data(change(rows.x, 2), change(rows.y, 1), change(rows.mask, 1))
+        return self._replace(**changed, rows=rows)
 
     def condition(self, data: Data) -> "GaussianProcess":
         """Posterior after more rows: the Cholesky factor of the old ones is kept and extended.
@@ -345,104 +347,3 @@ class GaussianProcess(TensorFields, ExtendedByRows):
         rows, factor = cast(Data, self.rows), cast(Tensor, self.factor)
         cross = self._covariance(self._at(rows.x), at).mul_(rows.mask[..., :, None])
         return solve_triangular(factor, cross)
-
-
-@dataclass(frozen=True, eq=False)
-class PathFunctions(Draws):
-    """Draws of f: a prior path plus the correction that moves it to the data, exactly."""
-
-    process: GaussianProcess
-    frequencies: Float[Tensor, "draws *#batch waves d"]
-    amplitudes: Float[Tensor, "draws *#batch two_waves"]
-    direction_weights: Float[Tensor, "draws *#batch r"]
-    level: Float[Tensor, "draws *#batch"]
-    correction: Float[Tensor, "draws *#batch n"] | None
-
-    @classmethod
-    def draw(cls, process: GaussianProcess, num_draws: int, generator: Generator | None) -> "PathFunctions":
-        like, batch = process.lengthscale, process.batch_shape
-        d = like.shape[-1]
-        # the spectral density of Matern-5/2 is a multivariate t with 5 degrees of freedom
-        normal = randn((num_draws, *batch, NUM_FREQUENCIES, d), like=like, generator=generator)
-        chi = gamma((num_draws, *batch, NUM_FREQUENCIES), like.new_tensor(2.5), generator=generator) / 2.5
-        frequencies = normal / chi.sqrt()[..., None] / like[..., None, :]
-        amplitudes = randn((num_draws, *batch, 2 * NUM_FREQUENCIES), like=like, generator=generator)
-        rank = 0 if process.past is None else process.past.directions.shape[-1]
-        directions = randn((num_draws, *batch, rank), like=like, generator=generator)
-        directions = process.past_loading.to(directions) + process.past_var.sqrt()[..., None] * directions
-        level = randn((num_draws, *batch), like=like, generator=generator)
-        level = process.constant + process.constant_var.sqrt() * level
-        path = cls(process, frequencies, amplitudes, directions, level, None)
-        if process.rows is None or process.factor is None:
-            return path
-        rows = process.rows
-        noise = randn((num_draws, *batch, rows.mask.shape[-1]), like=like, generator=generator)
-        noise = process.noise_var[..., None].sqrt() * noise
-        gap = (rows.y / process.scale[..., None] - path._unscaled(rows.x) - noise) * rows.mask
-        factor = process.factor.expand(*gap.shape, -1)
-        return replace(path, correction=torch.cholesky_solve(gap[..., None], factor)[..., 0])
-
-    def __call__(self, x: Float[Tensor, "*tasks q d"]) -> Tensor:
-        """f(x), `(draws, *batch, q)`.
-
-        Raises:
-            ValueError: x has more axes of tasks than the process, which would pair tasks with draws.
-        """
-        batch = self.frequencies.shape[1:-2]
-        if x.ndim - 2 > len(batch):
-            raise ValueError(
-                f"x must have shape (..., q, d) with at most the axes of the process's batch_shape {tuple(batch)} "
-                f"before rows; got {tuple(x.shape)}. Join tasks and rows, or draw from a process with that batch"
-            )
-        return self.process.scale[..., None] * self._unscaled(x)
-
-    def predict(self, x: Tensor) -> Distribution:
-        mean = self(x)
-        noise = self.process.scale * self.process.noise_var.sqrt()
-        return Normal(mean, noise[..., None].expand_as(mean))
-
-    def select(self, index: Int64[Tensor, "draws *batch"]) -> "PathFunctions":
-        """The path of each draw at one place of the last axis of the batch, and of all other places nothing is kept.
-
-        The process then has parameters of each draw, on the left of the batch.
-        """
-        process, rows = self.process, self.process.rows
-        selected = {name: _select(getattr(process, name), index, 0) for name in NUMBERS}
-        if rows is not None:
-            x, y, mask = (_select(v, index, num_last) for v, num_last in ((rows.x, 2), (rows.y, 1), (rows.mask, 1)))
-            rows = Data(x, y, mask)
-        selected |= {name: _select(getattr(process, name), index, 1) for name in ("lengthscale", "past_loading")}
-        return PathFunctions(
-            process._replace(**selected, rows=rows, factor=None, residual=None),
-            _select(self.frequencies, index, 2),
-            _select(self.amplitudes, index, 1),
-            _select(self.direction_weights, index, 1),
-            _select(self.level, index, 0),
-            None if self.correction is None else _select(self.correction, index, 1),
-        )
-
-    def _unscaled(self, x: Tensor) -> Tensor:
-        process, at = self.process, self.process._at(x)
-        angles = x @ self.frequencies.mT
-        waves = (torch.cat([angles.sin(), angles.cos()], -1) @ self.amplitudes[..., None])[..., 0]
-        value = self.level[..., None] + process.past_weight[..., None] * at.past_mean
-        waves = waves if at.widening is None else at.widening * waves
-        value = value + (process.outputscale / NUM_FREQUENCIES).sqrt()[..., None] * waves
-        value = value + (at.directions @ self.direction_weights[..., None])[..., 0]
-        if self.correction is None:
-            return value
-        rows = cast(Data, process.rows)
-        cross = process._covariance(at, process._at(rows.x))
-        return value + ((cross * rows.mask[..., None, :]) @ self.correction[..., None])[..., 0]
-
-
-def _select(value: Tensor, index: Tensor, num_last: int) -> Tensor:
-    """The entry of each draw along the last axis of the batch, which `num_last` axes follow."""
-    axis = -1 - num_last
-    if value.ndim <= num_last:
-        return value
-    if value.shape[axis] == 1:
-        return value.squeeze(axis)
-    index = index.reshape(*index.shape, *[1] * (num_last + 1))
-    value = value.reshape(*[1] * (index.ndim - value.ndim), *value.shape)
-    return value.take_along_dim(index, axis).squeeze(axis)
