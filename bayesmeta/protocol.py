@@ -9,7 +9,8 @@ Shapes are draws, then tasks (`*batch`), then rows, then features or outputs (`*
 `x` with zero features, and accepts None for one new row.
 """
 
-from typing import Protocol, TypeVar, runtime_checkable
+from collections.abc import Sequence
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import Generator, Tensor
@@ -18,11 +19,25 @@ from torch.distributions import Distribution
 from bayesmeta.data.rows import Data
 from bayesmeta.data.statistics import Statistics
 
-__all__ = ["Additive", "Density", "Evidence", "Functions", "Joint", "Learnable", "Marginal", "Posterior", "Predictive"]
+__all__ = [
+    "Additive",
+    "ArmsByNumber",
+    "Batched",
+    "Density",
+    "Evidence",
+    "Functions",
+    "Joint",
+    "Learnable",
+    "Marginal",
+    "Posterior",
+    "Predictive",
+    "Weighable",
+]
 
 # a TypeVar rather than typing.Self, which beartype cannot check inside undecorated classes
 P = TypeVar("P", bound="Predictive")
 L = TypeVar("L", bound="Learnable")
+B = TypeVar("B", bound="Batched")
 
 
 @runtime_checkable
@@ -52,7 +67,7 @@ class Predictive(Protocol):
         """`()` for one number per row, `(d,)` for a vector."""
         ...
 
-    def condition(self: P, data: Data | Statistics) -> P:
+    def condition(self: P, data: Data) -> P:
         """The posterior after the rows of `data`: a new object, `self` is unchanged."""
         ...
 
@@ -86,17 +101,55 @@ class Joint(Posterior, Protocol):
 class Evidence(Predictive, Protocol):
     """The marginal likelihood of a task's rows: what weighs one hypothesis against another."""
 
-    def log_evidence(self, data: Data | Statistics) -> Tensor:
+    def log_evidence(self, data: Data) -> Tensor:
         """log p(rows), one number per task, shape `batch_shape`."""
         ...
 
 
 @runtime_checkable
 class Additive(Predictive, Protocol):
-    """Rows are known through sums: what can be reduced, streamed, and updated in place."""
+    """Rows are known through sums: what can be reduced, streamed, and updated in place.
+
+    What takes rows takes their sums too.
+    """
+
+    def condition(self: P, data: Data | Statistics) -> P: ...
 
     def statistics(self, data: Data | Statistics) -> Statistics:
         """All that the family knows of the rows, checked; statistics pass through."""
+        ...
+
+
+@runtime_checkable
+class Batched(Protocol):
+    """One object for a whole batch, of which entries can be taken, or which can stand for all of a larger one."""
+
+    @property
+    def batch_shape(self) -> torch.Size:
+        """Tasks, and whatever else the object is a batch of."""
+        ...
+
+    def expand(self: B, batch_shape: Sequence[int]) -> B:
+        """The same for every entry of a larger batch."""
+        ...
+
+    def __getitem__(self: B, index: Any) -> B:
+        """Some entries: whole numbers, slices or tensors of them, one per axis of the batch from the first on."""
+        ...
+
+
+@runtime_checkable
+class Weighable(Evidence, Batched, Protocol):
+    """Priors side by side that evidence weighs: the components of a mixture, and draws of learned priors."""
+
+
+@runtime_checkable
+class ArmsByNumber(Protocol):
+    """A family that knows arms by their number, which is the one input of a row."""
+
+    @property
+    def num_arms(self) -> int:
+        """How many arms there are."""
         ...
 
 

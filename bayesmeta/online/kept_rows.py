@@ -1,7 +1,7 @@
 """Posteriors in place of families that keep their rows."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, cast
 
 import torch
 from torch import Generator, Tensor
@@ -9,6 +9,7 @@ from torch.distributions import Distribution
 
 from bayesmeta.data.rows import Data
 from bayesmeta.online.protocol import DrawsFunctions, Index, State, Task, marginal_of
+from bayesmeta.protocol import Posterior, Predictive
 
 __all__ = ["OnlineRows"]
 
@@ -18,7 +19,7 @@ FIRST_CAPACITY = 16  # rows
 class OnlineRows(DrawsFunctions):
     """For families that keep their rows: a decision conditions the prior on all rows of its entries."""
 
-    def __init__(self, prior: Any, batch_shape: Sequence[int]) -> None:
+    def __init__(self, prior: Predictive, batch_shape: Sequence[int]) -> None:
         if prior.batch_shape:
             raise ValueError(
                 f"a family that keeps its rows needs one prior for all tasks and arms; got batch_shape "
@@ -42,7 +43,7 @@ class OnlineRows(DrawsFunctions):
     def marginal(self, x: Tensor, task: Task = None) -> Distribution:
         return marginal_of(self._at(x, task), x)
 
-    def posterior(self, index: Any = ...) -> Any:
+    def posterior(self, index: Any = ...) -> Predictive:
         return self._conditioned(index, self._x.shape[-1]) if self._x.shape[-1] else self.prior
 
     def state_dict(self) -> State:
@@ -62,14 +63,15 @@ class OnlineRows(DrawsFunctions):
             grown_x[..., :old, :], grown_y[..., :old] = self._x, self._y
         self._x, self._y = grown_x, grown_y
 
-    def _functions(self, x: Tensor, task: Task, generator: Generator | None) -> Any:
-        return self._at(x, task).sample(1, generator=generator)
+    def _functions(self, x: Tensor, task: Task, generator: Generator | None) -> Callable[[Tensor], Tensor]:
+        # whoever asks for draws has a family that can be drawn from
+        return cast(Posterior, self._at(x, task)).sample(1, generator=generator)
 
-    def _at(self, x: Tensor, task: Task) -> Any:
+    def _at(self, x: Tensor, task: Task) -> Predictive:
         index = ... if task is None else torch.full((len(x),), task) if isinstance(task, int) else task
         return self._conditioned(index, x.shape[-1])
 
-    def _conditioned(self, index: Any, num_inputs: int) -> Any:
+    def _conditioned(self, index: Any, num_inputs: int) -> Predictive:
         count = self._count[index]
         most = int(count.max())
         mask = torch.arange(most) < count[..., None]

@@ -9,14 +9,15 @@ after that of tasks, or ones; `task` says to which task each decision belongs: N
 whole number, all belong to this one; or `(n,)` of them.
 """
 
-from collections.abc import Sequence
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, TypeGuard, runtime_checkable
 
 import torch
 from torch import Generator, Tensor
 from torch.distributions import Distribution
 
 from bayesmeta.distributions.link_marginals import drawn_on_link
+from bayesmeta.protocol import Marginal, Predictive
 
 __all__ = [
     "Begins",
@@ -74,7 +75,7 @@ class Online(Protocol):
         """p(f(x)), noise-free, at each row alone: of batch_shape `(n, *rest, q)`."""
         ...
 
-    def posterior(self, index: Any = ...) -> Any:
+    def posterior(self, index: Any = ...) -> Predictive:
         """A frozen copy of the entries that `index` takes from the batch: what happens later does not change it."""
         ...
 
@@ -107,30 +108,39 @@ class DrawsFunctions:
     """Mixin of an `Online` whose draws are functions of a frozen posterior."""
 
     def draw(self, x: Tensor, task: Task = None, *, generator: Generator | None = None) -> Tensor:
-        values: Tensor = self._functions(x, task, generator)(x)
-        return values[0]
+        return self._functions(x, task, generator)(x)[0]
 
     def draw_on_link(self, x: Tensor, task: Task = None, *, generator: Generator | None = None) -> Tensor:
         """As `draw`, on the scale of the family's link: an increasing function of f, with no end to round to."""
         return drawn_on_link(self._functions(x, task, generator), x)[0]
 
-    def _functions(self, x: Tensor, task: Task, generator: Generator | None) -> Any:
-        """One draw of functions for each decision."""
+    def _functions(self, x: Tensor, task: Task, generator: Generator | None) -> Callable[[Tensor], Tensor]:
+        """One draw of a function for each decision."""
         raise TypeError("each state says what it draws from")
 
 
-def marginal_of(posterior: Any, x: Tensor) -> Distribution:
+def marginal_of(posterior: Predictive, x: Tensor) -> Distribution:
     """p(f(x)) at each row.
 
     Raises:
         NoMarginalError: the family has none.
     """
-    if not hasattr(posterior, "marginal"):
+    if not _is_marginal(posterior):
         raise NoMarginalError(
             f"{type(posterior).__name__} has no marginal(x), which this needs; Thompson sampling needs only draws"
         )
-    marginal: Distribution = posterior.marginal(x)
-    return marginal
+    return posterior.marginal(x)
+
+
+def _is_marginal(posterior: Predictive) -> TypeGuard[Marginal]:
+    """Asked once of each family, for the check of a protocol takes as long as a decision."""
+    family = type(posterior)
+    if family not in _MARGINAL:
+        _MARGINAL[family] = isinstance(posterior, Marginal)
+    return _MARGINAL[family]
+
+
+_MARGINAL: dict[type, bool] = {}
 
 
 def distinct(index: Index) -> Index:

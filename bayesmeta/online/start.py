@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 from bayesmeta.online.kept_rows import OnlineRows
 from bayesmeta.online.protocol import InPlace, Online
-from bayesmeta.online.sums import OnlineStatistics
-from bayesmeta.protocol import Additive, Predictive
+from bayesmeta.online.sums import OnlineStatistics, Summed
+from bayesmeta.protocol import Predictive
 
 __all__ = ["online"]
 
@@ -22,6 +22,6 @@ def online(prior: "Predictive | InPlace", batch_shape: Sequence[int]) -> Online:
     """
     if isinstance(prior, InPlace):
         return prior.online(batch_shape)
-    if isinstance(prior, Additive):
+    if isinstance(prior, Summed):
         return OnlineStatistics(prior, batch_shape)
     return OnlineRows(prior, batch_shape)

@@ -1,7 +1,7 @@
 """Posteriors in place of families that know their rows through sums."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol, TypeVar, cast, runtime_checkable
 
 import torch
 from torch import Generator, Tensor
@@ -9,16 +9,24 @@ from torch.distributions import Distribution
 
 from bayesmeta.data.rows import Data
 from bayesmeta.data.statistics import Statistics
-from bayesmeta.named_fields import named_tensors
+from bayesmeta.named_fields import named_tensors, with_fields
 from bayesmeta.online.protocol import DrawsFunctions, Index, State, Task, distinct, marginal_of
+from bayesmeta.protocol import Additive, ArmsByNumber, Batched, Functions, Posterior
 
-__all__ = ["OnlineStatistics", "RowStatistics", "statistics_from", "statistics_state"]
+__all__ = ["OnlineStatistics", "RowStatistics", "Summed", "statistics_from", "statistics_state"]
+
+S = TypeVar("S", bound="Summed")
+
+
+@runtime_checkable
+class Summed(Additive, Batched, Protocol):
+    """A family whose posteriors follow from sums over rows, entry by entry of the batch."""
 
 
 class OnlineStatistics(DrawsFunctions):
     """For families that know their rows through sums: an update conditions the entries that it names."""
 
-    def __init__(self, prior: Any, batch_shape: Sequence[int]) -> None:
+    def __init__(self, prior: Summed, batch_shape: Sequence[int]) -> None:
         self.prior = prior.expand(batch_shape)
         self.rows = RowStatistics(self.prior)
         self._now = _copy(self.prior)
@@ -34,7 +42,7 @@ class OnlineStatistics(DrawsFunctions):
     def marginal(self, x: Tensor, task: Task = None) -> Distribution:
         return marginal_of(self._at(task, len(x)), x)
 
-    def posterior(self, index: Any = ...) -> Any:
+    def posterior(self, index: Any = ...) -> Summed:
         return _copy(self._now[index])
 
     def discount(self, factor: float | Tensor, index: Any = ...) -> None:
@@ -55,10 +63,11 @@ class OnlineStatistics(DrawsFunctions):
         for name, value in named_tensors(self.prior[index].condition(self.rows[index])).items():
             getattr(self._now, name)[index] = value
 
-    def _functions(self, x: Tensor, task: Task, generator: Generator | None) -> Any:
-        return self._at(task, len(x)).sample(1, generator=generator)
+    def _functions(self, x: Tensor, task: Task, generator: Generator | None) -> Functions:
+        # whoever asks for draws has a family that can be drawn from
+        return cast(Posterior, self._at(task, len(x))).sample(1, generator=generator)
 
-    def _at(self, task: Task, num: int) -> Any:
+    def _at(self, task: Task, num: int) -> Summed:
         if task is None:
             return self._now
         chosen = self._now[task]
@@ -72,8 +81,8 @@ class RowStatistics:
         prior: whose `batch_shape` there are entries of; a family that knows arms by number has sums of each arm.
     """
 
-    def __init__(self, prior: Any) -> None:
-        self._prior, self._num_arms = prior, getattr(prior, "num_arms", None)
+    def __init__(self, prior: Additive) -> None:
+        self._prior, self._num_arms = prior, prior.num_arms if isinstance(prior, ArmsByNumber) else None
         self._statistics: Statistics | None = None  # how many inputs rows have is known from the first
 
     @property
@@ -154,7 +163,6 @@ def statistics_from(state: State | None) -> Statistics | None:
     return Statistics(**{"second": None} | tensors, num_inputs=state["num_inputs"])
 
 
-def _copy(posterior: Any) -> Any:
-    return posterior._replace(
-        **{name: value.clone(memory_format=torch.contiguous_format) for name, value in named_tensors(posterior).items()}
-    )
+def _copy(posterior: S) -> S:
+    own = {name: v.clone(memory_format=torch.contiguous_format) for name, v in named_tensors(posterior).items()}
+    return with_fields(posterior, **own)
