@@ -5,7 +5,7 @@ weights $w_k\, p_k(D) / \sum_j w_j\, p_j(D)$. A component may be a mixture itsel
 """
 
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, cast, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int64
@@ -18,7 +18,7 @@ from bayesmeta.distributions.link_marginals import drawn_on_link
 from bayesmeta.distributions.mixture import MixtureDistribution, pick
 from bayesmeta.doors import Draws
 from bayesmeta.fields import TensorFields
-from bayesmeta.protocol import Functions
+from bayesmeta.protocol import Functions, Joint, Marginal, Posterior, Weighable
 from bayesmeta.random import categorical
 
 __all__ = ["Mixture", "MixtureDistribution", "MixtureFunctions"]
@@ -49,7 +49,7 @@ class Mixture(TensorFields):
         ValueError: there is not one weight per component, or the weights do not add to one.
     """
 
-    components: Any
+    components: Weighable
     log_weights: Float[Tensor, "*batch hypotheses"]
 
     def __post_init__(self) -> None:
@@ -66,7 +66,7 @@ class Mixture(TensorFields):
             )
 
     @classmethod
-    def uniform(cls, components: Any) -> "Mixture":
+    def uniform(cls, components: Weighable) -> "Mixture":
         """All components equally likely; weights are in float64 on the CPU, and `to` moves them."""
         size = components.batch_shape[-1] if components.batch_shape else 1
         return cls(components, torch.full((size,), 1.0 / size, dtype=torch.float64).log())
@@ -129,17 +129,17 @@ class Mixture(TensorFields):
 
     def marginal(self, x: Tensor) -> MixtureDistribution:
         """p(f(x)) at each row, noise-free, where the components have it."""
-        return self._mixed(self.components.marginal(x.unsqueeze(-3)))
+        return self._mixed(cast(Marginal, self.components).marginal(x.unsqueeze(-3)))
 
     def sample(self, num_draws: int, *, generator: Generator | None = None) -> Functions:
         """Draws, each of one hypothesis drawn by weight."""
         index = categorical(num_draws, self.log_weights.expand(self.components.batch_shape), generator=generator)
-        functions = self.components.sample(num_draws, generator=generator)
+        functions = cast(Posterior, self.components).sample(num_draws, generator=generator)
         return functions.select(index) if isinstance(functions, Selectable) else MixtureFunctions(functions, index)
 
     def joint(self, x: Tensor) -> MixtureDistribution:
         """f at all rows together, noise-free, where the components have it."""
-        return MixtureDistribution(self.log_weights, self.components.joint(x.unsqueeze(-3)), -1)
+        return MixtureDistribution(self.log_weights, cast(Joint, self.components).joint(x.unsqueeze(-3)), -1)
 
     def log_evidence(self, data: Data | Statistics) -> Tensor:
         """log of the weighted mean of the components' evidence, one number per task."""

@@ -140,7 +140,14 @@ class Batched(Protocol):
 
 @runtime_checkable
 class Weighable(Evidence, Batched, Protocol):
-    """Priors side by side that evidence weighs: the components of a mixture, and draws of learned priors."""
+    """Priors side by side that evidence weighs: the components of a mixture, and draws of learned priors.
+
+    `data` is what the family takes, rows or their sums too; what it does not take it refuses by a message of its own.
+    """
+
+    def condition(self: P, data: Any) -> P: ...
+
+    def log_evidence(self, data: Any) -> Tensor: ...
 
 
 @runtime_checkable

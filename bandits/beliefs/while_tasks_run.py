@@ -23,7 +23,6 @@ from torch import Generator, Tensor
 from torch.distributions import Distribution
 
 from bandits.beliefs.wrapped import LearnedByTasks, entries
-from bayesmeta.distributions.mixture import MixtureDistribution
 from bayesmeta.hyperparameters.hyperposterior import LEAST_ESS, Hyperposterior, weighted_draws
 from bayesmeta.mixture import Mixture
 from bayesmeta.online.protocol import DrawsFunctions, Index, State, Task, distinct
@@ -165,8 +164,7 @@ class OnlineRunning(DrawsFunctions):
         return posterior.sample(1, generator=generator)
 
     def marginal(self, x: Tensor, task: Task = None) -> Distribution:
-        mixture = self.posterior(entries(task, len(x)))
-        return MixtureDistribution(mixture.log_weights[..., None], mixture.components.marginal(x.unsqueeze(-3)), -2)
+        return self.posterior(entries(task, len(x))).marginal(x)
 
     def posterior(self, index: Any = ...) -> Mixture:
         """A mixture over hyperparameters; its batch is that of `index`."""

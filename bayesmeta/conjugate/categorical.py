@@ -12,7 +12,7 @@ Source: Gelman et al., Bayesian Data Analysis, 3rd ed. (2013), section 3.4; Mink
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float
@@ -149,10 +149,8 @@ class DirichletCategorical(TensorFields):
         unknown, tallies = self._unknown(counts)
         # Newton's answer is where the search by gradient starts, which confirms it and minds the limits
         start = _newton(unknown, tallies, hyperprior_weight)
-        fitted: DirichletCategorical = unknown.build(
-            most_probable(unknown, hyperprior_weight=hyperprior_weight, start=start)
-        )
-        return fitted._replace(learned_from=LearnedFrom.counts(counts.sum(-1)))
+        mode = most_probable(unknown, hyperprior_weight=hyperprior_weight, start=start)
+        return cast(DirichletCategorical, unknown.build(mode))._replace(learned_from=LearnedFrom.counts(counts.sum(-1)))
 
     def hyperparameters(self, tasks: Data | Statistics) -> Hyperparameters:
         """Logs of the pseudo-counts."""

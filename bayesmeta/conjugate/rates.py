@@ -13,7 +13,7 @@ Source: Gelman et al., Bayesian Data Analysis, 3rd ed. (2013), section 2.6.
 
 import math
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import torch
 from jaxtyping import Float
@@ -31,6 +31,7 @@ from bayesmeta.fields import LearnedFrom, TensorFields
 from bayesmeta.hyperparameters.mode import fit_by_mode
 from bayesmeta.hyperparameters.vector import Hyperparameter, Hyperparameters
 from bayesmeta.numerics.special import lgamma_ratio
+from bayesmeta.protocol import Weighable
 from bayesmeta.random import log_gamma
 
 __all__ = ["ExponentialFunctions", "GammaExponential", "GammaPoisson", "RateFunctions"]
@@ -146,9 +147,11 @@ class _GammaRate(TensorFields):
         def evidence(vector: Tensor) -> Tensor:
             return _log_evidence(*natural(vector[..., None, :]), events, exposure) + factors
 
-        def build(vector: Tensor) -> "_GammaRate":
+        def build(vector: Tensor) -> Weighable:
             shape, inverse_scale = natural(vector)
-            return type(self)(shape, inverse_scale * unit).to(self.shape)
+            return cast(
+                Weighable, type(self)(shape, inverse_scale * unit).to(self.shape)
+            )  # a subclass with predictions
 
         shape, inverse_scale = self.shape.double(), self.inverse_scale.double() / unit
         entries = [

@@ -27,6 +27,7 @@ from bayesmeta.hyperparameters.vector import Hierarchical, Hyperparameters
 from bayesmeta.mixture import Mixture
 from bayesmeta.numerics.gradients import with_gradients
 from bayesmeta.numerics.optimise import maximise
+from bayesmeta.protocol import Weighable
 from bayesmeta.random import gamma, rand, randn
 
 __all__ = ["Hyperposterior", "laplace", "weighted_draws"]
@@ -150,7 +151,7 @@ class Hyperposterior(Described):
         return _in_chunks(self.unknown.log_evidence, self.draws)
 
     @counted(num_draws=1)
-    def sample(self, num_draws: int, *, generator: Generator | None = None) -> Any:
+    def sample(self, num_draws: int, *, generator: Generator | None = None) -> Weighable:
         """Priors of batch_shape `(num_draws,)`, drawn by weight."""
         return self.unknown.build(self.draws[_systematic(self.log_weights, num_draws, generator)])
 

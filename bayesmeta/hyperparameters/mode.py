@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import Any, Protocol, TypeVar, cast, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -77,7 +77,7 @@ def fit_by_mode(prior: F, tasks: Data | Statistics, *, hyperprior_weight: float 
         LimitWarning: a hyperparameter ended at its limit.
     """
     unknown = prior.hyperparameters(tasks)
-    fitted: F = unknown.build(most_probable(unknown, hyperprior_weight=hyperprior_weight))
+    fitted = cast(F, unknown.build(most_probable(unknown, hyperprior_weight=hyperprior_weight)))
     return fitted._replace(learned_from=LearnedFrom.counts(tasks.count))
 
 

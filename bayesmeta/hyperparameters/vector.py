@@ -23,6 +23,7 @@ from bayesmeta.data.statistics import Statistics
 from bayesmeta.data.validation import require_enough_tasks
 from bayesmeta.describe import Described, listed, plural
 from bayesmeta.numerics.optimise import VALUE_TOLERANCE
+from bayesmeta.protocol import Weighable
 from bayesmeta.warning_kinds import LimitWarning
 
 __all__ = ["Hierarchical", "Hyperparameter", "Hyperparameters", "LimitWarning"]
@@ -74,12 +75,12 @@ class Hyperparameters(Described):
 
     entries: Sequence[Hyperparameter]
     log_evidence: Callable[[Tensor], Tensor]
-    build: Callable[[Tensor], Any]
+    build: Callable[[Tensor], Weighable]
     num_rows: float
     hyperprior: Callable[[Tensor], Tensor] | None = None
     total_log_evidence: Callable[[Tensor], Tensor] | None = None
     tolerance: float = VALUE_TOLERANCE
-    source: tuple[Any, tuple[Any, ...], dict[str, Any]] | None = None
+    source: tuple["Hierarchical", tuple[Any, ...], dict[str, Any]] | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
         if self.source is None:
@@ -153,9 +154,8 @@ class Hyperparameters(Described):
         return evidence + hyperprior_weight * self.log_hyperprior(vector) if hyperprior_weight else evidence
 
 
-def _made_again(prior: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Hyperparameters:
-    made: Hyperparameters = prior.hyperparameters(*args, **kwargs)
-    return made
+def _made_again(prior: "Hierarchical", args: tuple[Any, ...], kwargs: dict[str, Any]) -> Hyperparameters:
+    return prior.hyperparameters(*args, **kwargs)
 
 
 @runtime_checkable

@@ -10,7 +10,7 @@ probabilistic programming in NumPyro and Pyro (2019).
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -24,6 +24,7 @@ from bayesmeta.hyperparameters.mode import most_probable
 from bayesmeta.hyperparameters.vector import Hierarchical, Hyperparameters
 from bayesmeta.named_fields import named_tensors
 from bayesmeta.numerics.gradients import with_gradients
+from bayesmeta.protocol import Density
 from bayesmeta.random import randn, seeded
 
 if TYPE_CHECKING:
@@ -151,6 +152,6 @@ def _task_parameters(
     """One exact draw of each task's parameters per draw of hyperparameters: `(draws, tasks, ...)` by name."""
     parts = []
     for part in vectors.split(100):
-        posterior = unknown.build(part[:, None, :]).condition(tasks)
+        posterior = cast(Density, unknown.build(part[:, None, :]).condition(tasks))
         parts.append(posterior.constrain(posterior.sample_params(1, generator=generator)[0]))
     return {name: torch.cat([p[name] for p in parts]) for name in parts[0]}

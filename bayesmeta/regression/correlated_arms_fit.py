@@ -22,7 +22,7 @@ Statistical Theory (1982), section 2.1.
 import math
 from collections.abc import Callable, Iterator
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -63,8 +63,8 @@ def most_probable_arms(centre: Arms, stats: Statistics, hyperprior_weight: float
         return evidence[None]
 
     unknown = unknown_arms(centre, prior, Arms, total, seen.num_rows)
-    fitted: Arms = unknown.build(most_probable(unknown, hyperprior_weight=hyperprior_weight))
-    return fitted
+    # the numbers alone: the class that wraps them is made of this function's answer
+    return cast(Arms, unknown.build(most_probable(unknown, hyperprior_weight=hyperprior_weight)))
 
 
 def unknown_arms(

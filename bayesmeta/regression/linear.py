@@ -13,7 +13,7 @@ Source: Bishop, Pattern Recognition and Machine Learning (2006), section 3.3; th
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, cast
 
 import torch
 from gpytorch.distributions import MultivariateNormal as LazyMultivariateNormal
@@ -372,7 +372,7 @@ class _Unknown:
         return torch.cat([shift, self.space.scales(root), *ratio]), converged
 
     def learned(self, unknown: Hyperparameters, vector: Tensor) -> LinearGaussian:
-        return replace(unknown.build(vector), learned_from=LearnedFrom.counts(self.rows.count))
+        return replace(cast(LinearGaussian, unknown.build(vector)), learned_from=LearnedFrom.counts(self.rows.count))
 
 
 @dataclass(frozen=True, eq=False)
