@@ -21,7 +21,7 @@ Source: Gelman et al., Bayesian Data Analysis, 3rd ed. (2013), chapters 4 and 16
 import math
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import Any, ClassVar, TypeVar, cast
+from typing import ClassVar, TypeVar, cast
 
 import torch
 from jaxtyping import Float
@@ -65,7 +65,7 @@ class Regression(TensorFields):
 
     loc: Float[Tensor, "*batch d"]
     precision: Float[Tensor, "*batch d d"]
-    prior: Any = None
+    prior: "Regression | None" = None
     data: Data | None = None
     learned_from: LearnedFrom | None = None
     columns: Columns | None = None
@@ -206,7 +206,7 @@ class Regression(TensorFields):
 
     def log_prob(self, params: Tensor) -> Tensor:
         """Log density of weights `(..., *batch, d)`: of the exact posterior where there are rows."""
-        prior = self if self._is_prior else self.prior
+        prior = self if self._is_prior else cast("Regression", self.prior)
         root = factor(prior.precision)
         distance = (root.mT @ (params - prior.loc)[..., None])[..., 0].square().sum(-1)
         density = 0.5 * (log_det(root) - distance - self.loc.shape[-1] * math.log(2.0 * math.pi))
@@ -263,7 +263,7 @@ class Regression(TensorFields):
     def _with(self: G, data: Data | Statistics) -> tuple[G, Data]:
         """The prior, and all rows that have been seen."""
         rows = self._require(data)
-        prior = self if self.prior is None else self.prior
+        prior = self if self.prior is None else cast("G", self.prior)
         return prior, rows if self.data is None else self.data + rows
 
     @property
@@ -281,7 +281,7 @@ class Regression(TensorFields):
 
     def _tasks(self, batch: torch.Size) -> Tasks:
         """All that is known of the tasks of a posterior, whose batch broadcasts to `batch`."""
-        return Tasks.of(self.prior, cast("Data", self.data), batch)
+        return Tasks.of(cast("Regression", self.prior), cast("Data", self.data), batch)
 
     def _after_rows(self, x: Tensor) -> tuple[Predictor, torch.Size]:
         """The predictors of x given all rows, tasks on one axis, and the shape `(*batch, q)` of what they say."""
