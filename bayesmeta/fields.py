@@ -36,12 +36,12 @@ class TensorFields(Described):
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the numbers in it."""
+        """Dtype of the numbers in it."""
         return self._first_tensor("dtype").dtype
 
     @property
     def device(self) -> torch.device:
-        """Where the numbers in it are."""
+        """Device of the numbers in it."""
         return self._first_tensor("device").device
 
     def _first_tensor(self, what: str) -> Tensor:
@@ -176,5 +176,5 @@ class LearnedFrom(TensorFields):
 
     @classmethod
     def counts(cls, count: Tensor) -> "LearnedFrom":
-        """From the rows per task."""
+        """Counts of tasks and rows, from the rows per task."""
         return cls(int((count > 0).sum()), round(float(count.sum())))

@@ -33,7 +33,7 @@ class Selectable(Functions, Protocol):
     """Draws of which some can be left behind: what is not evaluated costs nothing."""
 
     def select(self, index: Tensor) -> Functions:
-        """Of each draw the entry `index` `(draws, *batch)` of the last axis of its batch."""
+        """Functions of one entry for each draw: `index` `(draws, *batch)` is of the last axis of the batch."""
         ...
 
 

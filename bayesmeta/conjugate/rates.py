@@ -296,7 +296,7 @@ class ExponentialFunctions(Draws):
 
 
 def _log_evidence(shape: Tensor, inverse_scale: Tensor, events: Tensor, exposure: Tensor) -> Tensor:
-    """With a, b the prior's fields and k events in exposure t: log of Gamma(a + k) / Gamma(a) b^a / (b + t)^(a + k)."""
+    """Log of Gamma(a + k) / Gamma(a) b^a / (b + t)^(a + k), for prior fields a, b and k events in exposure t."""
     falling = shape * torch.log1p(exposure / inverse_scale) + events * (inverse_scale + exposure).log()
     return lgamma_ratio(shape, events) - falling
 

@@ -99,7 +99,7 @@ def reads_as_number(text: str) -> bool:
 
 
 def not_numbers(cells: Sequence[str | None]) -> list[int]:
-    """Where a column of text has cells that are no numbers, a decimal comma being one where nothing else is wrong."""
+    """Positions of cells that are no numbers; a decimal comma is one where nothing else is wrong."""
     wrong = [i for i, cell in enumerate(cells) if cell is not None and not reads_as_number(cell)]
     return [i for i in wrong if not re.match(DECIMAL_COMMA, str(cells[i]).strip())] or wrong
 
@@ -224,7 +224,7 @@ def _stripped() -> pl.Expr:
 
 
 def _with_numbers(table: pl.DataFrame, separator: str) -> pl.DataFrame:
-    """As numbers or booleans, columns of text whose every entry is one, by thousands or with a decimal comma too."""
+    """The table, text that is all numbers or all booleans read as such, decimal commas and thousands too."""
     columns = {name: table[name] for name, dtype in table.schema.items() if dtype == pl.String}
     columns = {name: text for name, text in columns.items() if text.null_count() < len(text)}
     has_decimal_commas = _has_decimal_commas(table, list(columns.values()), separator)

@@ -280,12 +280,12 @@ class Statistics(Described, Sums):
 
     @classmethod
     def of_sums(cls, sums: "TaskSums") -> "Statistics":
-        """Of files that were read in a stream."""
+        """Statistics of files that were read in a stream."""
         return cls(sums.count, sums.origin, sums.first, sums.second, len(sums.names))
 
     @classmethod
     def of_table(cls, columns: "TableRows") -> "Statistics":
-        """Of a table that was read, about the mean of each task."""
+        """Statistics of a table that was read, about the mean of each task."""
         codes, values, num_tasks = columns.codes, columns.values, len(columns.tasks)
 
         def summed(rows: Tensor) -> Tensor:

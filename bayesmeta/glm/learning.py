@@ -100,7 +100,7 @@ def weak_prior(rows: Rows, prior: "Regression", dtype: torch.dtype) -> tuple[Ten
 
 
 def _statistics(rows: Rows) -> Statistics:
-    """Of the inputs of all rows that say something; outputs are zero, which no frame moves."""
+    """Statistics of the inputs of all rows that have trials; outputs are zero, which no frame moves."""
     mask = rows.trials > 0
     return Statistics.of(Data(rows.x.mT, torch.zeros_like(rows.y), mask))
 

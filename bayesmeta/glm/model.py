@@ -154,7 +154,7 @@ class Regression(TensorFields):
     def log_evidence_error(
         self, data: Data, *, num_draws: int = 1000, generator: Generator | None = None
     ) -> EvidenceError:
-        """By how much the exact log evidence of each task exceeds `log_evidence`, by importance sampling.
+        """Error of `log_evidence` of each task, exact less approximate, by importance sampling.
 
         It says nothing of predictions, whose error `prediction_error` measures.
 
@@ -175,7 +175,7 @@ class Regression(TensorFields):
     def prediction_error(
         self, x: Float[Tensor, "*batch q d"], *, num_draws: int = 1000, generator: Generator | None = None
     ) -> PredictionError:
-        """By how much the exact mean at each row exceeds that of `predict`, by importance sampling.
+        """Error of the mean of `predict` at each row, exact less approximate, by importance sampling.
 
         Args:
             num_draws: of the weights of each task; the standard error falls with their square root.

@@ -88,7 +88,7 @@ class PoissonExposureGaussian(PoissonGaussian):
     def initial(
         cls, tasks: Data, *, shared: Sequence[int] = (), offset: int | None = None
     ) -> "PoissonExposureGaussian":
-        """As of `PoissonGaussian`; the offset is the last column unless another one is named."""
+        """Weak prior, as that of `PoissonGaussian`; the offset is the last column unless another one is named."""
         num = tasks.x.shape[-1]
         if not len(shared) and offset is None:
             return cls._initial(tasks, None)

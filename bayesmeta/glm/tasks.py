@@ -54,7 +54,7 @@ class Tasks:
 
     @classmethod
     def of(cls, prior: "Regression", data: Data, batch: torch.Size | None = None) -> "Tasks":
-        """Of a prior and the rows of its tasks, whose batches broadcast, to `batch` if it is given."""
+        """Tasks of a prior and their rows, whose batches broadcast, to `batch` if it is given."""
         batch = torch.broadcast_shapes(prior.batch_shape, data.batch_shape) if batch is None else batch
         d = prior.loc.shape[-1]
         rows = rows_of(data if data.batch_shape == batch else data.expand(batch), prior.roles)
@@ -127,14 +127,14 @@ class Tasks:
         return weights
 
     def hessian(self, weights: Tensor) -> Tensor:
-        """Of all weights `(T, d, d)`, minus the log posterior density's, at `weights` `(T, d)`."""
+        """Hessian `(T, d, d)` of minus the log posterior density of all weights, at `weights` `(T, d)`."""
         _, precision, x = self.whole
         eta = self.rows.times(weights[:, self.unknown]) + self.rows.offset
         curvature = self.likelihood.curvature(eta) * self.rows.trials
         return precision + (x * curvature[:, None]) @ x.mT
 
     def log_likelihood(self, weights: Tensor) -> Tensor:
-        """Of the rows under all weights `(draws, T, d)`: `(draws, T)`."""
+        """Log likelihood `(draws, T)` of the rows under all weights `(draws, T, d)`."""
         eta = self.rows.offset + (weights[..., None, self.unknown] @ self.rows.x)[..., 0, :]
         known = self.known
         if known:

@@ -107,7 +107,7 @@ class Hyperposterior(Described):
 
     @property
     def log_weights(self) -> Tensor:
-        """Of the draws, given past tasks and all that running tasks have shown, normalised: `(draws,)`."""
+        """Normalised log weights of the draws `(draws,)`, given past tasks and all that running tasks have shown."""
         each = self._log_weights
         for _, evidence in self._running.values():
             each = each + evidence

@@ -202,7 +202,7 @@ class _Search(NamedTuple):
         return evidence + self.unknown.log_hyperprior(vector) + of_coefficients
 
     def mode(self, moved: Tensor, start: Tensor) -> Tensor:
-        """From the mode of fewer hyperparameters moved, which are the first."""
+        """Mode where features move some of the hyperparameters; `start` is a mode of fewer, which come first."""
         h, size = len(moved), len(moved) + int(moved.sum()) * self.features.shape[-1]
         first = torch.zeros(size, dtype=torch.float64)
         first[:h] = start[:h]

@@ -51,7 +51,7 @@ class Effects:
 
     @property
     def correlations(self) -> Tensor:
-        """Of the weights that vary, zero where one does not."""
+        """Correlations of the weights that vary, zero where one does not."""
         at, scale = torch.tensor(self.varying), self.scale
         outer = scale[:, None] * scale
         found = (self.cov[at[:, None], at] / outer.where(outer > 0, 1.0)).where(outer > 0, 0.0)

@@ -226,7 +226,10 @@ class FittedMixedModel:
 
     @property
     def standard_errors(self) -> dict[str, float]:
-        """Of `fixed_effects`: for numbers with the variances as estimated, else with what is unknown of these."""
+        """Standard errors of `fixed_effects`.
+
+        For numbers the variances are taken as estimated; for counts what is unknown of them is counted too.
+        """
         to_fixed = self.model.reader.design.to_fixed
         cov = to_fixed @ self.effects.loc_cov.numpy() @ to_fixed.T
         return self._of_formula(np.sqrt(cov.diagonal().clip(min=0.0)))
@@ -250,7 +253,7 @@ class FittedMixedModel:
 
     @property
     def log_likelihood(self) -> float:
-        """Of all rows, restricted if `restricted`."""
+        """Log likelihood of all rows, restricted (REML) if `restricted`."""
         return self.effects.log_likelihood
 
     def task(self, group: Any) -> LinearGaussian | Regression:
@@ -294,7 +297,7 @@ class FittedMixedModel:
         return Prediction(mean, var.sqrt())
 
     def _places(self, names: Sequence[Any]) -> Tensor:
-        """Of groups among those of the model, -1 where a group is new."""
+        """Positions of groups among those of the model, -1 where a group is new."""
         places = {name: i for i, name in enumerate(self.model.groups)}
         like = {str(name): name for name in places}
         for row, name in enumerate(names):

@@ -45,7 +45,13 @@ Natural = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]  # slopes, biases, loc, 
 def most_probable_features(
     features: TanhFeatures, linear: LinearGaussian, tasks: Data, *, progress: bool
 ) -> tuple[TanhFeatures, LinearGaussian]:
-    """From where the search starts, and tasks with rows, in no order of meaning; all of it, and the result, float64."""
+    """Most probable features and prior over weights, in float64.
+
+    Args:
+        features, linear: where the search starts.
+        tasks: all have rows; their order is random, for the first ones are held out.
+        progress: whether to show that the search goes on, where it takes seconds.
+    """
     unknown = _Unknown(features, linear, tasks)
     held_out = slice(0, num_held_out(len(tasks)))
 
@@ -98,7 +104,7 @@ class _Unknown:
         return log_evidence(inputs, self.y[part], self.mask[part], *rest).sum() / self.mask[part].sum()
 
     def log_hyperprior(self, vector: Tensor) -> Tensor:
-        """Up to a constant."""
+        """Log density of the hyperprior at a vector, up to a constant."""
         return -0.5 * (vector / self.width).square().sum()
 
     def build(self, vector: Tensor) -> tuple[TanhFeatures, LinearGaussian]:
@@ -119,7 +125,7 @@ class _Enough(Exception):
 
 
 def _climb(unknown: _Unknown, part: slice, enough: Callable[[Tensor], bool]) -> Tensor:
-    """Of the vectors that L-BFGS visits until one is enough, that of the greatest hyperposterior given some tasks."""
+    """Best vector that L-BFGS visits before one is enough, by the log hyperposterior given some of the tasks."""
     num_rows = unknown.mask[part].sum()
     best, best_value = unknown.first, -math.inf
 
@@ -140,7 +146,10 @@ def _climb(unknown: _Unknown, part: slice, enough: Callable[[Tensor], bool]) -> 
 def log_evidence(
     inputs: Float[Tensor, "tasks n k"], y: Tensor, mask: Tensor, loc: Tensor, root: Tensor, noise_var: Tensor
 ) -> Float[Tensor, "tasks"]:
-    """Of weights with covariance root root'; from the rows, whose features move while they are learned."""
+    """Log evidence of each task, for weights with covariance root root'.
+
+    It is made of the rows and not of their sums, for the features of the rows move while they are learned.
+    """
     rows = (inputs @ root) * mask[..., None]
     residual = (y - inputs @ loc) * mask
     volume = mask.sum(-1) * (2.0 * math.pi * noise_var).log()

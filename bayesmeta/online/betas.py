@@ -98,5 +98,5 @@ class OnlineBetas:
         return ones - zeros
 
     def _rows(self, x: Tensor) -> torch.Size:
-        """Of what is the same at each of the q rows of x, `(n, *rest, q)`."""
+        """Shape `(n, *rest, q)` of what is the same at each of the q rows of x."""
         return row_shape(x, (len(x), *self.batch_shape[1:]))

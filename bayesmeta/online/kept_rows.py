@@ -17,7 +17,7 @@ FIRST_CAPACITY = 16  # rows
 
 
 class OnlineRows(DrawsFunctions):
-    """For families that keep their rows: a decision conditions the prior on all rows of its entries."""
+    """Posterior of a family that keeps its rows: a decision conditions the prior on all rows of its entries."""
 
     def __init__(self, prior: Predictive, batch_shape: Sequence[int]) -> None:
         if prior.batch_shape:

@@ -24,7 +24,7 @@ class Summed(Additive, Batched, Protocol):
 
 
 class OnlineStatistics(DrawsFunctions):
-    """For families that know their rows through sums: an update conditions the entries that it names."""
+    """Posterior of a family that knows its rows through sums: an update conditions the entries that it names."""
 
     def __init__(self, prior: Summed, batch_shape: Sequence[int]) -> None:
         self.prior = prior.expand(batch_shape)
@@ -117,7 +117,7 @@ class RowStatistics:
             self._statistics.discount(self._per_entry(factor), index)
 
     def discounted(self, factor: Tensor, index: Any = ...) -> Statistics:
-        """Of some entries, as if they had been discounted."""
+        """Statistics of some entries, as if they had been discounted."""
         assert self._statistics is not None
         chosen = self._statistics[index]
         factor = self._per_entry(factor)

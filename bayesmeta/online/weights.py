@@ -52,7 +52,7 @@ class NormalWeights(Additive, Batched, Protocol):
 
     @property
     def noise_var(self) -> Tensor:
-        """Of a row, `(*batch,)`."""
+        """Variance of a row about its mean, `(*batch,)`."""
         ...
 
     def to(self: W, *args: Any, **kwargs: Any) -> W: ...
@@ -115,7 +115,7 @@ class _Weights:
         self._arms_second(self._root).copy_(state["root"])
 
     def _renew(self, index: Any) -> None:
-        """From the statistics."""
+        """Make mean and root of some entries anew, from their statistics."""
         self._write(index, *self._natural(self._prior[index].condition(self.statistics[index])))
 
     def _steps(self, index: Index, x: Tensor, y: Tensor) -> None:
@@ -161,7 +161,7 @@ class _Weights:
         return x @ root, (x @ loc[..., None])[..., 0]
 
     def _arms_second(self, value: Tensor) -> Tensor:
-        """As states are kept in files: axes of the batch first."""
+        """The value as files keep it: axes of the batch first."""
         return value
 
     def _keep(self, loc: Tensor, root: Tensor) -> None:
@@ -301,7 +301,7 @@ class OnlineArmWeights(_Weights):
         return mean, var.clamp_(min=TINY)
 
     def _moments_of_one(self, x: np.ndarray, task: int) -> tuple[Tensor, Tensor]:
-        """Of one decision, in NumPy on the same memory."""
+        """Mean and variance of each arm's f for one decision, in NumPy on the same memory."""
         root = self._root.numpy()[task]
         f = (x @ root.reshape(len(x), -1)).reshape(root.shape[1:])
         mean, var = x @ self._loc.numpy()[task], np.einsum("ja,ja->a", f, f)

@@ -327,7 +327,7 @@ def _between_variance(
 
 
 def _mean_above_zero(mean: Tensor, width: Tensor) -> Tensor:
-    """Of a normal with this mean and standard deviation, the mean of what is above zero, as variances are."""
+    """Mean of the part above zero, where variances are, of a normal with this mean and standard deviation."""
     ratio = mean / width
     normal = torch.distributions.Normal(torch.zeros_like(ratio), torch.ones_like(ratio))
     above = (normal.log_prob(ratio) - torch.special.log_ndtr(ratio)).exp()

@@ -253,7 +253,7 @@ class _TotalEvidence(torch.autograd.Function):
 
 
 def _log_normaliser(k: int, df: float) -> float:
-    """Of the hyperprior of loc and covariance in the coordinates of the search, in units of the centre."""
+    """Log normaliser of the hyperprior of loc and covariance, in the search's coordinates and the centre's units."""
     of_loc = 0.5 * k * math.log(LOC_PSEUDO_COUNT / (2.0 * math.pi))
     gammas = float(torch.mvlgamma(torch.tensor(0.5 * df, dtype=torch.float64), k))
     return of_loc + 0.5 * k * df * math.log(0.5 * (df + 1.0)) - gammas + k * math.log(2.0)

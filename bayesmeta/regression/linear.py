@@ -265,12 +265,12 @@ class _Unknown:
 
     @property
     def noise_var(self) -> Tensor:
-        """Of the prior, in the frame."""
+        """Noise variance of the prior, in the frame."""
         return self.prior.noise_var.double() / self.unit.square()
 
     @property
     def unit(self) -> Tensor:
-        """Of y in the frame: one where variances are known, which a frame may not move."""
+        """Unit of y in the frame: one where variances are known, which a frame may not move."""
         return self.space.frame.y_scale[0]
 
     @property

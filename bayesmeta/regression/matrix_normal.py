@@ -332,7 +332,7 @@ def _explain(loc: Tensor, root: Tensor, stats: Statistics) -> tuple[Tensor, Tens
 
 
 def _log_evidence(loc: Tensor, root: Tensor, df: Tensor, scatter_root: Tensor, stats: Statistics) -> Tensor:
-    """From factors of the weights' relative covariance and of the scatter."""
+    """Log evidence of each task, from factors of the weights' relative covariance and of the scatter."""
     m, half = loc.shape[-1], 0.5 * stats.count
     _, squares, volume = _explain(loc, root, stats)
     half_way = torch.linalg.solve_triangular(scatter_root, squares, upper=False)
