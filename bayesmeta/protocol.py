@@ -9,7 +9,6 @@ Shapes are draws, then tasks (`*batch`), then rows, then features or outputs (`*
 `x` with zero features, and accepts None for one new row.
 """
 
-from collections.abc import Sequence
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
@@ -122,15 +121,11 @@ class Additive(Predictive, Protocol):
 
 @runtime_checkable
 class Batched(Protocol):
-    """One object for a whole batch, of which entries can be taken, or which can stand for all of a larger one."""
+    """One object for a whole batch, of which entries can be taken."""
 
     @property
     def batch_shape(self) -> torch.Size:
         """Tasks, and whatever else the object is a batch of."""
-        ...
-
-    def expand(self: B, batch_shape: Sequence[int]) -> B:
-        """The same for every entry of a larger batch."""
         ...
 
     def __getitem__(self: B, index: Any) -> B:

@@ -24,9 +24,9 @@ __all__ = [
 if TYPE_CHECKING:
     from bayesmeta.hyperparameters.hyperposterior import Hyperposterior, laplace, weighted_draws
     from bayesmeta.hyperparameters.kinds import Kinds, StartsDisagreeWarning, fit_kinds
-    from bayesmeta.hyperparameters.mode import fit_by_mode, most_probable
+    from bayesmeta.hyperparameters.mode import LimitWarning, fit_by_mode, most_probable
     from bayesmeta.hyperparameters.task_features import FeaturePrior, fit_with_features
-    from bayesmeta.hyperparameters.vector import Hierarchical, Hyperparameter, Hyperparameters, LimitWarning
+    from bayesmeta.hyperparameters.vector import Hierarchical, Hyperparameter, Hyperparameters
 else:
     __getattr__, __dir__ = lazily(
         __name__,
@@ -37,7 +37,7 @@ else:
             "Hyperparameters": "vector",
             "Hyperposterior": "hyperposterior",
             "Kinds": "kinds",
-            "LimitWarning": "vector",
+            "LimitWarning": "mode",
             "StartsDisagreeWarning": "kinds",
             "fit_by_mode": "mode",
             "fit_kinds": "kinds",

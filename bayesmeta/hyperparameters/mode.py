@@ -15,7 +15,7 @@ from bayesmeta.numerics.gradients import with_gradients
 from bayesmeta.numerics.optimise import maximise
 from bayesmeta.warning_kinds import LimitWarning, warn
 
-__all__ = ["fit_by_mode", "most_probable"]
+__all__ = ["LimitWarning", "fit_by_mode", "most_probable"]
 
 FLAT = 1e-12  # of the objective, per row: less than this between a limit and the best value found is no difference
 

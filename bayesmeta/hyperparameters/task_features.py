@@ -114,7 +114,7 @@ class FeaturePrior(TensorFields):
 
 
 @with_gradients
-def fit_with_features(prior: Hierarchical, tasks: Data, *, moves: str | None = None) -> FeaturePrior:
+def fit_with_features(prior: Any, tasks: Data, *, moves: str | None = None) -> FeaturePrior:
     """Learn how the prior of a task depends on the features of the task.
 
     Args:

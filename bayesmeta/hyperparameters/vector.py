@@ -24,9 +24,8 @@ from bayesmeta.data.validation import require_enough_tasks
 from bayesmeta.describe import Described, listed, plural
 from bayesmeta.numerics.optimise import VALUE_TOLERANCE
 from bayesmeta.protocol import Weighable
-from bayesmeta.warning_kinds import LimitWarning
 
-__all__ = ["Hierarchical", "Hyperparameter", "Hyperparameters", "LimitWarning"]
+__all__ = ["Hierarchical", "Hyperparameter", "Hyperparameters"]
 
 MEANS = ("loc", "logit_mean", "log_mean")
 

@@ -22,6 +22,10 @@ S = TypeVar("S", bound="Summed")
 class Summed(Additive, Batched, Protocol):
     """A family whose posteriors follow from sums over rows, entry by entry of the batch."""
 
+    def expand(self: S, batch_shape: Sequence[int]) -> S:
+        """The same for every entry of a larger batch."""
+        ...
+
 
 class OnlineStatistics(DrawsFunctions):
     """Posterior of a family that knows its rows through sums: an update conditions the entries that it names."""

@@ -23,8 +23,7 @@ from torch.distributions import Distribution, Normal
 from bayesmeta.data.statistics import Statistics
 from bayesmeta.numerics.square_root import after_rows, potter
 from bayesmeta.online.protocol import Index, Online, State, Task, turn_of
-from bayesmeta.online.sums import statistics_from, statistics_state
-from bayesmeta.protocol import Additive, Batched
+from bayesmeta.online.sums import Summed, statistics_from, statistics_state
 from bayesmeta.random import randn
 
 if TYPE_CHECKING:  # which makes `OnlineFeatures`
@@ -42,7 +41,7 @@ W = TypeVar("W", bound="NormalWeights")
 
 
 @runtime_checkable
-class NormalWeights(Additive, Batched, Protocol):
+class NormalWeights(Summed, Protocol):
     """A family with normal weights, whose posterior follows from sums over rows."""
 
     @property
