@@ -14,7 +14,7 @@ from bayesmeta.data.validation import require_positive_definite
 from bayesmeta.numerics.linalg import pack_tril, unpack_tril
 from bayesmeta.random import rand, randn
 from bayesmeta.regression.linear_em import LARGEST_SWEEP, inverses
-from bayesmeta.warning_kinds import LimitWarning, PlacementWarning
+from bayesmeta.warning_kinds import PlacementWarning
 from tests.families import F64, seed
 
 FAR = 1e6
