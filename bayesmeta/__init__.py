@@ -77,7 +77,8 @@ if TYPE_CHECKING:
     from bayesmeta.networks.deep_kernel import DeepKernel
     from bayesmeta.networks.learned_features import LearnedFeatures
     from bayesmeta.numerics.fused import compiled
-    from bayesmeta.regression.correlated_arms import CorrelatedArms, arm_statistics
+    from bayesmeta.regression.arms_by_number import arm_statistics
+    from bayesmeta.regression.correlated_arms import CorrelatedArms
     from bayesmeta.regression.linear import LinearGaussian
     from bayesmeta.regression.linear_hyperposterior import LinearHyperposterior
     from bayesmeta.regression.linear_unknown_noise import LinearNormalInverseGamma
@@ -118,7 +119,7 @@ else:
             "PoissonGaussian": "glm.poisson",
             "StartsDisagreeWarning": "hyperparameters.kinds",
             "Statistics": "data.statistics",
-            "arm_statistics": "regression.correlated_arms",
+            "arm_statistics": "regression.arms_by_number",
             "compiled": "numerics.fused",
             "fit_kinds": "hyperparameters.kinds",
             "fit_with_features": "hyperparameters.task_features",

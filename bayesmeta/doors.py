@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from bayesmeta.describe import Described
+from bayesmeta.named_fields import named_fields
 from bayesmeta.numerics.as_floats import as_floats
 from bayesmeta.numerics.gradients import gradients, ordinary
 
@@ -80,8 +81,7 @@ def guard(cls: type) -> None:
 
 def first_tensor(value: Any) -> Tensor | None:
     """The first tensor of floating-point numbers in a dataclass, in the order of its fields; the others are like it."""
-    for field in dataclasses.fields(value):
-        inner = getattr(value, field.name)
+    for inner in named_fields(value).values():
         if isinstance(inner, Tensor):
             if inner.is_floating_point():
                 return inner

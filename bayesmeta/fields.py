@@ -9,6 +9,7 @@ from torch import Tensor
 
 from bayesmeta.describe import Described
 from bayesmeta.doors import first_tensor, guard
+from bayesmeta.named_fields import named_fields, with_fields
 from bayesmeta.numerics.linalg import rounded
 
 __all__ = ["LearnedFrom", "TensorFields", "same"]
@@ -31,16 +32,16 @@ class TensorFields(Described):
 
     def __getstate__(self) -> dict[str, Any]:
         """The fields alone, for copies and other processes: what was computed from them is computed again."""
-        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}  # type: ignore[arg-type]
+        return named_fields(self)
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the numbers in it."""
+        """Dtype of the numbers in it."""
         return self._first_tensor("dtype").dtype
 
     @property
     def device(self) -> torch.device:
-        """Where the numbers in it are."""
+        """Device of the numbers in it."""
         return self._first_tensor("device").device
 
     def _first_tensor(self, what: str) -> Tensor:
@@ -58,7 +59,7 @@ class TensorFields(Described):
             is_float = isinstance(value, Tensor) and value.is_floating_point()
             return value.to(*args, **kwargs) if is_float or isinstance(value, TensorFields) else value
 
-        fields = {f.name: moved(getattr(self, f.name)) for f in dataclasses.fields(self)}  # type: ignore[arg-type]
+        fields = {name: moved(value) for name, value in named_fields(self).items()}
         if any(isinstance(value, Tensor) and value.is_meta for value in fields.values()):
             return self._replace(**fields)  # there are no numbers to check
         for name in self._matrices:
@@ -82,7 +83,7 @@ class TensorFields(Described):
 
     def _compared(self) -> dict[str, Any]:
         """What `equals` compares, by name."""
-        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "learned_from"}  # type: ignore[arg-type]
+        return {name: value for name, value in named_fields(self).items() if name != "learned_from"}
 
     def expand(self: T, batch_shape: Sequence[int]) -> T:
         """The same for every entry of a larger batch, without copies.
@@ -113,20 +114,16 @@ class TensorFields(Described):
     ) -> T:
         """The tensors changed, and objects inside that have a batch, which is the same one."""
         changed: dict[str, Any] = {}
-        for field in dataclasses.fields(self):  # type: ignore[arg-type]
-            value = getattr(self, field.name)
+        for name, value in named_fields(self).items():
             if isinstance(value, Tensor):
-                changed[field.name] = change(value)
+                changed[name] = change(value)
             elif change_nested is not None and getattr(value, "batch_shape", None):
-                changed[field.name] = change_nested(value)
+                changed[name] = change_nested(value)
         return self._replace(**changed)
 
     def _replace(self: T, **changes: Any) -> T:
         """`dataclasses.replace` for the results of arithmetic, which need no validation."""
-        new = object.__new__(type(self))
-        for field in dataclasses.fields(self):  # type: ignore[arg-type]
-            object.__setattr__(new, field.name, changes.get(field.name, getattr(self, field.name)))
-        return new
+        return with_fields(self, **changes)
 
     def _spread(self, batch_shape: Sequence[int], like: Tensor, *names: str) -> None:
         """For `__post_init__`: numbers, and tensors of a smaller batch, become tensors over `batch_shape`."""
@@ -137,7 +134,7 @@ class TensorFields(Described):
 
     def state_dict(self) -> dict[str, Any]:
         """The fields by name: tensors, numbers, strings, None, or nested objects. `from_state` is the inverse."""
-        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}  # type: ignore[arg-type]
+        return named_fields(self)
 
     @classmethod
     def from_state(cls: type[T], state: dict[str, Any]) -> T:
@@ -179,5 +176,5 @@ class LearnedFrom(TensorFields):
 
     @classmethod
     def counts(cls, count: Tensor) -> "LearnedFrom":
-        """From the rows per task."""
+        """Counts of tasks and rows, from the rows per task."""
         return cls(int((count > 0).sum()), round(float(count.sum())))

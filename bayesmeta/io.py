@@ -29,6 +29,7 @@ from jaxtyping import jaxtyped
 from torch import Tensor
 
 from bayesmeta.fields import LearnedFrom, TensorFields
+from bayesmeta.named_fields import named_fields
 
 __all__ = ["folder", "load", "read_header", "require_place", "save", "write_whole"]
 
@@ -199,8 +200,8 @@ def _require_declared_types(built: TensorFields) -> None:
     """
     hints = typing.get_type_hints(type(built))
     with jaxtyped("context"):  # one letter is one size across the fields
-        for field in dataclasses.fields(built):  # type: ignore[arg-type]
-            value, hint = getattr(built, field.name), hints[field.name]
+        for name, value in named_fields(built).items():
+            hint = hints[name]
             try:
                 fits = isinstance(value, hint) or (type(value) is int and isinstance(float(value), hint))
             except TypeError:  # list[int] and other types that isinstance does not know
@@ -208,7 +209,7 @@ def _require_declared_types(built: TensorFields) -> None:
             if not fits:
                 got = f"{value.dtype} of shape {tuple(value.shape)}" if isinstance(value, Tensor) else _short(value)
                 declared = hint.__name__ if isinstance(hint, type) else hint
-                raise ValueError(f"{field.name} of {type(built).__name__} must be {declared}; got {got}")
+                raise ValueError(f"{name} of {type(built).__name__} must be {declared}; got {got}")
 
 
 @cache

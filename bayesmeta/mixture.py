@@ -4,9 +4,8 @@ With components $k$ of weight $w_k$, the posterior after rows $D$ is the mixture
 weights $w_k\, p_k(D) / \sum_j w_j\, p_j(D)$. A component may be a mixture itself.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import Any, Protocol, TypeVar, cast, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int64
@@ -15,101 +14,18 @@ from torch.distributions import Distribution
 
 from bayesmeta.data.rows import Data
 from bayesmeta.data.statistics import Statistics
-from bayesmeta.distributions.link_marginals import drawn_on_link, on_link
+from bayesmeta.distributions.link_marginals import drawn_on_link
+from bayesmeta.distributions.mixture import MixtureDistribution, pick
 from bayesmeta.doors import Draws
 from bayesmeta.fields import TensorFields
-from bayesmeta.protocol import Functions
+from bayesmeta.protocol import Functions, Joint, Marginal, Posterior, Weighable
 from bayesmeta.random import categorical
 
 __all__ = ["Mixture", "MixtureDistribution", "MixtureFunctions"]
 
-BISECTIONS = 60
 ROUNDING = 1e-4  # of the sum of weights: float32 weights of many hypotheses are no more exact
 # distributions are told one parameter of those that say the same
 SAID_BY = {"probs": "logits", "covariance_matrix": "scale_tril", "precision_matrix": "scale_tril"}
-
-
-class MixtureDistribution(Distribution):
-    """A mixture along one axis of the batch of `components`.
-
-    `torch.distributions.MixtureSameFamily` knows the last axis only, which here is that of the rows.
-
-    Args:
-        log_weights: normalised over `axis`, and broadcast against the batch of `components`.
-        components: of any family, a mixture too.
-        axis: of the hypotheses, counted from the right end of the batch of `components`.
-
-    Raises:
-        ValueError: `axis` is not negative.
-    """
-
-    arg_constraints: dict[str, Any] = {}  # noqa: RUF012 - the shape in which torch declares it
-
-    def __init__(self, log_weights: Tensor, components: Distribution, axis: int) -> None:
-        if axis >= 0:
-            raise ValueError(f"axis is counted from the right end of the batch and so negative; got {axis}")
-        self.log_weights, self.components, self.axis = log_weights, components, axis
-        batch = list(components.batch_shape)
-        del batch[axis]
-        super().__init__(torch.Size(batch), components.event_shape, validate_args=False)
-
-    def expectation(self, function: Callable[[Distribution], Tensor]) -> Tensor:
-        """Weighted mean over hypotheses of a function of the components, of the shape of their batch and event."""
-        return self._weighted(function(self.components))
-
-    @property
-    def mean(self) -> Tensor:
-        return self._weighted(self.components.mean)
-
-    @property
-    def variance(self) -> Tensor:
-        axis = self.axis - len(self.event_shape)
-        spread = self.components.mean - self.mean.unsqueeze(axis)
-        return self._weighted(self.components.variance + spread.square())
-
-    def log_prob(self, value: Tensor) -> Tensor:
-        each = self.components.log_prob(value.unsqueeze(self.axis - len(self.event_shape)))
-        return (self.log_weights.to(each) + each).logsumexp(self.axis)
-
-    def cdf(self, value: Tensor) -> Tensor:
-        return self._weighted(self.components.cdf(value.unsqueeze(self.axis)))
-
-    def link(self) -> "MixtureDistribution":
-        """On the scale of the components' link, where they have one."""
-        return MixtureDistribution(self.log_weights, on_link(self.components), self.axis)
-
-    @property
-    def num_components(self) -> int:
-        """How many hypotheses there are."""
-        return self.components.batch_shape[self.axis]
-
-    def icdf(self, value: Tensor) -> Tensor:
-        low, high = self.icdf_bounds(value, BISECTIONS)
-        return 0.5 * (low + high)
-
-    def icdf_bounds(self, value: Tensor, num_steps: int) -> tuple[Tensor, Tensor]:
-        """Between which a quantile lies, by bisection between the components' least and greatest one."""
-        each = self.components.icdf(value.unsqueeze(self.axis))
-        low, high = each.amin(self.axis), each.amax(self.axis)
-        for _ in range(num_steps):
-            middle = 0.5 * (low + high)
-            above = self.cdf(middle) > value
-            low, high = torch.where(above, low, middle), torch.where(above, middle, high)
-        return low, high
-
-    def sample(self, sample_shape: torch.Size | list[int] | tuple[int, ...] = ()) -> Tensor:
-        """Draws from torch's global stream, as every `Distribution.sample`; see `bayesmeta.random.seeded`."""
-        shape = torch.Size(sample_shape)
-        every = self.components.sample(torch.Size([shape.numel()]))
-        log_weights = self.log_weights.expand(self.components.batch_shape).movedim(self.axis, -1)
-        index = categorical(shape.numel(), log_weights)
-        axis = every.ndim + self.axis - len(self.event_shape)
-        return _pick(every, index, axis).reshape(*shape, *self.batch_shape, *self.event_shape)
-
-    def _weighted(self, each: Tensor) -> Tensor:
-        weights = self.log_weights.exp().to(each)  # which may be in float64 where the components are not
-        weights = weights.reshape(*weights.shape, *[1] * len(self.event_shape))
-        return (weights * each).sum(self.axis - len(self.event_shape))
 
 
 @runtime_checkable
@@ -117,7 +33,7 @@ class Selectable(Functions, Protocol):
     """Draws of which some can be left behind: what is not evaluated costs nothing."""
 
     def select(self, index: Tensor) -> Functions:
-        """Of each draw the entry `index` `(draws, *batch)` of the last axis of its batch."""
+        """Functions of one entry for each draw: `index` `(draws, *batch)` is of the last axis of the batch."""
         ...
 
 
@@ -136,7 +52,7 @@ class Mixture(TensorFields):
         ValueError: there is not one weight per component, or the weights do not add to one.
     """
 
-    components: Any
+    components: Weighable
     log_weights: Float[Tensor, "*batch hypotheses"]
 
     def __post_init__(self) -> None:
@@ -153,7 +69,7 @@ class Mixture(TensorFields):
             )
 
     @classmethod
-    def uniform(cls, components: Any) -> "Mixture":
+    def uniform(cls, components: Weighable) -> "Mixture":
         """All components equally likely; weights are in float64 on the CPU, and `to` moves them."""
         size = components.batch_shape[-1] if components.batch_shape else 1
         return cls(components, torch.full((size,), 1.0 / size, dtype=torch.float64).log())
@@ -216,17 +132,17 @@ class Mixture(TensorFields):
 
     def marginal(self, x: Tensor) -> MixtureDistribution:
         """p(f(x)) at each row, noise-free, where the components have it."""
-        return self._mixed(self.components.marginal(x.unsqueeze(-3)))
+        return self._mixed(cast(Marginal, self.components).marginal(x.unsqueeze(-3)))
 
     def sample(self, num_draws: int, *, generator: Generator | None = None) -> Functions:
         """Draws, each of one hypothesis drawn by weight."""
         index = categorical(num_draws, self.log_weights.expand(self.components.batch_shape), generator=generator)
-        functions = self.components.sample(num_draws, generator=generator)
+        functions = cast(Posterior, self.components).sample(num_draws, generator=generator)
         return functions.select(index) if isinstance(functions, Selectable) else MixtureFunctions(functions, index)
 
     def joint(self, x: Tensor) -> MixtureDistribution:
         """f at all rows together, noise-free, where the components have it."""
-        return MixtureDistribution(self.log_weights, self.components.joint(x.unsqueeze(-3)), -1)
+        return MixtureDistribution(self.log_weights, cast(Joint, self.components).joint(x.unsqueeze(-3)), -1)
 
     def log_evidence(self, data: Data | Statistics) -> Tensor:
         """log of the weighted mean of the components' evidence, one number per task."""
@@ -245,24 +161,18 @@ class MixtureFunctions(Draws):
     index: Tensor
 
     def __call__(self, x: Tensor) -> Tensor:
-        return _pick(self.functions(x.unsqueeze(-3)), self.index, self.index.ndim)
+        return pick(self.functions(x.unsqueeze(-3)), self.index, self.index.ndim)
 
     def link(self, x: Tensor) -> Tensor:
         """On the scale of the hypotheses' link, where they have one."""
-        return _pick(drawn_on_link(self.functions, x.unsqueeze(-3)), self.index, self.index.ndim)
+        return pick(drawn_on_link(self.functions, x.unsqueeze(-3)), self.index, self.index.ndim)
 
     def predict(self, x: Tensor) -> Distribution:
         each = self.functions.predict(x.unsqueeze(-3))
         names = [name for name in each.arg_constraints if SAID_BY.get(name) not in each.arg_constraints]
-        params = {name: _pick(getattr(each, name), self.index, self.index.ndim) for name in names}
+        params = {name: pick(getattr(each, name), self.index, self.index.ndim) for name in names}
         family: Any = type(each)
         return family(**params)
-
-
-def _pick(every: Tensor, index: Tensor, axis: int) -> Tensor:
-    """Take one entry along `axis`: `index` has the axes of `every` but for that one, and lacks some at the end."""
-    index = index.reshape(*index.shape, *[1] * (every.ndim - 1 - index.ndim)).unsqueeze(axis)
-    return every.gather(axis, index.expand(*every.shape[:axis], 1, *every.shape[axis + 1 :])).squeeze(axis)
 
 
 def _for_each(data: Data | Statistics) -> Data | Statistics:

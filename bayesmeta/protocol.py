@@ -10,7 +10,7 @@ Shapes are draws, then tasks (`*batch`), then rows, then features or outputs (`*
 """
 
 from collections.abc import Sequence
-from typing import Any, Protocol, TypeGuard, TypeVar, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import Generator, Tensor
@@ -21,23 +21,25 @@ from bayesmeta.data.statistics import Statistics
 
 __all__ = [
     "Additive",
+    "ArmsByNumber",
     "Batched",
     "Density",
     "Evidence",
+    "Expandable",
     "Functions",
     "Joint",
     "Learnable",
     "Marginal",
-    "OverArms",
     "Posterior",
     "Predictive",
-    "has_marginal",
+    "Weighable",
     "num_arms_of",
 ]
 
 # a TypeVar rather than typing.Self, which beartype cannot check inside undecorated classes
 P = TypeVar("P", bound="Predictive")
 B = TypeVar("B", bound="Batched")
+E = TypeVar("E", bound="Expandable")
 L = TypeVar("L", bound="Learnable")
 
 
@@ -68,7 +70,7 @@ class Predictive(Protocol):
         """`()` for one number per row, `(d,)` for a vector."""
         ...
 
-    def condition(self: P, data: Data | Statistics) -> P:
+    def condition(self: P, data: Data) -> P:
         """The posterior after the rows of `data`: a new object, `self` is unchanged."""
         ...
 
@@ -82,44 +84,6 @@ class Marginal(Predictive, Protocol):
     """f at each row alone, noise-free: what expected improvement asks for."""
 
     def marginal(self, x: Tensor) -> Distribution: ...
-
-
-def has_marginal(posterior: object) -> TypeGuard[Marginal]:
-    """By its method: `isinstance` takes a hundred times as long to look for all, and decisions ask each time."""
-    return hasattr(posterior, "marginal")
-
-
-@runtime_checkable
-class Batched(Protocol):
-    """One for each entry of a batch: tasks, or tasks and arms."""
-
-    @property
-    def batch_shape(self) -> torch.Size:
-        """The entries."""
-        ...
-
-    def expand(self: B, batch_shape: Sequence[int]) -> B:
-        """The same for every entry of a larger batch."""
-        ...
-
-    def __getitem__(self: B, index: Any) -> B:
-        """Some entries: whole numbers, slices, or tensors of them, one per axis from the first on."""
-        ...
-
-
-@runtime_checkable
-class OverArms(Protocol):
-    """About all arms of a task together: its inputs are their numbers."""
-
-    @property
-    def num_arms(self) -> int | None:
-        """How many arms there are; None where what this stands around knows none."""
-        ...
-
-
-def num_arms_of(prior: object) -> int | None:
-    """How many arms a prior knows by number, None where it knows none."""
-    return prior.num_arms if isinstance(prior, OverArms) else None
 
 
 @runtime_checkable
@@ -140,18 +104,73 @@ class Joint(Posterior, Protocol):
 class Evidence(Predictive, Protocol):
     """The marginal likelihood of a task's rows: what weighs one hypothesis against another."""
 
-    def log_evidence(self, data: Data | Statistics) -> Tensor:
+    def log_evidence(self, data: Data) -> Tensor:
         """log p(rows), one number per task, shape `batch_shape`."""
         ...
 
 
 @runtime_checkable
 class Additive(Predictive, Protocol):
-    """Rows are known through sums: what can be reduced, streamed, and updated in place."""
+    """Rows are known through sums: what can be reduced, streamed, and updated in place.
+
+    What takes rows takes their sums too.
+    """
+
+    def condition(self: P, data: Data | Statistics) -> P: ...
 
     def statistics(self, data: Data | Statistics) -> Statistics:
         """All that the family knows of the rows, checked; statistics pass through."""
         ...
+
+
+@runtime_checkable
+class Batched(Protocol):
+    """One object for a whole batch, of which entries can be taken."""
+
+    @property
+    def batch_shape(self) -> torch.Size:
+        """Tasks, and whatever else the object is a batch of."""
+        ...
+
+    def __getitem__(self: B, index: Any) -> B:
+        """Some entries: whole numbers, slices or tensors of them, one per axis of the batch from the first on."""
+        ...
+
+
+@runtime_checkable
+class Expandable(Batched, Protocol):
+    """One for each entry of a batch, which may become larger."""
+
+    def expand(self: E, batch_shape: Sequence[int]) -> E:
+        """The same for every entry of a larger batch."""
+        ...
+
+
+@runtime_checkable
+class Weighable(Evidence, Batched, Protocol):
+    """Priors side by side that evidence weighs: the components of a mixture, and draws of learned priors.
+
+    `data` is what the family takes, rows or their sums too; what it does not take it refuses by a message of its own.
+    """
+
+    def condition(self: P, data: Any) -> P: ...
+
+    def log_evidence(self, data: Any) -> Tensor: ...
+
+
+@runtime_checkable
+class ArmsByNumber(Protocol):
+    """A family that knows arms by their number, which is the one input of a row."""
+
+    @property
+    def num_arms(self) -> int | None:
+        """How many arms there are; None where what this stands around knows none."""
+        ...
+
+
+def num_arms_of(prior: object) -> int | None:
+    """How many arms a prior knows by number, None where it knows none."""
+    return prior.num_arms if isinstance(prior, ArmsByNumber) else None
 
 
 @runtime_checkable

@@ -204,7 +204,7 @@ def _from_storage(url: str, features: list[str], status: Any) -> "TuningPrior":
 def _from_table(
     source: str, task: str, target: str, direction: str, params: list[str], features: list[str], status: Any
 ) -> "TuningPrior":
-    from bayesmeta.data.bad_rows import naming_lines
+    from bayesmeta.data.csv_tables import naming_lines
 
     with naming_lines(source):
         return _from_rows(source, task, target, direction, params, features, status)

@@ -11,8 +11,9 @@ from torch import Generator, Tensor
 from torch.distributions import Distribution
 
 from bandits.beliefs.wrapped import entries, tasks_of
-from bayesmeta.mixture import Mixture, MixtureDistribution
-from bayesmeta.online.sums import DrawsFunctions, Task
+from bayesmeta.distributions.mixture import MixtureDistribution
+from bayesmeta.mixture import Mixture
+from bayesmeta.online.protocol import DrawsFunctions, Task
 from bayesmeta.random import categorical
 
 __all__ = ["OnlineAlternatives"]

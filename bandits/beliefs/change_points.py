@@ -21,8 +21,9 @@ import torch
 from torch import Tensor
 
 from bandits.beliefs.alternatives import OnlineAlternatives
-from bandits.beliefs.wrapped import Weighable, Wrapped, turns
-from bayesmeta.online.sums import Index, RowStatistics, State
+from bandits.beliefs.wrapped import WeighableSums, Wrapped, turns
+from bayesmeta.online.protocol import Index, State
+from bayesmeta.online.sums import RowStatistics
 
 __all__ = ["ChangePoints"]
 
@@ -39,7 +40,7 @@ class ChangePoints(Wrapped):
         ValueError: `depth` is not from 1 to 40.
     """
 
-    prior: Weighable
+    prior: WeighableSums
     depth: int = 16
 
     def __post_init__(self) -> None:

@@ -18,7 +18,6 @@ Bayesian bootstrap this replaces; Murray, Adams and MacKay, Elliptical slice sam
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -26,14 +25,14 @@ from torch import Generator, Tensor
 
 from bandits.beliefs.hypotheses import Hypotheses
 from bayesmeta.data.rows import Data
+from bayesmeta.mcmc.elliptical_slice import elliptical_slice
 from bayesmeta.numerics.linalg import cholesky, symmetric
-from bayesmeta.random import rand, randn
+from bayesmeta.random import randn
 from bayesmeta.regression.linear import LinearGaussian
 
 __all__ = ["LogNormal", "informed_prior"]
 
 NUM_SWEEPS = 200
-MAX_SHRINKS = 100  # of a slice: by then it is narrower than rounding
 
 
 @dataclass(frozen=True)
@@ -112,25 +111,6 @@ def informed_prior(
         points = elliptical_slice(points, lambda at, share=let_in: share * log_likelihood(at), generator)  # type: ignore[misc]
     thinks, knows, _ = thought(points)
     return _mixture(prior, start, thinks, knows)
-
-
-def elliptical_slice(point: Tensor, log_likelihood: Callable[[Tensor], Tensor], generator: Generator | None) -> Tensor:
-    """One step of each chain `(chains, d)`, whose prior is standard normal."""
-    other = randn(point.shape, like=point, generator=generator)
-    level = log_likelihood(point) + rand((len(point),), like=point, generator=generator).log()
-    high = 2.0 * math.pi * rand((len(point),), like=point, generator=generator)
-    low, angle, new = high - 2.0 * math.pi, high, point
-    waiting = torch.ones(len(point), dtype=torch.bool)
-    for _ in range(MAX_SHRINKS):
-        proposed = point * angle.cos()[:, None] + other * angle.sin()[:, None]
-        accepted = waiting & (log_likelihood(proposed) > level)
-        new = torch.where(accepted[:, None], proposed, new)
-        waiting = waiting & ~accepted
-        if not bool(waiting.any()):
-            break
-        low, high = torch.where(angle < 0, angle, low), torch.where(angle < 0, high, angle)
-        angle = low + (high - low) * rand((len(point),), like=point, generator=generator)
-    return new
 
 
 def _mixture(prior: LinearGaussian, start: LinearGaussian, thinks: Tensor, knows: Tensor) -> Hypotheses:

@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bandits.beliefs.wrapped import ByPosterior, Summed, Wrapped, entries, turns
-from bayesmeta.online.sums import Index, RowStatistics, State, Task
+from bandits.beliefs.wrapped import ByPosterior, ExpandableSums, Wrapped, entries, turns
+from bayesmeta.online.protocol import Index, State, Task
+from bayesmeta.online.sums import RowStatistics
 
 __all__ = ["Forgetting"]
 
@@ -30,7 +31,7 @@ class Forgetting(Wrapped):
         ValueError: `factor` is out of its range.
     """
 
-    prior: Summed
+    prior: ExpandableSums
     factor: float
 
     def __post_init__(self) -> None:

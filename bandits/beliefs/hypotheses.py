@@ -2,20 +2,21 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor
 
 from bandits.beliefs.alternatives import OnlineAlternatives
-from bandits.beliefs.wrapped import Weighable, Wrapped
+from bandits.beliefs.wrapped import WeighableSums, Wrapped
 from bayesmeta.mixture import Mixture
-from bayesmeta.online.sums import Index, RowStatistics, State, distinct
-from bayesmeta.protocol import Batched
+from bayesmeta.online.protocol import Index, State, distinct
+from bayesmeta.online.sums import RowStatistics
+from bayesmeta.protocol import Expandable
 
 __all__ = ["Hypotheses", "stacked"]
 
-B = TypeVar("B", bound=Batched)
+B = TypeVar("B", bound=Expandable)
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,7 +34,7 @@ class Hypotheses(Wrapped):
         ValueError: there is not one weight for each hypothesis.
     """
 
-    prior: Weighable
+    prior: WeighableSums
     log_weights: Tensor
 
     def __post_init__(self) -> None:
@@ -44,7 +45,7 @@ class Hypotheses(Wrapped):
             )
 
     @classmethod
-    def of(cls, priors: Sequence[Weighable], weights: Sequence[float] | Tensor | None = None) -> "Hypotheses":
+    def of(cls, priors: Sequence[WeighableSums], weights: Sequence[float] | Tensor | None = None) -> "Hypotheses":
         """From priors of one family, each without a batch or with one entry per arm.
 
         Args:
@@ -64,7 +65,7 @@ class Hypotheses(Wrapped):
     @classmethod
     def of_mixture(cls, mixture: Mixture) -> "Hypotheses":
         """From a mixture without a batch, such as `fit_kinds(...).prior`: a task is of one kind."""
-        return cls(mixture.components, mixture.log_weights.double())
+        return cls(cast(WeighableSums, mixture.components), mixture.log_weights.double())
 
     @property
     def batch_shape(self) -> torch.Size:
@@ -79,7 +80,7 @@ class Hypotheses(Wrapped):
     def online(self, batch_shape: Sequence[int]) -> "OnlineHypotheses":
         return OnlineHypotheses(self, batch_shape)
 
-    def _with_axes(self, num: int) -> Weighable:
+    def _with_axes(self, num: int) -> WeighableSums:
         """The prior with as many axes after that of hypotheses, of size one where it had none."""
         prior = self.prior
         for _ in range(num - len(self.batch_shape)):
@@ -135,7 +136,7 @@ def stacked(priors: Sequence[B]) -> B:
     for name, value in vars(first).items():
         if isinstance(value, Tensor):
             fields[name] = torch.stack([getattr(prior, name) for prior in priors])
-        elif isinstance(value, Batched) and value.batch_shape:
+        elif isinstance(value, Expandable) and value.batch_shape:
             fields[name] = stacked([getattr(prior, name) for prior in priors])
     whole: B = first._replace(**fields)
     return whole

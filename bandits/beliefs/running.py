@@ -10,7 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 from bandits.beliefs.shared_mean import SharedMean
 from bandits.beliefs.while_tasks_run import Running
 from bayesmeta.hyperparameters.hyperposterior import Hyperposterior
-from bayesmeta.online.sums import InPlace
+from bayesmeta.online.protocol import InPlace
 from bayesmeta.regression.linear_hyperposterior import LinearHyperposterior
 
 __all__ = ["Runs", "running_together"]

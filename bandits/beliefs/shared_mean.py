@@ -25,7 +25,7 @@ from bandits.beliefs.while_tasks_run import require_how
 from bandits.beliefs.wrapped import LearnedByTasks, entries, turns
 from bayesmeta.numerics.linalg import cholesky, symmetric
 from bayesmeta.numerics.square_root import potter
-from bayesmeta.online.sums import Index, State, Task
+from bayesmeta.online.protocol import Index, State, Task
 from bayesmeta.random import randn
 from bayesmeta.regression.linear import LinearGaussian
 

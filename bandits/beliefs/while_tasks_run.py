@@ -22,20 +22,12 @@ import torch
 from torch import Generator, Tensor
 from torch.distributions import Distribution
 
-from bandits.beliefs.wrapped import LearnedByTasks, Summed, entries, tasks_of
+from bandits.beliefs.wrapped import ExpandableSums, LearnedByTasks, entries, tasks_of
 from bayesmeta.hyperparameters.hyperposterior import LEAST_ESS, Hyperposterior, weighted_draws
 from bayesmeta.hyperparameters.vector import Hierarchical
-from bayesmeta.mixture import Mixture, MixtureDistribution
-from bayesmeta.online.sums import (
-    DrawsFunctions,
-    Index,
-    RowStatistics,
-    State,
-    Task,
-    distinct,
-    statistics_from,
-    statistics_state,
-)
+from bayesmeta.mixture import Mixture
+from bayesmeta.online.protocol import DrawsFunctions, Index, State, Task, distinct
+from bayesmeta.online.sums import RowStatistics, statistics_from, statistics_state
 from bayesmeta.protocol import num_arms_of
 from bayesmeta.random import categorical
 
@@ -52,7 +44,7 @@ def require_how(how: str) -> None:
 
 
 @runtime_checkable
-class Shared(Summed, Hierarchical, Protocol):
+class Shared(ExpandableSums, Hierarchical, Protocol):
     """A prior whose hyperparameters are of all tasks, and whose rows are known through sums."""
 
 
@@ -178,8 +170,7 @@ class OnlineRunning(DrawsFunctions):
         return posterior.sample(1, generator=generator)
 
     def marginal(self, x: Tensor, task: Task = None) -> Distribution:
-        mixture = self.posterior(entries(task, len(x)))
-        return MixtureDistribution(mixture.log_weights[..., None], mixture.components.marginal(x.unsqueeze(-3)), -2)
+        return self.posterior(entries(task, len(x))).marginal(x)
 
     def posterior(self, index: Any = ...) -> Mixture:
         """A mixture over hyperparameters; its batch is that of `index`."""

@@ -12,14 +12,14 @@ from torch import Tensor
 
 from bandits.beliefs.wrapped import ByPosterior, Wrapped, entries, turns
 from bayesmeta.data.rows import Data
-from bayesmeta.online.sums import Index, State, Task
-from bayesmeta.protocol import Batched, Predictive
+from bayesmeta.online.protocol import Index, State, Task
+from bayesmeta.protocol import Expandable, Predictive
 
 __all__ = ["SlidingWindow"]
 
 
 @runtime_checkable
-class Conditioned(Batched, Predictive, Protocol):
+class Conditioned(Expandable, Predictive, Protocol):
     """A prior of any family."""
 
 

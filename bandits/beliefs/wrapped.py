@@ -8,22 +8,31 @@ from torch import Generator, Tensor
 from torch.distributions import Distribution
 
 from bayesmeta.fields import TensorFields
-from bayesmeta.online.sums import DrawsFunctions, Task, marginal_of, turn_of
-from bayesmeta.protocol import Additive, Batched, Evidence, num_arms_of
+from bayesmeta.online.protocol import DrawsFunctions, Task, marginal_of, turn_of
+from bayesmeta.protocol import Additive, Expandable, Weighable, num_arms_of
 
-__all__ = ["ByPosterior", "LearnedByTasks", "Summed", "Weighable", "Wrapped", "entries", "tasks_of", "turns"]
+__all__ = [
+    "ByPosterior",
+    "ExpandableSums",
+    "LearnedByTasks",
+    "WeighableSums",
+    "Wrapped",
+    "entries",
+    "tasks_of",
+    "turns",
+]
 
 L = TypeVar("L", bound="LearnedByTasks")
 W = TypeVar("W", bound="Wrapped")
 
 
 @runtime_checkable
-class Summed(Batched, Additive, Protocol):
-    """A prior that a wrapper takes entries of, and whose rows it knows through sums."""
+class ExpandableSums(Additive, Expandable, Protocol):
+    """A prior that a wrapper takes entries of and expands, and whose rows it knows through sums."""
 
 
 @runtime_checkable
-class Weighable(Summed, Evidence, Protocol):
+class WeighableSums(ExpandableSums, Weighable, Protocol):
     """One of which it also asks how likely rows are."""
 
 
@@ -53,7 +62,7 @@ class Wrapped(TensorFields):
     def __getitem__(self: W, index: Any) -> W:
         return self.around(self.prior[index])
 
-    def around(self: W, prior: Batched) -> W:
+    def around(self: W, prior: Expandable) -> W:
         """The same around another prior."""
         return self._replace(prior=prior)
 

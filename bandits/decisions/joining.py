@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 
 from bandits.beliefs.wrapped import Wrapped
-from bayesmeta.protocol import Batched
+from bayesmeta.protocol import Expandable
 
 __all__ = ["joined_state", "prior_of_some", "prior_with_another"]
 
-J = TypeVar("J", bound=Batched)
+J = TypeVar("J", bound=Expandable)
 
 
 def prior_of_some(prior: J, positions: list[int]) -> J:

@@ -10,7 +10,8 @@ from torch import Tensor
 from bandits.decisions.joining import joined_state, prior_of_some, prior_with_another
 from bayesmeta.fields import TensorFields
 from bayesmeta.numerics.gradients import ordinary
-from bayesmeta.online.sums import Begins, Index, InPlace, NoMarginalError, Online, online
+from bayesmeta.online.protocol import Begins, Index, InPlace, NoMarginalError, Online
+from bayesmeta.online.start import online
 from bayesmeta.protocol import Predictive
 
 __all__ = ["PolicyPosterior", "Prior", "require_prior"]

@@ -11,7 +11,7 @@ from torch import Tensor
 from bandits.decisions.choices import names_of
 from bandits.decisions.numbers import numbers_of, truths_of, whole_numbers_of
 from bayesmeta.doors import require_count
-from bayesmeta.online.sums import Task
+from bayesmeta.online.protocol import Task
 
 __all__ = ["Request", "TaskNumbers", "one_task"]
 

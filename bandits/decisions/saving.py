@@ -26,7 +26,7 @@ class PolicyState(TensorFields):
         prior: of its tasks.
         arms: kind and fields of its arms.
         settings: what the class takes beside what every policy does.
-        posterior: the state of `bayesmeta.online.sums.Online`.
+        posterior: the state of `bayesmeta.online.protocol.Online`.
         pending: choices that wait for their reward.
         numbers: counts, and the states of both streams of random numbers.
     """

@@ -25,7 +25,7 @@ from bayesmeta.data.rows import Data
 from bayesmeta.data.statistics import Statistics
 from bayesmeta.data.validation import require_columns, require_finite, require_positive
 from bayesmeta.fields import TensorFields
-from bayesmeta.online.sums import Index, State, Task
+from bayesmeta.online.protocol import Index, State, Task
 from bayesmeta.random import randn
 
 __all__ = ["DiagLinUCB", "DiagonalWeights", "EdgeSums"]

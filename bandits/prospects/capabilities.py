@@ -8,7 +8,7 @@ from typing import Protocol, TypeGuard, runtime_checkable
 from torch import Generator, Tensor
 from torch.distributions import Distribution
 
-from bayesmeta.online.sums import Online, Task
+from bayesmeta.online.protocol import Online, Task
 
 __all__ = [
     "Alternatives",

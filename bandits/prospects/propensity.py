@@ -26,7 +26,7 @@ from bandits.prospects.log_concave import is_log_concave
 from bandits.prospects.prospects import Prospects
 from bandits.prospects.zoom import chance_of_chosen
 from bayesmeta.distributions.link_marginals import on_link
-from bayesmeta.online.sums import NoMarginalError
+from bayesmeta.online.protocol import NoMarginalError
 
 __all__ = ["Propensities", "best_of_independent", "of_best", "of_chosen", "with_axis"]
 

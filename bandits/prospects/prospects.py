@@ -10,7 +10,7 @@ from torch.distributions import Distribution
 
 from bandits.prospects.capabilities import draws_on_link, draws_with_marginal
 from bayesmeta.distributions.link_marginals import on_link
-from bayesmeta.online.sums import Online, Task
+from bayesmeta.online.protocol import Online, Task
 from bayesmeta.random import rand
 
 __all__ = ["TOO_LARGE", "History", "Prospects"]

@@ -34,7 +34,7 @@ CHUNK = 4_000_000  # numbers of the largest tensor, so that it stays near the pr
 def log_evidence(
     likelihood: Likelihood, rows: Rows, loc: Tensor, precision: Tensor, memory: Memory | None = None
 ) -> Tensor:
-    """Of each task `(tasks,)`, differentiable by the priors' `loc` `(tasks, d)` and `precision`, and by the offset.
+    """Log evidence of each task, differentiable by the priors' `loc` `(tasks, d)` and `precision`, and by the offset.
 
     Args:
         memory: of a search, which this reads and writes.

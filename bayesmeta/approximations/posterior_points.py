@@ -231,7 +231,7 @@ def _student_draws(mean: Tensor, root: Tensor, num: int, generator: Generator | 
 
 @torch.no_grad()
 def quantiles(posterior: Around, cloud: Cloud, inputs: Tensor, scores: Tensor) -> Tensor:
-    """Of the predictors of inputs `(tasks, q, d)`, less those at the mode, at normal scores: `(tasks, q, scores)`.
+    """Quantiles `(tasks, q, scores)` of predictors less those at the mode, at normal scores; inputs `(tasks, q, d)`.
 
     Of one weight they follow from its density; of more, from four moments, or where those are not enough from
     quasi-random points, which are then given mean and variance of the points.
@@ -299,7 +299,7 @@ def _with_moments(found: Tensor, scores: Tensor, mean: Tensor, var: Tensor) -> T
 
 
 def _quantiles_of_one(posterior: Around, scores: Tensor) -> Tensor:
-    """Of t where one weight is unknown `(tasks, scores)`: by the trapezoidal rule, with its first correction."""
+    """Quantiles of t `(tasks, scores)` where one weight is unknown, by the corrected trapezoidal rule."""
     s, t, slope = knots(posterior, KNOTS[1])
     zero = torch.zeros_like(t[:, 0, :1])
     middle = len(s) // 2

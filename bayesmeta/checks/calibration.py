@@ -231,7 +231,7 @@ def _binomial_bounds(num_ranks: int, num_draws: int, error: float) -> tuple[np.n
 
 
 def _probability_inside(num_ranks: int, num_draws: int, lower: np.ndarray, upper: np.ndarray) -> float:
-    """That counts of uniform ranks stay within bounds at every rank but the last.
+    """Probability that counts of uniform ranks stay within bounds at every rank but the last.
 
     Tallies of the ranks are multinomial: independent Poisson counts, given that they sum to `num_ranks`. So the
     probability of each running sum, all sums before it inside, is a convolution from one rank to the next.

@@ -300,7 +300,7 @@ def _band(ax: "matplotlib.axes.Axes", at: Tensor, check: EcdfCheck, zero: Tensor
 
 
 def _half_width(mean: TaskMean, level: float) -> float:
-    """Of the interval of a mean over tasks, by Student's t."""
+    """Half the width of the interval of a mean over tasks, by Student's t."""
     count = int((~mean.by_task.isnan()).sum())
     return mean.standard_error * float(scipy.stats.t.ppf(0.5 + 0.5 * level, count - 1)) if count > 1 else math.nan
 

@@ -34,7 +34,7 @@ class TaskMean:
 
     @property
     def standard_error(self) -> float:
-        """Of the value, from the spread between tasks; NaN with fewer than two tasks."""
+        """Standard error of the value, from the spread between tasks; NaN with fewer than two tasks."""
         real = self.by_task[~self.by_task.isnan()]
         return float(real.std() / math.sqrt(len(real))) if len(real) > 1 else math.nan
 

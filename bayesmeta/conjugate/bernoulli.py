@@ -25,7 +25,8 @@ from bayesmeta.distributions.constant import Constant, repeat_rows, row_shape
 from bayesmeta.distributions.marginals import BetaMarginal
 from bayesmeta.doors import Draws
 from bayesmeta.fields import LearnedFrom, TensorFields
-from bayesmeta.hyperparameters.vector import Hyperparameter, Hyperparameters, most_probable
+from bayesmeta.hyperparameters.mode import fit_by_mode
+from bayesmeta.hyperparameters.vector import Hyperparameter, Hyperparameters
 from bayesmeta.numerics.special import lgamma_ratio
 from bayesmeta.random import log_gamma
 
@@ -65,7 +66,7 @@ class BetaBernoulli(TensorFields):
         """Two pseudo-counts, divided as the rows of all `tasks` are."""
         stats = Statistics.of(tasks, order=1).pooled()
         rate = (_ones(stats) + 0.5) / (stats.count + 1.0)
-        return cls(2.0 * rate, 2.0 * (1.0 - rate)).to(tasks.y if isinstance(tasks, Data) else rate)
+        return cls(2.0 * rate, 2.0 * (1.0 - rate)).to(tasks.dtype)
 
     @property
     def batch_shape(self) -> torch.Size:
@@ -142,10 +143,7 @@ class BetaBernoulli(TensorFields):
         Raises:
             ValueError: fewer than two tasks have rows, or a row of y is neither 0 nor 1.
         """
-        stats = self.statistics(tasks)
-        unknown = self.hyperparameters(stats)
-        fitted = unknown.build(most_probable(unknown, hyperprior_weight=hyperprior_weight))
-        return fitted._replace(learned_from=LearnedFrom.counts(stats.count))
+        return fit_by_mode(self, tasks, hyperprior_weight=hyperprior_weight)
 
     def hyperparameters(self, tasks: Data | Statistics) -> Hyperparameters:
         """Logit of the mean, and log of the total of both pseudo-counts."""

@@ -12,7 +12,7 @@ Source: Gelman et al., Bayesian Data Analysis, 3rd ed. (2013), section 3.4; Mink
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float
@@ -25,7 +25,8 @@ from bayesmeta.data.validation import require_columns, require_enough_tasks, req
 from bayesmeta.distributions.constant import Constant, repeat_rows, row_shape
 from bayesmeta.doors import Draws
 from bayesmeta.fields import LearnedFrom, TensorFields
-from bayesmeta.hyperparameters.vector import Hyperparameter, Hyperparameters, most_probable
+from bayesmeta.hyperparameters.mode import most_probable
+from bayesmeta.hyperparameters.vector import Hyperparameter, Hyperparameters
 from bayesmeta.numerics.special import lgamma_ratio
 from bayesmeta.random import log_gamma
 
@@ -78,7 +79,7 @@ class DirichletCategorical(TensorFields):
         stats = Statistics.of(tasks, order=1).pooled()
         num_classes = stats.first.shape[-1]
         share = (stats.count * stats.mean + 1.0 / num_classes) / (stats.count + 1.0)
-        return cls(num_classes * share).to(tasks.y if isinstance(tasks, Data) else share)
+        return cls(num_classes * share).to(tasks.dtype)
 
     @property
     def batch_shape(self) -> torch.Size:
@@ -148,10 +149,8 @@ class DirichletCategorical(TensorFields):
         unknown, tallies = self._unknown(counts)
         # Newton's answer is where the search by gradient starts, which confirms it and minds the limits
         start = _newton(unknown, tallies, hyperprior_weight)
-        fitted: DirichletCategorical = unknown.build(
-            most_probable(unknown, hyperprior_weight=hyperprior_weight, start=start)
-        )
-        return fitted._replace(learned_from=LearnedFrom.counts(counts.sum(-1)))
+        mode = most_probable(unknown, hyperprior_weight=hyperprior_weight, start=start)
+        return cast(DirichletCategorical, unknown.build(mode))._replace(learned_from=LearnedFrom.counts(counts.sum(-1)))
 
     def hyperparameters(self, tasks: Data | Statistics) -> Hyperparameters:
         """Logs of the pseudo-counts."""

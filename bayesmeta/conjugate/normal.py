@@ -31,7 +31,8 @@ from bayesmeta.distributions.constant import Constant, repeat_rows, row_shape
 from bayesmeta.distributions.marginals import StudentMarginal
 from bayesmeta.doors import Draws
 from bayesmeta.fields import LearnedFrom, TensorFields
-from bayesmeta.hyperparameters.vector import Hyperparameter, Hyperparameters, most_probable
+from bayesmeta.hyperparameters.mode import fit_by_mode
+from bayesmeta.hyperparameters.vector import Hyperparameter, Hyperparameters
 from bayesmeta.random import log_gamma, randn, within_floats
 
 __all__ = ["NormalFunctions", "NormalInverseGamma"]
@@ -74,7 +75,7 @@ class NormalInverseGamma(TensorFields):
         var = stats.scatter[0, 0] / stats.count.clamp(min=1.0)
         var = var.where(var > 0, 1.0)  # rows that do not vary say nothing of their scale
         one = torch.ones_like(var)
-        return cls(stats.mean[0], one, 2.0 * one, 0.5 * var).to(tasks.y if isinstance(tasks, Data) else var)
+        return cls(stats.mean[0], one, 2.0 * one, 0.5 * var).to(tasks.dtype)
 
     @property
     def batch_shape(self) -> torch.Size:
@@ -150,10 +151,7 @@ class NormalInverseGamma(TensorFields):
         Raises:
             ValueError: fewer than two tasks have rows, or rows do not differ within tasks.
         """
-        stats = self.statistics(tasks)
-        unknown = self.hyperparameters(stats)
-        fitted = unknown.build(most_probable(unknown, hyperprior_weight=hyperprior_weight))
-        return fitted._replace(learned_from=LearnedFrom.counts(stats.count))
+        return fit_by_mode(self, tasks, hyperprior_weight=hyperprior_weight)
 
     def hyperparameters(self, tasks: Data | Statistics) -> Hyperparameters:
         """Loc in standard deviations of all rows from their mean, and logs of both counts and the typical variance."""

@@ -35,7 +35,8 @@ from bayesmeta.data.validation import (
 from bayesmeta.distributions.constant import Constant, repeat_rows, row_shape
 from bayesmeta.doors import Draws
 from bayesmeta.fields import LearnedFrom, TensorFields
-from bayesmeta.hyperparameters.vector import Hyperparameter, Hyperparameters, most_probable
+from bayesmeta.hyperparameters.mode import fit_by_mode
+from bayesmeta.hyperparameters.vector import Hyperparameter, Hyperparameters
 from bayesmeta.numerics.linalg import add_outer, cholesky, log_det, log_det_of, pack_tril, symmetric, unpack_tril
 from bayesmeta.numerics.special import of_counts
 from bayesmeta.random import randn, wishart_tril
@@ -88,7 +89,7 @@ class NormalInverseWishart(TensorFields):
         var = var.where(var > 0, 1.0)  # rows that do not vary say nothing of their scale
         one = torch.ones_like(stats.count)
         prior = cls(stats.mean, one, one * (len(var) + 2), torch.diag_embed(0.5 * var))
-        return prior.to(tasks.y if isinstance(tasks, Data) else var)
+        return prior.to(tasks.dtype)
 
     @property
     def batch_shape(self) -> torch.Size:
@@ -182,10 +183,7 @@ class NormalInverseWishart(TensorFields):
         Raises:
             ValueError: fewer than two tasks have rows, or rows do not differ within tasks in every direction.
         """
-        stats = self.statistics(tasks)
-        unknown = self.hyperparameters(stats)
-        fitted = unknown.build(most_probable(unknown, hyperprior_weight=hyperprior_weight))
-        return fitted._replace(learned_from=LearnedFrom.counts(stats.count))
+        return fit_by_mode(self, tasks, hyperprior_weight=hyperprior_weight)
 
     def hyperparameters(self, tasks: Data | Statistics) -> Hyperparameters:
         """In units where all rows have mean zero and covariance I: loc, logs of `pseudo_count` and of the excess of

@@ -23,7 +23,8 @@ from bayesmeta.data.validation import require_columns, require_enough_tasks, req
 from bayesmeta.distributions.constant import Constant, repeat_rows, row_shape
 from bayesmeta.doors import Draws
 from bayesmeta.fields import LearnedFrom, TensorFields
-from bayesmeta.hyperparameters.vector import Hyperparameter, Hyperparameters, most_probable
+from bayesmeta.hyperparameters.mode import fit_by_mode
+from bayesmeta.hyperparameters.vector import Hyperparameter, Hyperparameters
 from bayesmeta.random import randn
 
 __all__ = ["KnownVarianceFunctions", "NormalKnownVariance"]
@@ -69,7 +70,7 @@ class NormalKnownVariance(TensorFields):
         freedom = (stats.count - 1.0).clamp(min=0.0).sum()
         within = stats.scatter[..., -1, -1].sum() / freedom.clamp(min=1.0)
         noise_var = within.where((freedom > 0) & (within > 0), 0.5 * var)
-        return cls(pooled.mean[-1], 0.5 * var, noise_var).to(tasks.y if isinstance(tasks, Data) else var)
+        return cls(pooled.mean[-1], 0.5 * var, noise_var).to(tasks.dtype)
 
     @property
     def batch_shape(self) -> torch.Size:
@@ -141,9 +142,7 @@ class NormalKnownVariance(TensorFields):
         Warns:
             LimitWarning: at weight 0, tasks do not differ by more than chance.
         """
-        unknown = self.hyperparameters(tasks)
-        fitted = unknown.build(most_probable(unknown, hyperprior_weight=hyperprior_weight))
-        return fitted._replace(learned_from=LearnedFrom.counts(tasks.count))
+        return fit_by_mode(self, tasks, hyperprior_weight=hyperprior_weight)
 
     def hyperparameters(self, tasks: Data | Statistics) -> Hyperparameters:
         """Loc in standard deviations of all rows from where it is, and the log of the variance in their variance."""

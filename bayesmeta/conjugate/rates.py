@@ -13,7 +13,7 @@ Source: Gelman et al., Bayesian Data Analysis, 3rd ed. (2013), section 2.6.
 
 import math
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import torch
 from jaxtyping import Float
@@ -28,8 +28,10 @@ from bayesmeta.distributions.lomax import Lomax
 from bayesmeta.distributions.marginals import GammaMarginal, InverseGammaMarginal
 from bayesmeta.doors import Draws
 from bayesmeta.fields import LearnedFrom, TensorFields
-from bayesmeta.hyperparameters.vector import Hyperparameter, Hyperparameters, most_probable
+from bayesmeta.hyperparameters.mode import fit_by_mode
+from bayesmeta.hyperparameters.vector import Hyperparameter, Hyperparameters
 from bayesmeta.numerics.special import lgamma_ratio
+from bayesmeta.protocol import Weighable
 from bayesmeta.random import log_gamma
 
 __all__ = ["ExponentialFunctions", "GammaExponential", "GammaPoisson", "RateFunctions"]
@@ -71,7 +73,7 @@ class _GammaRate(TensorFields):
         # half an event more keeps the rate of tasks without any above zero
         inverse_scale = exposure.where(exposure > 0, 1.0) / (events + 0.5)
         prior = cls(torch.ones_like(inverse_scale), inverse_scale)
-        return prior.to(tasks.y if isinstance(tasks, Data) else inverse_scale)
+        return prior.to(tasks.dtype)
 
     @staticmethod
     def _events_and_exposure(data: Data | Statistics) -> tuple[Tensor, Tensor]:
@@ -129,9 +131,7 @@ class _GammaRate(TensorFields):
         Raises:
             ValueError: fewer than two tasks have rows, or a row is none that the family can have.
         """
-        unknown = self.hyperparameters(tasks)
-        fitted: G = unknown.build(most_probable(unknown, hyperprior_weight=hyperprior_weight))
-        return fitted._replace(learned_from=LearnedFrom.counts(tasks.count))
+        return fit_by_mode(self, tasks, hyperprior_weight=hyperprior_weight)
 
     def hyperparameters(self, tasks: Data | Statistics) -> Hyperparameters:
         """Logs of the mean rate, in units of that of all rows, and of the shape."""
@@ -147,9 +147,11 @@ class _GammaRate(TensorFields):
         def evidence(vector: Tensor) -> Tensor:
             return _log_evidence(*natural(vector[..., None, :]), events, exposure) + factors
 
-        def build(vector: Tensor) -> "_GammaRate":
+        def build(vector: Tensor) -> Weighable:
             shape, inverse_scale = natural(vector)
-            return type(self)(shape, inverse_scale * unit).to(self.shape)
+            return cast(
+                Weighable, type(self)(shape, inverse_scale * unit).to(self.shape)
+            )  # a subclass with predictions
 
         shape, inverse_scale = self.shape.double(), self.inverse_scale.double() / unit
         entries = [
@@ -294,7 +296,7 @@ class ExponentialFunctions(Draws):
 
 
 def _log_evidence(shape: Tensor, inverse_scale: Tensor, events: Tensor, exposure: Tensor) -> Tensor:
-    """With a, b the prior's fields and k events in exposure t: log of Gamma(a + k) / Gamma(a) b^a / (b + t)^(a + k)."""
+    """Log of Gamma(a + k) / Gamma(a) b^a / (b + t)^(a + k), for prior fields a, b and k events in exposure t."""
     falling = shape * torch.log1p(exposure / inverse_scale) + events * (inverse_scale + exposure).log()
     return lgamma_ratio(shape, events) - falling
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -160,7 +160,22 @@ def read(columns: Columns | None, x: Tensor, weights: Tensor) -> Reading:
     return Reading(x)
 
 
-def require_columns_fit(prior: Any, roles: Sequence[str]) -> None:
+@runtime_checkable
+class HasColumns(Protocol):
+    """A family whose weights may belong to some of the columns of x."""
+
+    @property
+    def loc(self) -> Tensor:
+        """Mean of the weights, `(*batch, d, ...)`."""
+        ...
+
+    @property
+    def columns(self) -> Columns | None:
+        """Roles of the columns, None where each has a weight."""
+        ...
+
+
+def require_columns_fit(prior: HasColumns, roles: Sequence[str]) -> None:
     """Raise ValueError where `prior.columns` does not give each entry of `prior.loc` its input, or has other roles."""
     columns, d = prior.columns, prior.loc.shape[-1]
     if columns is None:

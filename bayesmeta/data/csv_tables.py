@@ -2,13 +2,15 @@
 
 What a spreadsheet, pandas or R wrote is read as it was meant: semicolons and tabs, decimal commas beside them, UTF-16,
 the marks of missing values that pandas knows, `1,000` for a thousand. Blank lines, columns without a name and without
-an entry, spaces around entries and the unnamed column of row numbers are left out.
+an entry, spaces around entries and the unnamed column of row numbers are left out. Errors name
+the line of a row, counting from 1.
 """
 
 import csv
 import io
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -16,7 +18,16 @@ from typing import Any
 
 import polars as pl
 
-__all__ = ["is_row_numbers", "line_of", "not_numbers", "read_csv", "reads_as_number", "require_unique"]
+__all__ = [
+    "BadRow",
+    "is_row_numbers",
+    "line_of",
+    "naming_lines",
+    "not_numbers",
+    "read_csv",
+    "reads_as_number",
+    "require_unique",
+]
 
 SEPARATORS = ",;\t|"
 NUM_SNIFFED = 20  # lines from which the separator is told
@@ -62,13 +73,33 @@ def line_of(path: Path, row: int) -> int:
     return next(islice(_records(path, _layout(path)), row + 1, None))[0]
 
 
+class BadRow(ValueError):
+    """What is wrong with one row: the words before its place in a message, its number, and the words after."""
+
+    def __init__(self, before: str, row: int, after: str) -> None:
+        super().__init__(f"{before}row {row}{after}")
+        self.before, self.row, self.after = before, row, after
+
+
+@contextmanager
+def naming_lines(source: Any) -> Iterator[None]:
+    """Let errors of rows name lines, where the table came from a CSV file."""
+    try:
+        yield
+    except BadRow as error:
+        if not isinstance(source, str | Path) or Path(source).suffix.lower() != ".csv":
+            raise
+        line = line_of(Path(source), error.row)
+        raise ValueError(f"{error.before}line {line} of {source}{error.after}") from None
+
+
 def reads_as_number(text: str) -> bool:
     """Whether a cell of text is a number, also by thousands."""
     return re.match(NUMBER, text.strip()) is not None or re.match(THOUSANDS, text.strip()) is not None
 
 
 def not_numbers(cells: Sequence[str | None]) -> list[int]:
-    """Where a column of text has cells that are no numbers, a decimal comma being one where nothing else is wrong."""
+    """Positions of cells that are no numbers; a decimal comma is one where nothing else is wrong."""
     wrong = [i for i, cell in enumerate(cells) if cell is not None and not reads_as_number(cell)]
     return [i for i in wrong if not re.match(DECIMAL_COMMA, str(cells[i]).strip())] or wrong
 
@@ -193,7 +224,7 @@ def _stripped() -> pl.Expr:
 
 
 def _with_numbers(table: pl.DataFrame, separator: str) -> pl.DataFrame:
-    """As numbers or booleans, columns of text whose every entry is one, by thousands or with a decimal comma too."""
+    """The table, text that is all numbers or all booleans read as such, decimal commas and thousands too."""
     columns = {name: table[name] for name, dtype in table.schema.items() if dtype == pl.String}
     columns = {name: text for name, text in columns.items() if text.null_count() < len(text)}
     has_decimal_commas = _has_decimal_commas(table, list(columns.values()), separator)

@@ -73,5 +73,5 @@ def _by_pieces(function: Callable[[P, Statistics], Out], prior: P, stats: Statis
 
 
 def _room(piece: Tensor, tasks: int) -> Tensor:
-    """For all tasks, of which `piece` holds a part: the task as the last axis in memory."""
+    """Empty tensor for all tasks, of which `piece` holds a part; the task is the last axis in memory."""
     return piece.new_empty(*piece.shape[1:], tasks).movedim(-1, 0)

@@ -16,8 +16,7 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from bayesmeta.data.bad_rows import BadRow, naming_lines
-from bayesmeta.data.csv_tables import is_row_numbers, not_numbers, read_csv, require_unique
+from bayesmeta.data.csv_tables import BadRow, is_row_numbers, naming_lines, not_numbers, read_csv, require_unique
 
 __all__ = [
     "TableRows",

@@ -36,7 +36,7 @@ class WeightedRows:
 
     @classmethod
     def of(cls, stats: Statistics, num_weights: int) -> "WeightedRows":
-        """From what `row_statistics` returned."""
+        """Weighted rows of what `row_statistics` returned."""
         d = num_weights
         if stats.num_inputs == d:
             return cls(stats, stats.count, torch.zeros_like(stats.count))

@@ -32,7 +32,7 @@ def drawn_on_link(functions: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
 
 
 class _OnLine(Distribution):
-    """Of one number anywhere on the line, by functions of NumPy arrays."""
+    """Distribution of one number anywhere on the real line, by functions of NumPy arrays."""
 
     support = constraints.real
 
@@ -65,7 +65,7 @@ class _OnLine(Distribution):
 
     @staticmethod
     def _slope(t: Array, *parameters: Array) -> Array:
-        """Of the log density."""
+        """Derivative of the log density."""
         raise TypeError("each distribution has its own")
 
 

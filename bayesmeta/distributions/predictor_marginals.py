@@ -41,7 +41,7 @@ class _OfPredictor(Distribution):
 
     @classmethod
     def of(cls, average: Tensor, spread: Tensor, quantiles: Tensor) -> Any:
-        """From one tensor of quantiles `(*batch, scores)`."""
+        """Distribution from one tensor of quantiles `(*batch, scores)`."""
         return cls(average, spread, None, **dict(zip(NAMES, quantiles.unbind(-1), strict=True)))
 
     @property

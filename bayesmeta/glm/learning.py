@@ -9,7 +9,7 @@ A weight that all tasks share has a mean only. Its unit is that of `initial`, tw
 a log rate) per standard deviation of its column, so that a prior which knows that weight can learn it anew.
 """
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -27,6 +27,9 @@ from bayesmeta.regression.correlations import scale_tril
 from bayesmeta.regression.frame import Frame
 from bayesmeta.regression.weight_space import WeightSpace, weak_precision
 
+if TYPE_CHECKING:  # which learns by these
+    from bayesmeta.glm.model import Regression
+
 __all__ = ["hyperparameters", "weak_prior"]
 
 TOLERANCE = 1e-10  # of the search: points of the quadrature move with the hyperparameters, derivatives leave that out
@@ -41,7 +44,7 @@ SEPARATED = (
 )
 
 
-def hyperparameters(prior: Any, tasks: Data) -> Hyperparameters:
+def hyperparameters(prior: "Regression", tasks: Data) -> Hyperparameters:
     """Loc, log standard deviations, and what ties weights, in the coordinates that the module describes.
 
     Scales apart from correlations: each weight's scale has the same hyperprior, whatever the order of columns. Entries
@@ -72,7 +75,7 @@ def hyperparameters(prior: Any, tasks: Data) -> Hyperparameters:
         each = [evidence_of(v) for v in vector.reshape(-1, vector.shape[-1]).unbind()]
         return torch.stack(each).reshape(*vector.shape[:-1], len(base.y))
 
-    def build(vector: Tensor) -> Any:
+    def build(vector: Tensor) -> "Regression":
         loc = space.loc[:, 0] + vector[..., :d] @ unit.mT
         precision = space.precision(space.root(vector[..., d:]))
         return type(prior)(space.frame.leave(loc[..., None])[..., 0], precision, columns=prior.columns).to(prior.loc)
@@ -81,7 +84,7 @@ def hyperparameters(prior: Any, tasks: Data) -> Hyperparameters:
     return Hyperparameters(entries, evidence, build, float(tasks.count.sum()), tolerance=TOLERANCE)
 
 
-def weak_prior(rows: Rows, prior: Any, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+def weak_prior(rows: Rows, prior: "Regression", dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """Loc and precision, float64: weak on the scale of x, about the weights that fit `rows` of all tasks as one.
 
     Args:
@@ -97,7 +100,7 @@ def weak_prior(rows: Rows, prior: Any, dtype: torch.dtype) -> tuple[Tensor, Tens
 
 
 def _statistics(rows: Rows) -> Statistics:
-    """Of the inputs of all rows that say something; outputs are zero, which no frame moves."""
+    """Statistics of the inputs of all rows that have trials; outputs are zero, which no frame moves."""
     mask = rows.trials > 0
     return Statistics.of(Data(rows.x.mT, torch.zeros_like(rows.y), mask))
 

@@ -11,13 +11,14 @@ from bayesmeta.approximations.likelihoods import LOGISTIC
 from bayesmeta.data.columns import columns_of
 from bayesmeta.data.rows import Data, describe_rows
 from bayesmeta.data.validation import require_binary
+from bayesmeta.distributions.binomial_logit_normal import BinomialLogitNormal
 from bayesmeta.distributions.marginals import LogitNormalMarginal
 from bayesmeta.distributions.predictor_marginals import ProbabilityMarginal, RateMarginal
 from bayesmeta.glm.functions import LogisticFunctions
 from bayesmeta.glm.model import LARGEST_COUNT, Regression, some
 from bayesmeta.glm.predictions import CountPrediction
 from bayesmeta.glm.predictor import split
-from bayesmeta.numerics.quadrature import BinomialLogitNormal, log_mean_sigmoid
+from bayesmeta.numerics.quadrature import log_mean_sigmoid
 
 __all__ = ["LogisticGaussian"]
 

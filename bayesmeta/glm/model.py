@@ -21,7 +21,7 @@ Source: Gelman et al., Bayesian Data Analysis, 3rd ed. (2013), chapters 4 and 16
 import math
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import Any, ClassVar, TypeVar, cast
+from typing import ClassVar, TypeVar, cast
 
 import torch
 from jaxtyping import Float
@@ -47,7 +47,8 @@ from bayesmeta.glm.learning import hyperparameters, weak_prior
 from bayesmeta.glm.predictions import CountPrediction, EvidenceError, PredictionError, Predictor
 from bayesmeta.glm.predictor import rows_of, split
 from bayesmeta.glm.tasks import Tasks
-from bayesmeta.hyperparameters.vector import Hyperparameters, most_probable
+from bayesmeta.hyperparameters.mode import fit_by_mode
+from bayesmeta.hyperparameters.vector import Hyperparameters
 from bayesmeta.numerics.linalg import log_det, symmetric
 from bayesmeta.random import randn
 
@@ -64,7 +65,7 @@ class Regression(TensorFields):
 
     loc: Float[Tensor, "*batch d"]
     precision: Float[Tensor, "*batch d d"]
-    prior: Any = None
+    prior: "Regression | None" = None
     data: Data | None = None
     learned_from: LearnedFrom | None = None
     columns: Columns | None = None
@@ -153,7 +154,7 @@ class Regression(TensorFields):
     def log_evidence_error(
         self, data: Data, *, num_draws: int = 1000, generator: Generator | None = None
     ) -> EvidenceError:
-        """By how much the exact log evidence of each task exceeds `log_evidence`, by importance sampling.
+        """Error of `log_evidence` of each task, exact less approximate, by importance sampling.
 
         It says nothing of predictions, whose error `prediction_error` measures.
 
@@ -174,7 +175,7 @@ class Regression(TensorFields):
     def prediction_error(
         self, x: Float[Tensor, "*batch q d"], *, num_draws: int = 1000, generator: Generator | None = None
     ) -> PredictionError:
-        """By how much the exact mean at each row exceeds that of `predict`, by importance sampling.
+        """Error of the mean of `predict` at each row, exact less approximate, by importance sampling.
 
         Args:
             num_draws: of the weights of each task; the standard error falls with their square root.
@@ -205,7 +206,7 @@ class Regression(TensorFields):
 
     def log_prob(self, params: Tensor) -> Tensor:
         """Log density of weights `(..., *batch, d)`: of the exact posterior where there are rows."""
-        prior = self if self._is_prior else self.prior
+        prior = self if self._is_prior else cast("Regression", self.prior)
         root = factor(prior.precision)
         distance = (root.mT @ (params - prior.loc)[..., None])[..., 0].square().sum(-1)
         density = 0.5 * (log_det(root) - distance - self.loc.shape[-1] * math.log(2.0 * math.pi))
@@ -238,9 +239,7 @@ class Regression(TensorFields):
             LimitWarning: a hyperparameter ended at its limit, as without a hyperprior where rows are all alike or
                 classes are separated.
         """
-        unknown = self.hyperparameters(tasks)
-        fitted: G = unknown.build(most_probable(unknown, hyperprior_weight=hyperprior_weight))
-        return fitted._replace(learned_from=LearnedFrom.counts(tasks.count))
+        return fit_by_mode(self, tasks, hyperprior_weight=hyperprior_weight)
 
     def hyperparameters(self, tasks: Data) -> Hyperparameters:
         """What is unknown of the prior, given `tasks`: see `bayesmeta.glm.learning`."""
@@ -264,7 +263,7 @@ class Regression(TensorFields):
     def _with(self: G, data: Data | Statistics) -> tuple[G, Data]:
         """The prior, and all rows that have been seen."""
         rows = self._require(data)
-        prior = self if self.prior is None else self.prior
+        prior = self if self.prior is None else cast("G", self.prior)
         return prior, rows if self.data is None else self.data + rows
 
     @property
@@ -282,7 +281,7 @@ class Regression(TensorFields):
 
     def _tasks(self, batch: torch.Size) -> Tasks:
         """All that is known of the tasks of a posterior, whose batch broadcasts to `batch`."""
-        return Tasks.of(self.prior, cast("Data", self.data), batch)
+        return Tasks.of(cast("Regression", self.prior), cast("Data", self.data), batch)
 
     def _after_rows(self, x: Tensor) -> tuple[Predictor, torch.Size]:
         """The predictors of x given all rows, tasks on one axis, and the shape `(*batch, q)` of what they say."""

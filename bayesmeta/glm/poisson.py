@@ -10,11 +10,11 @@ from bayesmeta.approximations.likelihoods import POISSON
 from bayesmeta.data.columns import columns_of
 from bayesmeta.data.rows import Data, describe_rows
 from bayesmeta.distributions.marginals import LogNormalMarginal
+from bayesmeta.distributions.poisson_log_normal import PoissonLogNormal
 from bayesmeta.distributions.predictor_marginals import ProbabilityMarginal, RateMarginal
 from bayesmeta.glm.functions import PoissonFunctions
 from bayesmeta.glm.model import LARGEST_COUNT, Regression, some
 from bayesmeta.glm.predictions import CountPrediction
-from bayesmeta.numerics.quadrature import PoissonLogNormal
 
 __all__ = ["PoissonExposureGaussian", "PoissonGaussian"]
 
@@ -88,7 +88,7 @@ class PoissonExposureGaussian(PoissonGaussian):
     def initial(
         cls, tasks: Data, *, shared: Sequence[int] = (), offset: int | None = None
     ) -> "PoissonExposureGaussian":
-        """As of `PoissonGaussian`; the offset is the last column unless another one is named."""
+        """Weak prior, as that of `PoissonGaussian`; the offset is the last column unless another one is named."""
         num = tasks.x.shape[-1]
         if not len(shared) and offset is None:
             return cls._initial(tasks, None)

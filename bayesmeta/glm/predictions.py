@@ -89,7 +89,7 @@ class Predictor:
         return mean, var
 
     def quantiles(self) -> Tensor:
-        """Of the predictors, at the normal scores of `SCORES`: `(T, q, scores)`."""
+        """Quantiles of the predictors at the normal scores `SCORES`: `(T, q, scores)`."""
 
         def use(posterior: Around, index: Tensor, cloud: Cloud) -> tuple[Tensor, ...]:
             asked = self.asked[index]
@@ -107,7 +107,7 @@ class Predictor:
 
     @property
     def kind(self) -> type[ProbabilityMarginal] | type[RateMarginal]:
-        """Of the distribution of the probability, or of the rate."""
+        """Class of the distribution of the probability, or of the rate."""
         return ProbabilityMarginal if self.tasks.likelihood is LOGISTIC else RateMarginal
 
     def log_prob(self, y: Tensor) -> Tensor:
@@ -116,7 +116,7 @@ class Predictor:
         return self.tasks.with_rows(self.asked, y).log_evidence().reshape(y.shape) - before[:, None]
 
     def error(self, mean: Tensor, num_draws: int, generator: Generator | None) -> tuple[Tensor, Tensor, Tensor]:
-        """Of `mean` `(T, q)`, by importance sampling: error, its standard error, and effective sample size."""
+        """Error of `mean` `(T, q)` by importance sampling, its standard error, and the effective sample size."""
 
         def use(posterior: Around, index: Tensor, cloud: Cloud) -> tuple[Tensor, ...]:
             drawn, log_ratio = importance_draws(posterior, cloud, num_draws, generator)

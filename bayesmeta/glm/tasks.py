@@ -6,7 +6,7 @@ weight of its own is an integral over one number, whatever else is in the model.
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Generator, Tensor
@@ -16,10 +16,14 @@ from bayesmeta.approximations.laplace import Rows, factor, fit_mode
 from bayesmeta.approximations.likelihoods import Likelihood
 from bayesmeta.approximations.posterior_axes import Around
 from bayesmeta.approximations.posterior_points import Cloud, Use, each_cloud
+from bayesmeta.data.columns import Columns
 from bayesmeta.data.rows import Data
 from bayesmeta.glm.predictor import rows_of, split
 from bayesmeta.numerics.linalg import log_det, symmetric
 from bayesmeta.random import randn
+
+if TYPE_CHECKING:  # which asks these
+    from bayesmeta.glm.model import Regression
 
 __all__ = ["Asked", "Tasks"]
 
@@ -49,8 +53,8 @@ class Tasks:
     whole: tuple[Tensor, Tensor, Tensor]
 
     @classmethod
-    def of(cls, prior: Any, data: Data, batch: torch.Size | None = None) -> "Tasks":
-        """Of a prior and the rows of its tasks, whose batches broadcast, to `batch` if it is given."""
+    def of(cls, prior: "Regression", data: Data, batch: torch.Size | None = None) -> "Tasks":
+        """Tasks of a prior and their rows, whose batches broadcast, to `batch` if it is given."""
         batch = torch.broadcast_shapes(prior.batch_shape, data.batch_shape) if batch is None else batch
         d = prior.loc.shape[-1]
         rows = rows_of(data if data.batch_shape == batch else data.expand(batch), prior.roles)
@@ -123,14 +127,14 @@ class Tasks:
         return weights
 
     def hessian(self, weights: Tensor) -> Tensor:
-        """Of all weights `(T, d, d)`, minus the log posterior density's, at `weights` `(T, d)`."""
+        """Hessian `(T, d, d)` of minus the log posterior density of all weights, at `weights` `(T, d)`."""
         _, precision, x = self.whole
         eta = self.rows.times(weights[:, self.unknown]) + self.rows.offset
         curvature = self.likelihood.curvature(eta) * self.rows.trials
         return precision + (x * curvature[:, None]) @ x.mT
 
     def log_likelihood(self, weights: Tensor) -> Tensor:
-        """Of the rows under all weights `(draws, T, d)`: `(draws, T)`."""
+        """Log likelihood `(draws, T)` of the rows under all weights `(draws, T, d)`."""
         eta = self.rows.offset + (weights[..., None, self.unknown] @ self.rows.x)[..., 0, :]
         known = self.known
         if known:
@@ -154,7 +158,7 @@ class Tasks:
         loc, precision = (v[:, None].expand(-1, q, *v.shape[1:]).flatten(0, 1) for v in (self.loc, self.precision))
         return Tasks(self.likelihood, torch.Size([tasks * q]), self.unknown, rows, loc, precision, self.whole)
 
-    def asked(self, x: Tensor, roles: Any) -> "Asked":
+    def asked(self, x: Tensor, roles: Columns) -> "Asked":
         """Rows x `(T, q, columns)`, of which predictions are asked for."""
         inputs, offset, trials = split(x.double(), roles)
         if self.known:
@@ -181,7 +185,7 @@ class Asked:
         return Asked(self.inputs[index], self.offset[index], self.trials[index])
 
 
-def _known(prior: Any, rows: Rows) -> list[int]:
+def _known(prior: "Regression", rows: Rows) -> list[int]:
     """Weights that all tasks share, and of which rows say nothing beside what the prior knows."""
     fixed = list(prior.roles.fixed)
     if not fixed:

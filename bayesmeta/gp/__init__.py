@@ -18,7 +18,8 @@ __all__ = [
 
 if TYPE_CHECKING:
     from bayesmeta.gp.past_functions import PastFunctions
-    from bayesmeta.gp.process import GaussianProcess, PathFunctions
+    from bayesmeta.gp.paths import PathFunctions
+    from bayesmeta.gp.process import GaussianProcess
     from bayesmeta.gp.transfer import NUM_DOUBTING, TransferHypotheses, likeness, transfer_hypotheses, trust, trusting
 else:
     __getattr__, __dir__ = lazily(
@@ -27,7 +28,7 @@ else:
             "NUM_DOUBTING": "transfer",
             "GaussianProcess": "process",
             "PastFunctions": "past_functions",
-            "PathFunctions": "process",
+            "PathFunctions": "paths",
             "TransferHypotheses": "transfer",
             "likeness": "transfer",
             "transfer_hypotheses": "transfer",

@@ -21,6 +21,7 @@ import torch
 from torch import Generator, Tensor
 
 from bayesmeta.data.rows import Data
+from bayesmeta.data.samples import random_order, share_inputs, some_rows
 from bayesmeta.gp.covariance import matern52, with_noise
 from bayesmeta.gp.past_functions import PastFunctions
 from bayesmeta.numerics.linalg import cholesky, log_det
@@ -78,25 +79,16 @@ def pretrain(start: Numbers, tasks: Data, generator: Generator) -> tuple[Numbers
 
 def _subset(tasks: Data, generator: Generator) -> tuple[Data, Tensor]:
     """At most MAX_TASKS tasks of at most MAX_ROWS real rows each, and which tasks they are."""
-    own = torch.randperm(len(tasks.mask), generator=generator, device=generator.device)[:MAX_TASKS]
+    own = random_order(len(tasks.mask), generator)[:MAX_TASKS]
     return _some_rows(tasks[own], MAX_ROWS, generator), own
 
 
 def _some_rows(tasks: Data, most: int, generator: Generator) -> Data:
     """At most `most` real rows of each task; the same of all, where all have the same inputs."""
-    if tasks.mask.shape[-1] <= most:
-        return tasks
-    if _share_inputs(tasks):
-        return tasks.rows(torch.randperm(tasks.mask.shape[-1], generator=generator, device=generator.device)[:most])
-    # random keys, pads last: the first entries of the sorted order are a random choice of real rows
-    keys = torch.rand(tasks.mask.shape, generator=generator, device=generator.device).masked_fill(~tasks.mask, 2.0)
-    keep = keys.argsort(-1)[..., :most]
-    x = tasks.x.gather(-2, keep[..., None].expand(*keep.shape, tasks.x.shape[-1]))
-    return Data(x, tasks.y.gather(-1, keep), tasks.mask.gather(-1, keep))
-
-
-def _share_inputs(tasks: Data) -> bool:
-    return bool((tasks.x == tasks.x[:1]).all() & tasks.mask.all())
+    n = tasks.mask.shape[-1]
+    if n > most and share_inputs(tasks):
+        return tasks.rows(random_order(n, generator)[:most])
+    return some_rows(tasks, most, generator)
 
 
 def _fit_kernel(start: Numbers, tasks: Data) -> Numbers:
@@ -124,7 +116,7 @@ def _fit_kernel(start: Numbers, tasks: Data) -> Numbers:
 
 def _as_columns(tasks: Data) -> tuple[Tensor, Tensor, Tensor]:
     """x, y as columns `(groups, n, columns)`, and mask: tasks with the same inputs have one covariance between them."""
-    if _share_inputs(tasks):
+    if share_inputs(tasks):
         return tasks.x[:1], tasks.y.mT[None], tasks.mask[:1]
     return tasks.x, tasks.y[..., None], tasks.mask
 
@@ -137,7 +129,7 @@ def _choose_points(tasks: Data, lengthscale: Tensor, generator: Generator) -> Te
     points = tasks.x[tasks.mask].unique(dim=0)
     if len(points) <= MAX_POINTS:
         return points
-    pool = points[torch.randperm(len(points), generator=generator, device=generator.device)[: 8 * MAX_POINTS]]
+    pool = points[random_order(len(points), generator)[: 8 * MAX_POINTS]]
     left = pool.new_ones(len(pool))  # what the chosen points leave unexplained of each
     factor = pool.new_zeros(MAX_POINTS, len(pool))
     chosen = torch.zeros(MAX_POINTS, dtype=torch.long, device=pool.device)

@@ -16,47 +16,58 @@ others: a grid of (structures, scales) factorises one matrix per structure.
 
 Source: Rasmussen and Williams, Gaussian Processes for Machine Learning (2006), chapter 2 and section 2.7; empirical
 mean and covariance of past functions: Wang et al., Pre-trained Gaussian processes for Bayesian optimization (2024).
-Draws: Wilson et al., Efficiently sampling functions from Gaussian process posteriors (2020).
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, cast
+from typing import NamedTuple, cast
 
 import torch
 from gpytorch.distributions import MultivariateNormal as LazyMultivariateNormal
 from jaxtyping import Float, Int64
 from linear_operator import to_linear_operator
 from torch import Generator, Tensor
-from torch.distributions import Distribution, Normal
+from torch.distributions import Normal
 
 from bayesmeta.data.rows import Data
 from bayesmeta.data.validation import require_columns, require_enough_tasks, require_finite, require_positive
-from bayesmeta.doors import Draws
 from bayesmeta.fields import LearnedFrom, TensorFields
 from bayesmeta.gp.covariance import append, matern52, solve_triangular, weighted_sum, whiten, with_noise
 from bayesmeta.gp.fit import Numbers, pretrain
 from bayesmeta.gp.past_functions import PastFunctions
+from bayesmeta.gp.paths import PathFunctions
 from bayesmeta.numerics.linalg import cholesky, log_det
-from bayesmeta.random import gamma, randn
+from bayesmeta.online.process import ExtendedByRows
 
-if TYPE_CHECKING:
-    from bayesmeta.online.process import OnlineProcess
+__all__ = ["GaussianProcess"]
 
-__all__ = ["GaussianProcess", "PathFunctions"]
-
-NUM_FREQUENCIES = 256  # of the random features of a draw
 ROWS = "covariance of rows plus noise_var"  # in the message where it is singular
 
 ZERO, ONE = torch.zeros(()), torch.ones(())  # without axes, so that they take the dtype of what they meet
 NO_LOADING = torch.zeros(1)
 # the parameters that are one number per member of the batch
 NUMBERS = ("outputscale", "noise_var", "constant", "constant_var", "scale", "past_weight", "past_var", "beyond_var")
+LAST_AXES = {"lengthscale": 1, "past_loading": 1, "factor": 2, "residual": 1}  # after those of the batch, of the others
+
+
+class Points(NamedTuple):
+    """Points, and what the moments of the prior there need to know of them.
+
+    Args:
+        x: `(*tasks, q, d)`.
+        past_mean, directions: of past functions, `(*tasks, q)` and `(*tasks, q, r)`; zero, and none, without a past.
+        widening: standard deviation of g over that in the range of past inputs, `(*batch, q)`; None where it is one.
+    """
+
+    x: Tensor
+    past_mean: Tensor
+    directions: Tensor
+    widening: Tensor | None
 
 
 @dataclass(frozen=True, eq=False)
-class GaussianProcess(TensorFields):
+class GaussianProcess(TensorFields, ExtendedByRows):
     """A Gaussian process over tasks' functions, and after `condition` its posterior.
 
     Args:
@@ -145,13 +156,16 @@ class GaussianProcess(TensorFields):
             is_shared = value.ndim < num_batch + num_last or value.shape[0] == 1
             return value if is_shared else value[index]
 
-        last = {"lengthscale": 1, "past_loading": 1, "factor": 2, "residual": 1}
-        fields = {name: getattr(self, name) for name in (*NUMBERS, *last)}
-        chosen = {name: some(v, last.get(name, 0)) for name, v in fields.items() if v is not None}
+        return self._each_parameter(some)
+
+    def _each_parameter(self, change: Callable[[Tensor, int], Tensor]) -> "GaussianProcess":
+        """Everything that has axes of the batch, changed by a function of it and of how many axes follow these."""
+        fields = {name: getattr(self, name) for name in (*NUMBERS, *LAST_AXES)}
+        changed = {name: change(v, LAST_AXES.get(name, 0)) for name, v in fields.items() if v is not None}
         rows = self.rows
         if rows is not None:
-            rows = Data(some(rows.x, 2), some(rows.y, 1), some(rows.mask, 1))
-        return self._replace(**chosen, rows=rows)
+            rows = Data(change(rows.x, 2), change(rows.y, 1), change(rows.mask, 1))
+        return self._replace(**changed, rows=rows)
 
     def condition(self, data: Data) -> "GaussianProcess":
         """Posterior after more rows: the Cholesky factor of the old ones is kept and extended.
@@ -167,24 +181,18 @@ class GaussianProcess(TensorFields):
                 the covariance singular, as `noise_var` is too small beside the other variances.
         """
         require_columns(data, num_inputs=self.lengthscale.shape[-1], event_shape=())
-        past_mean, directions = self._past_at(data.x)
-        cov = with_noise(self._covariance(data.x, data.x, directions, directions), self.noise_var, data.mask)
-        centred = (data.y / self.scale[..., None] - self._mean(past_mean, directions)) * data.mask
+        at = self._at(data.x)
+        cov = with_noise(self._covariance(at, at), self.noise_var, data.mask)
+        centred = (data.y / self.scale[..., None] - self._mean(at)) * data.mask
         if self.rows is None or self.factor is None or self.residual is None:
             factor = cholesky(cov, ROWS)
             return self._replace(rows=data, factor=factor, residual=whiten(factor, centred))
-        corner = self._root(data.x, directions) * data.mask[..., None, :]
+        corner = self._root(at) * data.mask[..., None, :]
         new_factor = cholesky(cov - corner.mT @ corner, ROWS)
         new = whiten(new_factor, centred - weighted_sum(corner, self.residual))
         batch = torch.broadcast_shapes(self.residual.shape[:-1], new.shape[:-1])
         residual = torch.cat([self.residual.expand(*batch, -1), new.expand(*batch, -1)], -1)
         return self._replace(rows=self.rows + data, factor=append(self.factor, corner, new_factor), residual=residual)
-
-    def online(self, batch_shape: Sequence[int]) -> "OnlineProcess":
-        """The posterior of tasks, or of tasks and arms, to be updated in place."""
-        from bayesmeta.online.process import OnlineProcess
-
-        return OnlineProcess(self, batch_shape)
 
     def predict(self, x: Float[Tensor, "*tasks q d"]) -> Normal:
         """p(y | x) at each row: a normal with batch_shape `(*batch, q)`."""
@@ -208,10 +216,10 @@ class GaussianProcess(TensorFields):
 
     def joint(self, x: Float[Tensor, "*tasks q d"]) -> LazyMultivariateNormal:
         """f at all rows together, noise-free."""
-        past_mean, directions = self._past_at(x)
-        mean, cov = self._mean(past_mean, directions), self._covariance(x, x, directions, directions)
+        at = self._at(x)
+        mean, cov = self._mean(at), self._covariance(at, at)
         if self.residual is not None:
-            root = self._root(x, directions)
+            root = self._root(at)
             mean = mean + weighted_sum(root, self.residual)
             cov = cov - root.mT @ root
         scale = self.scale[..., None]
@@ -278,37 +286,36 @@ class GaussianProcess(TensorFields):
         """Posterior mean of g alone, without level and past functions, in units of y / scale: `(*batch, q)`."""
         rows, factor, residual = cast(Data, self.rows), cast(Tensor, self.factor), cast(Tensor, self.residual)
         pull = torch.linalg.solve_triangular(factor.mT, residual[..., None], upper=True)
-        cross = self._amplitude(x, rows.x) * matern52(x, rows.x, self.lengthscale) * rows.mask[..., None, :]
+        amplitude = self._amplitude(self._widening(x), self._widening(rows.x))
+        cross = amplitude * matern52(x, rows.x, self.lengthscale) * rows.mask[..., None, :]
         return (cross @ pull)[..., 0]
 
-    def _past_at(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and directions of past functions at x; zero, and none, where there is no past."""
+    def _at(self, x: Tensor) -> Points:
         if self.past is None:
-            return x.new_zeros(x.shape[:-1]), x.new_zeros(*x.shape[:-1], 0)
-        return self.past(x)
+            return Points(x, x.new_zeros(x.shape[:-1]), x.new_zeros(*x.shape[:-1], 0), None)
+        return Points(x, *self.past(x), self._widening(x))
 
-    def _mean(self, past_mean: Tensor, directions: Tensor) -> Tensor:
+    def _mean(self, at: Points) -> Tensor:
         """Prior mean of f / scale, `(*batch, q)`."""
-        mean = self.constant[..., None] + self.past_weight[..., None] * past_mean
+        mean = self.constant[..., None] + self.past_weight[..., None] * at.past_mean
         if self.past is None or self.past_loading is NO_LOADING:
             return mean
-        loading = self.past_loading.to(directions).expand(*self.past_loading.shape[:-1], directions.shape[-1])
-        return mean + (directions @ loading[..., None])[..., 0]
+        loading = self.past_loading.to(at.directions).expand(*self.past_loading.shape[:-1], at.directions.shape[-1])
+        return mean + (at.directions @ loading[..., None])[..., 0]
 
-    def _covariance(self, a: Tensor, b: Tensor, a_directions: Tensor, b_directions: Tensor) -> Tensor:
-        """Prior covariance of f / scale between rows of `a` and of `b`, `(*batch, n, m)`."""
-        amplitude, correlation = self._amplitude(a, b), matern52(a, b, self.lengthscale)
+    def _covariance(self, a: Points, b: Points) -> Tensor:
+        """Prior covariance of f / scale between points, `(*batch, n, m)`."""
+        amplitude, correlation = self._amplitude(a.widening, b.widening), matern52(a.x, b.x, self.lengthscale)
         cov = torch.addcmul(self.constant_var[..., None, None], amplitude, correlation)
         if self.past is None:
             return cov
-        return torch.addcmul(cov, self.past_var[..., None, None], a_directions @ b_directions.mT)
+        return torch.addcmul(cov, self.past_var[..., None, None], a.directions @ b.directions.mT)
 
-    def _amplitude(self, a: Tensor, b: Tensor) -> Tensor:
-        """Prior covariance of g over its correlation, `(*batch, #n, #m)`."""
-        at_a, at_b = self._widening(a), self._widening(b)
+    def _amplitude(self, a: Tensor | None, b: Tensor | None) -> Tensor:
+        """Prior covariance of g over its correlation, `(*batch, #n, #m)`, given the widening at both."""
         amplitude = self.outputscale[..., None, None]
-        amplitude = amplitude if at_a is None else amplitude * at_a[..., :, None]
-        return amplitude if at_b is None else amplitude * at_b[..., None, :]
+        amplitude = amplitude if a is None else amplitude * a[..., :, None]
+        return amplitude if b is None else amplitude * b[..., None, :]
 
     def _widening(self, x: Tensor) -> Tensor | None:
         """Standard deviation of g at x over that in the range of past inputs, `(*batch, q)`; None where it is one."""
@@ -321,13 +328,12 @@ class GaussianProcess(TensorFields):
 
     def _moments(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Posterior mean and variance of f / scale at each row, `(*batch, q)` both, without a covariance of q rows."""
-        past_mean, directions = self._past_at(x)
-        mean = self._mean(past_mean, directions)
-        residual_var, widening = self.outputscale[..., None], self._widening(x)
-        residual_var = residual_var if widening is None else residual_var * widening.square()
-        var = residual_var + self.constant_var[..., None] + self.past_var[..., None] * directions.square().sum(-1)
+        at = self._at(x)
+        mean, residual_var = self._mean(at), self.outputscale[..., None]
+        residual_var = residual_var if at.widening is None else residual_var * at.widening.square()
+        var = residual_var + self.constant_var[..., None] + self.past_var[..., None] * at.directions.square().sum(-1)
         if self.residual is not None:
-            root = self._root(x, directions)
+            root = self._root(at)
             mean = mean + weighted_sum(root, self.residual)
             # rounding can leave a variance just below zero at a row with little noise
             floor = torch.finfo(var.dtype).eps * var
@@ -336,111 +342,8 @@ class GaussianProcess(TensorFields):
         batch = torch.broadcast_shapes(mean.shape, var.shape, (*self.batch_shape, 1))
         return mean.expand(batch), var.expand(batch)
 
-    def _root(self, x: Tensor, directions: Tensor) -> Tensor:
+    def _root(self, at: Points) -> Tensor:
         """factor^-1 k(rows, x), `(*batch, n, q)`: what the data take away and where they pull."""
         rows, factor = cast(Data, self.rows), cast(Tensor, self.factor)
-        cross = self._covariance(rows.x, x, self._past_at(rows.x)[1], directions).mul_(rows.mask[..., :, None])
+        cross = self._covariance(self._at(rows.x), at).mul_(rows.mask[..., :, None])
         return solve_triangular(factor, cross)
-
-
-@dataclass(frozen=True, eq=False)
-class PathFunctions(Draws):
-    """Draws of f: a prior path plus the correction that moves it to the data, exactly."""
-
-    process: GaussianProcess
-    frequencies: Float[Tensor, "draws *#batch waves d"]
-    amplitudes: Float[Tensor, "draws *#batch two_waves"]
-    direction_weights: Float[Tensor, "draws *#batch r"]
-    level: Float[Tensor, "draws *#batch"]
-    correction: Float[Tensor, "draws *#batch n"] | None
-
-    @classmethod
-    def draw(cls, process: GaussianProcess, num_draws: int, generator: Generator | None) -> "PathFunctions":
-        like, batch = process.lengthscale, process.batch_shape
-        d = like.shape[-1]
-        # the spectral density of Matern-5/2 is a multivariate t with 5 degrees of freedom
-        normal = randn((num_draws, *batch, NUM_FREQUENCIES, d), like=like, generator=generator)
-        chi = gamma((num_draws, *batch, NUM_FREQUENCIES), like.new_tensor(2.5), generator=generator) / 2.5
-        frequencies = normal / chi.sqrt()[..., None] / like[..., None, :]
-        amplitudes = randn((num_draws, *batch, 2 * NUM_FREQUENCIES), like=like, generator=generator)
-        rank = 0 if process.past is None else process.past.directions.shape[-1]
-        directions = randn((num_draws, *batch, rank), like=like, generator=generator)
-        directions = process.past_loading.to(directions) + process.past_var.sqrt()[..., None] * directions
-        level = randn((num_draws, *batch), like=like, generator=generator)
-        level = process.constant + process.constant_var.sqrt() * level
-        path = cls(process, frequencies, amplitudes, directions, level, None)
-        if process.rows is None or process.factor is None:
-            return path
-        rows = process.rows
-        noise = randn((num_draws, *batch, rows.mask.shape[-1]), like=like, generator=generator)
-        noise = process.noise_var[..., None].sqrt() * noise
-        gap = (rows.y / process.scale[..., None] - path._unscaled(rows.x) - noise) * rows.mask
-        factor = process.factor.expand(*gap.shape, -1)
-        return replace(path, correction=torch.cholesky_solve(gap[..., None], factor)[..., 0])
-
-    def __call__(self, x: Float[Tensor, "*tasks q d"]) -> Tensor:
-        """f(x), `(draws, *batch, q)`.
-
-        Raises:
-            ValueError: x has more axes of tasks than the process, which would pair tasks with draws.
-        """
-        batch = self.frequencies.shape[1:-2]
-        if x.ndim - 2 > len(batch):
-            raise ValueError(
-                f"x must have shape (..., q, d) with at most the axes of the process's batch_shape {tuple(batch)} "
-                f"before rows; got {tuple(x.shape)}. Join tasks and rows, or draw from a process with that batch"
-            )
-        return self.process.scale[..., None] * self._unscaled(x)
-
-    def predict(self, x: Tensor) -> Distribution:
-        mean = self(x)
-        noise = self.process.scale * self.process.noise_var.sqrt()
-        return Normal(mean, noise[..., None].expand_as(mean))
-
-    def select(self, index: Int64[Tensor, "draws *batch"]) -> "PathFunctions":
-        """The path of each draw at one place of the last axis of the batch, and of all other places nothing is kept.
-
-        The process then has parameters of each draw, on the left of the batch.
-        """
-        process, rows = self.process, self.process.rows
-        selected = {name: _select(getattr(process, name), index, 0) for name in NUMBERS}
-        if rows is not None:
-            x, y, mask = (_select(v, index, num_last) for v, num_last in ((rows.x, 2), (rows.y, 1), (rows.mask, 1)))
-            rows = Data(x, y, mask)
-        selected |= {name: _select(getattr(process, name), index, 1) for name in ("lengthscale", "past_loading")}
-        return PathFunctions(
-            process._replace(**selected, rows=rows, factor=None, residual=None),
-            _select(self.frequencies, index, 2),
-            _select(self.amplitudes, index, 1),
-            _select(self.direction_weights, index, 1),
-            _select(self.level, index, 0),
-            None if self.correction is None else _select(self.correction, index, 1),
-        )
-
-    def _unscaled(self, x: Tensor) -> Tensor:
-        process = self.process
-        past_mean, directions = process._past_at(x)
-        angles = x @ self.frequencies.mT
-        waves = (torch.cat([angles.sin(), angles.cos()], -1) @ self.amplitudes[..., None])[..., 0]
-        value = self.level[..., None] + process.past_weight[..., None] * past_mean
-        widening = process._widening(x)
-        waves = waves if widening is None else widening * waves
-        value = value + (process.outputscale / NUM_FREQUENCIES).sqrt()[..., None] * waves
-        value = value + (directions @ self.direction_weights[..., None])[..., 0]
-        if self.correction is None:
-            return value
-        rows = cast(Data, process.rows)
-        cross = process._covariance(x, rows.x, directions, process._past_at(rows.x)[1])
-        return value + ((cross * rows.mask[..., None, :]) @ self.correction[..., None])[..., 0]
-
-
-def _select(value: Tensor, index: Tensor, num_last: int) -> Tensor:
-    """The entry of each draw along the last axis of the batch, which `num_last` axes follow."""
-    axis = -1 - num_last
-    if value.ndim <= num_last:
-        return value
-    if value.shape[axis] == 1:
-        return value.squeeze(axis)
-    index = index.reshape(*index.shape, *[1] * (num_last + 1))
-    value = value.reshape(*[1] * (index.ndim - value.ndim), *value.shape)
-    return value.take_along_dim(index, axis).squeeze(axis)

@@ -23,6 +23,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from bayesmeta.gp.past_functions import PastFunctions
 from bayesmeta.gp.process import GaussianProcess
 from bayesmeta.mixture import Mixture
 
@@ -196,11 +197,13 @@ def likeness(hypotheses: Mixture) -> Float[Tensor, " tasks"]:
 
     What they lack of `trust(hypotheses)["past"]` is the probability that the past applies as a whole.
     """
-    processes, in_part = hypotheses.components.components, _in_groups(hypotheses).group("part")
+    in_part = _in_groups(hypotheses).group("part")
+    processes = cast(GaussianProcess, cast(Mixture, hypotheses.components).components)
+    of_past = cast(Tensor, cast(PastFunctions, processes.past).loadings)
     # each is the loading of its task as it stands, so that equality finds the task
     loadings = processes.past_loading[in_part, 0]
-    task = (loadings[:, None] == processes.past.loadings.mT).all(-1).int().argmax(-1)
-    found = torch.zeros_like(processes.past.loadings[0])
+    task = (loadings[:, None] == of_past.mT).all(-1).int().argmax(-1)
+    found = torch.zeros_like(of_past[0])
     return found.index_add(0, task, hypotheses.weights[in_part])
 
 

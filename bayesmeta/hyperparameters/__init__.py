@@ -24,15 +24,9 @@ __all__ = [
 if TYPE_CHECKING:
     from bayesmeta.hyperparameters.hyperposterior import Hyperposterior, laplace, weighted_draws
     from bayesmeta.hyperparameters.kinds import Kinds, StartsDisagreeWarning, fit_kinds
+    from bayesmeta.hyperparameters.mode import LimitWarning, fit_by_mode, most_probable
     from bayesmeta.hyperparameters.task_features import FeaturePrior, fit_with_features
-    from bayesmeta.hyperparameters.vector import (
-        Hierarchical,
-        Hyperparameter,
-        Hyperparameters,
-        LimitWarning,
-        fit_by_mode,
-        most_probable,
-    )
+    from bayesmeta.hyperparameters.vector import Hierarchical, Hyperparameter, Hyperparameters
 else:
     __getattr__, __dir__ = lazily(
         __name__,
@@ -43,13 +37,13 @@ else:
             "Hyperparameters": "vector",
             "Hyperposterior": "hyperposterior",
             "Kinds": "kinds",
-            "LimitWarning": "vector",
+            "LimitWarning": "mode",
             "StartsDisagreeWarning": "kinds",
-            "fit_by_mode": "vector",
+            "fit_by_mode": "mode",
             "fit_kinds": "kinds",
             "fit_with_features": "task_features",
             "laplace": "hyperposterior",
-            "most_probable": "vector",
+            "most_probable": "mode",
             "weighted_draws": "hyperposterior",
         },
     )

@@ -22,10 +22,12 @@ from bayesmeta.data.statistics import Statistics
 from bayesmeta.describe import Described, plural
 from bayesmeta.doors import counted, require_hierarchical, require_rows
 from bayesmeta.fields import LearnedFrom
-from bayesmeta.hyperparameters.vector import Hierarchical, Hyperparameters, most_probable
+from bayesmeta.hyperparameters.mode import most_probable
+from bayesmeta.hyperparameters.vector import Hierarchical, Hyperparameters
 from bayesmeta.mixture import Mixture
 from bayesmeta.numerics.gradients import with_gradients
 from bayesmeta.numerics.optimise import maximise
+from bayesmeta.protocol import Weighable
 from bayesmeta.random import gamma, rand, randn
 
 __all__ = ["Hyperposterior", "laplace", "weighted_draws"]
@@ -105,7 +107,7 @@ class Hyperposterior(Described):
 
     @property
     def log_weights(self) -> Tensor:
-        """Of the draws, given past tasks and all that running tasks have shown, normalised: `(draws,)`."""
+        """Normalised log weights of the draws `(draws,)`, given past tasks and all that running tasks have shown."""
         each = self._log_weights
         for _, evidence in self._running.values():
             each = each + evidence
@@ -149,7 +151,7 @@ class Hyperposterior(Described):
         return _in_chunks(self.unknown.log_evidence, self.draws)
 
     @counted(num_draws=1)
-    def sample(self, num_draws: int, *, generator: Generator | None = None) -> Any:
+    def sample(self, num_draws: int, *, generator: Generator | None = None) -> Weighable:
         """Priors of batch_shape `(num_draws,)`, drawn by weight."""
         return self.unknown.build(self.draws[_systematic(self.log_weights, num_draws, generator)])
 

@@ -29,7 +29,8 @@ from bayesmeta.data.statistics import Statistics
 from bayesmeta.describe import Described, plural
 from bayesmeta.doors import require_hierarchical
 from bayesmeta.fields import LearnedFrom
-from bayesmeta.hyperparameters.vector import Hierarchical, Hyperparameters, most_probable
+from bayesmeta.hyperparameters.mode import most_probable
+from bayesmeta.hyperparameters.vector import Hierarchical, Hyperparameters
 from bayesmeta.mixture import Mixture
 from bayesmeta.numerics.gradients import with_gradients
 from bayesmeta.numerics.optimise import VALUE_TOLERANCE, maximise

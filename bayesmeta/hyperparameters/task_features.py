@@ -14,9 +14,9 @@ Source: Gelman et al., Bayesian Data Analysis, 3rd ed. (2013), section 15.1, gro
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from jaxtyping import Float64
@@ -27,10 +27,13 @@ from bayesmeta.data.statistics import Statistics
 from bayesmeta.data.validation import require_finite, require_positive
 from bayesmeta.doors import require_hierarchical, require_rows
 from bayesmeta.fields import LearnedFrom, TensorFields
-from bayesmeta.hyperparameters.vector import Hierarchical, Hyperparameters, most_probable
+from bayesmeta.hyperparameters.mode import most_probable
+from bayesmeta.hyperparameters.vector import Hierarchical, Hyperparameters
+from bayesmeta.named_fields import named_fields, named_tensors
 from bayesmeta.numerics.as_floats import as_floats
 from bayesmeta.numerics.gradients import with_gradients
 from bayesmeta.numerics.optimise import maximise
+from bayesmeta.protocol import Additive, Weighable
 
 __all__ = ["FeaturePrior", "fit_with_features"]
 
@@ -76,7 +79,7 @@ class FeaturePrior(TensorFields):
         require_finite("coefficients", self.coefficients)
         require_positive("scale", self.scale)
 
-    def given(self, task_x: Any) -> Any:
+    def given(self, task_x: Any) -> Weighable:
         """The prior of tasks with features `(*batch, p)`, of batch_shape `(*batch,)`.
 
         Raises:
@@ -97,7 +100,7 @@ class FeaturePrior(TensorFields):
     def state_dict(self) -> dict[str, Any]:
         state = super().state_dict()
         if isinstance(self.units, Statistics):
-            state["units"] = {each.name: getattr(self.units, each.name) for each in fields(self.units)}
+            state["units"] = named_fields(self.units)
         return state
 
     @classmethod
@@ -106,9 +109,8 @@ class FeaturePrior(TensorFields):
         return cls(**{**state, "units": Statistics(**units) if isinstance(units, dict) else units})
 
     @cached_property
-    def _build(self) -> Callable[[Tensor], Any]:
-        prior: Any = self.prior  # Hierarchical, as the constructor saw
-        return prior.hyperparameters(self.units).build
+    def _build(self) -> Callable[[Tensor], Weighable]:
+        return cast(Hierarchical, self.prior).hyperparameters(self.units).build  # as the constructor saw
 
 
 @with_gradients
@@ -146,7 +148,7 @@ def fit_with_features(prior: Any, tasks: Data, *, moves: str | None = None) -> F
     intercept, coefficients = search.unpack(modes[best], choices[best])
     learned_from = LearnedFrom.counts(tasks.count)
     return FeaturePrior(
-        prior,
+        cast(TensorFields, prior),
         _units(prior, tasks, unknown),
         unknown.names,
         intercept,
@@ -200,7 +202,7 @@ class _Search(NamedTuple):
         return evidence + self.unknown.log_hyperprior(vector) + of_coefficients
 
     def mode(self, moved: Tensor, start: Tensor) -> Tensor:
-        """From the mode of fewer hyperparameters moved, which are the first."""
+        """Mode where features move some of the hyperparameters; `start` is a mode of fewer, which come first."""
         h, size = len(moved), len(moved) + int(moved.sum()) * self.features.shape[-1]
         first = torch.zeros(size, dtype=torch.float64)
         first[:h] = start[:h]
@@ -225,34 +227,34 @@ class _Search(NamedTuple):
             return float(self.log_density(mode, moved) + volume)
 
 
-def _units(prior: Any, tasks: Data, unknown: Hyperparameters) -> Data | Statistics:
+def _units(prior: Hierarchical, tasks: Data, unknown: Hyperparameters) -> Data | Statistics:
     """The least from which `prior` takes the same units as from `tasks`.
 
     Families take them from themselves, from pooled rows, or from more than that; which, is found by trying.
     """
     probes = unknown.start + torch.tensor([[0.0], [0.3]], dtype=torch.float64)
-    expected = unknown.build(probes).state_dict()
+    expected = named_tensors(unknown.build(probes))
     for smaller in (_two_rows, _halves_of_all):
         try:
             units = smaller(prior, tasks)
-            found = prior.hyperparameters(units).build(probes).state_dict()
+            found = named_tensors(prior.hyperparameters(units).build(probes))
         except (ValueError, TypeError, AttributeError):  # two rows may not vary, and some families need single rows
             continue
-        if all(torch.allclose(found[k], v, 1e-12) for k, v in expected.items() if isinstance(v, Tensor)):
+        if all(torch.allclose(found[k], v, 1e-12) for k, v in expected.items()):
             return units
     return Data(tasks.x, tasks.y, tasks.mask)
 
 
-def _two_rows(_prior: Any, tasks: Data) -> Data:
+def _two_rows(_prior: Hierarchical, tasks: Data) -> Data:
     """The first row of two tasks."""
     task = tasks.mask.any(-1).nonzero()[:2, 0]
     row = tasks.mask[task].int().argmax(-1)
     return Data(tasks.x[task, row][:, None], tasks.y[task, row][:, None], tasks.mask[task, row][:, None])
 
 
-def _halves_of_all(prior: Any, tasks: Data) -> Statistics:
+def _halves_of_all(prior: Hierarchical, tasks: Data) -> Statistics:
     """Two tasks, each of which has half of all rows, whatever task they are of: pooled, they are the rows of all."""
-    pooled = prior.statistics(tasks).pooled()  # as the family reads its columns
+    pooled = cast(Additive, prior).statistics(tasks).pooled()  # as the family reads its columns
     second = None if pooled.second is None else (0.5 * pooled.second).expand(2, -1, -1)
     count, first = (0.5 * pooled.count).expand(2), (0.5 * pooled.first).expand(2, -1)
     return Statistics(count, pooled.origin.expand(2, -1), first, second, pooled.num_inputs)

@@ -22,15 +22,12 @@ from bayesmeta.data.rows import Data
 from bayesmeta.data.statistics import Statistics
 from bayesmeta.data.validation import require_enough_tasks
 from bayesmeta.describe import Described, listed, plural
-from bayesmeta.fields import LearnedFrom
-from bayesmeta.numerics.gradients import with_gradients
-from bayesmeta.numerics.optimise import VALUE_TOLERANCE, maximise
-from bayesmeta.warning_kinds import LimitWarning, warn
+from bayesmeta.numerics.optimise import VALUE_TOLERANCE
+from bayesmeta.protocol import Weighable
 
-__all__ = ["Hierarchical", "Hyperparameter", "Hyperparameters", "LimitWarning", "fit_by_mode", "most_probable"]
+__all__ = ["Hierarchical", "Hyperparameter", "Hyperparameters"]
 
 MEANS = ("loc", "logit_mean", "log_mean")
-FLAT = 1e-12  # of the objective, per row: less than this between a limit and the best value found is no difference
 
 
 @dataclass(frozen=True)
@@ -77,12 +74,12 @@ class Hyperparameters(Described):
 
     entries: Sequence[Hyperparameter]
     log_evidence: Callable[[Tensor], Tensor]
-    build: Callable[[Tensor], Any]
+    build: Callable[[Tensor], Weighable]
     num_rows: float
     hyperprior: Callable[[Tensor], Tensor] | None = None
     total_log_evidence: Callable[[Tensor], Tensor] | None = None
     tolerance: float = VALUE_TOLERANCE
-    source: tuple[Any, tuple[Any, ...], dict[str, Any]] | None = None
+    source: tuple["Hierarchical", tuple[Any, ...], dict[str, Any]] | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
         if self.source is None:
@@ -104,11 +101,10 @@ class Hyperparameters(Described):
             ValueError: fewer than two tasks have rows.
         """
         require_enough_tasks(tasks.count, torch.Size())
-        like = tasks.y if isinstance(tasks, Data) else tasks.count
         return cls(
             entries,
             lambda vector: build(vector[..., None, :]).log_evidence(tasks),
-            lambda vector: build(vector).to(like),
+            lambda vector: build(vector).to(tasks.device, tasks.dtype),
             float(tasks.count.sum()),
         )
 
@@ -157,9 +153,8 @@ class Hyperparameters(Described):
         return evidence + hyperprior_weight * self.log_hyperprior(vector) if hyperprior_weight else evidence
 
 
-def _made_again(prior: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Hyperparameters:
-    made: Hyperparameters = prior.hyperparameters(*args, **kwargs)
-    return made
+def _made_again(prior: "Hierarchical", args: tuple[Any, ...], kwargs: dict[str, Any]) -> Hyperparameters:
+    return prior.hyperparameters(*args, **kwargs)
 
 
 @runtime_checkable
@@ -169,89 +164,3 @@ class Hierarchical(Protocol):
     def hyperparameters(self, tasks: Data | Statistics) -> Hyperparameters:
         """The unknowns given `tasks`, at least two on one axis; `self`, without batch, is the hyperprior's centre."""
         ...
-
-
-@with_gradients
-def most_probable(
-    unknown: Hyperparameters,
-    *,
-    hyperprior_weight: float = 1.0,
-    task_weights: Tensor | None = None,
-    start: Tensor | None = None,
-) -> Tensor:
-    """The vector where the log hyperposterior is greatest.
-
-    Args:
-        hyperprior_weight: 1 for the mode of the hyperposterior, 0 for plain empirical Bayes.
-        task_weights: of the tasks' evidence, see `Hyperparameters.log_density`.
-        start: where the search starts, the hyperprior's centre unless given.
-
-    Raises:
-        ValueError: the weight is negative, or the evidence grows without bound.
-
-    Warns:
-        LimitWarning: an entry ended at its limit.
-    """
-    if not 0.0 <= hyperprior_weight < math.inf:
-        raise ValueError(f"hyperprior_weight must be zero or more; got {hyperprior_weight:g}")
-
-    def objective(vector: Tensor) -> Tensor:
-        density = unknown.log_density(vector, hyperprior_weight=hyperprior_weight, task_weights=task_weights)
-        return density / unknown.num_rows
-
-    best = maximise(
-        objective, unknown.start if start is None else start, limit=unknown.limit, tolerance=unknown.tolerance
-    )
-    return _at_limits(unknown, objective, best)
-
-
-def fit_by_mode(prior: Any, tasks: Data | Statistics, *, hyperprior_weight: float = 1.0) -> Any:
-    """The most probable prior after `tasks`: a family whose body says `fit = fit_by_mode` has a `fit`.
-
-    Args:
-        prior: `Family.initial(tasks)`, without a batch: where the search starts, and the centre of the hyperprior.
-        tasks: at least two tasks with rows, on one axis.
-        hyperprior_weight: 0 for plain empirical Bayes.
-
-    Warns:
-        LimitWarning: a hyperparameter ended at its limit.
-    """
-    unknown = prior.hyperparameters(tasks)
-    fitted = unknown.build(most_probable(unknown, hyperprior_weight=hyperprior_weight))
-    return fitted._replace(learned_from=LearnedFrom.counts(tasks.count))
-
-
-def _at_limits(unknown: Hyperparameters, objective: Callable[[Tensor], Tensor], best: Tensor) -> Tensor:
-    """Move entries to the limits that they approach: the search stops on the way, where nothing is gained any more."""
-    with torch.no_grad():
-        best = _together(objective, best, unknown.limit)
-        value, moved = objective(best), torch.zeros(len(best), dtype=torch.bool, device=best.device)
-        for i, entry in enumerate(unknown.entries):
-            if math.isinf(entry.limit) or abs(best[i]) < 0.5 * entry.limit:
-                continue
-            there = best.clone()
-            there[i] = entry.limit if best[i] > 0 else -entry.limit
-            if objective(there) >= value - FLAT:
-                moved[i] |= bool(there[i] != best[i])
-                best, value = there, objective(there)
-                text = f"{entry.name} ended at its limit, {float(there[i]):.3g}: {entry.at_limit}"
-                warn(text, LimitWarning)
-    return _others(objective, best, moved, unknown.limit) if bool(moved.any()) else best
-
-
-def _together(objective: Callable[[Tensor], Tensor], best: Tensor, limit: Tensor) -> Tensor:
-    """Entries that approach their limits side by side, as a Dirichlet's do, moved alike until the first is there."""
-    for sign in (1.0, -1.0):
-        near = (sign * best >= 0.5 * limit) & limit.isfinite()
-        if near.sum() > 1:
-            there = torch.where(near, best + sign * (limit - sign * best)[near].min(), best)
-            best = there if objective(there) >= objective(best) - FLAT else best
-    return best
-
-
-def _others(objective: Callable[[Tensor], Tensor], best: Tensor, held: Tensor, limit: Tensor) -> Tensor:
-    """The best vector with some entries held where they are."""
-    if bool(held.all()):
-        return best
-    found = maximise(lambda rest: objective(best.masked_scatter(~held, rest)), best[~held], limit=limit[~held])
-    return best.masked_scatter(~held, found)

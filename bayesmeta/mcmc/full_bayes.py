@@ -10,7 +10,7 @@ probabilistic programming in NumPyro and Pyro (2019).
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -20,8 +20,11 @@ from bayesmeta.data.rows import Data
 from bayesmeta.data.statistics import Statistics
 from bayesmeta.doors import counted, require_hierarchical
 from bayesmeta.hyperparameters.hyperposterior import laplace
-from bayesmeta.hyperparameters.vector import Hierarchical, Hyperparameters, most_probable
+from bayesmeta.hyperparameters.mode import most_probable
+from bayesmeta.hyperparameters.vector import Hierarchical, Hyperparameters
+from bayesmeta.named_fields import named_tensors
 from bayesmeta.numerics.gradients import with_gradients
+from bayesmeta.protocol import Density
 from bayesmeta.random import randn, seeded
 
 if TYPE_CHECKING:
@@ -140,8 +143,7 @@ def _inference_data(
 
 def _named_fields(prior: Any) -> dict[str, np.ndarray]:
     """The tensors of a batch of priors by name, as `(chain, draw, ...)`."""
-    fields = {field.name: getattr(prior, field.name) for field in dataclasses.fields(prior)}
-    return {name: value.detach().numpy() for name, value in fields.items() if isinstance(value, Tensor)}
+    return {name: value.detach().numpy() for name, value in named_tensors(prior).items()}
 
 
 def _task_parameters(
@@ -150,6 +152,6 @@ def _task_parameters(
     """One exact draw of each task's parameters per draw of hyperparameters: `(draws, tasks, ...)` by name."""
     parts = []
     for part in vectors.split(100):
-        posterior = unknown.build(part[:, None, :]).condition(tasks)
+        posterior = cast(Density, unknown.build(part[:, None, :]).condition(tasks))
         parts.append(posterior.constrain(posterior.sample_params(1, generator=generator)[0]))
     return {name: torch.cat([p[name] for p in parts]) for name in parts[0]}

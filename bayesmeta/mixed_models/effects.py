@@ -9,15 +9,16 @@ Source: Harville, Maximum likelihood approaches to variance component estimation
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import cast
 
 import torch
 from torch import Tensor
 
 from bayesmeta.data.columns import Columns
 from bayesmeta.data.rows import Data
+from bayesmeta.glm.model import Regression
 from bayesmeta.numerics.linalg import cholesky, symmetric
-from bayesmeta.regression.linear import VarianceComponents
+from bayesmeta.regression.linear import LinearGaussian, VarianceComponents
 
 __all__ = ["Effects", "effects_of_counts", "effects_of_numbers"]
 
@@ -50,13 +51,13 @@ class Effects:
 
     @property
     def correlations(self) -> Tensor:
-        """Of the weights that vary, zero where one does not."""
+        """Correlations of the weights that vary, zero where one does not."""
         at, scale = torch.tensor(self.varying), self.scale
         outer = scale[:, None] * scale
         found = (self.cov[at[:, None], at] / outer.where(outer > 0, 1.0)).where(outer > 0, 0.0)
         return found.clamp(-1.0, 1.0).fill_diagonal_(1.0)
 
-    def given_mean(self, prior: Any) -> Any:
+    def given_mean(self, prior: LinearGaussian) -> LinearGaussian:
         """The prior of a group among those learned from: the fixed effects as estimated, not integrated out.
 
         A prior with the covariance of the fixed effects would count the group's own rows twice.
@@ -76,7 +77,7 @@ def effects_of_numbers(found: VarianceComponents, columns: Columns) -> Effects:
     return Effects(found.loc, found.loc_cov, found.between_cov, columns.varying, float(found.log_evidence))
 
 
-def effects_of_counts(prior: Any, tasks: Data, columns: Columns) -> Effects:
+def effects_of_counts(prior: Regression, tasks: Data, columns: Columns) -> Effects:
     """Effects of a learned logistic or Poisson regression.
 
     Args:
@@ -92,7 +93,7 @@ def effects_of_counts(prior: Any, tasks: Data, columns: Columns) -> Effects:
     return Effects(loc, _loc_cov(prior, tasks), cov, columns.varying, evidence)
 
 
-def _loc_cov(prior: Any, tasks: Data) -> Tensor:
+def _loc_cov(prior: Regression, tasks: Data) -> Tensor:
     """Covariance of loc, from the curvature of the log evidence in all hyperparameters.
 
     Where it has no inverse, as where a variance ended at zero, the variances are taken as known.
@@ -107,5 +108,9 @@ def _loc_cov(prior: Any, tasks: Data) -> Tensor:
     cov = torch.cholesky_inverse(found.L)[:d, :d]
     # entries of loc in the units of x: it is linear in those of the vector
     steps = torch.eye(d, len(here), dtype=torch.float64)
-    unit = torch.stack([unknown.build(step).loc - unknown.build(-step).loc for step in steps], -1).double() / 2.0
+
+    def loc(vector: Tensor) -> Tensor:
+        return cast(Regression, unknown.build(vector)).loc
+
+    unit = torch.stack([loc(step) - loc(-step) for step in steps], -1).double() / 2.0
     return symmetric(unit @ cov @ unit.mT)

@@ -11,7 +11,7 @@ import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from bayesmeta.data.named_tasks import TaskTable, require_varying_target
 from bayesmeta.data.rows import Data
 from bayesmeta.data.tables import read_frame
 from bayesmeta.glm.logistic import LogisticGaussian
+from bayesmeta.glm.model import Regression
 from bayesmeta.glm.poisson import PoissonGaussian
 from bayesmeta.mixed_models.design import Design, Table
 from bayesmeta.mixed_models.effects import Effects, effects_of_counts, effects_of_numbers
@@ -129,7 +130,7 @@ class MixedModel:
     reader: Reader
     tasks: Data
     groups: tuple[Any, ...]
-    prior: Any
+    prior: LinearGaussian | Regression
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -158,7 +159,7 @@ class MixedModel:
                 f"restricted maximum likelihood is of numbers; family is {self.reader.family!r}. Leave restricted out"
             )
         columns = self.reader.columns
-        if self.reader.family == "gaussian":
+        if isinstance(self.prior, LinearGaussian):
             found = self.prior.variance_components(
                 self.tasks, restricted=restricted, hyperprior_weight=hyperprior_weight
             )
@@ -214,7 +215,7 @@ class FittedMixedModel:
     """
 
     model: MixedModel
-    prior: Any
+    prior: LinearGaussian | Regression
     effects: Effects
     restricted: bool
 
@@ -225,7 +226,10 @@ class FittedMixedModel:
 
     @property
     def standard_errors(self) -> dict[str, float]:
-        """Of `fixed_effects`: for numbers with the variances as estimated, else with what is unknown of these."""
+        """Standard errors of `fixed_effects`.
+
+        For numbers the variances are taken as estimated; for counts what is unknown of them is counted too.
+        """
         to_fixed = self.model.reader.design.to_fixed
         cov = to_fixed @ self.effects.loc_cov.numpy() @ to_fixed.T
         return self._of_formula(np.sqrt(cov.diagonal().clip(min=0.0)))
@@ -243,15 +247,16 @@ class FittedMixedModel:
     @property
     def residual(self) -> float | None:
         """Standard deviation of the noise of a row, of weight one; None where the family has none or it is known."""
-        has_none = self.model.reader.family != "gaussian" or self.model.reader.noise_var is not None
-        return None if has_none else float(self.prior.noise_var.sqrt())
+        if not isinstance(self.prior, LinearGaussian) or self.model.reader.noise_var is not None:
+            return None
+        return float(self.prior.noise_var.sqrt())
 
     @property
     def log_likelihood(self) -> float:
-        """Of all rows, restricted if `restricted`."""
+        """Log likelihood of all rows, restricted (REML) if `restricted`."""
         return self.effects.log_likelihood
 
-    def task(self, group: Any) -> Any:
+    def task(self, group: Any) -> LinearGaussian | Regression:
         """Posterior of a group's weights after its rows; predict with it by `model.inputs(table)`.
 
         Raises:
@@ -266,9 +271,9 @@ class FittedMixedModel:
         return self.tasks[groups.index(group)]
 
     @cached_property
-    def tasks(self) -> Any:
+    def tasks(self) -> LinearGaussian | Regression:
         """Posteriors of the weights of all groups, one batch, in the order of `model.groups`."""
-        prior = self.effects.given_mean(self.prior) if self.restricted else self.prior
+        prior = self.effects.given_mean(cast(LinearGaussian, self.prior)) if self.restricted else self.prior
         return prior.condition(self.model.tasks)
 
     def predict(self, table: Any) -> Prediction:
@@ -292,7 +297,7 @@ class FittedMixedModel:
         return Prediction(mean, var.sqrt())
 
     def _places(self, names: Sequence[Any]) -> Tensor:
-        """Of groups among those of the model, -1 where a group is new."""
+        """Positions of groups among those of the model, -1 where a group is new."""
         places = {name: i for i, name in enumerate(self.model.groups)}
         like = {str(name): name for name in places}
         for row, name in enumerate(names):
@@ -304,7 +309,7 @@ class FittedMixedModel:
                 )
         return torch.tensor([places.get(name, -1) for name in names])
 
-    def _by_group(self, x: Tensor, places: Tensor) -> Any:
+    def _by_group(self, x: Tensor, places: Tensor) -> Prediction:
         """Predictions at rows of known groups, in the order of the rows."""
         used, codes = places.unique(return_inverse=True)
         count, order = codes.bincount(), codes.argsort(stable=True)

@@ -15,7 +15,6 @@ Source: Wistuba and Grabocka, Few-shot Bayesian optimization with deep kernel su
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import torch
 from gpytorch.distributions import MultivariateNormal as LazyMultivariateNormal
@@ -27,17 +26,15 @@ from bayesmeta.data.rows import Data
 from bayesmeta.data.validation import require_columns, require_enough_tasks
 from bayesmeta.fields import LearnedFrom, TensorFields
 from bayesmeta.gp.process import GaussianProcess
+from bayesmeta.networks.deep_kernel_fit import meta_train
 from bayesmeta.networks.features import FeatureFunctions, ReluNetwork
-from bayesmeta.networks.training import meta_train
-
-if TYPE_CHECKING:
-    from bayesmeta.online.process import OnlineProcess
+from bayesmeta.online.process import ExtendedByRows
 
 __all__ = ["DeepKernel"]
 
 
 @dataclass(frozen=True, eq=False)
-class DeepKernel(TensorFields):
+class DeepKernel(TensorFields, ExtendedByRows):
     """A Gaussian process on learned features: `DeepKernel.initial(tasks).fit(tasks)`.
 
     Args:
@@ -93,12 +90,6 @@ class DeepKernel(TensorFields):
     def condition(self, data: Data) -> "DeepKernel":
         """Posterior after more rows: `GaussianProcess.condition` on their features."""
         return self._replace(process=self.process.condition(self.features.of(data)))
-
-    def online(self, batch_shape: Sequence[int]) -> "OnlineProcess":
-        """The posterior of tasks, or of tasks and arms, to be updated in place."""
-        from bayesmeta.online.process import OnlineProcess
-
-        return OnlineProcess(self, batch_shape)
 
     def predict(self, x: Shaped[Tensor, "*tasks q d"]) -> Normal:
         """p(y | x) at each row: a normal with batch_shape `(*batch, q)`."""

@@ -170,6 +170,6 @@ def centre_and_scale(rows: Float[Tensor, "n d"]) -> tuple[Tensor, Tensor]:
 
 
 def tanh_features(standard: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """Of standardised inputs `(..., q, d)`: `(..., q, h + 1)`."""
+    """Features `(..., q, h + 1)` of standardised inputs `(..., q, d)`."""
     hidden = torch.tanh(standard @ weight.mT + bias)
     return torch.cat([hidden, torch.ones_like(hidden[..., :1])], -1)

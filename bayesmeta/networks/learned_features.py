@@ -186,7 +186,7 @@ class LearnedFeatures(TensorFields):
 
 
 class Unit(NamedTuple):
-    """Where y lies and how far it spreads: features are learned about its mean, in units of its standard deviation.
+    """Location and scale of y: features are learned about its mean, in units of its standard deviation.
 
     So the digits of y are those of its differences, and neither its units nor its origin change what is learned.
 

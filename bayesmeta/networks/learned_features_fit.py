@@ -9,11 +9,8 @@ and the weights have covariance $e^{2t} T T^\top$ with $t \sim N(0, 2^2)$ one sc
 logs of its diagonal $N(0, 0.5^2)$ and the entries below $N(0, 1 / (k + 3))$ for k weights: as wide as those of an
 inverse Wishart that is worth k + 3 tasks, so that few tasks do not teach a covariance of many weights.
 
-With as many features as rows some features explain all that tasks share by chance, whatever the hyperprior. So a fifth
-of the tasks is held out from a first search, which ends when they no longer gain; a second one, over all tasks, takes
-as many evaluations as the first took to its best vector.
-
-Source: Prechelt, Early stopping, but when? (1998).
+With as many features as rows some features explain all that tasks share by chance, whatever the hyperprior. So the
+search stops early, by the loop of `bayesmeta.networks.training`: it looks at held-out tasks after every evaluation.
 """
 
 import math
@@ -22,11 +19,12 @@ from contextlib import suppress
 
 import torch
 from jaxtyping import Float
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from torch import Generator, Tensor
 
 from bayesmeta.data.rows import Data
+from bayesmeta.data.samples import some_rows, some_tasks
 from bayesmeta.networks.features import GRID_OF_X, TanhFeatures, on_grid, tanh_features
+from bayesmeta.networks.training import learn_until_no_gain, num_held_out
 from bayesmeta.numerics.linalg import cholesky, log_det, solve, symmetric, unpack_tril
 from bayesmeta.numerics.optimise import maximise
 from bayesmeta.regression.linear import LinearGaussian
@@ -38,7 +36,6 @@ SLOPE_WIDTH, LOC_WIDTH, LOG_WIDTH, SPREAD_WIDTH = 3.0, 2.0, 2.0, 0.5
 # within these limits the evidence keeps its digits in float64, wherever a line search goes
 LARGEST_SCALE, LARGEST_SPREAD, LARGEST_BELOW, LARGEST_NOISE = math.log(1e2), math.log(10.0), 3.0, math.log(1e6)
 TOLERANCE = 1e-8
-HELD_OUT = 0.2  # of the tasks
 PATIENCE = 60  # evaluations in which held-out tasks do not gain
 SLOW = 10**7  # multiplications in one evidence: then learning takes seconds, and shows its progress
 
@@ -48,48 +45,31 @@ Natural = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]  # slopes, biases, loc, 
 def most_probable_features(
     features: TanhFeatures, linear: LinearGaussian, tasks: Data, *, progress: bool
 ) -> tuple[TanhFeatures, LinearGaussian]:
-    """From where the search starts, and tasks with rows, in no order of meaning; all of it, and the result, float64."""
+    """Most probable features and prior over weights, in float64.
+
+    Args:
+        features, linear: where the search starts.
+        tasks: all have rows; their order is random, for the first ones are held out.
+        progress: whether to show that the search goes on, where it takes seconds.
+    """
     unknown = _Unknown(features, linear, tasks)
-    num_held = max(round(HELD_OUT * len(tasks.mask)), 1)
-    held, used = slice(0, num_held), slice(num_held, None)
+    held_out = slice(0, num_held_out(len(tasks)))
+
+    def learn(part: slice, enough: Callable[[Tensor], bool]) -> Tensor:
+        return _climb(unknown, part, enough)
+
+    def value(vector: Tensor) -> float:
+        return float(unknown.evidence_per_row(vector, held_out))
+
     shown = progress and tasks.mask.numel() * features.num_features**2 > SLOW
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-    with Progress(*columns, disable=not shown, transient=True) as screen:
-        bar = screen.add_task("learning features", total=None)
-        best, at, seen = -math.inf, 0, 0
-
-        def no_gain(vector: Tensor) -> bool:
-            nonlocal best, at, seen
-            seen, value = seen + 1, float(unknown.evidence_per_row(vector, held))
-            if value > best:
-                best, at = value, seen
-            screen.update(bar, description=f"learning features: {best:.3f} per row of held-out tasks")
-            return seen - at >= PATIENCE
-
-        _climb(unknown, used, no_gain)
-        left = at
-
-        def as_many(vector: Tensor) -> bool:
-            nonlocal left
-            left -= 1
-            screen.update(bar, description=f"learning features from all tasks: {left} to go")
-            return left <= 0
-
-        return unknown.build(_climb(unknown, slice(None), as_many))
+    vector = learn_until_no_gain(learn, value, len(tasks), patience=PATIENCE, name="features", progress=shown)
+    return unknown.build(vector)
 
 
 def some_of(tasks: Data, generator: Generator) -> Data:
     """Tasks in random order, at most MAX_TASKS, each with an equal part of MAX_ROWS real rows chosen at random."""
-    order = torch.randperm(len(tasks.mask), generator=generator, device=generator.device)
-    tasks = tasks[order[:MAX_TASKS].to(tasks.mask.device)]
-    most = MAX_ROWS // len(tasks.mask)
-    if tasks.mask.shape[-1] <= most:
-        return tasks
-    # random keys, pads last: the first entries of the sorted order are a random choice of real rows
-    keys = torch.rand(tasks.mask.shape, generator=generator, device=generator.device).to(tasks.mask.device)
-    keep = keys.masked_fill(~tasks.mask, 2.0).argsort(-1)[..., :most]
-    x = tasks.x.gather(-2, keep[..., None].expand(*keep.shape, tasks.x.shape[-1]))
-    return Data(x, tasks.y.gather(-1, keep), tasks.mask.gather(-1, keep))
+    tasks = some_tasks(tasks, MAX_TASKS, generator)
+    return some_rows(tasks, MAX_ROWS // len(tasks.mask), generator)
 
 
 class _Unknown:
@@ -124,7 +104,7 @@ class _Unknown:
         return log_evidence(inputs, self.y[part], self.mask[part], *rest).sum() / self.mask[part].sum()
 
     def log_hyperprior(self, vector: Tensor) -> Tensor:
-        """Up to a constant."""
+        """Log density of the hyperprior at a vector, up to a constant."""
         return -0.5 * (vector / self.width).square().sum()
 
     def build(self, vector: Tensor) -> tuple[TanhFeatures, LinearGaussian]:
@@ -145,7 +125,7 @@ class _Enough(Exception):
 
 
 def _climb(unknown: _Unknown, part: slice, enough: Callable[[Tensor], bool]) -> Tensor:
-    """Of the vectors that L-BFGS visits until one is enough, that of the greatest hyperposterior given some tasks."""
+    """Best vector that L-BFGS visits before one is enough, by the log hyperposterior given some of the tasks."""
     num_rows = unknown.mask[part].sum()
     best, best_value = unknown.first, -math.inf
 
@@ -154,9 +134,8 @@ def _climb(unknown: _Unknown, part: slice, enough: Callable[[Tensor], bool]) -> 
         value = unknown.evidence_per_row(vector, part) + unknown.log_hyperprior(vector) / num_rows
         if value.item() > best_value:
             best, best_value = vector.detach().clone(), value.item()
-        with torch.no_grad():
-            if enough(vector.detach()):
-                raise _Enough
+        if enough(vector.detach()):
+            raise _Enough
         return value
 
     with suppress(_Enough):
@@ -167,7 +146,10 @@ def _climb(unknown: _Unknown, part: slice, enough: Callable[[Tensor], bool]) -> 
 def log_evidence(
     inputs: Float[Tensor, "tasks n k"], y: Tensor, mask: Tensor, loc: Tensor, root: Tensor, noise_var: Tensor
 ) -> Float[Tensor, "tasks"]:
-    """Of weights with covariance root root'; from the rows, whose features move while they are learned."""
+    """Log evidence of each task, for weights with covariance root root'.
+
+    It is made of the rows and not of their sums, for the features of the rows move while they are learned.
+    """
     rows = (inputs @ root) * mask[..., None]
     residual = (y - inputs @ loc) * mask
     volume = mask.sum(-1) * (2.0 * math.pi * noise_var).log()

@@ -1,115 +1,117 @@
-"""Learning a deep kernel from past tasks, by the evidence of small random parts of them.
+"""Learning that stops early: the loop by which networks learn from past tasks, whatever the model.
 
-A step takes some tasks, some rows of each, and climbs the mean evidence per row of the Gaussian process on the features
-of these rows. Gradients pass through its Cholesky factor into the network. A part is about as large as what a new task
-will have shown, and is another one in every step.
+A network can tell a few past tasks apart by heart. So a first run leaves out a fifth of the tasks, and ends when these
+no longer gain. A second run learns from all tasks, and is as long as the first was at its best.
 
-The variances and the level of the Gaussian process start where the evidence on the untrained features is greatest, and
-have a rate of their own: a network that is stopped early must not leave the noise where it was guessed.
+A model brings two functions. `learn` takes a part of the tasks and shows what it has learned after every few steps;
+`value` says what that is worth on the tasks that were left out. Whatever climbs an objective can be `learn`: `ascend`
+here does so by stochastic gradients.
 
-A network can tell a few past tasks apart by heart. So a fifth of the tasks is held out, learning ends when these no
-longer gain, and is made again over all tasks for as many steps as the first took to its best.
-
-Sources: Wistuba and Grabocka, Few-shot Bayesian optimization with deep kernel surrogates (2021), algorithm 1; Kingma
-and Ba, Adam (2015); Loshchilov and Hutter, SGDR (2017), for rates that fall along a cosine.
+Sources: Prechelt, Early stopping, but when? (1998); Kingma and Ba, Adam (2015); Loshchilov and Hutter, SGDR (2017), for
+rates that fall along a cosine.
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from itertools import islice
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import torch
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-from torch import Generator, Tensor
+from torch import Tensor
 
-from bayesmeta.data.rows import Data
+__all__ = ["ascend", "learn_until_no_gain", "num_held_out"]
 
-__all__ = ["meta_train"]
-
-Evidence = Callable[[Sequence[Tensor], Data], Tensor]  # of tensors, and of tasks
-
-NUM_TASKS, NUM_ROWS = 16, 64  # of a step, at most
-NUM_STEPS, INTERVAL = 500, 10  # at most, and between looks at held-out tasks
-RATE, SCALE_RATE = 2e-3, 2e-2  # of the first step: of the network, and of the logarithms of variances
-NUM_START, MAX_START = 40, 4.0  # steps of L-BFGS to where these start, and how far that may be, at most
 HELD_OUT = 0.2  # of the tasks
-NUM_PARTS = 4  # of each held-out task, by which learning is judged
-PATIENCE = 10  # looks at held-out tasks in which they do not gain
+
+T = TypeVar("T")
 
 
-def meta_train(
-    network: Sequence[Tensor], evidence: Evidence, tasks: Data, generator: Generator, *, progress: bool
-) -> list[Tensor]:
-    """Learn from tasks with rows, in float64.
+def num_held_out(num_tasks: int) -> int:
+    """How many of the tasks a first run leaves out: a fifth, and at least one."""
+    return max(round(HELD_OUT * num_tasks), 1)
+
+
+def learn_until_no_gain(
+    learn: Callable[[slice, Callable[[T], bool]], T],
+    value: Callable[[T], float],
+    num_tasks: int,
+    *,
+    patience: int,
+    name: str,
+    progress: bool,
+) -> T:
+    """What is learned from all tasks, by a run as long as was best for tasks that were left out.
 
     Args:
-        network: its tensors where learning starts.
-        evidence: log evidence of tasks, given the network's tensors and the scales `(3,)`: logarithms of the factors of
-            both variances, and how far the level is moved.
+        learn: called with a part of the tasks, which are in random order, and with a function `enough`. It calls
+            `enough` on what it has learned so far, again and again, and returns as soon as that is true.
+        value: of what was learned, on the first `num_held_out(num_tasks)` tasks; greater is better. It is called
+            without gradients.
+        num_tasks: at least two.
+        patience: for how many looks of the first run held-out tasks may not gain.
+        name: of what is learned, as a line of progress says it.
+        progress: whether there is such a line.
 
     Returns:
-        The network's tensors and the scales.
+        What `learn` returned of all tasks.
     """
-    order = torch.randperm(len(tasks.mask), generator=generator, device=generator.device)
-    num_held = max(round(HELD_OUT * len(order)), 1)
-    held = _part(tasks[order[:num_held].repeat_interleave(NUM_PARTS)], generator)
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     with Progress(*columns, disable=not progress, transient=True) as screen:
-        bar = screen.add_task("learning a deep kernel", total=None)
-        best, best_at = -math.inf, 0
-        for at, learned in enumerate(_climb(network, evidence, tasks[order[num_held:]], generator), 1):
-            value = _evidence_per_row(evidence, learned, held).item()
-            if value > best:
-                best, best_at = value, at
-            screen.update(bar, description=f"learning a deep kernel: {best:.3f} per row of held-out tasks")
-            if at - best_at >= PATIENCE:
-                break
-        screen.update(bar, description="learning a deep kernel from all tasks")
-        return next(islice(_climb(network, evidence, tasks, generator), best_at - 1, None))
+        bar = screen.add_task(f"learning {name}", total=None)
+        best, best_at, seen = -math.inf, 0, 0
+
+        def no_gain(learned: T) -> bool:
+            nonlocal best, best_at, seen
+            with torch.no_grad():
+                seen, now = seen + 1, value(learned)
+            if now > best:
+                best, best_at = now, seen
+            screen.update(bar, description=f"learning {name}: {best:.3f} per row of held-out tasks")
+            return seen - best_at >= patience
+
+        learn(slice(num_held_out(num_tasks), None), no_gain)
+        left = best_at
+
+        def as_many(_learned: T) -> bool:
+            nonlocal left
+            left -= 1
+            screen.update(bar, description=f"learning {name} from all tasks: {left} to go")
+            return left <= 0
+
+        return learn(slice(None), as_many)
 
 
-def _climb(network: Sequence[Tensor], evidence: Evidence, tasks: Data, generator: Generator) -> Iterator[list[Tensor]]:
-    """What was learned after every `INTERVAL` steps."""
-    origin = [*network, _best_scales(network, evidence, tasks, generator)]
-    unknown = [value.clone().requires_grad_() for value in origin]
-    rates = [{"params": unknown[:-1], "lr": RATE}, {"params": unknown[-1:], "lr": SCALE_RATE}]
-    optimiser = torch.optim.Adam(rates)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, NUM_STEPS)
-    for step in range(1, NUM_STEPS + 1):
-        chosen = torch.randperm(len(tasks.mask), generator=generator, device=generator.device)[:NUM_TASKS]
+def ascend(
+    start: Sequence[Tensor],
+    rates: Sequence[float],
+    objective: Callable[[list[Tensor]], Tensor],
+    enough: Callable[[list[Tensor]], bool],
+    *,
+    num_steps: int,
+    interval: int,
+) -> list[Tensor]:
+    """Tensors after steps of Adam up an objective, with rates that fall along a cosine.
+
+    Args:
+        start: where the steps start; these tensors stay as they are.
+        rates: of the first step, one for each tensor.
+        objective: of the tensors, to be made as great as possible; it may be of another random part of the tasks each
+            time it is called.
+        enough: asked after every `interval` steps, of copies of the tensors: whether to end here.
+        num_steps: at most.
+
+    Returns:
+        The tensors that were enough, or the last ones.
+    """
+    unknown = [value.clone().requires_grad_() for value in start]
+    optimiser = torch.optim.Adam([{"params": [value], "lr": rate} for value, rate in zip(unknown, rates, strict=True)])
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, num_steps)
+    for step in range(1, num_steps + 1):
         optimiser.zero_grad()
-        (-_evidence_per_row(evidence, unknown, _part(tasks[chosen], generator))).backward()
+        (-objective(unknown)).backward()
         optimiser.step()
         schedule.step()
-        if step % INTERVAL == 0:
-            # copies, for the next step changes them in place
-            yield [value.detach().clone() for value in unknown]
-
-
-def _best_scales(network: Sequence[Tensor], evidence: Evidence, tasks: Data, generator: Generator) -> Tensor:
-    """`(3,)`, those with the greatest evidence on the untrained features, within limits: rows may have no noise."""
-    chosen = torch.randperm(len(tasks.mask), generator=generator, device=generator.device)[: 2 * NUM_TASKS]
-    rows = _part(tasks[chosen], generator)
-    unlimited = torch.zeros(3).to(network[0]).requires_grad_()
-    optimiser = torch.optim.LBFGS([unlimited], max_iter=NUM_START, line_search_fn="strong_wolfe")
-
-    def loss() -> Tensor:
-        optimiser.zero_grad()
-        value = -evidence([*network, MAX_START * unlimited.tanh()], rows).sum() / rows.mask.sum()
-        value.backward()
-        return value
-
-    optimiser.step(loss)
-    return MAX_START * unlimited.detach().tanh()
-
-
-def _part(tasks: Data, generator: Generator) -> Data:
-    """At most NUM_ROWS real rows of each task, at random."""
-    keys = torch.rand(tasks.mask.shape, generator=generator, device=generator.device).masked_fill(~tasks.mask, -1.0)
-    at = keys.topk(min(NUM_ROWS, keys.shape[-1])).indices
-    x = tasks.x.gather(-2, at[..., None].expand(*at.shape, tasks.x.shape[-1]))
-    return Data(x, tasks.y.gather(-1, at), tasks.mask.gather(-1, at))
-
-
-def _evidence_per_row(evidence: Evidence, values: Sequence[Tensor], tasks: Data) -> Tensor:
-    return evidence(values, tasks).sum() / tasks.mask.sum()
+        # copies, for the next step changes them in place
+        if step % interval == 0 and enough([value.detach().clone() for value in unknown]):
+            break
+    return [value.detach().clone() for value in unknown]

@@ -9,6 +9,8 @@ from typing import Any, ParamSpec, TypeVar
 import torch
 from torch import Tensor
 
+from bayesmeta.named_fields import named_fields, with_fields
+
 __all__ = ["gradients", "ordinary", "outside_inference", "with_gradients"]
 
 P = ParamSpec("P")
@@ -67,15 +69,5 @@ def outside_inference(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def _ordinary_fields(value: Any) -> Any:
-    changed = {}
-    for field in dataclasses.fields(value):
-        old = getattr(value, field.name)
-        if (new := ordinary(old)) is not old:
-            changed[field.name] = new
-    if not changed:
-        return value
-    # without the constructor, which would check again what it has checked
-    copy = object.__new__(type(value))
-    for field in dataclasses.fields(value):
-        object.__setattr__(copy, field.name, changed.get(field.name, getattr(value, field.name)))
-    return copy
+    changed = {name: new for name, old in named_fields(value).items() if (new := ordinary(old)) is not old}
+    return with_fields(value, **changed) if changed else value

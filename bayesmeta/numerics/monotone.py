@@ -27,7 +27,7 @@ class Increasing:
 
     @classmethod
     def through(cls, x: Tensor, y: Tensor) -> "Increasing":
-        """With slopes that are harmonic means of those to both neighbours."""
+        """Curve through points, with slopes that are harmonic means of those to both neighbours."""
         width = x.diff()
         chord = (y.diff(dim=-1) / width).clamp(min=torch.finfo(y.dtype).tiny)
         left, right = chord[..., :-1], chord[..., 1:]
@@ -65,7 +65,7 @@ class Increasing:
         return x + torch.where(y < low, below / slope_low, 0.0) + torch.where(y > high, above / slope_high, 0.0)
 
     def _piece(self, index: Tensor, shape: torch.Size) -> tuple[Tensor, ...]:
-        """Where the pieces start, their widths, and y and slopes at both ends."""
+        """Starts of the pieces, their widths, and y and slopes at both ends."""
         index = index.expand(shape)
         y, slope = self.y.expand(*shape, -1), self.slope.expand(*shape, -1)
         at = index[..., None]

@@ -31,52 +31,49 @@ __all__ = [
 
 if TYPE_CHECKING:
     from bayesmeta.online.betas import OnlineBetas
+    from bayesmeta.online.kept_rows import OnlineRows
     from bayesmeta.online.process import OnlineProcess
-    from bayesmeta.online.sums import (
+    from bayesmeta.online.protocol import (
         Begins,
         DrawsFunctions,
         Index,
         InPlace,
         NoMarginalError,
         Online,
-        OnlineRows,
-        OnlineStatistics,
-        RowStatistics,
         State,
         Task,
         distinct,
         marginal_of,
-        online,
-        statistics_from,
-        statistics_state,
         turn_of,
     )
+    from bayesmeta.online.start import online
+    from bayesmeta.online.sums import OnlineStatistics, RowStatistics, statistics_from, statistics_state
     from bayesmeta.online.weights import OnlineArmWeights, OnlineFeatures, OnlineWeights
 else:
     __getattr__, __dir__ = lazily(
         __name__,
         {
-            "Begins": "sums",
-            "DrawsFunctions": "sums",
-            "InPlace": "sums",
-            "Index": "sums",
-            "NoMarginalError": "sums",
-            "Online": "sums",
+            "Begins": "protocol",
+            "DrawsFunctions": "protocol",
+            "InPlace": "protocol",
+            "Index": "protocol",
+            "NoMarginalError": "protocol",
+            "Online": "protocol",
             "OnlineArmWeights": "weights",
             "OnlineBetas": "betas",
             "OnlineFeatures": "weights",
             "OnlineProcess": "process",
-            "OnlineRows": "sums",
+            "OnlineRows": "kept_rows",
             "OnlineStatistics": "sums",
             "OnlineWeights": "weights",
             "RowStatistics": "sums",
-            "State": "sums",
-            "Task": "sums",
-            "distinct": "sums",
-            "marginal_of": "sums",
-            "online": "sums",
+            "State": "protocol",
+            "Task": "protocol",
+            "distinct": "protocol",
+            "marginal_of": "protocol",
+            "online": "start",
             "statistics_from": "sums",
             "statistics_state": "sums",
-            "turn_of": "sums",
+            "turn_of": "protocol",
         },
     )

@@ -1,7 +1,7 @@
 """Beta posteriors that are updated in place: two numbers for each entry, and a row adds to one of them."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Generator, Tensor
@@ -9,8 +9,11 @@ from torch import Generator, Tensor
 from bayesmeta.distributions.constant import row_shape
 from bayesmeta.distributions.link_marginals import LogitBeta
 from bayesmeta.distributions.marginals import BetaMarginal
-from bayesmeta.online.sums import Index, State, Task
+from bayesmeta.online.protocol import Index, State, Task
 from bayesmeta.random import log_gamma
+
+if TYPE_CHECKING:  # which makes these
+    from bayesmeta.conjugate.bernoulli import BetaBernoulli
 
 __all__ = ["OnlineBetas"]
 
@@ -23,7 +26,7 @@ class OnlineBetas:
         batch_shape: tasks, or tasks and arms.
     """
 
-    def __init__(self, prior: Any, batch_shape: Sequence[int]) -> None:
+    def __init__(self, prior: "BetaBernoulli", batch_shape: Sequence[int]) -> None:
         self._prior, self._like = prior.to(torch.float64).expand(batch_shape), prior.successes
         self._both = torch.stack([self._prior.successes, self._prior.failures])
 
@@ -68,7 +71,7 @@ class OnlineBetas:
         ones, zeros = (part[..., None].expand(self._rows(x)) for part in self._of(task))
         return BetaMarginal(ones, zeros, validate_args=False)
 
-    def posterior(self, index: Any = ...) -> Any:
+    def posterior(self, index: Any = ...) -> "BetaBernoulli":
         ones, zeros = (part[index].to(self._like, copy=True) for part in (self._ones, self._zeros))
         return self._prior[index]._replace(successes=ones, failures=zeros)
 
@@ -95,5 +98,5 @@ class OnlineBetas:
         return ones - zeros
 
     def _rows(self, x: Tensor) -> torch.Size:
-        """Of what is the same at each of the q rows of x, `(n, *rest, q)`."""
+        """Shape `(n, *rest, q)` of what is the same at each of the q rows of x."""
         return row_shape(x, (len(x), *self.batch_shape[1:]))

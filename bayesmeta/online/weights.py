@@ -13,7 +13,7 @@ which a frozen posterior and a discount are made of.
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import torch
@@ -22,8 +22,12 @@ from torch.distributions import Distribution, Normal
 
 from bayesmeta.data.statistics import Statistics
 from bayesmeta.numerics.square_root import after_rows, potter
-from bayesmeta.online.sums import Index, Online, State, Task, statistics_from, statistics_state, turn_of
+from bayesmeta.online.protocol import Index, Online, State, Task, turn_of
+from bayesmeta.online.sums import Summed, statistics_from, statistics_state
 from bayesmeta.random import randn
+
+if TYPE_CHECKING:  # which makes `OnlineFeatures`
+    from bayesmeta.networks.learned_features import LearnedFeatures
 
 __all__ = ["OnlineArmWeights", "OnlineFeatures", "OnlineWeights"]
 
@@ -32,7 +36,25 @@ BLOCK = 256  # rows of one entry that are added at once
 CHUNK = 500_000  # numbers that are made at once: a few megabytes, so that they stay in cache
 TINY = torch.finfo(torch.float64).tiny  # rounding can leave a variance at zero, and a row of zeros has none
 
-Natural = Callable[[Any], tuple[Tensor, Tensor]]
+Natural = Callable[[Any], tuple[Tensor, Tensor]]  # of a posterior of the family in question
+W = TypeVar("W", bound="NormalWeights")
+
+
+@runtime_checkable
+class NormalWeights(Summed, Protocol):
+    """A family with normal weights, whose posterior follows from sums over rows."""
+
+    @property
+    def loc(self) -> Tensor:
+        """Mean of the weights, `(*batch, d)`."""
+        ...
+
+    @property
+    def noise_var(self) -> Tensor:
+        """Variance of a row about its mean, `(*batch,)`."""
+        ...
+
+    def to(self: W, *args: Any, **kwargs: Any) -> W: ...
 
 
 class _Weights:
@@ -48,7 +70,9 @@ class _Weights:
     _loc: Tensor
     _root: Tensor
 
-    def __init__(self, prior: Any, batch_shape: Sequence[int], statistics: Statistics, natural: Natural) -> None:
+    def __init__(
+        self, prior: NormalWeights, batch_shape: Sequence[int], statistics: Statistics, natural: Natural
+    ) -> None:
         self.batch_shape = torch.Size(batch_shape)
         self.statistics, self._natural = statistics, natural
         self._prior, self._like = prior.to(torch.float64).expand(batch_shape), prior.loc
@@ -67,7 +91,7 @@ class _Weights:
             self._steps(index, x, y.double())
         self._count(index, x, y)
 
-    def posterior(self, index: Any = ...) -> Any:
+    def posterior(self, index: Any = ...) -> "NormalWeights":
         return self._prior[index].condition(self.statistics[index]).to(self._like)
 
     def discount(self, factor: float | Tensor, index: Any = ...) -> None:
@@ -90,7 +114,7 @@ class _Weights:
         self._arms_second(self._root).copy_(state["root"])
 
     def _renew(self, index: Any) -> None:
-        """From the statistics."""
+        """Make mean and root of some entries anew, from their statistics."""
         self._write(index, *self._natural(self._prior[index].condition(self.statistics[index])))
 
     def _steps(self, index: Index, x: Tensor, y: Tensor) -> None:
@@ -136,7 +160,7 @@ class _Weights:
         return x @ root, (x @ loc[..., None])[..., 0]
 
     def _arms_second(self, value: Tensor) -> Tensor:
-        """As states are kept in files: axes of the batch first."""
+        """The value as files keep it: axes of the batch first."""
         return value
 
     def _keep(self, loc: Tensor, root: Tensor) -> None:
@@ -166,7 +190,9 @@ class OnlineWeights(_Weights):
             are multiplied by.
     """
 
-    def __init__(self, prior: Any, batch_shape: Sequence[int], natural: Natural, *, by_number: bool = False) -> None:
+    def __init__(
+        self, prior: NormalWeights, batch_shape: Sequence[int], natural: Natural, *, by_number: bool = False
+    ) -> None:
         d, device = prior.loc.shape[-1], prior.loc.device
         shape, num_inputs = ((*batch_shape, d), 0) if by_number else (tuple(batch_shape), d)
         super().__init__(prior, batch_shape, Statistics.zeros(shape, num_inputs, 1, device=device), natural)
@@ -230,7 +256,7 @@ class OnlineArmWeights(_Weights):
         natural: as of `OnlineWeights`.
     """
 
-    def __init__(self, prior: Any, batch_shape: Sequence[int], natural: Natural) -> None:
+    def __init__(self, prior: NormalWeights, batch_shape: Sequence[int], natural: Natural) -> None:
         d, device = prior.loc.shape[-1], prior.loc.device
         super().__init__(prior, batch_shape, Statistics.zeros(batch_shape, d, 1, device=device), natural)
 
@@ -274,7 +300,7 @@ class OnlineArmWeights(_Weights):
         return mean, var.clamp_(min=TINY)
 
     def _moments_of_one(self, x: np.ndarray, task: int) -> tuple[Tensor, Tensor]:
-        """Of one decision, in NumPy on the same memory."""
+        """Mean and variance of each arm's f for one decision, in NumPy on the same memory."""
         root = self._root.numpy()[task]
         f = (x @ root.reshape(len(x), -1)).reshape(root.shape[1:])
         mean, var = x @ self._loc.numpy()[task], np.einsum("ja,ja->a", f, f)
@@ -309,7 +335,7 @@ def _require_finite(bound: float) -> None:
 class OnlineFeatures:
     """Any of the above on features of the inputs."""
 
-    def __init__(self, features: Callable[[Tensor], Tensor], weights: Online, prior: Any) -> None:
+    def __init__(self, features: Callable[[Tensor], Tensor], weights: Online, prior: "LearnedFeatures") -> None:
         self._features, self._weights, self._prior = features, weights, prior
         self.batch_shape = weights.batch_shape
 
@@ -322,7 +348,7 @@ class OnlineFeatures:
     def marginal(self, x: Tensor, task: Task = None) -> Distribution:
         return self._weights.marginal(self._features(x), task)
 
-    def posterior(self, index: Any = ...) -> Any:
+    def posterior(self, index: Any = ...) -> "LearnedFeatures":
         return self._prior._replace(linear=self._weights.posterior(index))
 
     def state_dict(self) -> State:

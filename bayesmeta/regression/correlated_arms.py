@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from gpytorch.distributions import MultivariateNormal as LazyMultivariateNormal
-from jaxtyping import Float, Float64, Int64, Shaped
+from jaxtyping import Float, Float64, Shaped
 from linear_operator.operators import RootLinearOperator
 from torch import Generator, Tensor
 from torch.distributions import Normal
@@ -40,7 +40,9 @@ from bayesmeta.regression.correlated_arms_fit import Arms, most_probable_arms, u
 if TYPE_CHECKING:
     from bayesmeta.online.weights import OnlineWeights
 
-__all__ = ["ArmFunctions", "CorrelatedArms", "arm_statistics"]
+from bayesmeta.regression.arms_by_number import arm_index, per_arm
+
+__all__ = ["ArmFunctions", "CorrelatedArms"]
 
 SHARE_OF_NOISE = 0.1  # of the variance, where rows cannot tell noise from what arms vary by
 LARGEST_CORRELATION = 0.9  # of two arms of an initial prior: each keeps something of its own
@@ -95,7 +97,7 @@ class CorrelatedArms(TensorFields):
         elif num_arms is None:
             require_columns(tasks, num_inputs=1, event_shape=())
             num_arms = 1 + int(tasks.x[tasks.mask].max()) if bool(tasks.mask.any()) else 1
-        stats = arms = _per_arm(tasks, num_arms)
+        stats = arms = per_arm(tasks, num_arms)
         while len(arms.batch_shape) > 1:
             arms = arms.sum()
         seen = arms.count > 0
@@ -112,7 +114,7 @@ class CorrelatedArms(TensorFields):
         correlation = (_shared_covariance(stats, level) / alike).clamp(max=LARGEST_CORRELATION) * seen
         matrix = correlation.sqrt() * correlation.sqrt()[:, None] + (1.0 - correlation).diag()
         scale_tril = between.sqrt()[:, None] * cholesky(matrix, "correlations of arms")
-        return cls(level, scale_tril, noise_var).to(tasks.y if isinstance(tasks, Data) else level)
+        return cls(level, scale_tril, noise_var).to(tasks.dtype)
 
     @property
     def num_arms(self) -> int:
@@ -239,7 +241,7 @@ class CorrelatedArms(TensorFields):
 
     def statistics(self, data: Data | Statistics) -> Statistics:
         """All that this family knows of the rows of `data`; statistics pass through."""
-        return _per_arm(data, self.num_arms)
+        return per_arm(data, self.num_arms)
 
     def _numbers(self) -> Arms:
         prior = self.to(torch.float64)
@@ -247,7 +249,7 @@ class CorrelatedArms(TensorFields):
 
     def _rows(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Mean `(*batch, q)` and root `(*batch, q, k)` of the covariance of the mean rewards that x names."""
-        arm = _arm_index(x, self.num_arms)
+        arm = arm_index(x, self.num_arms)
         batch = torch.broadcast_shapes(self.batch_shape, arm.shape[:-1])
         arm, k = arm.expand(*batch, -1), self.num_arms
         root = self.scale_tril.expand(*batch, k, k).gather(-2, arm[..., None].expand(*arm.shape, k))
@@ -267,7 +269,7 @@ class ArmFunctions(Draws):
 
     def __call__(self, x: Shaped[Tensor, "*tasks q 1"]) -> Tensor:
         num_draws, *batch, k = self.mean.shape
-        arm = _arm_index(x, k)
+        arm = arm_index(x, k)
         tasks = torch.broadcast_shapes(tuple(batch), arm.shape[:-1])
         mean = self.mean.reshape(num_draws, *(1,) * (len(tasks) - len(batch)), *batch, k)
         return mean.expand(num_draws, *tasks, k).gather(-1, arm.expand(num_draws, *tasks, -1))
@@ -275,29 +277,6 @@ class ArmFunctions(Draws):
     def predict(self, x: Shaped[Tensor, "*tasks q 1"]) -> Normal:
         mean = self(x)
         return Normal(mean, self.noise_var[..., None].sqrt().expand_as(mean))
-
-
-def arm_statistics(data: Data, num_arms: int) -> Statistics:
-    """Count, mean and scatter of the rows of each arm of each task, of batch_shape `(*tasks, num_arms)`.
-
-    They add, and `Statistics.add_at((task, arm), rows)` updates them in place. Families without inputs take them as
-    those of independent arms.
-
-    Raises:
-        IndexError: a row names an arm that does not exist.
-        ValueError: `x` does not have one column of whole numbers, or `y` is not one number per row.
-    """
-    require_columns(data, num_inputs=1, event_shape=())
-    arm = _arm_index(data.x, num_arms, data.mask)
-    y = data.y.double().where(data.mask, 0.0)
-
-    def total(rows: Tensor) -> Tensor:
-        return rows.new_zeros(*rows.shape[:-1], num_arms).scatter_add(-1, arm, rows)
-
-    count = total(data.mask.double())
-    origin = total(y) / count.clamp(min=1.0)
-    centred = (y - origin.gather(-1, arm)).where(data.mask, 0.0)
-    return Statistics(count, origin[..., None], total(centred)[..., None], total(centred.square())[..., None, None])
 
 
 def _between_variance(
@@ -327,7 +306,7 @@ def _between_variance(
 
 
 def _mean_above_zero(mean: Tensor, width: Tensor) -> Tensor:
-    """Of a normal with this mean and standard deviation, the mean of what is above zero, as variances are."""
+    """Mean of the part above zero, where variances are, of a normal with this mean and standard deviation."""
     ratio = mean / width
     normal = torch.distributions.Normal(torch.zeros_like(ratio), torch.ones_like(ratio))
     above = (normal.log_prob(ratio) - torch.special.log_ndtr(ratio)).exp()
@@ -347,43 +326,6 @@ def _shared_covariance(stats: Statistics, level: Float64[Tensor, " k"]) -> Tenso
     num_tasks = pairs.sum().square() / pairs.square().sum().clamp(min=1.0)
     share = num_tasks / (num_tasks + len(level) + 3.0)
     return (share * products.sum() / pairs.sum().clamp(min=1.0)).clamp(min=0.0)
-
-
-def _per_arm(data: Data | Statistics, num_arms: int) -> Statistics:
-    if isinstance(data, Data):
-        return arm_statistics(data, num_arms)
-    require_columns(data, num_inputs=0, event_shape=())
-    if data.batch_shape[-1:] != (num_arms,):
-        raise ValueError(
-            f"statistics must be of each arm, batch_shape (..., {num_arms}); got {tuple(data.batch_shape)}. "
-            f"Use arm_statistics(data, {num_arms})"
-        )
-    return data
-
-
-def _arm_index(x: Tensor, num_arms: int, mask: Tensor | None = None) -> Int64[Tensor, "*tasks q"]:
-    """The one column of x as indices; 0 where the row is not real."""
-    column = x[..., 0]
-    if mask is not None:
-        column = column.where(mask, torch.zeros_like(column))
-    arm = column.long()
-    whole = arm == column
-    if not bool(whole.all()):
-        value, where = _first(column, ~whole)
-        raise ValueError(f"x must hold whole numbers, the index of the arm; got {value:g} in {where}")
-    known = (arm >= 0) & (arm < num_arms)
-    if not bool(known.all()):
-        value, where = _first(column, ~known)
-        there = f"there are {num_arms} arms, numbered 0 to {num_arms - 1}" if num_arms > 1 else "there is one, number 0"
-        raise IndexError(f"arm {value:.0f} does not exist: {there}; it is named in {where}")
-    return arm
-
-
-def _first(column: Tensor, bad: Tensor) -> tuple[float, str]:
-    """The first bad entry, and where it is."""
-    *task, row = bad.nonzero()[0].tolist()
-    of_task = f" of task {task[0] if len(task) == 1 else tuple(task)}" if task else ""
-    return float(column[(*task, row)]), f"row {row}{of_task}"
 
 
 def _update(

@@ -22,13 +22,14 @@ Statistical Theory (1982), section 2.1.
 import math
 from collections.abc import Callable, Iterator
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
 
 from bayesmeta.data.statistics import Statistics
-from bayesmeta.hyperparameters.vector import Hyperparameter, Hyperparameters, most_probable
+from bayesmeta.hyperparameters.mode import most_probable
+from bayesmeta.hyperparameters.vector import Hyperparameter, Hyperparameters
 from bayesmeta.numerics.linalg import cholesky, log_det, solve
 
 __all__ = ["Arms", "expectation_maximisation", "most_probable_arms", "unknown_arms"]
@@ -62,8 +63,8 @@ def most_probable_arms(centre: Arms, stats: Statistics, hyperprior_weight: float
         return evidence[None]
 
     unknown = unknown_arms(centre, prior, Arms, total, seen.num_rows)
-    fitted: Arms = unknown.build(most_probable(unknown, hyperprior_weight=hyperprior_weight))
-    return fitted
+    # the numbers alone: the class that wraps them is made of this function's answer
+    return cast(Arms, unknown.build(most_probable(unknown, hyperprior_weight=hyperprior_weight)))
 
 
 def unknown_arms(
@@ -252,7 +253,7 @@ class _TotalEvidence(torch.autograd.Function):
 
 
 def _log_normaliser(k: int, df: float) -> float:
-    """Of the hyperprior of loc and covariance in the coordinates of the search, in units of the centre."""
+    """Log normaliser of the hyperprior of loc and covariance, in the search's coordinates and the centre's units."""
     of_loc = 0.5 * k * math.log(LOC_PSEUDO_COUNT / (2.0 * math.pi))
     gammas = float(torch.mvlgamma(torch.tensor(0.5 * df, dtype=torch.float64), k))
     return of_loc + 0.5 * k * df * math.log(0.5 * (df + 1.0)) - gammas + k * math.log(2.0)

@@ -13,7 +13,7 @@ Source: Bishop, Pattern Recognition and Machine Learning (2006), section 3.3; th
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, cast
 
 import torch
 from gpytorch.distributions import MultivariateNormal as LazyMultivariateNormal
@@ -35,7 +35,8 @@ from bayesmeta.data.validation import (
 from bayesmeta.data.weighted_rows import WeightedRows, regression_statistics
 from bayesmeta.doors import Draws
 from bayesmeta.fields import LearnedFrom, TensorFields
-from bayesmeta.hyperparameters.vector import Hyperparameter, Hyperparameters, most_probable
+from bayesmeta.hyperparameters.mode import most_probable
+from bayesmeta.hyperparameters.vector import Hyperparameter, Hyperparameters
 from bayesmeta.numerics.linalg import cholesky, log_det, positive, rounded, symmetric
 from bayesmeta.random import randn
 from bayesmeta.regression.linear_em import expectation_maximisation
@@ -43,7 +44,7 @@ from bayesmeta.regression.linear_evidence import Natural, Restricted, log_eviden
 from bayesmeta.regression.weight_space import LARGEST_LOG, WeightSpace, frame_of_all, weak_precision
 
 if TYPE_CHECKING:
-    from bayesmeta.online.sums import Online
+    from bayesmeta.online.protocol import Online
 
 __all__ = ["LinearFunctions", "LinearGaussian", "VarianceComponents"]
 
@@ -230,7 +231,7 @@ class LinearGaussian(TensorFields):
 
     def online(self, batch_shape: Sequence[int]) -> "Online":
         """The posterior of tasks, or of tasks and arms with weights of their own, to be updated in place."""
-        from bayesmeta.online.sums import OnlineRows
+        from bayesmeta.online.kept_rows import OnlineRows
         from bayesmeta.online.weights import OnlineArmWeights, OnlineWeights
 
         if self.columns is not None and not self.columns.all_inputs:
@@ -264,12 +265,12 @@ class _Unknown:
 
     @property
     def noise_var(self) -> Tensor:
-        """Of the prior, in the frame."""
+        """Noise variance of the prior, in the frame."""
         return self.prior.noise_var.double() / self.unit.square()
 
     @property
     def unit(self) -> Tensor:
-        """Of y in the frame: one where variances are known, which a frame may not move."""
+        """Unit of y in the frame: one where variances are known, which a frame may not move."""
         return self.space.frame.y_scale[0]
 
     @property
@@ -371,7 +372,7 @@ class _Unknown:
         return torch.cat([shift, self.space.scales(root), *ratio]), converged
 
     def learned(self, unknown: Hyperparameters, vector: Tensor) -> LinearGaussian:
-        return replace(unknown.build(vector), learned_from=LearnedFrom.counts(self.rows.count))
+        return replace(cast(LinearGaussian, unknown.build(vector)), learned_from=LearnedFrom.counts(self.rows.count))
 
 
 @dataclass(frozen=True, eq=False)

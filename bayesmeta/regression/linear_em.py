@@ -100,7 +100,7 @@ def _climb(
 
 
 def inverses(matrix: np.ndarray) -> np.ndarray:
-    """Of positive definite matrices `(d, d, tasks)`, in place where they are small."""
+    """Inverses of positive definite matrices `(d, d, tasks)`, in place where they are small."""
     d = len(matrix)
     if d > LARGEST_SWEEP:
         return np.linalg.inv(matrix.transpose(2, 0, 1)).transpose(1, 2, 0)

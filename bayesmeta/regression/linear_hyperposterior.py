@@ -91,7 +91,7 @@ class LinearHyperposterior(Described):
 
     @property
     def task_prior(self) -> LinearGaussian:
-        """Of a task whose shared mean is the expected one: `precision` is about the shared mean."""
+        """Prior of a task whose shared mean is the expected one: `precision` is about the shared mean."""
         return replace(self._task_prior, loc=self.loc.double()).to(self._dtype)
 
     @property

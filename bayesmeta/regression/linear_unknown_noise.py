@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
-from torch.distributions import Normal, StudentT
+from torch.distributions import StudentT
 
 from bayesmeta.data.columns import Columns, Reading, columns_of, read, require_columns_fit
 from bayesmeta.data.rows import Data
@@ -32,17 +32,18 @@ from bayesmeta.data.validation import (
 )
 from bayesmeta.data.weighted_rows import WeightedRows, regression_statistics
 from bayesmeta.distributions.marginals import StudentMarginal
-from bayesmeta.doors import Draws
 from bayesmeta.fields import LearnedFrom, TensorFields
-from bayesmeta.hyperparameters.vector import Hyperparameter, Hyperparameters, most_probable
+from bayesmeta.hyperparameters.mode import fit_by_mode
+from bayesmeta.hyperparameters.vector import Hyperparameter, Hyperparameters
 from bayesmeta.numerics.linalg import cholesky, factor_of_sum, log_det, positive, rounded, solve, symmetric
 from bayesmeta.numerics.special import lgamma_ratio
 from bayesmeta.random import log_gamma, randn, within_floats
+from bayesmeta.regression.linear import LinearFunctions
 from bayesmeta.regression.linear_evidence import gradient, sum_of_squares, whitened
 from bayesmeta.regression.weight_space import LARGEST_LOG, WeightSpace, frame_of_all, weak_precision
 
 if TYPE_CHECKING:
-    from bayesmeta.online.sums import Online
+    from bayesmeta.online.protocol import Online
 
 __all__ = ["LinearNormalInverseGamma", "NoisyLinearFunctions"]
 
@@ -196,8 +197,8 @@ class LinearNormalInverseGamma(TensorFields):
             ValueError: fewer than two tasks have rows, or x does not have d columns.
         """
         stats = self.statistics(tasks)
-        unknown = self.hyperparameters(stats)
-        fitted = unknown.build(most_probable(unknown, hyperprior_weight=hyperprior_weight))
+        fitted = fit_by_mode(self, stats, hyperprior_weight=hyperprior_weight)
+        # rows that count by weights are rows all the same
         return fitted._replace(learned_from=LearnedFrom.counts(self._rows(stats).count))
 
     def hyperparameters(self, tasks: Data | Statistics) -> Hyperparameters:
@@ -248,7 +249,8 @@ class LinearNormalInverseGamma(TensorFields):
 
     def online(self, batch_shape: Sequence[int]) -> "Online":
         """The posterior of tasks, or of tasks and arms with weights of their own, to be updated in place."""
-        from bayesmeta.online.sums import OnlineRows, OnlineStatistics
+        from bayesmeta.online.kept_rows import OnlineRows
+        from bayesmeta.online.sums import OnlineStatistics
 
         if self.columns is not None and not self.columns.all_inputs:
             return OnlineRows(self, batch_shape)
@@ -274,20 +276,10 @@ class LinearNormalInverseGamma(TensorFields):
 
 
 @dataclass(frozen=True, eq=False)
-class NoisyLinearFunctions(Draws):
-    """Draws of x -> x'w: weights `(draws, *batch, d)`, their noise_var `(draws, *batch)`; `columns` as the prior's."""
+class NoisyLinearFunctions(LinearFunctions):
+    """Draws of x -> x'w, each with a noise_var of its own."""
 
-    weights: Float[Tensor, "draws *batch d"]
     noise_var: Float[Tensor, "draws *batch"]
-    columns: Columns | None = None
-
-    def __call__(self, x: Tensor) -> Tensor:
-        rows = read(self.columns, x, self.weights)
-        return rows.shifted((rows.x @ self.weights[..., None])[..., 0])
-
-    def predict(self, x: Tensor) -> Normal:
-        mean = self(x)
-        return Normal(mean, read(self.columns, x, self.weights).noise(self.noise_var).sqrt().expand_as(mean))
 
 
 def _update(

@@ -35,7 +35,8 @@ from bayesmeta.data.validation import (
 )
 from bayesmeta.doors import Draws
 from bayesmeta.fields import LearnedFrom, TensorFields
-from bayesmeta.hyperparameters.vector import Hyperparameter, Hyperparameters, most_probable
+from bayesmeta.hyperparameters.mode import fit_by_mode
+from bayesmeta.hyperparameters.vector import Hyperparameter, Hyperparameters
 from bayesmeta.numerics.linalg import (
     cholesky,
     factor_of_sum,
@@ -208,10 +209,7 @@ class MatrixNormalInverseWishart(TensorFields):
         Warns:
             LimitWarning: a hyperparameter ended at the limit of its search.
         """
-        stats = self.statistics(tasks)
-        unknown = self.hyperparameters(stats)
-        fitted = unknown.build(most_probable(unknown, hyperprior_weight=hyperprior_weight))
-        return fitted._replace(learned_from=LearnedFrom.counts(stats.count))
+        return fit_by_mode(self, tasks, hyperprior_weight=hyperprior_weight)
 
     def hyperparameters(self, tasks: Data | Statistics) -> Hyperparameters:
         """Loc; log standard deviations, and what correlates weights, of one output; the log of the excess of `df` over
@@ -334,7 +332,7 @@ def _explain(loc: Tensor, root: Tensor, stats: Statistics) -> tuple[Tensor, Tens
 
 
 def _log_evidence(loc: Tensor, root: Tensor, df: Tensor, scatter_root: Tensor, stats: Statistics) -> Tensor:
-    """From factors of the weights' relative covariance and of the scatter."""
+    """Log evidence of each task, from factors of the weights' relative covariance and of the scatter."""
     m, half = loc.shape[-1], 0.5 * stats.count
     _, squares, volume = _explain(loc, root, stats)
     half_way = torch.linalg.solve_triangular(scatter_root, squares, upper=False)

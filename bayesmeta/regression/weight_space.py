@@ -36,8 +36,7 @@ def frame_of_all(tasks: Data | Statistics, columns: Columns | None) -> tuple[Fra
     """The frame of all rows, these as rows of one task, and their dtype: where `initial` starts."""
     num = tasks.num_inputs if isinstance(tasks, Statistics) else tasks.x.shape[-1]
     rows = WeightedRows.of(pooled(tasks, columns), num if columns is None else len(columns.inputs))
-    dtype = tasks.y.dtype if isinstance(tasks, Data) else torch.float64
-    return Frame.of(rows.stats, fixed=() if columns is None else columns.fixed, dtype=dtype), rows, dtype
+    return Frame.of(rows.stats, fixed=() if columns is None else columns.fixed, dtype=tasks.dtype), rows, tasks.dtype
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 They are tests of a family with itself. That its formulas are right is for tests against another implementation.
 """
 
-import dataclasses
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -17,6 +16,7 @@ from torch.distributions import Distribution
 from bayesmeta.data.rows import Data
 from bayesmeta.hyperparameters.vector import Hierarchical
 from bayesmeta.mixture import Mixture
+from bayesmeta.named_fields import named_tensors
 from bayesmeta.protocol import Density, Evidence, Joint, Marginal, Posterior, Predictive
 from bayesmeta.random import rand, seeded
 from bayesmeta.testing.family import Family
@@ -220,9 +220,8 @@ def parameter_draws_follow_their_density(family: Family) -> None:
 @law(Predictive)
 def moving_to_float32_keeps_the_answer(family: Family) -> None:
     small = family.prior.to(torch.float32)
-    for field in dataclasses.fields(small):
-        value = getattr(small, field.name)
-        assert not isinstance(value, Tensor) or not value.is_floating_point() or value.dtype == torch.float32
+    for value in named_tensors(small).values():
+        assert not value.is_floating_point() or value.dtype == torch.float32
     data, x = family.rows(6), family.draw_x(3, family.seed(1))
     left = moments(small.condition(data.to(torch.float32)).predict(x.float()))
     for a, b in zip(left, moments(family.prior.condition(data).predict(x)), strict=True):

@@ -18,7 +18,8 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from bayesmeta import BetaBernoulli, Data
-from bayesmeta.hyperparameters.vector import Hyperparameters, most_probable
+from bayesmeta.hyperparameters.mode import most_probable
+from bayesmeta.hyperparameters.vector import Hyperparameters
 
 __all__ = [
     "EFFECTS",

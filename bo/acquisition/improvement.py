@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.distributions import Distribution, Normal
 
 from bayesmeta.data.rows import Data
-from bayesmeta.mixture import MixtureDistribution
+from bayesmeta.distributions.mixture import MixtureDistribution
 from bo.acquisition.suggester import TaskModel
 from bo.values import Expected, Value
 

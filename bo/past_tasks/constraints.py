@@ -15,10 +15,10 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from bayesmeta.data.rows import Data
+from bayesmeta.distributions.mixture import MixtureDistribution
 from bayesmeta.fields import TensorFields
 from bayesmeta.gp.process import GaussianProcess
 from bayesmeta.gp.transfer import transfer_hypotheses
-from bayesmeta.mixture import MixtureDistribution
 from bo.single_study.feasibility import LEAST, comparable, unit_of
 from bo.single_study.process import some_rows
 from bo.values import Value

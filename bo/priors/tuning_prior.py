@@ -11,8 +11,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from bayesmeta.data.bad_rows import naming_lines
-from bayesmeta.data.csv_tables import not_numbers
+from bayesmeta.data.csv_tables import naming_lines, not_numbers
 from bayesmeta.data.rows import Data
 from bayesmeta.describe import listed
 from bayesmeta.doors import require_rows

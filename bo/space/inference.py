@@ -6,8 +6,7 @@ from typing import Any
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
-from bayesmeta.data.bad_rows import BadRow
-from bayesmeta.data.csv_tables import not_numbers
+from bayesmeta.data.csv_tables import BadRow, not_numbers
 from bayesmeta.warning_kinds import BayesmetaWarning, warn
 from bo.space.choices import as_choice, category_of, same_distribution
 

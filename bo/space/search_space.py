@@ -33,7 +33,7 @@ from optuna.distributions import (
 from optuna.trial import TrialState
 from torch import Generator, Tensor
 
-from bayesmeta.data.bad_rows import naming_lines
+from bayesmeta.data.csv_tables import naming_lines
 from bayesmeta.describe import listed, plural
 from bayesmeta.doors import require_count
 from bayesmeta.fields import TensorFields

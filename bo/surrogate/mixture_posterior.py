@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.distributions import Distribution, Normal
 from torch.distributions import MultivariateNormal as DenseMultivariateNormal
 
-from bayesmeta.mixture import MixtureDistribution
+from bayesmeta.distributions.mixture import MixtureDistribution
 from bayesmeta.numerics.linalg import cholesky
 from bayesmeta.random import randn
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from bayesmeta import Data, LimitWarning
 from bayesmeta.hyperparameters.vector import Hierarchical
-from bayesmeta.networks import training as deep_kernel_training
+from bayesmeta.networks import deep_kernel_fit
 from bayesmeta.protocol import Evidence, Learnable
 from bayesmeta.warning_kinds import PlacementWarning
 from tests.families import FAMILIES, Family
@@ -31,7 +31,7 @@ LEARNABLE = [name for name, family in FAMILIES.items() if isinstance(family.prio
 @pytest.fixture(autouse=True)
 def _short(monkeypatch: pytest.MonkeyPatch) -> None:
     """How well a network learns does not matter here."""
-    monkeypatch.setattr(deep_kernel_training, "NUM_STEPS", 50)
+    monkeypatch.setattr(deep_kernel_fit, "NUM_STEPS", 50)
 
 
 def families(*names: str) -> pytest.MarkDecorator:

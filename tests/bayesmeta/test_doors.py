@@ -19,7 +19,7 @@ from bayesmeta.checks.calibration import sbc_ranks
 from bayesmeta.checks.predictive_checks import crps
 from bayesmeta.doors import require_count
 from bayesmeta.hyperparameters.vector import Hierarchical
-from bayesmeta.networks import training as deep_kernel_training
+from bayesmeta.networks import deep_kernel_fit
 from bayesmeta.numerics.gradients import gradients, ordinary, with_gradients
 from bayesmeta.protocol import Additive, Density, Evidence, Joint, Learnable, Marginal, Posterior
 from bayesmeta.testing.laws import close, moments
@@ -34,7 +34,7 @@ modes = pytest.mark.parametrize("mode", MODES.values(), ids=MODES.keys())
 @pytest.fixture(autouse=True)
 def _short(monkeypatch: pytest.MonkeyPatch) -> None:
     """How well a network learns does not matter here."""
-    monkeypatch.setattr(deep_kernel_training, "NUM_STEPS", 20)
+    monkeypatch.setattr(deep_kernel_fit, "NUM_STEPS", 20)
 
 
 def whole_rows(family: Family) -> tuple[Tensor, Tensor]:

@@ -12,7 +12,7 @@ from torch.distributions import Categorical, MixtureSameFamily, MultivariateNorm
 
 from bayesmeta import Data, LinearGaussian, Mixture
 from bayesmeta.checks.calibration import sbc_ranks
-from bayesmeta.mixture import MixtureDistribution
+from bayesmeta.distributions.mixture import MixtureDistribution
 from bayesmeta.protocol import Evidence
 from bayesmeta.random import categorical, rand, randn, seeded
 from tests.families import F64, FAMILIES, seed

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from bayesmeta.io import save
-from bayesmeta.networks import training as deep_kernel_training
+from bayesmeta.networks import deep_kernel_fit
 from benchmarks.tuning import methods as tuning_methods
 from benchmarks.tuning import run as tuning
 from benchmarks.tuning import runs as tuning_runs
@@ -198,7 +198,7 @@ def test_values_that_were_not_chosen_are_not_used(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, layout: str, name: str
 ) -> None:
     """With all values hidden but those given and chosen, the choices are the same."""
-    monkeypatch.setattr(deep_kernel_training, "NUM_STEPS", 10)  # how well it learns does not matter here
+    monkeypatch.setattr(deep_kernel_fit, "NUM_STEPS", 10)  # how well it learns does not matter here
     pools = load(write(tmp_path, layout), "toy")
     pool, past = pools["a"], [pools[name] for name in TASKS[1:]]
     for given in ([], [3, 17, 8, 25, 20]):

@@ -9,23 +9,11 @@ import torch
 from torch import Tensor
 
 import bandits
-from bandits.beliefs.demonstrations import elliptical_slice
 from bayesmeta import Data, LinearGaussian
 from tests.families import F64, seed
 from tests.seeds import shifted
 
 EYE = torch.eye(4).double()
-
-
-def test_slice_sampling_draws_what_it_should() -> None:
-    """A normal likelihood of one number: the posterior is normal too."""
-    generator = seed(0)
-    points = torch.randn(4000, 1, generator=generator).double()
-    for _ in range(20):
-        points = elliptical_slice(points, lambda at: -0.5 * ((at[:, 0] - 2.0) / 0.5).square(), generator)
-    var = 1.0 / (1.0 + 4.0)
-    assert abs(float(points.mean()) - var * 8.0) < 5 * math.sqrt(var / 4000)
-    assert abs(float(points.var()) - var) < 5 * var * math.sqrt(2 / 4000)
 
 
 @pytest.mark.parametrize("rewarded", [False, True])

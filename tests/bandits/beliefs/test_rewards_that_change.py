@@ -12,7 +12,7 @@ import bandits
 from bandits.beliefs.wrapped import turns
 from bayesmeta import BetaBernoulli, CorrelatedArms, Data, LinearGaussian, NormalInverseGamma
 from bayesmeta.data.statistics import Statistics
-from bayesmeta.online import sums as online
+from bayesmeta.online.start import online
 from tests.families import F64, seed
 from tests.seeds import shifted
 
@@ -73,7 +73,7 @@ def test_what_is_forgotten_goes_back_to_the_prior_and_not_to_nothing() -> None:
 )
 def test_forgetting_nothing_is_the_plain_posterior(prior: Any, x: Tensor | None) -> None:
     y = torch.randn(7, generator=seed(2), dtype=F64.dtype).tolist()
-    plain, forgetting = online.online(prior, (3,)), bandits.Forgetting(prior, 1.0).online((3,))
+    plain, forgetting = online(prior, (3,)), bandits.Forgetting(prior, 1.0).online((3,))
     for state in (plain, forgetting):
         add(state, [0, 1, 0, 2, 0, 1, 0], None, y, x)
     rows = torch.ones(3, 1, 0 if x is None else 2, dtype=F64.dtype)

@@ -9,7 +9,7 @@ from torch import Generator, Tensor
 
 import bandits
 from bayesmeta import LinearGaussian, LinearNormalInverseGamma
-from bayesmeta.online.sums import online
+from bayesmeta.online.start import online
 from bayesmeta.random import randn
 from tests.families import F64, seed
 from tests.seeds import shifted

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from bayesmeta import BetaBernoulli, Data, Statistics
-from bayesmeta.hyperparameters.vector import LimitWarning
 from bayesmeta.random import rand
+from bayesmeta.warning_kinds import LimitWarning
 from tests.families import F64, seed
 
 A, B = 1.5, 2.5

@@ -14,9 +14,10 @@ from torch import Tensor
 
 from bayesmeta import BetaBernoulli, Data, DirichletCategorical, Statistics, one_hot
 from bayesmeta.conjugate.categorical import _Tallies
-from bayesmeta.hyperparameters.vector import LimitWarning, most_probable
+from bayesmeta.hyperparameters.mode import most_probable
 from bayesmeta.numerics.special import lgamma_ratio
 from bayesmeta.random import categorical
+from bayesmeta.warning_kinds import LimitWarning
 from tests.families import F64, seed
 
 CONCENTRATION = torch.tensor([1.5, 0.5, 2.5], dtype=torch.float64)

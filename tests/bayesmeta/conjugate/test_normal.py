@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from bayesmeta import Data, NormalInverseGamma, Statistics
-from bayesmeta.hyperparameters.vector import LimitWarning
 from bayesmeta.random import randn
+from bayesmeta.warning_kinds import LimitWarning
 from tests.families import F64, seed
 
 FAR = 1e6

@@ -8,8 +8,8 @@ import scipy.stats
 import torch
 
 from bayesmeta import Data, Hyperposterior, NormalKnownVariance, Statistics
-from bayesmeta.hyperparameters.vector import LimitWarning
 from bayesmeta.random import randn
+from bayesmeta.warning_kinds import LimitWarning
 from tests.families import F64, seed
 
 LOC, VAR, NOISE = 0.5, 2.0, 0.7

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from bayesmeta import Data, GammaExponential, GammaPoisson, Statistics
 from bayesmeta.distributions.lomax import Lomax
-from bayesmeta.hyperparameters.vector import LimitWarning
 from bayesmeta.random import rand, seeded
+from bayesmeta.warning_kinds import LimitWarning
 from tests.families import F64, seed
 
 A, B = 2.5, 1.7

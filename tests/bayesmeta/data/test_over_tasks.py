@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 import bayesmeta.data.over_tasks
-import bayesmeta.data.statistics
+import bayesmeta.data.reduction
 import bayesmeta.numerics.linalg
 from bayesmeta import Data, NormalInverseWishart, Statistics
 from bayesmeta.numerics.linalg import cholesky, log_det_of, solve
@@ -131,10 +131,10 @@ def test_unrolled_moments_are_those_in_cache() -> None:
     data, count = many(50), torch.full((50,), 4.0, dtype=torch.float64)
     x, y = data.x, randn((50, 4, 3), like=F64, generator=seed(2))
     for order in (1, 2):
-        fused = bayesmeta.data.statistics._moments(x, y, count, order)
+        fused = bayesmeta.data.reduction._moments(x, y, count, order)
         k = x.shape[-1] + y.shape[-1]
         plain = (F64.new_empty(k, 50), F64.new_empty(k, 50), F64.new_empty(k, k, 50) if order == 2 else None)
-        bayesmeta.data.statistics._moments_in_cache(x, y, count, None, F64.new_empty(4 * k * 50), plain)
+        bayesmeta.data.reduction._moments_in_cache(x, y, count, None, F64.new_empty(4 * k * 50), plain)
         for a, b in zip(fused, plain, strict=True):
             if a is None or b is None:
                 assert a is b

@@ -26,9 +26,11 @@ from bayesmeta import (
     Statistics,
 )
 from bayesmeta.data.columns import Columns
-from bayesmeta.hyperparameters.vector import LimitWarning, most_probable
-from bayesmeta.numerics.quadrature import PoissonLogNormal, log_mean_sigmoid
+from bayesmeta.distributions.poisson_log_normal import PoissonLogNormal
+from bayesmeta.hyperparameters.mode import most_probable
+from bayesmeta.numerics.quadrature import log_mean_sigmoid
 from bayesmeta.random import rand, randn, seeded
+from bayesmeta.warning_kinds import LimitWarning
 from tests.families import F64, seed
 
 LOC = torch.tensor([0.5, -0.3], dtype=torch.float64)

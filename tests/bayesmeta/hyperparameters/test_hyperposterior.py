@@ -7,7 +7,8 @@ from scipy import integrate
 import bayesmeta as bm
 from bayesmeta import Data, Statistics
 from bayesmeta.hyperparameters.hyperposterior import Hyperposterior, laplace
-from bayesmeta.hyperparameters.vector import Hierarchical, most_probable
+from bayesmeta.hyperparameters.mode import most_probable
+from bayesmeta.hyperparameters.vector import Hierarchical
 from bayesmeta.random import rand, randn
 from tests.families import F64, FAMILIES, Family, seed
 

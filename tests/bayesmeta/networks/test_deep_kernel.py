@@ -15,7 +15,7 @@ from torch.distributions import Normal
 import bayesmeta as bm
 from bayesmeta import Data, DeepKernel, GaussianProcess
 from bayesmeta.fields import LearnedFrom
-from bayesmeta.networks import training as training
+from bayesmeta.networks import deep_kernel_fit, training
 from bayesmeta.networks.features import ReluNetwork
 from bayesmeta.random import rand, randn
 from bo import SearchSpace, fit_family
@@ -53,7 +53,7 @@ def past() -> Data:
 @pytest.fixture
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
     """For what does not depend on how much is learned."""
-    monkeypatch.setattr(training, "NUM_STEPS", 50)
+    monkeypatch.setattr(deep_kernel_fit, "NUM_STEPS", 50)
 
 
 @pytest.fixture(scope="module")
@@ -121,9 +121,9 @@ def test_what_only_tells_past_tasks_apart_is_not_learned(monkeypatch: pytest.Mon
     """Targets without any pattern: it ends before the network knows them by heart."""
     tasks, new = (replace(ridges(5, 40, i), y=randn((5, 40), like=F64, generator=seed(i))) for i in (1, 2))
     stopped = fit(tasks)
-    monkeypatch.setattr(training, "PATIENCE", 10**6)
-    monkeypatch.setattr(training, "NUM_STEPS", 250)
-    monkeypatch.setattr(training, "_evidence_per_row", _always_gains(training._evidence_per_row))
+    monkeypatch.setattr(deep_kernel_fit, "PATIENCE", 10**6)
+    monkeypatch.setattr(deep_kernel_fit, "NUM_STEPS", 250)
+    monkeypatch.setattr(deep_kernel_fit, "_evidence_per_row", _always_gains(deep_kernel_fit._evidence_per_row))
     endless = fit(tasks)
     assert endless.log_evidence(tasks).sum() > stopped.log_evidence(tasks).sum() + 20.0
     assert score(stopped, new) > score(endless, new) + 0.1
@@ -166,19 +166,6 @@ def test_pads_and_empty_tasks_are_invisible(past: Data) -> None:
         new = past.x[0, :5]
         torch.testing.assert_close(other.predict(new).mean, clean.predict(new).mean)
         torch.testing.assert_close(other.predict(new).stddev, clean.predict(new).stddev)
-
-
-def test_steps_take_real_rows_of_tasks_at_random() -> None:
-    tasks = ridges(20, 100)
-    ragged = replace(tasks, mask=torch.arange(100) < torch.arange(1, 101, 5)[:, None])
-    part = training._part(ragged, seed(0))
-    assert part.mask.shape == (20, 64)
-    assert torch.equal(part.count, ragged.count.clamp(max=64))
-    for task in range(20):
-        chosen = part.y[task][part.mask[task]]
-        assert torch.isin(chosen, ragged.y[task][ragged.mask[task]]).all()
-        assert len(chosen.unique()) == len(chosen)
-    assert not torch.equal(part.y[-1], training._part(ragged, seed(1)).y[-1])
 
 
 @pytest.mark.usefixtures("short")
@@ -241,13 +228,13 @@ def test_progress_is_shown(progress: bool, past: Data, monkeypatch: pytest.Monke
         def update(self, bar: Any, **fields: Any) -> None:
             said.append(fields["description"])
 
-    monkeypatch.setattr(training, "NUM_STEPS", 2 * training.INTERVAL)
+    monkeypatch.setattr(deep_kernel_fit, "NUM_STEPS", 2 * deep_kernel_fit.INTERVAL)
     monkeypatch.setattr(training, "Progress", Screen)
     few = past[:3].rows(slice(5)).to(torch.float64)
     DeepKernel.initial(few, width=2).fit(few, generator=seed(0), progress=progress)
     assert said[0] == progress
     assert "per row of held-out tasks" in said[1]
-    assert said[-1] == "learning a deep kernel from all tasks"
+    assert said[-1] == "learning a deep kernel from all tasks: 0 to go"
 
 
 def test_bad_input(past: Data, learned: DeepKernel) -> None:

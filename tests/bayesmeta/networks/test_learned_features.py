@@ -14,7 +14,7 @@ from torch import Tensor
 import bayesmeta as bm
 from bayesmeta import Data, Hyperposterior, LearnedFeatures, LinearGaussian, Statistics
 from bayesmeta.checks.predictive_checks import TaskMean, log_score
-from bayesmeta.networks import learned_features_fit as training
+from bayesmeta.networks import learned_features_fit, training
 from bayesmeta.networks.features import TanhFeatures
 from bayesmeta.networks.learned_features_fit import _Unknown, log_evidence, some_of
 from bayesmeta.random import rand, randn
@@ -360,7 +360,7 @@ def test_progress_is_shown_where_learning_takes_long(
         def update(self, bar: Any, **fields: Any) -> None:
             said.append(fields["description"])
 
-    monkeypatch.setattr(training, "SLOW", slow)
+    monkeypatch.setattr(learned_features_fit, "SLOW", slow)
     monkeypatch.setattr(training, "Progress", Screen)
     some = past[:20]  # of three tasks the held-out one may not gain at all, and then there is nothing to go
     LearnedFeatures.initial(some, width=2).fit(some, progress=progress)
@@ -430,7 +430,7 @@ def test_origins_and_units_of_x_and_y_change_nothing(family: str, monkeypatch: p
 
     The steps of a deep kernel's search multiply lost digits by up to 1e5, so it is asked about nearer places.
     """
-    monkeypatch.setattr("bayesmeta.networks.training.NUM_STEPS", 50)
+    monkeypatch.setattr("bayesmeta.networks.deep_kernel_fit.NUM_STEPS", 50)
     fit, num_tasks = INVARIANT[family]
     generator = seed(7)
     x = 6.0 * rand((num_tasks, 8, 1), like=F64, generator=generator) - 3.0

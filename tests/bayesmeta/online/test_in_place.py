@@ -8,8 +8,10 @@ import torch
 from torch import Tensor
 
 from bayesmeta import BetaBernoulli, CorrelatedArms, Data, LinearGaussian
+from bayesmeta.online.kept_rows import OnlineRows
 from bayesmeta.online.process import OnlineProcess
-from bayesmeta.online.sums import Online, OnlineRows, online
+from bayesmeta.online.protocol import Online
+from bayesmeta.online.start import online
 from bayesmeta.online.weights import BLOCK, FEW_TURNS, OnlineArmWeights, OnlineWeights
 from bayesmeta.protocol import Marginal, Posterior
 from bayesmeta.random import randn

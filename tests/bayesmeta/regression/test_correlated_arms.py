@@ -11,7 +11,7 @@ import torch
 
 from bayesmeta import CorrelatedArms, Data, Hyperposterior, LimitWarning, LinearGaussian, arm_statistics
 from bayesmeta.checks.predictive_checks import coverage, log_score
-from bayesmeta.hyperparameters.vector import most_probable
+from bayesmeta.hyperparameters.mode import most_probable
 from bayesmeta.random import rand, randn
 from bayesmeta.regression.correlated_arms_fit import _Seen, expectation_maximisation
 from tests.families import F64, seed

@@ -8,7 +8,7 @@ import torch
 from scipy import integrate, stats
 from torch.distributions import Gamma, Normal
 
-from bayesmeta.mixture import MixtureDistribution
+from bayesmeta.distributions.mixture import MixtureDistribution
 from bo import expected_improvement
 from bo.acquisition.improvement import log_expected_improvement
 from tests.seeds import shifted

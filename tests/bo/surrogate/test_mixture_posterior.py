@@ -16,7 +16,7 @@ from torch.distributions import Categorical, MixtureSameFamily, Normal
 
 import bayesmeta as bm
 from bayesmeta import Data, Mixture
-from bayesmeta.mixture import MixtureDistribution
+from bayesmeta.distributions.mixture import MixtureDistribution
 from bayesmeta.random import randn, seeded
 from bo import Surrogate, expected_improvement
 from bo.surrogate.mixture_posterior import MixturePosterior, joint_of_each, marginal_of_each
