@@ -214,7 +214,8 @@ def _from_rows(
     source: str, task: str, target: str, direction: str, params: list[str], features: list[str], status: Any
 ) -> "TuningPrior":
     from bayesmeta.data.tables import read_frame
-    from bo.priors.tuning_prior import TuningPrior, require_roles
+    from bo.priors.table_tasks import require_roles
+    from bo.priors.tuning_prior import TuningPrior
     from bo.space.search_space import SearchSpace
 
     status.update(f"reading {source}")
