@@ -108,7 +108,8 @@ class Request:
         in_own_space = isinstance(value, InOwnSpace)
         goal = value.value if isinstance(value, InOwnSpace) else value
         if isinstance(goal, Near):
-            candidates.append((view.from_own if in_own_space else view.from_points)(goal.point[None]))
+            nearest = (view.from_own if in_own_space else view.from_points)(goal.point[None])
+            candidates.append(view.space.snap(nearest))  # the point need not be one of a configuration
         if starts is not None:
             candidates.append(view.from_points(starts))
         good = self.evaluated[self.better.topk(min(NUM_GOOD, len(self.y))).indices]
