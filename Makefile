@@ -1,4 +1,4 @@
-# make setup | bench-setup | demo | test | lint | types | wheel-check
+# make setup | bench-setup | demo | test | lint | types | docs | notebooks | wheel-check
 # SEED         a number that is added to every seed of the tests
 # PYTHON       the interpreter to build .venv with (3.11 or newer; the first one found)
 # TORCH_INDEX  an index to take torch from, such as PyTorch's index of CPU wheels
@@ -19,7 +19,7 @@ export OMP_NUM_THREADS ?= 1
 FIND_LINKS = $(shell pip config get global.find-links 2>/dev/null | xargs | tr ' ' ',')
 UV = $(if $(FIND_LINKS),UV_FIND_LINKS=$(FIND_LINKS)) $(BIN)/uv
 
-.PHONY: setup bench-setup demo test lint types wheel-check
+.PHONY: setup bench-setup demo test lint types docs notebooks wheel-check
 
 setup: $(STAMP)
 
@@ -50,6 +50,18 @@ lint: $(STAMP)
 
 types: $(STAMP)
 	$(BIN)/mypy
+
+# build/site; notebooks have the outputs that `make notebooks` or `make test` left, if their cells are still the same
+docs: $(STAMP)
+	rm -rf build/site
+	$(BIN)/python -m docs.site.stage build/site-pages
+	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going --fresh-env --jobs 2 \
+		--conf-dir docs/site --doctree-dir build/site-state build/site-pages build/site
+	@echo "Open build/site/index.html"
+
+# build/notebooks; takes some minutes
+notebooks: $(STAMP)
+	$(BIN)/python -m docs.site.notebooks
 
 wheel-check: $(STAMP)
 	rm -rf build/wheel

@@ -1,10 +1,12 @@
-"""Tests for families of other packages; they need hypothesis, `pip install bayesmeta[testing]`.
+"""Tests for families of other packages.
 
-from bayesmeta.testing import Family, laws_of
+They need hypothesis, `pip install bayesmeta[testing]`:
 
-@pytest.mark.parametrize("law", laws_of(FAMILY), ids=lambda law: law.__name__)
-def test_laws(law):
-    law(FAMILY)
+    from bayesmeta.testing import Family, laws_of
+
+    @pytest.mark.parametrize("law", laws_of(FAMILY), ids=lambda law: law.__name__)
+    def test_laws(law):
+        law(FAMILY)
 """
 
 from bayesmeta.testing.family import Family

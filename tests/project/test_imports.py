@@ -13,7 +13,7 @@ import bo
 
 ROOT = Path(__file__).parents[2]
 ABOVE = {"bayesmeta": {"bandits", "bo"}, "bandits": {"bo"}, "bo": {"bandits"}}
-NOT_LIBRARY = {"benchmarks", "notebooks", "tests"}
+NOT_LIBRARY = {"benchmarks", "docs", "notebooks", "tests"}
 
 
 def imported(node: ast.AST) -> set[str]:
