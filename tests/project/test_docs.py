@@ -15,6 +15,11 @@ BANDITS, BOTORCH, CHECKS, CHOOSING, LOGGING, MIXED, OPTUNA = (
     for name in ("bandits", "botorch", "checks", "choosing", "logging", "mixed-models", "optuna")
 )
 LINKING = [*PAGES, ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
+ALL_PAGES = [
+    *LINKING,
+    *(ROOT / name for name in ("CHANGELOG.md", "benchmarks/results/README.md", "bayesmeta/datasets/README.md")),
+    ROOT / "tests" / "data" / "README.md",
+]
 # that one makes a module and an installed package of its examples, which test_extending.py does
 WITH_EXAMPLES = [page for page in PAGES if "```python\n" in page.read_text() and page.name != "extending.md"]
 
@@ -152,6 +157,12 @@ def test_every_family_can_be_chosen() -> None:
     }
     assert families | {"Mixture", "bo.TuningPrior"} <= explained
     assert {name for name in explained if "." not in name} <= exported.keys()
+
+
+@pytest.mark.parametrize("page", ALL_PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_lines_are_short_but_for_tables_and_links(page: Path) -> None:
+    lines = enumerate(page.read_text().splitlines(), 1)
+    assert not [n for n, line in lines if len(line) > 120 and not line.startswith("|") and " " in line.strip()]
 
 
 @pytest.mark.parametrize("page", LINKING, ids=lambda page: page.name)
