@@ -1,4 +1,4 @@
-# make setup | bench-setup | demo | test | lint | types | docs | notebooks | wheel-check
+# make setup | bench-setup | demo | test | lint | types | docs | notebooks | release-check
 # SEED         a number that is added to every seed of the tests
 # PYTHON       the interpreter to build .venv with (3.11 or newer; the first one found)
 # TORCH_INDEX  an index to take torch from, such as PyTorch's index of CPU wheels
@@ -19,7 +19,7 @@ export OMP_NUM_THREADS ?= 1
 FIND_LINKS = $(shell pip config get global.find-links 2>/dev/null | xargs | tr ' ' ',')
 UV = $(if $(FIND_LINKS),UV_FIND_LINKS=$(FIND_LINKS)) $(BIN)/uv
 
-.PHONY: setup bench-setup demo test lint types docs notebooks wheel-check
+.PHONY: setup bench-setup demo test lint types docs notebooks release-check
 
 setup: $(STAMP)
 
@@ -63,14 +63,32 @@ docs: $(STAMP)
 notebooks: $(STAMP)
 	$(BIN)/python -m docs.site.notebooks
 
-wheel-check: $(STAMP)
-	rm -rf build/wheel
-	$(UV) build --quiet --wheel --build-constraint constraints.txt --out-dir build/wheel
-	$(PYTHON) -m venv build/wheel/venv
-	$(call install_torch,build/wheel/venv)
-	$(UV) pip install --quiet --python build/wheel/venv/bin/python --constraint constraints.txt build/wheel/*.whl
-	@# from elsewhere, so that the checkout cannot stand in for the wheel
-	cd build/wheel && venv/bin/python -I $(CURDIR)/.ci/try_wheel.py
+# what would be published: a wheel and an sdist, each tried in an environment of its own, and the notes
+RELEASE := build/release
+
+release-check: $(STAMP)
+	rm -rf $(RELEASE)
+	$(UV) build --quiet --build-constraint constraints.txt --out-dir $(RELEASE)/dist
+	@# the tests of the sdist, where no checkout can stand in for what is installed
+	mkdir -p $(RELEASE)/sdist $(RELEASE)/away
+	tar -xzf $(RELEASE)/dist/*.tar.gz -C $(RELEASE)/sdist --strip-components 1
+	mv $(RELEASE)/sdist/tests $(RELEASE)/sdist/pyproject.toml $(RELEASE)/away
+	$(call try_release,wheel,$(RELEASE)/dist/*.whl)
+	$(call try_release,sdist,$(RELEASE)/dist/*.tar.gz)
+	@$(BIN)/python .ci/release_notes.py
+
+# laws, saved files, tables that come along, and parts of the two other packages; no test that needs the benchmarks
+RELEASE_TESTS := tests/bayesmeta/testing tests/bayesmeta/test_saved_files.py tests/bayesmeta/test_datasets.py \
+	tests/bandits/decisions/test_learn.py tests/bo/acquisition tests/bo/space/test_conditions.py
+
+define try_release
+	$(PYTHON) -m venv $(RELEASE)/$(1)-venv
+	$(call install_torch,$(RELEASE)/$(1)-venv)
+	$(UV) pip install --quiet --python $(RELEASE)/$(1)-venv/bin/python --constraint constraints.txt \
+		"bayesmeta[testing] @ file://$$(echo $(CURDIR)/$(2))" beartype pandas pytest pytest-xdist
+	cd $(RELEASE)/away && ../$(1)-venv/bin/python -I $(CURDIR)/.ci/try_installed.py $(1)
+	cd $(RELEASE)/away && ../$(1)-venv/bin/python -I -m pytest -q -n 2 -m "not slow" -p no:cacheprovider $(RELEASE_TESTS)
+endef
 
 HAS_GPU = test -e /dev/nvidia0 -o -e /dev/dxg -o "$$(uname)" != Linux
 NO_CUDA = echo "torch would come with several GB of CUDA, and this machine has no GPU. Give an index of CPU wheels: \

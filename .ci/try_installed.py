@@ -1,4 +1,4 @@
-"""Try an installed wheel: the three import names are ours, the package data came along, the parts work."""
+"""Try what was installed, `wheel` or `sdist`: three import names are ours, package data came along, the parts work."""
 
 import subprocess
 import sys
@@ -13,7 +13,7 @@ site = Path(sysconfig.get_path("purelib"))
 for name in ("bayesmeta", "bandits", "bo"):
     where = Path(str(import_module(name).__file__)).parent
     if where != site / name:
-        sys.exit(f"{name} is imported from {where}, not from the wheel")
+        sys.exit(f"{name} is imported from {where}, not from where it was installed")
     owners = metadata.packages_distributions()[name]
     if set(owners) != {"bayesmeta"}:
         sys.exit(f"{name} is installed by {owners}")
@@ -42,4 +42,4 @@ with tempfile.TemporaryDirectory() as folder:
 if not torch.equal(loaded.predict(x[0]).mean, prior.predict(x[0]).mean):
     sys.exit("a loaded prior predicts something else than the saved one")
 Surrogate(loaded.condition(tasks[0])).posterior(x[0])
-print(f"bayesmeta {bm.__version__}: wheel with {', '.join(sorted(tables))}")
+print(f"bayesmeta {bm.__version__}: {sys.argv[1]} with {', '.join(sorted(tables))}")
