@@ -57,6 +57,7 @@ docs: $(STAMP)
 	$(BIN)/python -m docs.site.stage build/site-pages
 	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going --fresh-env --jobs 2 \
 		--conf-dir docs/site --doctree-dir build/site-state build/site-pages build/site
+	$(BIN)/python -m docs.site.links build/site
 	@echo "Open build/site/index.html"
 
 # build/notebooks; takes some minutes

@@ -1,5 +1,6 @@
 """Settings of Sphinx; `make docs` builds the site."""
 
+import re
 from typing import Any
 
 from sphinx.application import Sphinx
@@ -39,7 +40,14 @@ def translate(app: Sphinx, kind: str, name: str, member: Any, options: Any, line
     lines[:] = to_restructured_text("\n".join(lines)).split("\n")
 
 
+def without_ways_back(app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: Any) -> None:
+    """Take links from source code to the reference away: they are wrong for modules that two packages show names of."""
+    if page.startswith("_modules/"):
+        context["body"] = re.sub(r'<a class="viewcode-back".*?</a>', "", context["body"])
+
+
 def setup(app: Sphinx) -> None:
     app.connect("autodoc-skip-member", ours)
+    app.connect("html-page-context", without_ways_back)
     # before napoleon, whose priority is 500, makes fields of its sections
     app.connect("autodoc-process-docstring", translate, priority=400)

@@ -64,18 +64,19 @@ def main(stage: Path) -> None:
 
 def reference() -> Iterator[tuple[str, str]]:
     """File and text of each page of the reference."""
-    public: set[str] = set()
+    public: list[object] = []
     for package in map(import_module, PACKAGES):
         names = {name: getattr(package, name) for name in package.__all__}
-        public |= set(names)
+        public += names.values()
         yield f"{package.__name__}.md", _overview(package, names)
         for name, value in names.items():
             kind = "autoclass" if inspect.isclass(value) else "autofunction"
             yield _page(package.__name__, f"{package.__name__}.{name}", f".. {kind}:: {package.__name__}.{name}")
-    for module in MODULES:
-        elsewhere = ", ".join(sorted(public & set(import_module(module).__all__)))
-        exclude = f"\n   :exclude-members: {elsewhere}" if elsewhere else ""
-        yield _page(module.partition(".")[0], module, f".. automodule:: {module}{exclude}")
+    for name in MODULES:
+        module = import_module(name)
+        has_page = [each for each in module.__all__ if any(getattr(module, each) is other for other in public)]
+        exclude = f"\n   :exclude-members: {', '.join(has_page)}" if has_page else ""
+        yield _page(name.partition(".")[0], name, f".. automodule:: {name}{exclude}")
 
 
 def _page(package: str, name: str, directive: str) -> tuple[str, str]:
