@@ -89,6 +89,7 @@ define try_release
 		"bayesmeta[testing] @ file://$$(echo $(CURDIR)/$(2))" beartype pandas pytest pytest-xdist
 	cd $(RELEASE)/away && ../$(1)-venv/bin/python -I $(CURDIR)/.ci/try_installed.py $(1)
 	cd $(RELEASE)/away && ../$(1)-venv/bin/python -I -m pytest -q -n 2 -m "not slow" -p no:cacheprovider $(RELEASE_TESTS)
+	rm -rf $(RELEASE)/$(1)-venv
 endef
 
 HAS_GPU = test -e /dev/nvidia0 -o -e /dev/dxg -o "$$(uname)" != Linux

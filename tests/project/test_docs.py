@@ -178,6 +178,17 @@ def test_links_lead_to_files_and_headings(page: Path) -> None:
             assert heading in anchors_of(target), f"{page.name} links to {link}, a heading that does not exist"
 
 
+# the changelog names files as they were
+@pytest.mark.parametrize(
+    "page", [page for page in ALL_PAGES if page.name != "CHANGELOG.md"], ids=lambda page: page.name
+)
+def test_files_that_pages_name_exist(page: Path) -> None:
+    named = set(
+        re.findall(r"`((?:bayesmeta|bandits|bo|benchmarks|docs|notebooks|tests)/[\w/.-]+\.\w+)", page.read_text())
+    )
+    assert {name for name in named if not (ROOT / name).exists()} == set()
+
+
 def anchors_of(page: Path) -> set[str]:
     """Headings as GitHub names them: small letters, hyphens for spaces, no other signs."""
     headings = re.findall(r"^#+ (.*)$", page.read_text(), re.M)
