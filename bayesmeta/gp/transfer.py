@@ -41,7 +41,7 @@ __all__ = [
 GROUPS = ("whole", "part", "kernel", "nothing")  # of hypotheses, in their order
 TRUSTING = GROUPS[:2]  # those in which past functions apply in some form
 
-# Prior weights and grids, fixed in advance; their exact values matter little (docs/design.md).
+# Prior weights and grids, fixed in advance; their exact values matter little (docs/experiments.md).
 AS_A_WHOLE, IN_PART = 0.5, 0.3  # prior probabilities; the rest is for hypotheses that doubt the past
 DIRECTION_FACTORS = (0.05, 0.45, 3.2)  # of the second moment of past functions
 RESIDUALS = (0.1, 0.3, 1.0)  # variance of what no past task showed, as shares of the variance of past rows

@@ -20,15 +20,13 @@ EXECUTED = ROOT / "build" / "notebooks"
 NOT_RUN = "*This copy shows no outputs, as the notebook was not run for it; `make notebooks` runs it.*"
 
 
-def execute(
-    path: Path, folder: Path, done: Callable[[int, int], object] = lambda cells, of: None
-) -> nbformat.NotebookNode:
+def execute(path: Path, folder: Path, done: Callable[[int], object] = lambda cells: None) -> nbformat.NotebookNode:
     """Run a notebook in `folder`, and keep it with its outputs for the site.
 
     Args:
         path: of the `.py` file.
         folder: where its cells write files.
-        done: is told after each cell how many of how many are done.
+        done: is told after each cell that runs how many cells are done.
 
     Raises:
         nbclient.exceptions.CellExecutionError: a cell fails.
@@ -40,7 +38,7 @@ def execute(
         kernel_name="python3",
         resources={"metadata": {"path": folder}},
         extra_arguments=["--IPKernelApp.log_level=ERROR"],  # else it warns that it listens on this machine
-        on_cell_complete=lambda cell, cell_index: done(cell_index + 1, len(notebook.cells)),
+        on_cell_complete=lambda cell, cell_index: done(cell_index + 1),
     )
     client.execute()
     EXECUTED.mkdir(parents=True, exist_ok=True)
@@ -65,7 +63,8 @@ def main() -> None:
     with Progress(*columns) as progress, tempfile.TemporaryDirectory() as folder:
         for path in NOTEBOOKS:
             bar = progress.add_task(path.stem, total=len(jupytext.read(path).cells))
-            execute(path, Path(folder), lambda cells, of, bar=bar: progress.update(bar, completed=cells, total=of))
+            cells = execute(path, Path(folder), lambda cell, bar=bar: progress.update(bar, completed=cell)).cells
+            progress.update(bar, completed=len(cells))  # text after the last code is no cell that runs
     print(*sorted(EXECUTED.glob("*.ipynb")), sep="\n")
 
 
