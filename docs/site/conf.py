@@ -19,6 +19,7 @@ nb_execution_mode = "off"
 
 autodoc_default_options = {"members": True, "inherited-members": True}
 autodoc_member_order = "bysource"
+autodoc_preserve_defaults = True  # as the code says them
 autodoc_typehints_format = "short"
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
