@@ -39,6 +39,7 @@ MODULES = (
     "bayesmeta.datasets",
     "bandits.mab",
     "bandits.balans",
+    "bandits.testing",
 )
 FENCED = re.compile(r"(^```.*?^```$)", re.M | re.S)
 LINK = re.compile(r"\]\((?!https?://|#)([^)\s#]+)(#[^)\s]*)?\)")

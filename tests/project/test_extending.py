@@ -1,4 +1,4 @@
-"""The family and the policy of docs/extending.md, taken from the page: laws, length, maths, and that they are saved."""
+"""The family, policy and suggester of docs/extending.md, taken from the page: laws, length, maths, files."""
 
 import ast
 import dataclasses
@@ -30,7 +30,7 @@ from tests.bayesmeta.hyperparameters.test_mode import (
 from tests.families import F64, Family, seed
 
 PAGE = (Path(__file__).parents[2] / "docs" / "extending.md").read_text()
-CODE, USES, LAWS, POLICY, POLICY_LAWS = re.findall(r"```python\n(.*?)```", PAGE, re.S)
+CODE, USES, LAWS, POLICY, POLICY_LAWS, SUGGESTER, SUGGESTER_LAWS = re.findall(r"```python\n(.*?)```", PAGE, re.S)
 (PYPROJECT,) = re.findall(r"```toml\n(.*?)```", PAGE, re.S)
 ALL_LAWS = {
     "two_updates_equal_one",
@@ -209,6 +209,14 @@ def test_the_policy_obeys_its_laws(page: ModuleType) -> None:
     assert policy.probabilities().probability.tolist() == [[0.5, 0.5]]
     policy.learn(["a"] * 4, [1.0] * 4)
     assert policy.probabilities().probability[0, 0] > 0.9
+
+
+def test_the_suggester_is_held_to_the_laws_of_samplers() -> None:
+    names: dict[str, Any] = {"torch": torch}
+    exec(compile(SUGGESTER, "extending.md", "exec"), names)
+    exec(compile(SUGGESTER_LAWS, "extending.md", "exec"), names)
+    assert len(names["laws_of"](names["case"])) >= 9
+    assert names["prior"].suggest(Data.of(torch.zeros(0, 3), torch.zeros(0))).turn == "far"
 
 
 @pytest.mark.slow
