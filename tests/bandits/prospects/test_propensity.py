@@ -298,21 +298,17 @@ class OnlyDraws(TensorFields):
 
     inside: BetaBernoulli
 
-    batch_shape = event_shape = torch.Size()
+    event_shape = torch.Size()
 
-    def condition(self, data: Data) -> Any:
-        return Conditioned(self.inside.condition(data))
+    @property
+    def batch_shape(self) -> torch.Size:
+        return self.inside.batch_shape
+
+    def condition(self, data: Data) -> "OnlyDraws":
+        return OnlyDraws(self.inside.condition(data))
 
     def predict(self, x: Tensor | None = None) -> Distribution:
         return self.inside.predict(x)
-
-    def sample(self, num_draws: int, *, generator: torch.Generator | None = None) -> Any:
-        return self.inside.sample(num_draws, generator=generator)
-
-
-@dataclass(frozen=True, eq=False)
-class Conditioned:
-    inside: BetaBernoulli
 
     def sample(self, num_draws: int, *, generator: torch.Generator | None = None) -> Any:
         return self.inside.sample(num_draws, generator=generator)
