@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
@@ -26,7 +26,7 @@ class Case:
 
     sampler: Callable[[int], BaseSampler]
     distributions: Mapping[str, BaseDistribution]
-    direction: str = "minimize"
+    direction: Literal["minimize", "maximize"] = "minimize"
     seed: int = 0
     exempt: frozenset[str] = field(default_factory=frozenset)
 

@@ -99,10 +99,10 @@ def a_study_goes_on_in_another_process(case: Case) -> None:
 @law
 def global_streams_are_left_alone(case: Case) -> None:
     """Those of torch and NumPy; that of Python also moves where a type checker picks what to look at."""
-    before = torch.get_rng_state(), np.random.get_state()[1].tolist()
+    before = torch.get_rng_state(), np.random.get_state(legacy=False)["state"]["key"].tolist()
     case.run(case.study(), 8)
     assert torch.equal(before[0], torch.get_rng_state())
-    assert before[1] == np.random.get_state()[1].tolist()
+    assert before[1] == np.random.get_state(legacy=False)["state"]["key"].tolist()
 
 
 @law
@@ -173,11 +173,10 @@ def _half(distribution: BaseDistribution) -> BaseDistribution:
     if isinstance(distribution, CategoricalDistribution):
         return CategoricalDistribution(distribution.choices[len(distribution.choices) // 2 :])
     assert isinstance(distribution, FloatDistribution | IntDistribution)
-    low, high = distribution.low, distribution.high
+    low, high, step = distribution.low, distribution.high, distribution.step
     middle = (low * high) ** 0.5 if distribution.log else 0.5 * (low + high)
+    if step is not None:
+        middle = low + (middle - low) // step * step
     if isinstance(distribution, IntDistribution):
-        middle = low + (int(middle) - low) // distribution.step * distribution.step
-        return IntDistribution(int(middle), high, log=distribution.log, step=distribution.step)
-    if distribution.step is not None:
-        middle = low + (middle - low) // distribution.step * distribution.step
+        return IntDistribution(int(middle), distribution.high, log=distribution.log, step=distribution.step)
     return FloatDistribution(middle, high, log=distribution.log, step=distribution.step)
