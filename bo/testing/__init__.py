@@ -1,10 +1,12 @@
-"""Tests for samplers and suggesters of other packages.
+"""Tests for samplers and suggesters of other packages:
 
-from bo.testing import Case, laws_of
+    from bo.testing import Case, laws_of
 
-@pytest.mark.parametrize("law", laws_of(CASE), ids=lambda law: law.__name__)
-def test_laws(law):
-    law(CASE)
+    @pytest.mark.parametrize("law", laws_of(CASE), ids=lambda law: law.__name__)
+    def test_laws(law):
+        law(CASE)
+
+A case says how to make a sampler, and in which space it suggests.
 """
 
 from bo.testing.case import Case

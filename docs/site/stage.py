@@ -37,6 +37,7 @@ MODULES = (
     "bayesmeta.checks.plots",
     "bayesmeta.testing",
     "bayesmeta.datasets",
+    "bo.testing",
     "bandits.mab",
     "bandits.balans",
     "bandits.testing",
