@@ -67,9 +67,9 @@ if TYPE_CHECKING:
     from bayesmeta.gp.past_functions import PastFunctions
     from bayesmeta.gp.process import GaussianProcess
     from bayesmeta.gp.transfer import TransferHypotheses, transfer_hypotheses, trust
+    from bayesmeta.hyperparameters.feature_prior import fit_with_features
     from bayesmeta.hyperparameters.hyperposterior import Hyperposterior
     from bayesmeta.hyperparameters.kinds import StartsDisagreeWarning, fit_kinds
-    from bayesmeta.hyperparameters.task_features import fit_with_features
     from bayesmeta.io import load, save
     from bayesmeta.mcmc.full_bayes import sample_posterior
     from bayesmeta.mixed_models.model import FittedMixedModel, MixedModel, from_formula
@@ -122,7 +122,7 @@ else:
             "arm_statistics": "regression.arms_by_number",
             "compiled": "numerics.fused",
             "fit_kinds": "hyperparameters.kinds",
-            "fit_with_features": "hyperparameters.task_features",
+            "fit_with_features": "hyperparameters.feature_prior",
             "from_formula": "mixed_models.model",
             "load": "io",
             "one_hot": "conjugate.categorical",

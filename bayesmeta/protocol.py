@@ -111,9 +111,9 @@ class Evidence(Predictive, Protocol):
 
 @runtime_checkable
 class Additive(Predictive, Protocol):
-    """Rows are known through sums: what can be reduced, streamed, and updated in place.
+    """A family that needs only sums over the rows: it can be reduced, streamed, and updated in place.
 
-    What takes rows takes their sums too.
+    Each method that takes rows also takes these sums.
     """
 
     def condition(self: P, data: Data | Statistics) -> P: ...

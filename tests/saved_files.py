@@ -19,7 +19,7 @@ import torch
 import bayesmeta as bm
 from bandits import Policy
 from bayesmeta import Data
-from bayesmeta.hyperparameters.task_features import FeaturePrior
+from bayesmeta.hyperparameters.feature_prior import FeaturePrior
 from bo import SearchSpace, TuningPrior, fit_rgpe
 from tests.bandits.testing.cases import CASES
 from tests.bo.past import SPACE, loss

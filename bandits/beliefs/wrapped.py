@@ -8,7 +8,7 @@ from torch import Generator, Tensor
 from torch.distributions import Distribution
 
 from bayesmeta.fields import TensorFields
-from bayesmeta.online.protocol import DrawsFunctions, Task, marginal_of, turn_of
+from bayesmeta.online.protocol import DrawsFunctions, Task, marginal_of, rows_before
 from bayesmeta.protocol import Additive, Expandable, Weighable, num_arms_of
 
 __all__ = [
@@ -116,6 +116,6 @@ def turns(task: Tensor) -> Iterator[Tensor]:
     if len(task) == 1:
         yield torch.zeros(1, dtype=torch.long)
         return
-    turn = turn_of((task,))
+    turn = rows_before((task,))
     for i in range(int(turn.max()) + 1 if len(task) else 0):
         yield (turn == i).nonzero()[:, 0]

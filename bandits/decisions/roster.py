@@ -13,7 +13,11 @@ __all__ = ["Roster"]
 
 
 class Roster:
-    """Arms that come and go. Those after one that goes move to the left, so what outlasts a call names arms by key."""
+    """The list of arms, each with a name, a position and a key.
+
+    A position changes: where an arm is removed, every later arm moves one place to the left. A key never changes, and
+    no later arm gets it again, so what remembers an arm between two calls remembers its key.
+    """
 
     def __init__(self, arms: Arms) -> None:
         self.arms = arms
@@ -65,13 +69,13 @@ class Roster:
         return [i for i in range(len(self)) if i != position]
 
     def added(self, arms: Arms) -> None:
-        """`arms` are those that were there, and one after them."""
+        """Take the new list of arms: the old one, with one more at its end."""
         self.arms = arms
         self._keys.append(self._next_key)
         self._next_key += 1
 
     def removed(self, arms: Arms, position: int) -> int:
-        """`arms` are those that were there without one, whose key is returned."""
+        """Take the new list of arms, the old one without that at `position`, and return the key of that arm."""
         self.arms = arms
         return self._keys.pop(position)
 

@@ -22,16 +22,16 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from bayesmeta.hyperparameters.feature_prior import FeaturePrior, fit_with_features
     from bayesmeta.hyperparameters.hyperposterior import Hyperposterior, laplace, weighted_draws
     from bayesmeta.hyperparameters.kinds import Kinds, StartsDisagreeWarning, fit_kinds
     from bayesmeta.hyperparameters.mode import LimitWarning, fit_by_mode, most_probable
-    from bayesmeta.hyperparameters.task_features import FeaturePrior, fit_with_features
     from bayesmeta.hyperparameters.vector import Hierarchical, Hyperparameter, Hyperparameters
 else:
     __getattr__, __dir__ = lazily(
         __name__,
         {
-            "FeaturePrior": "task_features",
+            "FeaturePrior": "feature_prior",
             "Hierarchical": "vector",
             "Hyperparameter": "vector",
             "Hyperparameters": "vector",
@@ -41,7 +41,7 @@ else:
             "StartsDisagreeWarning": "kinds",
             "fit_by_mode": "mode",
             "fit_kinds": "kinds",
-            "fit_with_features": "task_features",
+            "fit_with_features": "feature_prior",
             "laplace": "hyperposterior",
             "most_probable": "mode",
             "weighted_draws": "hyperposterior",

@@ -1,4 +1,8 @@
-"""Posteriors that are updated in place."""
+"""Posteriors that are updated in place.
+
+`protocol` says what all of them can do, and `start` which way a family takes: `sums` of rows, Gaussian `weights`,
+`betas`, the rows of a Gaussian `process`, or all rows as they came, `kept_rows`.
+"""
 
 from typing import TYPE_CHECKING
 
@@ -24,9 +28,9 @@ __all__ = [
     "distinct",
     "marginal_of",
     "online",
+    "rows_before",
     "statistics_from",
     "statistics_state",
-    "turn_of",
 ]
 
 if TYPE_CHECKING:
@@ -44,7 +48,7 @@ if TYPE_CHECKING:
         Task,
         distinct,
         marginal_of,
-        turn_of,
+        rows_before,
     )
     from bayesmeta.online.start import online
     from bayesmeta.online.sums import OnlineStatistics, RowStatistics, statistics_from, statistics_state
@@ -74,6 +78,6 @@ else:
             "online": "start",
             "statistics_from": "sums",
             "statistics_state": "sums",
-            "turn_of": "protocol",
+            "rows_before": "protocol",
         },
     )

@@ -30,7 +30,7 @@ __all__ = [
     "Task",
     "distinct",
     "marginal_of",
-    "turn_of",
+    "rows_before",
 ]
 
 Task = Tensor | int | None
@@ -150,7 +150,7 @@ def distinct(index: Index) -> Index:
     return torch.stack(index).unique(dim=1).unbind(0)
 
 
-def turn_of(index: Index) -> Tensor:
+def rows_before(index: Index) -> Tensor:
     """How many rows before it name the same entry, for each row `(m,)`."""
     key = index[0] if len(index) == 1 else torch.stack(index).unique(dim=1, return_inverse=True)[1]
     order = key.argsort(stable=True)

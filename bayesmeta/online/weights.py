@@ -22,7 +22,7 @@ from torch.distributions import Distribution, Normal
 
 from bayesmeta.data.statistics import Statistics
 from bayesmeta.numerics.square_root import after_rows, potter
-from bayesmeta.online.protocol import Index, Online, State, Task, turn_of
+from bayesmeta.online.protocol import Index, Online, State, Task, rows_before
 from bayesmeta.online.sums import Summed, statistics_from, statistics_state
 from bayesmeta.random import randn
 
@@ -119,7 +119,7 @@ class _Weights:
 
     def _steps(self, index: Index, x: Tensor, y: Tensor) -> None:
         """Rows of any entries, each entry's in their order: one after the other, or many at once."""
-        turn = turn_of(index)
+        turn = rows_before(index)
         num = int(turn.max()) + 1
         if num == 1:
             self._step_each(index, x, y)

@@ -1,4 +1,4 @@
-r"""Posterior and evidence of linear regressions from sums over rows: pure functions that linear families share.
+r"""Posterior, likelihood and restricted likelihood (REML) of linear regressions, by pure functions of sums over rows.
 
 All sums are taken about the mean of the rows: where rows sit far from zero, raw moments cancel.
 

@@ -42,7 +42,7 @@ from bo.acquisition.improvement import believing, log_expected_improvement
 from bo.acquisition.one_posterior import learned_from_study
 from bo.acquisition.suggester import StudyState, Suggestion
 from bo.past_tasks.regrets import PastRegrets
-from bo.past_tasks.task_likeness import TaskFeatures
+from bo.past_tasks.weights_by_features import TaskFeatures
 from bo.single_study.process import plain_gp, some_rows
 from bo.space.search_space import SearchSpace
 from bo.values import Expected, InOwnSpace, Near, Value

@@ -41,7 +41,7 @@ from bo.past_tasks.constraints import (
 )
 from bo.past_tasks.regrets import PastRegrets
 from bo.past_tasks.scores import finite_values, normal_scores
-from bo.past_tasks.task_likeness import TaskFeatures
+from bo.past_tasks.weights_by_features import TaskFeatures
 from bo.priors.storage import numbers_of, studies_of
 from bo.priors.table_tasks import tasks_of_table
 from bo.space.search_space import SearchSpace

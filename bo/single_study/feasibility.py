@@ -10,7 +10,7 @@ failure makes a place improbable, several rule it out, and a trial that succeeds
 
 **Constraints** are numbers, of which those above zero are violated. Each has a Gaussian process of this study alone,
 which says how probable it is that the number is at most zero (Gardner et al., Bayesian optimization with inequality
-constraints, 2014).
+constraints, 2014). A constraint that past studies had too is in `bo.past_tasks.constraints`.
 """
 
 import math

@@ -89,7 +89,7 @@ def differences(
 
 
 class OwnSpace(NamedTuple):
-    """A study in a space of its own, whatever its past was: see `View.own`.
+    """The rows of a study as points of `View.own`, for methods that ignore the past.
 
     Args:
         space: ranges and choices as the study has them.
@@ -104,16 +104,19 @@ class OwnSpace(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class View:
-    """Where a study is searched, seen from the known space: some parameters are free, others are fixed or missing.
+    """The link between the space of a running study and the known space, such as that of past studies.
 
-    Attributes:
-        own: all known parameters, with the ranges and choices of the study where they are free in it. A method that
-            no past can mislead sees the study in this space, where all that the study can tell apart lies apart.
+    A parameter of the known space is *free* if the study searches over it, *fixed* if the study has one value for it,
+    and *missing* if the study does not have it. The methods turn points of one space into points of another.
 
     Args:
-        known: what is known already.
-        space: the free parameters as the study has them, each of them shared with `known`.
-        fixed: one number per parameter of `known`, NaN where it is free or missing.
+        known: the space of the past.
+        space: the free parameters, with the ranges and choices of the study; `known` has each of them.
+        fixed: one number per parameter of `known`; NaN where it is free or missing.
+
+    Attributes:
+        own: the parameters of `known`, of which the free ones have the ranges and choices of the study. Configurations
+            that differ in the study differ here too. Methods that ignore the past use this space.
     """
 
     known: SearchSpace

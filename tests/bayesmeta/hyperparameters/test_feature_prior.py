@@ -10,7 +10,7 @@ import torch
 import bayesmeta as bm
 from bayesmeta import Data
 from bayesmeta.fields import LearnedFrom
-from bayesmeta.hyperparameters.task_features import SHARE, FeaturePrior, _units, fit_with_features
+from bayesmeta.hyperparameters.feature_prior import SHARE, FeaturePrior, _units, fit_with_features
 from bayesmeta.hyperparameters.vector import Hierarchical, Hyperparameter
 from bayesmeta.random import rand, randn
 from tests.families import F64, FAMILIES, Family, seed

@@ -15,7 +15,7 @@ import bayesmeta as bm
 from bayesmeta import Data, GaussianProcess
 from bayesmeta.gp.transfer import transfer_hypotheses
 from bo import MetaSampler, SearchSpace, TuningPrior
-from bo.past_tasks.task_likeness import EQUAL, TaskFeatures
+from bo.past_tasks.weights_by_features import EQUAL, TaskFeatures
 from tests.bo import past
 from tests.families import seed
 from tests.seeds import shifted
