@@ -111,7 +111,12 @@ class Mixture(TensorFields):
         """The likeliest hypotheses, of a mixture without batch: as few as hold `mass`, and no more than `most`.
 
         What is predicted differs by no more than what the others would have added, and costs less.
+
+        Raises:
+            ValueError: there is a batch.
         """
+        if self.batch_shape:
+            raise ValueError(f"leading is of one mixture; got a batch of shape {tuple(self.batch_shape)}")
         weights, order = self.weights.sort(descending=True)
         num = int((weights.cumsum(-1) < mass).sum()) + 1
         return self[order[: min(num, most)]]

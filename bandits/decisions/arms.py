@@ -122,6 +122,8 @@ class Numbered(NamedArms):
     def with_arm(self, name: Hashable, features: Tensor | None) -> "Numbered":
         if features is None or features.numel() != 1:
             raise ValueError("say which arm of the prior this is: features must be its number")
+        if float(features) != int(features) or int(features) < 0:
+            raise ValueError(f"the number of an arm must be a whole one from 0 on; got {float(features):g}")
         return Numbered((*self.names, name), (*self.numbers, int(features)))
 
 

@@ -33,10 +33,12 @@ def prior_with_another(prior: J, num_arms: int, new: J | None) -> tuple[J, J]:
         new: the prior of the arm that comes, without a batch; None for the same as the others.
 
     Raises:
-        ValueError: priors differ between arms, and the new one has none.
+        ValueError: priors differ between arms, and the new one has none; or it is of another family.
     """
     if isinstance(prior, Wrapped) and new is not None and not isinstance(new, Wrapped):
         new = prior.around(new)
+    if new is not None:
+        _require_alike(prior, new)
     if not prior.batch_shape:
         return (prior, prior) if new is None else (_concatenated(prior.expand((num_arms,)), new.expand((1,))), new)
     if new is None:
@@ -73,6 +75,16 @@ def _padded(fresh: Tensor, like: Tensor) -> Tensor:
     wide = like.new_zeros(*fresh.shape[:2], *like.shape[2:])
     wide[tuple(slice(0, size) for size in fresh.shape)] = fresh
     return wide
+
+
+def _require_alike(prior: Any, new: Any) -> None:
+    """Raises a ValueError unless the new arm's prior is of the family of the others."""
+    if type(prior) is not type(new):
+        raise ValueError(
+            f"the new arm's prior must be a {type(prior).__name__}, as the others are; got a {type(new).__name__}"
+        )
+    if isinstance(prior, Wrapped):
+        _require_alike(prior.prior, new.prior)
 
 
 def _concatenated(a: J, b: J) -> J:

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
-from bandits.decisions.arms import arms_of, rows_of_chosen
+from bandits.decisions.arms import Numbered, arms_of, rows_of_chosen
 from bandits.decisions.choices import Choice, Choices, ids_of, names_of, rewards_of
 from bandits.decisions.pending import Pending
 from bandits.decisions.posterior import PolicyPosterior, Prior
@@ -15,6 +15,7 @@ from bandits.decisions.roster import Roster
 from bandits.decisions.tallies import Tallies
 from bandits.prospects.propensity import Propensities
 from bandits.prospects.prospects import Prospects
+from bayesmeta.protocol import num_arms_of
 
 __all__ = ["Learner"]
 
@@ -93,6 +94,9 @@ class Learner:
             raise ValueError(f"there is an arm {name!r} already")
         rows = None if features is None else torch.as_tensor(features, dtype=torch.get_default_dtype())
         arms = self.roster.arms.with_arm(name, rows)
+        known = num_arms_of(self.posterior.prior)
+        if isinstance(arms, Numbered) and known is not None and max(arms.numbers) >= known:
+            raise ValueError(f"the prior knows arms 0 to {known - 1}; got number {max(arms.numbers)} for {name!r}")
         self.posterior.add_arm(len(self.roster), prior)
         self.roster.added(arms)
         self.tallies.add_arm()

@@ -79,14 +79,23 @@ class TransferHypotheses(Mixture):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if sum(self.sizes) != self.log_weights.shape[-1]:
-            raise ValueError(f"sizes must add up to {self.log_weights.shape[-1]} hypotheses; got {self.sizes}")
+        if len(self.sizes) != len(GROUPS) or min(self.sizes) < 0 or sum(self.sizes) != self.log_weights.shape[-1]:
+            raise ValueError(
+                f"sizes must add up to {self.log_weights.shape[-1]} hypotheses, one for each of {', '.join(GROUPS)}; "
+                f"got {self.sizes}"
+            )
 
     @classmethod
     def of_earlier(cls, mixture: Mixture) -> "TransferHypotheses":
-        """What versions without groups saved as a mixture."""
+        """What versions without groups saved as a mixture.
+
+        Raises:
+            ValueError: these are other hypotheses, or some of them.
+        """
         num_whole = len(DIRECTION_FACTORS) * len(RESIDUALS)
         num_part = mixture.log_weights.shape[-1] - num_whole - NUM_DOUBTING
+        if num_part < 0 or not _doubt_the_past(mixture, NUM_DOUBTING):
+            raise ValueError("these are not all hypotheses of transfer_hypotheses, so their groups are not known")
         return cls(mixture.components, mixture.log_weights, (num_whole, num_part, 1, len(LENGTHSCALES)))
 
     def __getitem__(  # type: ignore[override]  # some of them have no groups
@@ -96,19 +105,32 @@ class TransferHypotheses(Mixture):
         return super().__getitem__(index) if self.batch_shape else Mixture(self.components, self.log_weights)[index]
 
     def group(self, name: str) -> slice:
-        """Where the hypotheses of one of `GROUPS` are."""
+        """Where the hypotheses of one of `GROUPS` are.
+
+        Raises:
+            ValueError: there is no such group.
+        """
+        if name not in GROUPS:
+            raise ValueError(f"a group is one of {', '.join(GROUPS)}; got {name!r}")
         place = GROUPS.index(name)
         return slice(sum(self.sizes[:place]), sum(self.sizes[: place + 1]))
 
     def given(self, *groups: str) -> Mixture:
-        """The hypotheses of some groups, given that one of them is true; of one task."""
+        """The hypotheses of some groups, given that one of them is true.
+
+        Raises:
+            ValueError: no group is named, or there is a batch of tasks.
+        """
+        if not groups:
+            raise ValueError(f"name one group or more of {', '.join(GROUPS)}")
+        _require_one_task(self)
         every = torch.arange(self.log_weights.shape[-1], device=self.log_weights.device)
         return self[torch.cat([every[self.group(name)] for name in groups])]
 
     def probability(self, *groups: str) -> Float[Tensor, "*batch"]:
         """That a hypothesis of one of the groups is true."""
-        each = [self.weights[..., self.group(name)].sum(-1) for name in groups]
-        return torch.stack(each).sum(0)
+        none = torch.zeros_like(self.log_weights[..., 0])
+        return sum((self.weights[..., self.group(name)].sum(-1) for name in groups), none)
 
 
 def transfer_hypotheses(
@@ -197,6 +219,7 @@ def likeness(hypotheses: Mixture) -> Float[Tensor, " tasks"]:
 
     What they lack of `trust(hypotheses)["past"]` is the probability that the past applies as a whole.
     """
+    _require_one_task(hypotheses)
     in_part = _in_groups(hypotheses).group("part")
     processes = cast(GaussianProcess, cast(Mixture, hypotheses.components).components)
     of_past = cast(Tensor, cast(PastFunctions, processes.past).loadings)
@@ -205,6 +228,26 @@ def likeness(hypotheses: Mixture) -> Float[Tensor, " tasks"]:
     task = (loadings[:, None] == of_past.mT).all(-1).int().argmax(-1)
     found = torch.zeros_like(of_past[0])
     return found.index_add(0, task, hypotheses.weights[in_part])
+
+
+def _require_one_task(hypotheses: Mixture) -> None:
+    if hypotheses.batch_shape:
+        raise ValueError(
+            f"hypotheses of one task are needed; got those of tasks of shape {tuple(hypotheses.batch_shape)}. Take one "
+            "task by its index"
+        )
+
+
+def _doubt_the_past(mixture: Mixture, num: int) -> bool:
+    """Whether the last hypotheses, and these alone, make no use of past functions."""
+    processes = mixture.components.components if isinstance(mixture.components, Mixture) else None
+    if not isinstance(processes, GaussianProcess) or processes.past is None:
+        return False
+    shape = processes.batch_shape
+    weight, var = (value.expand(shape) for value in (processes.past_weight, processes.past_var))
+    loading = processes.past_loading.expand(*shape, processes.past_loading.shape[-1])
+    used = ((weight != 0) | (var != 0) | (loading != 0).any(-1)).any(-1)
+    return bool(used[..., :-num].all()) and not bool(used[..., -num:].any())
 
 
 def _in_groups(hypotheses: Mixture) -> TransferHypotheses:

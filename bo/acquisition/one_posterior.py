@@ -33,6 +33,8 @@ class OnePosterior(TensorFields):
     scores: bool = True
 
     def suggest(self, study: StudyState) -> Suggestion:
+        if isinstance(self.functions, TensorFields) and self.functions.dtype != torch.float64:
+            return self.to(torch.float64).suggest(study.double())
         return Suggestion("mixture", learned_from_study(self.functions, study, scores=self.scores).improvement())
 
 

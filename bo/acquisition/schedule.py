@@ -99,7 +99,9 @@ class Turns(TensorFields):
         return replace(self, hypotheses=hypotheses, task_weights=weights.to(self.past.mean))
 
     def suggest(self, study: StudyState) -> Suggestion:
-        """The turn of the next suggestion, and how much points promise for it."""
+        """The turn of the next suggestion, and how much points, in float64, promise for it."""
+        if self.dtype != torch.float64:
+            return self.to(torch.float64).suggest(study.double())
         turn = self._next_turn(study)
         listed = self._list_value(study) if turn == "list" else None
         if turn == "list" and listed is None:

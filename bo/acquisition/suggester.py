@@ -6,10 +6,11 @@ The other protocols are what some suggesters can tell besides, of the past or of
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple, Protocol, TypeVar, runtime_checkable
 
+import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.distributions import Distribution
@@ -62,6 +63,10 @@ class StudyState:
     def better(self) -> Float[Tensor, " n"]:
         """The objectives, more being better."""
         return self.rows.y if self.maximize else -self.rows.y
+
+    def double(self) -> "StudyState":
+        """The same in float64, in which points of a space are."""
+        return replace(self, rows=self.rows.to(torch.float64), pending=self.pending.double())
 
     @property
     def as_the_study_has_it(self) -> OwnSpace:

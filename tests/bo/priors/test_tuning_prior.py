@@ -241,6 +241,14 @@ def tune(sampler: BaseSampler) -> None:
 def test_what_neither_suggests_nor_is_a_posterior_is_refused() -> None:
     with pytest.raises(TypeError, match="needs a suggester, or a posterior with condition and marginal; got object"):
         TuningPrior(SearchSpace(SPACE), "minimize", object())
+    with pytest.raises(TypeError, match="got the class AlwaysTheMiddle"):
+        TuningPrior(SearchSpace(SPACE), "minimize", AlwaysTheMiddle)
+    with pytest.raises(TypeError, match=r"a TuningPrior holds a suggester and is none; give prior\.suggester"):
+        TuningPrior(SearchSpace(SPACE), "minimize", learned())
+    with pytest.raises(ValueError, match="scores=False is not what the suggester says"):
+        TuningPrior(SearchSpace(SPACE), "minimize", learned().suggester, scores=False)
+    with pytest.raises(ValueError, match="starts must have 6 columns, as the space has; got 2"):
+        TuningPrior(SearchSpace(SPACE), "minimize", learned().suggester, torch.zeros(3, 2))
 
 
 @dataclass(frozen=True, eq=False)
@@ -262,3 +270,14 @@ def test_any_suggester_will_do() -> None:
     assert prior.feature_names == ()
     with pytest.raises(ValueError, match="AlwaysTheMiddle suggests without a posterior"):
         prior.functions.marginal(torch.zeros(1, 2))
+
+
+@pytest.mark.parametrize("turns", [[], ["list"] * 2, ["list", "list", "past"], ["list", "list", "past", "plain"]])
+def test_a_prior_in_float32_suggests_as_in_float64(turns: list[str]) -> None:
+    prior = learned()
+    x = prior.space.sobol(9, generator=seed(0))
+    rows = bm.Data.of(x, x.square().sum(-1))
+    at = prior.space.sobol(64, generator=seed(1))
+    (turn, value), (other, rounded) = (each.suggest(rows, turns=turns) for each in (prior, prior.to(torch.float32)))
+    assert turn == other
+    torch.testing.assert_close(value(at), rounded(at), rtol=1e-2, atol=1e-3)
