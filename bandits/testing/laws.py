@@ -16,6 +16,7 @@ from torch import Tensor
 
 from bandits.decisions.policy import Policy
 from bandits.testing.case import Case
+from bayesmeta.testing.exemptions import held_to
 
 __all__ = ["LAWS", "Law", "laws_of"]
 
@@ -39,10 +40,7 @@ def laws_of(case: Case) -> list[Law]:
     Raises:
         ValueError: it is exempt from a law that there is not.
     """
-    unknown = case.exempt - {each.__name__ for each in LAWS}
-    if unknown:
-        raise ValueError(f"a case is exempt from laws by their names; there is no {sorted(unknown)[0]!r}")
-    return [each for each in LAWS if each.__name__ not in case.exempt]
+    return held_to(LAWS, case.exempt)
 
 
 def played(case: Case, policy: Policy, rounds: int, start: int = 0) -> list[tuple[Hashable, float | None]]:

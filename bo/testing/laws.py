@@ -17,6 +17,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.storages import InMemoryStorage
 from optuna.trial import TrialState
 
+from bayesmeta.testing.exemptions import held_to
 from bo.testing.case import Case
 
 __all__ = ["LAWS", "Law", "laws_of"]
@@ -38,10 +39,7 @@ def laws_of(case: Case) -> list[Law]:
     Raises:
         ValueError: it is exempt from a law that there is not.
     """
-    unknown = case.exempt - {each.__name__ for each in LAWS}
-    if unknown:
-        raise ValueError(f"a case is exempt from laws by their names; there is no {sorted(unknown)[0]!r}")
-    return [each for each in LAWS if each.__name__ not in case.exempt]
+    return held_to(LAWS, case.exempt)
 
 
 def quietly(law: Law) -> Law:
