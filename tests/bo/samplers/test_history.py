@@ -1,6 +1,7 @@
 """The trials of a study as rows: each read once, and what each kind of ending says."""
 
 import math
+from typing import Any
 
 import optuna
 import pytest
@@ -10,13 +11,20 @@ from optuna.trial import TrialState
 
 from bo import SearchSpace
 from bo.samplers.history import History
-from tests.bo.past import OPTIMUM, SPACE, random_params
+from tests.bo.past import OPTIMUM, SPACE
 
 KNOWN = SearchSpace(SPACE)
 
 
+def configuration(number: int) -> dict[str, Any]:
+    """Far from each other, where numbers are from 0 to 3; close to each other and far from those, where negative."""
+    if number < 0:
+        return {**OPTIMUM, "drop": 0.3 - 0.02 * number}
+    return {**OPTIMUM, "rate": (1e-4, 1.0)[number % 2], "depth": (1, 12)[number // 2]}
+
+
 def add(study: optuna.Study, number: int, value: float | None, state: TrialState = TrialState.COMPLETE) -> None:
-    params = random_params(number) if number >= 0 else {**OPTIMUM, "drop": 0.3 - 0.02 * number}
+    params = configuration(number)
     study.add_trial(optuna.trial.create_trial(params=params, distributions=SPACE, value=value, state=state))
 
 
@@ -28,7 +36,7 @@ def read(study: optuna.Study, history: History | None = None) -> History:
 
 
 def encoded(*numbers: int) -> torch.Tensor:
-    return KNOWN.to_unit([random_params(number) for number in numbers])
+    return KNOWN.to_unit([configuration(number) for number in numbers])
 
 
 def test_completed_trials_are_rows_with_their_values() -> None:
@@ -78,7 +86,6 @@ def test_failed_trials_have_been_tried_and_no_more() -> None:
 
 
 def test_a_place_where_most_trials_fail_is_as_bad_as_the_worst() -> None:
-    """Negative numbers are configurations close to each other."""
     study = optuna.create_study()
     add(study, 1, 7.0)
     add(study, 2, 3.0)
