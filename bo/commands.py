@@ -27,7 +27,6 @@ NUM_NAMED = 5  # studies in a message
 NEARLY_EVERY, FEW_ROWS = 0.95, 5  # share of rows that differ in a column that may be a result; rows too few to tell
 VALUES_WIDTH, MOST_WIDTH = 40, 10_000  # of a table that is piped: of its column of values, and of all of it, at most
 TABLES = (".parquet", ".pq", ".csv")
-NUM_FIRST = 3  # configurations that `show` lists
 
 
 Direction = Literal["minimize", "maximize"]
@@ -75,6 +74,7 @@ def fit(
         raise typer.BadParameter("a table needs --task, --target and --direction")
     with _spinner("starting") as status:
         from bayesmeta.io import require_place, save
+        from bo.insight.tables import in_words
 
         if require_place(out) == Path(source.rpartition(":///")[2]).resolve():  # before the work rather than after it
             raise ValueError(f"cannot save to {out}: it is what is learned from. Name another file")
@@ -86,7 +86,7 @@ def fit(
     typer.echo("parameters:")
     longest = max(map(len, prior.space.names))
     for name, distribution in prior.space.distributions.items():
-        typer.echo(f"  {name:{longest}}  {_values(distribution)}")
+        typer.echo(f"  {name:{longest}}  {in_words(distribution)}")
     if prior.feature_names:
         typer.echo(f"features of tasks: {', '.join(prior.feature_names)}")
     typer.echo(f"wrote {out}")
@@ -96,6 +96,7 @@ def show(path: Prior) -> None:
     """Say what a saved prior was learned from and what it expects."""
     with _spinner("reading"):
         from bayesmeta.io import load, read_header
+        from bo.insight.tables import expectations, hyperparameters, likeness
         from bo.priors.tuning_prior import TuningPrior
 
         header, prior = read_header(path), load(path)
@@ -106,10 +107,10 @@ def show(path: Prior) -> None:
         typer.echo(f"written by {', '.join(f'{name} {version}' for name, version in header['versions'].items())}")
         if isinstance(prior, TuningPrior):
             typer.echo(f"direction  {prior.direction}")
-            shown = [_expectations(prior)]
-            shown += _likeness(prior)
+            found = likeness(prior)
+            shown = [expectations(prior), *([found] if found else [])]
         else:
-            shown = [_fields(prior)]
+            shown = [hyperparameters(prior)]
     for table in shown:
         _print(table)
 
@@ -273,92 +274,6 @@ def _png(draw: Callable[..., "Axes"]) -> bytes:
     drawn = BytesIO()
     figure.savefig(drawn, format="png", dpi=DPI)
     return drawn.getvalue()
-
-
-def _expectations(prior: "TuningPrior") -> "Table":
-    """The space, and the configurations that the prior would try first."""
-    from rich.table import Table
-
-    from bo.acquisition.suggester import HasPosterior
-    from bo.samplers.first_tries import first_tries
-
-    points = first_tries(prior, NUM_FIRST)
-    table = Table(title="What it would try first")
-    # folded where there is no room, and never cut: names may differ in their last letters alone
-    table.add_column("parameter", overflow="fold")
-    table.add_column("values", overflow="fold")
-    for rank in range(NUM_FIRST):
-        table.add_column(f"choice {rank + 1}", justify="right", overflow="fold")
-    choices = prior.space.from_unit(points)
-    for name, distribution in prior.space.distributions.items():
-        table.add_row(name, _values(distribution), *[_number(choice.get(name, "")) for choice in choices])
-    if not isinstance(prior.suggester, HasPosterior):
-        return table
-    table.add_section()
-    what = (
-        "expected normal score, more is better (0 is the median of the past's rows)"
-        if prior.scores
-        else "expected objective"
-    )
-    table.add_row("", what, *[_number(value) for value in prior.functions.marginal(points).mean.tolist()])
-    return table
-
-
-def _likeness(prior: "TuningPrior") -> "list[Table]":
-    """What a new study is like before its first trial, in the words of `bayesmeta plot`; nothing if it cannot tell."""
-    import torch
-    from rich.table import Table
-
-    from bayesmeta.data.rows import Data
-    from bo.acquisition.schedule import Turns
-    from bo.insight.resemblance import IN_PART, KERNEL, NOTHING, WHOLE, resemblance
-
-    if not isinstance(prior.suggester, Turns):
-        return []
-    none = torch.empty(0, prior.space.num_columns, dtype=torch.float64)
-    found = resemblance(prior, Data.of(none, none.sum(-1)))
-    table = Table("a new study is", title="Before the first trial")
-    table.add_column("probability", justify="right")
-    table.add_row(WHOLE, f"{found.whole:.3f}")
-    table.add_row(IN_PART, f"{float(found.tasks.sum()):.3f}")
-    table.add_row(KERNEL, f"{found.kernel:.3f}")
-    table.add_row(NOTHING, f"{found.nothing:.3f}")
-    return [table]
-
-
-def _fields(prior: Any) -> "Table":
-    """The tensors of a prior by name, and of those within it."""
-    from rich.table import Table
-    from torch import Tensor
-
-    table = Table(title="Hyperparameters")
-    for title in ("field", "shape", "dtype"):
-        table.add_column(title, overflow="fold")
-
-    def add(value: Any, name: str) -> None:
-        if isinstance(value, Tensor):
-            table.add_row(name, str(tuple(value.shape)), str(value.dtype).removeprefix("torch."))
-        elif hasattr(value, "state_dict"):
-            for inner, item in value.state_dict().items():
-                add(item, f"{name}.{inner}" if name else inner)
-
-    add(prior, "")
-    return table
-
-
-def _values(distribution: Any) -> str:
-    """The values of a parameter in words."""
-    if hasattr(distribution, "choices"):
-        return ", ".join(map(str, distribution.choices))
-    step = getattr(distribution, "step", None)
-    kind = "whole numbers, " if isinstance(distribution.low, int) else ""
-    steps = f", step {_number(step)}" if step and step != 1 else ""
-    log = ", log scale" if distribution.log else ""
-    return f"{kind}{_number(distribution.low)} to {_number(distribution.high)}{steps}{log}"
-
-
-def _number(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _print(table: "Table") -> None:

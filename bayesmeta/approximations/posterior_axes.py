@@ -1,32 +1,34 @@
-r"""Posteriors of a few weights along axes about their modes, and a product rule that integrates over them.
+r"""Posteriors of a few weights: axes about the mode, a normal score along each, and a product rule over them.
 
-About the mode $\hat w$ with curvature H, weights are $w = \hat w + U t$. The columns of U diagonalise both H, which
-they make I, and the precision of the prior: what rows say most of comes first, directions of which they say nothing are
-as under the prior, and no shift or unit of x changes them. Along each axis t is a function of a normal score s,
+1. Axes. About the mode $\hat w$ weights are $w = \hat w + U t$. The columns of U diagonalise two matrices at once: the
+   curvature of the log posterior, which becomes I, and the precision of the prior. The first axis is the direction that
+   rows say most of. Along an axis that rows say nothing of, the posterior is the prior. No shift or unit of x changes
+   the axes.
+2. Score. Along axis j, t is a function of a score s, the signed root of the likelihood ratio:
 
-$$ \log p(\hat w) - \log p(\hat w + u_j t_j(s)) = s^2 / 2, $$
+   $$ \log p(\hat w) - \log p(\hat w + u_j t_j(s)) = s^2 / 2. $$
 
-the signed root of the likelihood ratio. The posterior of one weight is then a standard normal s but for the factor
-dt/ds, which is smooth, so that Gauss rules on both sides of the mode are near exact however skew it is: counts of zero,
-separated classes, priors much wider than what rows say. Of a few weights the product rule does nearly as well, unless
-they depend on each other far from the mode.
+   The posterior of one weight in terms of s is a standard normal times dt/ds. That factor is smooth however skew the
+   posterior is: with counts of zero, separated classes, or a prior much wider than what rows say.
+3. Rule. A Gauss rule for the half normal on each side of the mode is then near exact for one weight. For a few weights
+   the product of these rules does nearly as well, unless weights depend on each other far from the mode.
 
 Source: Barndorff-Nielsen, Inference on full or partial parameters based on the standardized signed log likelihood ratio
-(1986); Gautschi, Orthogonal polynomials (2004), section 2.2, for the rules.
+(1986).
 """
 
 import math
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cached_property
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from bayesmeta.approximations.laplace import Rows, factor
 from bayesmeta.approximations.likelihoods import Likelihood, sums_of_axes
+from bayesmeta.numerics.gauss import half_normal_rule
 
-__all__ = ["Around", "Memory", "around", "half_rule", "knots", "product_rule"]
+__all__ = ["Around", "Memory", "around", "knots", "product_rule"]
 
 MAX_STEPS = 60  # of Newton's method for the knots
 CONVERGED = 1e-4  # relative change in a step: the one after it would be its square
@@ -139,35 +141,10 @@ def _eigen(matrix: Tensor) -> tuple[Tensor, Tensor]:
     return values.clamp(min=0.0), turn
 
 
-@cache
-def half_rule(num: int) -> tuple[Tensor, Tensor]:
-    """Nodes and weights on the positive half line, for the weight function exp(-s^2 / 2).
-
-    By Stieltjes' procedure on a fine discrete measure: nodes are eigenvalues of the Jacobi matrix, weights the
-    numbers of Christoffel, which keep their digits where they are next to nothing.
-    """
-    at, measure = np.polynomial.legendre.leggauss(400)
-    s, measure = 10.0 * (at + 1.0), 10.0 * measure * np.exp(-50.0 * (at + 1.0) ** 2)
-    before, now = np.zeros_like(s), np.full_like(s, measure.sum() ** -0.5)
-    centres, ratios = [], [0.0]
-    for _ in range(num):
-        centres.append((measure * s * now**2).sum())
-        rest = (s - centres[-1]) * now - ratios[-1] * before
-        ratios.append(float(np.sqrt((measure * rest**2).sum())))
-        before, now = now, rest / ratios[-1]
-    nodes = np.linalg.eigvalsh(np.diag(centres) + np.diag(ratios[1:num], 1) + np.diag(ratios[1:num], -1))
-    before, now = np.zeros(num), np.full(num, measure.sum() ** -0.5)
-    total = np.zeros(num)
-    for k in range(num):
-        total += now**2
-        before, now = now, ((nodes - centres[k]) * now - ratios[k] * before) / ratios[k + 1]
-    return torch.from_numpy(nodes), torch.from_numpy(1.0 / total)
-
-
 @torch.no_grad()
 def knots(posterior: Around, num: int, start: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
     """Scores s `(2 num,)`, and t there and dt/ds there, `(tasks, d, 2 num)`, along each axis."""
-    half, _ = half_rule(num)
+    half, _ = half_normal_rule(num)
     s = torch.cat([-half.flip(0), half]).to(posterior.eta.device)
     t = _start(posterior, s) if start is None else start.clone()
     left = torch.arange(len(t), device=t.device)
@@ -205,7 +182,7 @@ def product_rule(posterior: Around, num: int, memory: "Memory | None" = None) ->
     s, t, width = knots(posterior, num, None if memory is None else memory.knots)
     if memory is not None:
         memory.knots = t
-    _, weight = half_rule(num)
+    _, weight = half_normal_rule(num)
     along = torch.cat([weight.flip(0), weight]).log().to(s) + 0.5 * s.square() + width.log()
     return every_point(t), sums_of_axes(along), posterior.drop_at_all(t)
 

@@ -22,7 +22,8 @@ from torch import Generator, Tensor
 
 from bayesmeta.approximations.laplace import Rows, factor, fit_mode
 from bayesmeta.approximations.likelihoods import Likelihood
-from bayesmeta.approximations.posterior_axes import Around, around, half_rule, knots, product_rule
+from bayesmeta.approximations.posterior_axes import Around, around, knots, product_rule
+from bayesmeta.numerics.gauss import half_normal_rule
 from bayesmeta.numerics.monotone import Increasing
 from bayesmeta.random import categorical, gamma, rand, randn
 
@@ -87,7 +88,7 @@ def _product(posterior: Around, num_knots: int) -> tuple[Cloud, Tensor]:
 
 @cache
 def _squared_scores(num: int, d: int) -> Tensor:
-    half, _ = half_rule(num)
+    half, _ = half_normal_rule(num)
     s = torch.cat([half.flip(0), half]).square()
     return torch.cartesian_prod(*[s] * d).reshape(-1, d).sum(-1)
 
