@@ -19,6 +19,7 @@ from bayesmeta.gp.covariance import matern52
 __all__ = ["PastFunctions"]
 
 RANK_TOLERANCE = 1e-12  # of variances along directions, below which there is none
+LEAST_WEIGHT = 1e-8  # of a task, in the choice of directions
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,10 +80,12 @@ class PastFunctions(TensorFields):
         num_tasks = len(weights)
         centre = self.loadings @ weights
         loadings = self.loadings - centre[:, None]
+        # the functions of tasks that count for nothing are kept too, along directions of next to no variance
+        counts = weights.clamp(min=LEAST_WEIGHT)
         # directions are divided by one less than the number of tasks
-        cov = num_tasks / (num_tasks - 1) * (loadings * weights) @ loadings.mT
+        cov = num_tasks / (num_tasks - 1) * (loadings * counts) @ loadings.mT
         variance, rotation = torch.linalg.eigh(cov)
-        kept = variance > RANK_TOLERANCE * variance.max()
+        kept = variance > RANK_TOLERANCE * variance[-1:]  # the greatest, if there is one
         scale, rotation = variance[kept].sqrt(), rotation[:, kept]
         return replace(
             self,
@@ -105,5 +108,5 @@ class PastFunctions(TensorFields):
         # about the mean, sums of squares were divided by one less than the number of tasks
         shrink = math.sqrt((num_tasks - 1) / num_tasks)
         directions = torch.cat([self.mean[:, None], shrink * self.directions], -1)
-        loadings = torch.cat([torch.ones_like(self.loadings[:1]), self.loadings / shrink])
+        loadings = torch.cat([self.loadings.new_ones(1, num_tasks), self.loadings / shrink])
         return replace(self, directions=directions, loadings=loadings)

@@ -9,7 +9,9 @@ import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.samplers import BaseSampler
 
-__all__ = ["Case"]
+__all__ = ["MIN_CONFIGURATIONS", "Case"]
+
+MIN_CONFIGURATIONS = 24  # of a space: more than there are trials in the study of a law
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,6 +24,9 @@ class Case:
         direction: of studies.
         seed: that is added to all seeds.
         exempt: names of laws that should not hold.
+
+    Raises:
+        ValueError: the space has fewer than `MIN_CONFIGURATIONS` configurations.
     """
 
     sampler: Callable[[int], BaseSampler]
@@ -29,6 +34,14 @@ class Case:
     direction: Literal["minimize", "maximize"] = "minimize"
     seed: int = 0
     exempt: frozenset[str] = field(default_factory=frozenset)
+
+    def __post_init__(self) -> None:
+        num = math.prod(_num_values(distribution) for distribution in self.distributions.values())
+        if num < MIN_CONFIGURATIONS:
+            raise ValueError(
+                f"the laws try {MIN_CONFIGURATIONS} configurations that differ; this space has {num:.0f}. Give one "
+                "with more choices, or a parameter of real numbers"
+            )
 
     def study(self, number: int = 0, storage: Any = None) -> optuna.Study:
         """A new study, or the one that a storage has, by a sampler with a seed of this number."""
@@ -54,6 +67,16 @@ class Case:
             study.tell(trial, self.objective(trial.params))
             taken.append(trial.params)
         return taken
+
+
+def _num_values(distribution: BaseDistribution) -> float:
+    """How many there are, infinity of real numbers."""
+    if isinstance(distribution, CategoricalDistribution):
+        return float(len(distribution.choices))
+    assert isinstance(distribution, FloatDistribution | IntDistribution)
+    if distribution.single():
+        return 1.0
+    return math.inf if distribution.step is None else (distribution.high - distribution.low) / distribution.step + 1.0
 
 
 def _distance(distribution: BaseDistribution, value: Any) -> float:

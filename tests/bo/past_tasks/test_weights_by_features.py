@@ -164,13 +164,28 @@ def test_weighted_past_functions_are_weighted_moments() -> None:
         replace(learned.past, loadings=None).weighted(weights)
 
 
-def test_a_task_that_counts_for_nearly_all_leaves_no_loose_end() -> None:
+@pytest.mark.parametrize("share", [0.9, 1.0 - 1e-9, 1.0])
+def test_a_task_that_counts_for_nearly_all_leaves_no_loose_end(share: float) -> None:
+    """And what the other tasks did is still known."""
     learned = GaussianProcess.initial(tasks()).fit(tasks())
+    assert learned.past is not None
     alone = torch.zeros(NUM_TASKS, dtype=torch.float64)
     alone[2] = 1.0
-    weights = 0.9 * alone + 0.1 / NUM_TASKS
-    found = transfer_hypotheses(learned, weights).marginal(tasks().x[0])
+    weights, x = share * alone + (1.0 - share) / NUM_TASKS, tasks().x[0]
+    found = transfer_hypotheses(learned, weights).marginal(x)
     assert bool(found.mean.isfinite().all() and found.variance.isfinite().all())
+    torch.testing.assert_close(learned.past.weighted(weights).each(x), learned.past.each(x), atol=1e-7, rtol=1e-6)
+
+
+def test_past_functions_that_are_all_the_same_have_no_directions_and_can_be_trusted() -> None:
+    learned = GaussianProcess.initial(tasks()).fit(tasks())
+    assert learned.past is not None
+    past, weights = learned.past, torch.full((NUM_TASKS,), 1.0 / NUM_TASKS, dtype=torch.float64)
+    assert past.loadings is not None
+    same = replace(learned, past=replace(past, directions=past.directions[:, :0], loadings=past.loadings[:0]))
+    for hypotheses in (transfer_hypotheses(same), transfer_hypotheses(same, weights)):
+        found = hypotheses.condition(tasks()[3].rows(slice(0, 4))).marginal(tasks().x[0])
+        assert bool(found.mean.isfinite().all() and found.variance.isfinite().all())
 
 
 def studies_with_sizes(num: int = 8) -> list[optuna.Study]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 import optuna
 import pytest
 import torch
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from bayesmeta import GaussianProcess
 from bo import MetaSampler, SearchSpace, TuningPrior
@@ -91,3 +92,10 @@ def test_a_case_names_the_laws_that_it_is_exempt_from() -> None:
     assert len(laws_of(exempt)) == len(LAWS) - 1
     with pytest.raises(ValueError, match="there is no 'no_such_law'"):
         laws_of(replace(case, exempt=frozenset({"no_such_law"})))
+
+
+def test_a_space_of_few_configurations_is_refused() -> None:
+    few = {"depth": IntDistribution(1, 9, step=2), "kind": CategoricalDistribution(("a", "b", "c"))}
+    with pytest.raises(ValueError, match="this space has 15"):
+        Case(lambda seed: optuna.samplers.RandomSampler(seed=seed), few)
+    Case(lambda seed: optuna.samplers.RandomSampler(seed=seed), {**few, "rate": FloatDistribution(0.0, 1.0)})
