@@ -75,9 +75,13 @@ def pytest_report_header():
     return f"seed shift {SHIFT}"
 
 
-def pytest_collection_modifyitems(items):
-    """Slow evidence last: what is broken in plain sight should show first."""
-    items.sort(key=lambda item: item.get_closest_marker("slow") is not None)
+def pytest_collection_modifyitems(config, items):
+    """Slow evidence last: what is broken in plain sight should show first.
+
+    Several processes take it first: the one that came upon it at the end would leave the others without work.
+    """
+    is_worker = hasattr(config, "workerinput")
+    items.sort(key=lambda item: (item.get_closest_marker("slow") is not None) != is_worker)
     for item in items:
         name = item.nodeid.split("::")[1].partition("[")[0] if "::" in item.nodeid else ""
         if hasattr(item, "module") and draws(item.module.__name__, name):

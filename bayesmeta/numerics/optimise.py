@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from scipy.optimize import minimize
+from scipy.optimize import LbfgsInvHessProduct, minimize
 from torch import Tensor
 
 from bayesmeta.numerics.gradients import with_gradients
@@ -59,7 +59,7 @@ def maximise(
         )
     # along flat directions values are equal to the last digit long before the gradient is zero, and where the search
     # stops on the way there depends on rounding; the gradient still knows the way
-    best, _ = _by_curvature(loss, found.x, found.jac, found.hess_inv.todense(), reach)
+    best, _ = _by_curvature(loss, found.x, found.jac, found.hess_inv, reach)
     return torch.as_tensor(best, device=start.device)
 
 
@@ -82,14 +82,15 @@ def _by_curvature(
     loss: Loss,
     point: np.ndarray,
     slope: np.ndarray,
-    inverse: np.ndarray,
+    inverse: LbfgsInvHessProduct,
     limit: np.ndarray,
 ) -> tuple[np.ndarray, float]:
     """The point near `point` where the gradient is smallest, and its largest entry: full steps by curvature.
 
     Args:
         slope: gradient at `point`, `(h,)`.
-        inverse: estimate of the inverse Hessian, `(h, h)`, which each step improves.
+        inverse: estimate of the inverse Hessian, which each step improves. It is a product over steps: as a matrix
+            it would cost time as the cube of h.
         limit: bounds; an entry that starts there stays.
     """
     free = np.abs(point) < limit
@@ -114,13 +115,11 @@ def _by_curvature(
     return best, least
 
 
-def _secant(inverse: np.ndarray, step: np.ndarray, change: np.ndarray) -> np.ndarray:
-    """The BFGS update of an inverse Hessian `(h, h)`."""
-    along = float(step @ change)
-    if not along > 0.0:
+def _secant(inverse: LbfgsInvHessProduct, step: np.ndarray, change: np.ndarray) -> LbfgsInvHessProduct:
+    """The BFGS update of an inverse Hessian."""
+    if not float(step @ change) > 0.0:
         return inverse
-    left = np.eye(len(step)) - np.outer(step, change) / along
-    return left @ inverse @ left.T + np.outer(step, step) / along
+    return LbfgsInvHessProduct(np.vstack([inverse.sk, step]), np.vstack([inverse.yk, change]))
 
 
 def _size(slope: np.ndarray) -> float:

@@ -182,7 +182,7 @@ def test_a_search_that_ends_at_its_limit_says_which_and_what_it_means(family: Fa
 
 @families("dirichlet_categorical")
 def test_a_category_that_no_task_has_keeps_a_share(family: Family) -> None:
-    tasks = family.tasks([6, 6, 6])
+    tasks = family.tasks([20, 20, 20])
     kept = tasks.y[..., 2] == 0
     prior, said = fitted(family, Data(tasks.x, tasks.y, kept))
     assert not said

@@ -48,7 +48,7 @@ def test_tasks_of_one_kind_are_rarely_taken_for_two() -> None:
     found = []
     for number in range(8):
         tasks, _ = normal_kinds([0.0], 60, 100 + 2 * number)
-        kinds = fit_kinds(bm.NormalInverseGamma.initial(tasks), tasks, generator=seed(0))
+        kinds = fit_kinds(bm.NormalInverseGamma.initial(tasks), tasks, max_kinds=3, generator=seed(0))
         assert max(kinds.log_evidence.values()) - kinds.log_evidence[1] < 14.0
         found.append(kinds.num_kinds)
     assert found.count(1) >= 2, found
@@ -103,12 +103,13 @@ def kinds_of(prior: bm.BetaBernoulli, num_rows: int, d: int, number: int, num_ta
 def test_kinds_that_are_apart_are_found(case: str) -> None:
     """Never fewer; a kind more than there are is found by chance in a few of a hundred."""
     prior, num_rows, d = APART[case]
-    num_kinds, repeats, right = prior.batch_shape[0], 12 if case == "rates" else 3, 0
+    num_kinds, repeats, right = prior.batch_shape[0], 12 if case == "rates" else 2, 0
     for number in range(repeats):
         tasks, kind = kinds_of(prior, num_rows, d, 100 + number, 40 if case == "rates" else 60)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", StartsDisagreeWarning)  # one start is enough
-            found = fit_kinds(type(prior).initial(tasks), tasks, generator=seed(number))
+            start = type(prior).initial(tasks)
+            found = fit_kinds(start, tasks, max_kinds=num_kinds + 1, generator=seed(number))
         assert found.num_kinds >= num_kinds
         if found.num_kinds > num_kinds:
             continue
@@ -131,7 +132,7 @@ def test_one_kind_is_found_where_there_is_one(case: str) -> None:
         tasks, _ = kinds_of(*ONE[case], 200 + number, 40)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", StartsDisagreeWarning)  # where more are found by chance
-            found = fit_kinds(type(ONE[case][0]).initial(tasks), tasks, generator=seed(number))
+            found = fit_kinds(type(ONE[case][0]).initial(tasks), tasks, max_kinds=3, generator=seed(number))
         right += found.num_kinds == 1
         assert {1, 2, 3} <= found.log_evidence.keys(), "of three kinds on a line, two may say less than one"
     assert stats.binom.sf(repeats - right - 1, repeats, 0.05) > 1e-6
