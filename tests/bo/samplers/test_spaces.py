@@ -315,7 +315,7 @@ def by_layers(trial: optuna.Trial) -> float:
     layers = as_choice(trial.suggest_categorical("layers", LAYERS))  # a list after its way through a database
     rate = trial.suggest_float("rate", 1e-4, 1.0, log=True)
     extra = trial.suggest_float("extra", 0.0, 1.0) if len(layers) == 2 else 0.5
-    return (0.5, 0.3, 0.0, 0.2)[LAYERS.index(layers)] + abs(math.log10(rate) + 2) + 0.1 * extra
+    return (6.0, 5.0, 0.0, 4.0)[LAYERS.index(layers)] + abs(math.log10(rate) + 2) + 0.1 * extra
 
 
 @pytest.mark.filterwarnings("ignore:Choices for a categorical distribution:UserWarning")
