@@ -32,6 +32,12 @@ def _spd(d: int, number: int) -> Tensor:
     return a @ a.mT + d * torch.eye(d, dtype=torch.float64)
 
 
+def relative_error(found: Tensor, truth: Tensor) -> Tensor:
+    """Of a positive definite matrix, in coordinates in which the truth is the identity: the same at any truth."""
+    root = torch.linalg.cholesky(truth)
+    return torch.linalg.solve(root, torch.linalg.solve(root, found - truth).mT)
+
+
 def _linear() -> Family:
     prior = bm.LinearGaussian(torch.tensor([0.5, -1.0, 2.0], dtype=torch.float64), _spd(3, 1), F64 + 0.3)
     return Family(prior, 3, lambda n, g: randn((n,), like=F64, generator=g), farthest_x=1e4, farthest_y=1e8)

@@ -10,7 +10,7 @@ import torch
 from bayesmeta import Data, LimitWarning, LinearNormalInverseGamma, NormalInverseGamma, Statistics
 from bayesmeta.random import randn
 from bayesmeta.warning_kinds import PlacementWarning
-from tests.families import F64, _spd, seed
+from tests.families import F64, _spd, relative_error, seed
 
 LOC = torch.tensor([0.5, -1.0], dtype=torch.float64)
 A, B = 2.5, 1.7
@@ -76,9 +76,10 @@ def test_singular_designs_and_few_rows_are_fine() -> None:
 def test_fit_recovers_known_hyperparameters() -> None:
     tasks = simulate(3000, 12)
     fitted = LinearNormalInverseGamma.initial(tasks).fit(tasks)
-    torch.testing.assert_close(fitted.loc, LOC, rtol=0.1, atol=0.05)
-    torch.testing.assert_close(fitted.precision, PRIOR.precision, rtol=0.05, atol=0.36)  # sd .07 to .08
-    assert (fitted.concentration.item(), fitted.rate.item()) == pytest.approx((A, B), rel=0.15)
+    # where the precision is one, standard deviations are .02 of the location, .04 of the precision and of the rest
+    assert (torch.linalg.cholesky(PRIOR.precision).mT @ (fitted.loc - LOC)).abs().max() < 0.12
+    assert relative_error(fitted.precision, PRIOR.precision).abs().max() < 0.2
+    assert (fitted.concentration.item(), fitted.rate.item()) == pytest.approx((A, B), rel=0.2)
     assert fitted.learned_from is not None
     assert fitted.learned_from.tasks == 3000
 
