@@ -83,21 +83,27 @@ class Predictive(Protocol):
 class Marginal(Predictive, Protocol):
     """f at each row alone, noise-free: what expected improvement asks for."""
 
-    def marginal(self, x: Tensor) -> Distribution: ...
+    def marginal(self, x: Tensor) -> Distribution:
+        """p(f(x)) at each row: batch_shape `(*batch, q)`."""
+        ...
 
 
 @runtime_checkable
 class Posterior(Predictive, Protocol):
     """Draws of whole functions: what Thompson sampling asks for."""
 
-    def sample(self, num_draws: int, *, generator: Generator | None = None) -> Functions: ...
+    def sample(self, num_draws: int, *, generator: Generator | None = None) -> Functions:
+        """`num_draws` functions of each task."""
+        ...
 
 
 @runtime_checkable
 class Joint(Posterior, Protocol):
     """f at all q rows together, noise-free: what batch acquisition asks for."""
 
-    def joint(self, x: Tensor) -> Distribution: ...
+    def joint(self, x: Tensor) -> Distribution:
+        """p(f) at the q rows of each task: batch_shape `batch`, event_shape `(q,)`."""
+        ...
 
 
 @runtime_checkable
@@ -164,13 +170,8 @@ class ArmsByNumber(Protocol):
 
     @property
     def num_arms(self) -> int | None:
-        """How many arms there are; None where what this stands around knows none."""
+        """How many arms there are; None for a wrapper around a prior that knows none."""
         ...
-
-
-def num_arms_of(prior: object) -> int | None:
-    """How many arms a prior knows by number, None where it knows none."""
-    return prior.num_arms if isinstance(prior, ArmsByNumber) else None
 
 
 @runtime_checkable
@@ -201,3 +202,8 @@ class Density(Protocol):
     def constrain(self, params: Tensor) -> dict[str, Tensor]:
         """The same parameters by name, in their natural space."""
         ...
+
+
+def num_arms_of(prior: object) -> int | None:
+    """How many arms a prior knows by number, None where it knows none."""
+    return prior.num_arms if isinstance(prior, ArmsByNumber) else None

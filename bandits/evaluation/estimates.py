@@ -9,8 +9,9 @@ $\hat q(x, a)$ of rewards:
   $\frac1n \sum_i \left( \sum_a \pi(a \mid x_i)\, \hat q(x_i, a) + w_i (r_i - \hat q(x_i, a_i)) \right)$, unbiased where
   propensities are right, and of little variance where the model is.
 
-Source: Horvitz and Thompson (1952); Swaminathan and Joachims, The self-normalized estimator for counterfactual
-learning (2015); Dudík, Langford and Li, Doubly robust policy evaluation and learning (2011).
+Sources: Horvitz and Thompson, A generalization of sampling without replacement from a finite universe (1952);
+Swaminathan and Joachims, The self-normalized estimator for counterfactual learning (2015); Dudík, Langford and Li,
+Doubly robust policy evaluation and learning (2011).
 """
 
 import math

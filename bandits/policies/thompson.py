@@ -4,7 +4,8 @@ Where arms share weights (`Joined`, `Crossed`, `Hybrid`, `Numbered`), the draw i
 so coherent across arms. `MarginalThompson` draws each arm alone, which costs less for correlated arms and is another
 policy: it explores arms that are sure to be like the best one.
 
-Source: Thompson (1933).
+Source: Thompson, On the likelihood that one unknown probability exceeds another in view of the evidence of two samples
+(1933).
 """
 
 import torch

@@ -4,8 +4,9 @@ Values of the arms are $m + R z$ with z standard normal. Given all of z but its 
 lines in t, and an arm is the best between two values of t: its probability is that of an interval of a normal variable.
 It is averaged over the draw that chose the arm and others like it.
 
-They are exchangeable: which of them chose is as likely to be any, given all, so that the probability of arm a given
-all is the average itself, and E[1{A = a} / average] is the probability that the average is above zero. Without the draw
+The draw that chose is exchangeable with the others: given the set of draws, each is as likely to be the one that chose.
+So the probability of arm a given the set is the average itself, and E[1{A = a} / average] is the probability that the
+average is above zero. Without the draw
 that chose, an average of a few could be next to zero where the arm was chosen. The direction may depend on the arm, as
 the law holds for each arm alone; it is that in which the arm differs most from the others' average.
 """
@@ -74,10 +75,10 @@ def chances_along_lines(
     high = crossing.masked_fill(~(others & (gain < 0)), torch.inf).amin(-1)
     # of the draw that chose, rounding must not say that it did not
     low[:, 0], high[:, 0] = torch.minimum(low[:, 0], along[:, 0]), torch.maximum(high[:, 0], along[:, 0])
-    level_ones = others & (gain == 0)
-    beaten = (level_ones & (lead < 0)).any(-1)
+    parallel = others & (gain == 0)
+    beaten = (parallel & (lead < 0)).any(-1)
     beaten[:, 0] = False
-    shared = 1 + (level_ones & (lead == 0)).sum(-1)  # equal arms are chosen as often as each other
+    shared = 1 + (parallel & (lead == 0)).sum(-1)  # equal arms are chosen as often as each other
     chance = _between(low, high).masked_fill(beaten, 0.0) / shared
     chance[:, 0] = chance[:, 0].clamp(min=torch.finfo(chance.dtype).tiny)
     return chance

@@ -63,7 +63,7 @@ def chance_of_chosen(
 
 
 def _evenly_if_smooth(variables: Variables, at: Array | None) -> Array:
-    """Of a few decisions, of which calls cost more than points."""
+    """Integrals by even points where these are right, else by zooming; for few decisions, whose calls are the cost."""
     total, is_right = by_even_points(variables)
     if not is_right.all():
         rows = np.flatnonzero(~is_right)
@@ -83,7 +83,7 @@ def _by_zooming(variables: Variables, at: Array | None) -> Array:
 
 
 def _integrals(t: Array, worth: Worth) -> Array:
-    """Of each row of points."""
+    """The integral of each row, by pieces around the top of its integrand."""
     rows = np.arange(len(t))
     t, value = _wider(t, worth(t, rows), worth)
     ends = _ends(*_finer(t, value, worth))
@@ -120,7 +120,7 @@ class _Quick:
 
 
 def _first_points(variables: Variables, at: Array | None) -> Array:
-    """Around what is known, `(n, k)`."""
+    """Points `(n, k)` around the draw, or around the median of the arm where no draw is known."""
     icdf, own = variables.family.icdf, variables.own
     low, high = icdf(np.array([[0.16]]), *own), icdf(np.array([[0.84]]), *own)
     spread = np.maximum(0.5 * (high - low), TINY)

@@ -31,7 +31,8 @@ __all__ = [
 MAX_STEPS = 300
 CONVERGED = 1e-15  # of the squared Newton decrement: the step after it is exact, as convergence is quadratic
 SMALL = 1e-6  # a squared decrement that no longer falls is rounding from here on, which huge predictors magnify
-PATIENCE = 50  # steps after which rounding of columns that differ by many orders of magnitude is all that is left to do
+STALLED = 0.25  # of the decrement before: convergence is quadratic and leaves less, so that more is rounding
+PATIENCE = 50  # steps after which only the rounding of badly scaled columns is left
 ROUGH = 1e-3  # the squared decrement accepted from then on: within .03 standard deviations of the mode
 GOOD_SLOPE = 0.25  # a full step is taken if it leaves at most this share of the slope along it
 STEPS = 2.0 ** torch.arange(-40, 11, dtype=torch.float64)  # brackets for the length of a step that is not good
@@ -109,9 +110,7 @@ def fit_mode(likelihood: Likelihood, rows: Rows, loc: Tensor, precision: Tensor,
         root = factor(hessian) if steps < PATIENCE else _factor_by_rows(likelihood, rows, eta, precision)
         step = solve(root, gradient)
         move, decrement = rows.times(step), (gradient * step).sum(-1)
-        small = SMALL if steps < PATIENCE else ROUGH
-        done = (decrement <= CONVERGED) | ((decrement <= small) & (decrement > 0.25 * before))
-
+        done = _has_converged(decrement, before, steps)
         remaining = (likelihood.slope(eta + move, rows.y, rows.trials) * move).sum(-1)
         remaining = remaining - (step * (precision @ (shift + step)[..., None])[..., 0]).sum(-1)
         length = torch.ones_like(decrement)
@@ -135,6 +134,12 @@ def fit_mode(likelihood: Likelihood, rows: Rows, loc: Tensor, precision: Tensor,
         f"the most probable weights of task {task} were not found in {MAX_STEPS} steps; "
         "bring the columns of x to one scale"
     )
+
+
+def _has_converged(decrement: Tensor, before: Tensor, steps: int) -> Tensor:
+    """Whether the step is exact, or rounding is all that is left."""
+    small = SMALL if steps < PATIENCE else ROUGH
+    return (decrement <= CONVERGED) | ((decrement <= small) & (decrement > STALLED * before))
 
 
 def laplace_evidence(
@@ -172,7 +177,10 @@ def _hessian(likelihood: Likelihood, rows: Rows, eta: Tensor, precision: Tensor)
 
 
 def _factor_by_rows(likelihood: Likelihood, rows: Rows, eta: Tensor, precision: Tensor) -> Tensor:
-    """The factor of `_hessian` up to signs, by QR of its rows: rows 1e8 times as informed as the prior leave it in."""
+    """The factor of `_hessian` up to signs, by QR of its rows.
+
+    To form the Hessian would round the prior away where rows are 1e8 times as informative.
+    """
     weight = likelihood.curvature(eta) * rows.trials
     stacked = torch.cat([rows.x * weight.sqrt()[:, None], factor(precision)], -1)
     return torch.linalg.qr(stacked.mT, mode="r").R.mT

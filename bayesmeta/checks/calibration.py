@@ -167,8 +167,8 @@ def pit_ecdf(pit: Tensor, *, level: float = 0.95) -> EcdfCheck:
     num_values = num_tasks
     if 1 < num_tasks < num_rows:
         of_one = (ecdf * (1.0 - ecdf)).sum()
-        alike = float(of_one / shares.var(0).sum())
-        num_values = max(num_tasks, min(num_rows, round(num_tasks * alike)))
+        per_task = float(of_one / shares.var(0).sum())  # independent values that a task's rows are worth
+        num_values = max(num_tasks, min(num_rows, round(num_tasks * per_task)))
     lower, upper = ecdf_bands(num_values, PIT_STEPS - 1, level)
     return EcdfCheck(ecdf, lower, upper, level, num_values)
 

@@ -1,4 +1,7 @@
-"""Covariances of a Gaussian process, and what is done with their factors: pure functions on tensors."""
+"""Covariances of a Gaussian process, and what is done with their factors: pure functions on tensors.
+
+Another kernel would stand beside `matern52`, and its spectral density in `bayesmeta.gp.paths`.
+"""
 
 import math
 
@@ -12,6 +15,8 @@ __all__ = ["append", "matern52", "solve_triangular", "weighted_sum", "whiten", "
 def matern52(a: Float[Tensor, "*#batch n d"], b: Float[Tensor, "*#batch m d"], lengthscale: Tensor) -> Tensor:
     """Matern-5/2 correlations `(*batch, n, m)`; `lengthscale` is `(*batch, d)`.
 
+    They are (1 + r + r^2 / 3) exp(-r), r being the square root of five times the distance in lengthscales.
+
     Differentiable once, also where points coincide: there the gradient is zero.
 
     Source: Rasmussen and Williams, Gaussian Processes for Machine Learning (2006), equation 4.17.
@@ -19,7 +24,7 @@ def matern52(a: Float[Tensor, "*#batch n d"], b: Float[Tensor, "*#batch m d"], l
     scaled = lengthscale[..., None, :] / math.sqrt(5.0)
     # distances by differences: the faster way by products loses the digits of close points
     r = torch.cdist(a / scaled, b / scaled, compute_mode="donot_use_mm_for_euclid_dist")
-    # (1 + r + r^2/3) exp(-r), in place: for small d these passes over memory are most of the cost
+    # in place: for small d these passes over memory are most of the cost
     return (r / 3.0).add_(1.0).mul_(r).add_(1.0).mul_(r.neg().exp_())
 
 

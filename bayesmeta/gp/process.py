@@ -82,7 +82,8 @@ class GaussianProcess(TensorFields, ExtendedByRows):
         past_loading: mean along the directions, zero by default; that of one past task makes its function the mean.
         beyond_var: variance that g has in addition far outside the range of past inputs.
         rows: what was conditioned on, None for a prior.
-        factor: Cholesky factor of the covariance of `rows`, `residual` that factor applied to their centred y / scale.
+        factor: Cholesky factor of the covariance of `rows`, with noise.
+        residual: y / scale less its mean, whitened: the inverse of `factor` times it.
         learned_from: what `fit` learned this prior from.
 
     Raises:

@@ -13,11 +13,11 @@ from bayesmeta.random import rand, randn
 
 __all__ = ["elliptical_slice"]
 
-MAX_SHRINKS = 100  # of a slice: by then it is narrower than rounding
+MAX_SHRINKS = 100  # of a slice: by then it is narrower than rounding, and the chain stays where it is
 
 
 def elliptical_slice(point: Tensor, log_likelihood: Callable[[Tensor], Tensor], generator: Generator | None) -> Tensor:
-    """One step of each chain: points `(chains, d)` that keep the posterior under a standard normal prior.
+    """One step of each chain, `(chains, d)`, which leaves the posterior under a standard normal prior unchanged.
 
     Args:
         point: where the chains are, `(chains, d)`.
@@ -28,7 +28,7 @@ def elliptical_slice(point: Tensor, log_likelihood: Callable[[Tensor], Tensor], 
     level = log_likelihood(point) + rand((len(point),), like=point, generator=generator).log()
     high = 2.0 * math.pi * rand((len(point),), like=point, generator=generator)
     low, angle, new = high - 2.0 * math.pi, high, point
-    waiting = torch.ones(len(point), dtype=torch.bool)
+    waiting = torch.ones_like(level, dtype=torch.bool)
     for _ in range(MAX_SHRINKS):
         proposed = point * angle.cos()[:, None] + other * angle.sin()[:, None]
         accepted = waiting & (log_likelihood(proposed) > level)
@@ -36,6 +36,7 @@ def elliptical_slice(point: Tensor, log_likelihood: Callable[[Tensor], Tensor], 
         waiting = waiting & ~accepted
         if not bool(waiting.any()):
             break
+        # the bracket keeps the angle zero, where the chain is: so it shrinks towards a point that is accepted
         low, high = torch.where(angle < 0, angle, low), torch.where(angle < 0, high, angle)
         angle = low + (high - low) * rand((len(point),), like=point, generator=generator)
     return new

@@ -1,4 +1,7 @@
-"""Climb a smooth function of a few unconstrained numbers: how closed-form families maximise their summed evidence."""
+"""Climb a smooth function of a few unconstrained numbers: how closed-form families maximise their summed evidence.
+
+Source: Byrd, Lu, Nocedal and Zhu, A limited memory algorithm for bound constrained optimization (1995).
+"""
 
 from collections.abc import Callable
 
@@ -18,7 +21,7 @@ MAX_POLISH = 30  # steps after the search, each a gradient
 POLISHED = 1e-9  # the largest entry of a gradient that is zero but for rounding
 ROUGHER = 2.0  # a step after which the gradient is larger by more is shortened
 PATIENCE = 4  # steps without a smaller gradient
-LENGTHS = (1.0, 0.1, 1e-3)
+LENGTHS = (1.0, 0.1, 1e-3)  # of a step, tried in turn
 VALUE_TOLERANCE = 1e-15  # relative, between two steps: what float64 can still tell apart
 
 
@@ -41,7 +44,6 @@ def maximise(
     Raises:
         ValueError: the objective is not finite at the best vector found, as it grows without bound.
     """
-
     loss, reach = _loss(objective, start.device), limit.cpu().numpy()
     bounds = [(-bound, bound) for bound in reach]
     # scipy stops with a complaint where rounding leaves nothing to gain: what counts is the value reached
@@ -59,7 +61,7 @@ def maximise(
         )
     # along flat directions values are equal to the last digit long before the gradient is zero, and where the search
     # stops on the way there depends on rounding; the gradient still knows the way
-    best, _ = _by_curvature(loss, found.x, found.jac, found.hess_inv, reach)
+    best = _by_curvature(loss, found.x, found.jac, found.hess_inv, reach)
     return torch.as_tensor(best, device=start.device)
 
 
@@ -84,8 +86,8 @@ def _by_curvature(
     slope: np.ndarray,
     inverse: LbfgsInvHessProduct,
     limit: np.ndarray,
-) -> tuple[np.ndarray, float]:
-    """The point near `point` where the gradient is smallest, and its largest entry: full steps by curvature.
+) -> np.ndarray:
+    """The point near `point` where the gradient is smallest: full steps by curvature.
 
     Args:
         slope: gradient at `point`, `(h,)`.
@@ -112,7 +114,7 @@ def _by_curvature(
         point, slope, fruitless = moved, new, fruitless + 1
         if _size(slope) < least:
             best, least, fruitless = point, _size(slope), 0
-    return best, least
+    return best
 
 
 def _secant(inverse: LbfgsInvHessProduct, step: np.ndarray, change: np.ndarray) -> LbfgsInvHessProduct:

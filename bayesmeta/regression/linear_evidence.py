@@ -18,8 +18,8 @@ from bayesmeta.numerics.linalg import cholesky, factor_of_sum, log_det, rounded,
 __all__ = [
     "Natural",
     "Restricted",
-    "gradient",
     "log_evidence",
+    "normal_equations",
     "seen",
     "sum_of_squares",
     "update",
@@ -33,7 +33,7 @@ UNSEEN = 1e-14  # an eigenvalue of the correlation of columns that is zero but f
 Natural = tuple[Tensor, Tensor, Tensor]  # loc, precision, noise_var
 
 
-def gradient(loc: Tensor, stats: Statistics) -> tuple[Tensor, Tensor]:
+def normal_equations(loc: Tensor, stats: Statistics) -> tuple[Tensor, Tensor]:
     """x'x `(*batch, d, d)` and x'(y - x loc) `(*batch, d)`."""
     d, scatter, mean = loc.shape[-1], stats.scatter, stats.mean
     x_mean, count = mean[..., :d], stats.count[..., None]
@@ -82,14 +82,17 @@ def update(prior: Natural, stats: Statistics) -> tuple[Tensor, Tensor]:
 def _posterior(prior: Natural, stats: Statistics) -> tuple[Tensor, Tensor, Tensor]:
     """Mean and precision of the weights, and the precision's factor."""
     loc, precision, noise_var = (value.double() for value in prior)
-    xx, slope = gradient(loc, stats)
+    xx, slope = normal_equations(loc, stats)
     total, factor = factor_of_sum(symmetric(precision + xx / noise_var[..., None, None]), "precision")
     # the step from loc, not the mean itself, so that no rows change nothing and large locs lose no digits
     return loc + solve(factor, slope / noise_var[..., None]), total, factor
 
 
 def log_evidence(prior: Natural, stats: Statistics) -> tuple[Tensor]:
-    """Log evidence by way of the posterior; Bishop (2006), equation 3.86, for any prior mean."""
+    """Log evidence by way of the posterior; Bishop (2006), equation 3.86, for any prior mean.
+
+    A tuple of one, as `over_tasks` asks for.
+    """
     loc, start, noise_var = (value.double() for value in prior)
     rows = WeightedRows.of(stats, loc.shape[-1])
     mean, _, factor = _posterior(prior, rows.stats)
@@ -111,7 +114,7 @@ def whitened(loc: Tensor, root: Tensor, stats: Statistics, noise_var: Tensor | N
     """
     if _alone(stats):
         return _whitened_alone(loc, root, stats, noise_var)
-    xx, slope = gradient(loc, stats)
+    xx, slope = normal_equations(loc, stats)
     if noise_var is not None:
         xx, slope = xx / noise_var[..., None, None], slope / noise_var[..., None]
     total = symmetric(root.mT @ xx @ root)
@@ -156,7 +159,7 @@ class Restricted:
     def __init__(self, root: Tensor, noise_var: Tensor, rows: WeightedRows) -> None:
         d, stats = root.shape[-1], rows.stats
         root, scale = root[..., None, :, :], noise_var[..., None]
-        xx, slope = gradient(torch.zeros(d, dtype=root.dtype, device=root.device), stats)
+        xx, slope = normal_equations(torch.zeros(d, dtype=root.dtype, device=root.device), stats)
         xx, slope = xx / scale[..., None, None], slope / scale[..., None]
         eye = torch.eye(d, dtype=root.dtype, device=root.device)
         factor = cholesky(symmetric(root.mT @ xx @ root) + eye, "posterior precision")

@@ -28,7 +28,7 @@ from bayesmeta.numerics.as_floats import as_floats
 from bayesmeta.numerics.linalg import cholesky, solve, symmetric
 from bayesmeta.random import randn
 from bayesmeta.regression.linear import LinearGaussian
-from bayesmeta.regression.linear_evidence import gradient
+from bayesmeta.regression.linear_evidence import normal_equations
 
 __all__ = ["LinearHyperposterior"]
 
@@ -73,7 +73,7 @@ class LinearHyperposterior(Described):
         if stats.batch_shape:
             raise ValueError(f"statistics must be of one task; got batch_shape {tuple(stats.batch_shape)}")
         # about the expected mean: moments about zero would cancel where rows sit far from it
-        gram, moment = (value / self._task_prior.noise_var for value in gradient(self._task_prior.loc, stats))
+        gram, moment = (value / self._task_prior.noise_var for value in normal_equations(self._task_prior.loc, stats))
         both = torch.linalg.solve(
             torch.eye(d, dtype=torch.float64) + gram @ self._between, torch.cat([gram, moment[:, None]], -1)
         )

@@ -39,7 +39,7 @@ from bayesmeta.numerics.linalg import cholesky, factor_of_sum, log_det, positive
 from bayesmeta.numerics.special import lgamma_ratio
 from bayesmeta.random import log_gamma, randn, within_floats
 from bayesmeta.regression.linear import LinearFunctions
-from bayesmeta.regression.linear_evidence import gradient, sum_of_squares, whitened
+from bayesmeta.regression.linear_evidence import normal_equations, sum_of_squares, whitened
 from bayesmeta.regression.weight_space import LARGEST_LOG, WeightSpace, frame_of_all, weak_precision
 
 if TYPE_CHECKING:
@@ -287,7 +287,7 @@ def _update(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Mean, precision and concentration of the posterior, twice what rows add to the rate, and log|precision| less that
     of the posterior."""
-    xx, slope = gradient(loc, rows.stats)
+    xx, slope = normal_equations(loc, rows.stats)
     total, factor = factor_of_sum(symmetric(precision + xx), "precision")
     step = solve(factor, slope)
     mean = loc + step

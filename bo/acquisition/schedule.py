@@ -49,12 +49,16 @@ from bo.values import Expected, InOwnSpace, Near, Value
 
 __all__ = ["Turns"]
 
-NUM_LIST = 2
-MIN_ROWS, MIN_LISTED = 6, 10  # before a plain Gaussian process has a turn, and where configurations are shared
+NUM_LIST = 2  # first suggestions, all from the portfolio
+MIN_ROWS = 6  # before a plain Gaussian process has a turn
+MIN_LISTED = 10  # the same, where past tasks share their configurations
 LATE = 22  # suggestions, from which it has three turns of four: what the past knows was tried by then
-NUM_EXPLORED, MIN_STALLED, PATIENCE = 5, 4, 2  # points without the past; rows, and trials without a gain, before one
+NUM_EXPLORED = 5  # points chosen without the past, after which none is explored
+MIN_STALLED = 4  # rows before a study can have stalled
+PATIENCE = 2  # trials without a gain in one that has
 MAX_PLAIN_ROWS = 400  # that a plain Gaussian process is conditioned on
-NUM_CANDIDATES, LEAST_GAIN = 256, 0.01  # to see whether the list goes on: of what the best adds to an average point
+NUM_CANDIDATES = 256  # to see whether the portfolio goes on
+LEAST_GAIN = 0.01  # of its next point, as a share of what the best adds to an average point
 
 
 @dataclass(frozen=True, eq=False)

@@ -263,6 +263,8 @@ class TuningPrior(TensorFields):
     ) -> "TuningPrior":
         """Learn from finished Optuna studies: each is a task, each completed trial a row.
 
+        Pruned and failed trials are left out here. In a running study they count: see `bo.samplers.history`.
+
         Constraints of trials are learned from too, by their names.
 
         Args:

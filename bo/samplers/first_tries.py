@@ -1,4 +1,7 @@
-"""The configurations that a sampler would try first, all at once, as workers that start together would."""
+"""The configurations that a sampler would try first, all at once, as workers that start together would.
+
+They come from the zero-shot portfolio of `bo.acquisition.schedule`.
+"""
 
 import torch
 from jaxtyping import Float
@@ -27,12 +30,12 @@ def first_tries(prior: TuningPrior, num: int) -> Float[Tensor, "num d"]:
             view,
             evaluated,
             y,
-            running,
-            running,
-            running[:0],
-            history.maximize,
-            Generator().manual_seed(number),
-            turns,
+            unevaluated=running,
+            running=running,
+            guessed=running[:0],
+            maximize=history.maximize,
+            generator=Generator().manual_seed(number),
+            turns=turns,
             chances=chances,
         )
         point, turn = sampler._propose(request)
