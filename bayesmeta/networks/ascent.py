@@ -1,0 +1,192 @@
+"""Steps up an objective that is another random one each time: how networks learn.
+
+AdamW, with a rate that rises at first and then falls along a cosine; gradients that are too long are shortened; what is
+learned is the average over the last steps, of exponentially falling weight. Where a value or a gradient is no number,
+the search goes back to the best that it knows, and on from there with half the rate.
+
+A search can write down where it stands, and go on from there as if it had not stopped: to the last bit, where the
+objective draws from the generator that it is given and from nothing else.
+
+Sources: Loshchilov and Hutter, Decoupled weight decay regularization (2019), SGDR (2017), for the cosine; Polyak and
+Juditsky, Acceleration of stochastic approximation by averaging (1992).
+"""
+
+import math
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Generator, Tensor
+
+from bayesmeta.networks.checkpoints import read_checkpoint, write_checkpoint
+from bayesmeta.warning_kinds import BayesmetaWarning
+
+__all__ = ["Ascent", "DivergedWarning", "Steps"]
+
+Values = dict[str, Tensor]
+Objective = Callable[[Values], Tensor]
+MAX_FALLS = 5  # times that a search may go back, each with half the rate
+
+
+class DivergedWarning(BayesmetaWarning):
+    """Learning met a value that is no number, and went back."""
+
+
+@dataclass(frozen=True)
+class Steps:
+    """How a search goes.
+
+    Args:
+        num: of all steps.
+        rate: the highest one, for each tensor or for all.
+        warm_up: share of the steps in which the rate rises.
+        longest: of a gradient over all tensors, None for any.
+        average: weight of what was learned before in the average of a step, zero for none: in the first steps less.
+        decay: of weights, per unit of the rate.
+        betas: of Adam.
+    """
+
+    num: int
+    rate: float | Mapping[str, float] = 1e-3
+    warm_up: float = 0.0
+    longest: float | None = None
+    average: float = 0.0
+    decay: float = 0.0
+    betas: tuple[float, float] = (0.9, 0.999)
+
+    def share(self, step: int) -> float:
+        """Of the highest rate, in a step from zero on."""
+        rising = self.warm_up * self.num
+        if step < rising:
+            return (step + 1.0) / rising
+        return 0.5 * (1.0 + math.cos(math.pi * min((step - rising) / max(self.num - rising, 1.0), 1.0)))
+
+
+class Ascent:
+    """A search: `run` takes steps until they end or `enough` says so.
+
+    Args:
+        start: tensors by name, which stay as they are.
+        objective: of such tensors, to be made as great as possible.
+        steps: how it goes.
+        generator: from which the objective draws; it is part of what a checkpoint holds.
+        checkpoint: a file that is written at every look, and read if it is there.
+
+    Raises:
+        ValueError: the checkpoint is of another search.
+    """
+
+    def __init__(
+        self,
+        start: Mapping[str, Tensor],
+        objective: Objective,
+        steps: Steps,
+        *,
+        generator: Generator | None = None,
+        checkpoint: Path | None = None,
+    ) -> None:
+        self.objective, self.steps, self.generator, self.checkpoint = objective, steps, generator, checkpoint
+        self.step, self.num_falls, self.value = 0, 0, math.nan
+        self.values = {name: value.detach().clone().requires_grad_() for name, value in start.items()}
+        self.average = {name: value.detach().clone() for name, value in self.values.items()}
+        self.best = self.learned()
+        self.optimiser = self._optimiser()
+        if checkpoint is not None and checkpoint.exists():
+            self._resume(checkpoint)
+
+    def learned(self) -> Values:
+        """Copies of what has been learned so far."""
+        return {name: value.clone() for name, value in self.average.items()}
+
+    def run(self, enough: Callable[[Values], bool], *, interval: int) -> Values:
+        """Take steps, and ask `enough` of what was learned after every `interval` of them."""
+        while self.step < self.steps.num:
+            self._take_step()
+            if self.step % interval == 0:
+                learned = self.learned()
+                ends = enough(learned)
+                self.best = learned
+                if self.checkpoint is not None:
+                    self._write(self.checkpoint)
+                if ends:
+                    break
+        return self.learned()
+
+    def _take_step(self) -> None:
+        for group in self.optimiser.param_groups:
+            group["lr"] = group["highest"] * self.steps.share(self.step) * 0.5**self.num_falls
+        self.optimiser.zero_grad()
+        value = -self.objective(self.values)
+        value.backward()
+        longest = math.inf if self.steps.longest is None else self.steps.longest
+        length = torch.nn.utils.clip_grad_norm_(list(self.values.values()), longest)
+        self.step, self.value = self.step + 1, -value.item()
+        if not bool(torch.isfinite(value) & torch.isfinite(length)):
+            self._fall_back()
+            return
+        self.optimiser.step()
+        # an average over the steps so far, until there are enough of them
+        weight = 1.0 - min(self.steps.average, (self.step - 1.0) / (self.step + 9.0)) if self.steps.average else 1.0
+        with torch.no_grad():
+            torch._foreach_lerp_(list(self.average.values()), list(self.values.values()), weight)
+
+    def _fall_back(self) -> None:
+        self.num_falls += 1
+        if self.num_falls > MAX_FALLS:
+            raise ValueError(
+                f"learning met values that are no numbers {self.num_falls} times, each time with half the rate. Are y or "
+                "x of some task very far from those of the others? See what Data says of its ranges"
+            )
+        warnings.warn(
+            f"a value or a gradient was no number in step {self.step}: learning goes back, and on with half the rate",
+            DivergedWarning,
+            stacklevel=4,
+        )
+        with torch.no_grad():
+            for name, value in self.values.items():
+                value.copy_(self.best[name])
+                self.average[name].copy_(self.best[name])
+        self.optimiser = self._optimiser()
+
+    def _optimiser(self) -> torch.optim.Optimizer:
+        rate = self.steps.rate
+        groups = [
+            {"params": [value], "highest": rate[name] if isinstance(rate, Mapping) else rate}
+            for name, value in self.values.items()
+        ]
+        return torch.optim.AdamW(groups, lr=0.0, betas=self.steps.betas, weight_decay=self.steps.decay, foreach=True)
+
+    def _write(self, path: Path) -> None:
+        tensors: dict[str, Tensor] = {}
+        for name, value in self.values.items():
+            state = self.optimiser.state.get(value, {})
+            tensors |= {f"value.{name}": value.detach(), f"average.{name}": self.average[name]}
+            tensors |= {f"best.{name}": self.best[name]}
+            tensors |= {f"{key}.{name}": part for key, part in state.items()}
+        if self.generator is not None:
+            tensors["generator"] = self.generator.get_state()
+        write_checkpoint(path, tensors, {"step": self.step, "num_falls": self.num_falls, "num": self.steps.num})
+
+    def _resume(self, path: Path) -> None:
+        names = {f"value.{name}": tuple(value.shape) for name, value in self.values.items()}
+        tensors, numbers = read_checkpoint(path, names)
+        if numbers["num"] != self.steps.num:
+            raise ValueError(
+                f"{path} is of a search of {numbers['num']} steps, and this one has {self.steps.num}. Delete it, or ask "
+                "for as many"
+            )
+        self.step, self.num_falls = numbers["step"], numbers["num_falls"]
+        with torch.no_grad():
+            for name, value in self.values.items():
+                value.copy_(tensors[f"value.{name}"])
+                self.average[name].copy_(tensors[f"average.{name}"])
+                self.best[name].copy_(tensors[f"best.{name}"])
+                state: dict[str, Any] = self.optimiser.state[value]
+                for key in ("step", "exp_avg", "exp_avg_sq"):
+                    if f"{key}.{name}" in tensors:
+                        state[key] = tensors[f"{key}.{name}"].to(value.device if key != "step" else "cpu")
+        if self.generator is not None:
+            self.generator.set_state(tensors["generator"])

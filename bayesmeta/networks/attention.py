@@ -1,0 +1,117 @@
+"""Attention of rows to rows, with or without their distances.
+
+Keys and values are those of rows that are known. Beside them stands a *sink*, a key of score zero whose value is zero:
+rows that are all far away then say little, many say more than few, and nothing to attend to is no division by zero.
+
+With distances, a score is the product of query and key plus a function of the signed difference of inputs: a sum of
+bumps of several widths, odd bumps, |d| and d^2 / 2, with coefficients that are linear in the query's token. So attention
+can be a kernel from the first step on, and what it learns at one place holds at all others.
+
+Beside the tokens runs a *linear stream*, which begins as y. The same attention weights move it, and no layer bends it.
+Posterior means are linear in y where the kernel is known, and this stream is their short way out.
+
+Source: Vaswani et al., Attention is all you need (2017); distances: Ashman et al., Translation equivariant transformer
+neural processes (2024).
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import pad, scaled_dot_product_attention
+
+from bayesmeta.networks.perceptron import PerceptronLayer, zeroed
+
+__all__ = ["NUM_DISTANCES", "AttentionLayer", "Known", "distance_functions"]
+
+WIDTHS = (0.03, 0.08, 0.2, 0.5, 1.2)  # of bumps, in standard deviations of the inputs
+NUM_DISTANCES = 2 * len(WIDTHS) + 2  # functions of each input
+
+
+class Known(NamedTuple):
+    """What one layer keeps of known rows for whatever asks later: keys `(b, k, width)`, values `(b, k, width + s)`."""
+
+    keys: Tensor
+    values: Tensor
+
+    def and_more(self, more: "Known") -> "Known":
+        """These rows and others after them."""
+        return Known(torch.cat([self.keys, more.keys], 1), torch.cat([self.values, more.values], 1))
+
+
+class AttentionLayer(nn.Module):
+    """A stream of tokens, plus what they take from known rows, plus what a hidden layer makes of that.
+
+    Args:
+        width: of tokens.
+        num_heads: each has its part of the widths.
+        linear_width: of the linear stream.
+        num_distances: functions of distance; zero without distances.
+        hidden: width of the hidden layer.
+    """
+
+    def __init__(self, width: int, *, num_heads: int, linear_width: int, num_distances: int, hidden: int) -> None:
+        super().__init__()
+        self.num_heads, self.num_distances = num_heads, num_distances
+        self.norm = nn.LayerNorm(width)
+        self.query = nn.Linear(width, width)
+        self.key_value = nn.Linear(width, 2 * width)
+        self.gate = nn.Linear(width, linear_width)
+        self.distance = nn.Linear(width, num_heads * num_distances) if num_distances else None
+        self.out = zeroed(nn.Linear(width, width))
+        self.perceptron = PerceptronLayer(width, hidden)
+
+    def forward(
+        self,
+        tokens: Tensor,
+        linear: Tensor,
+        num_known: int,
+        before: Known | None,
+        distances: Tensor | None,
+        mask: Tensor | None,
+    ) -> tuple[Tensor, Tensor, Known]:
+        """Tokens and linear stream after the layer, and what it keeps of the known ones.
+
+        Args:
+            tokens, linear: `(b, q, width)` and `(b, q, linear_width)`.
+            num_known: so many of the tokens, from the first, are those of known rows.
+            before: known rows that came earlier.
+            distances: functions of those of all tokens and all known rows `(b, q, num_distances, k)`.
+            mask: which known rows count for which tokens, `(b, q, k)` or `(b, 1, k)`; None where all do.
+        """
+        normed = self.norm(tokens)
+        keys, values = self.key_value(normed[:, :num_known]).chunk(2, -1)
+        own = Known(keys, torch.cat([self._by_head(values), self._by_head(linear[:, :num_known])], -1).flatten(2))
+        known = own if before is None else before.and_more(own)
+        bias = None if self.distance is None or distances is None else self._bias(normed, distances)
+        taken = self._attend(self.query(normed), known, bias, mask)
+        width = tokens.shape[-1] // self.num_heads
+        tokens = tokens + self.out(taken[..., :width].flatten(2))
+        linear = linear + self.gate(normed).sigmoid() * taken[..., width:].flatten(2)
+        return self.perceptron(tokens), linear, own
+
+    def _bias(self, normed: Tensor, distances: Tensor) -> Tensor:
+        assert self.distance is not None
+        coefficients = self.distance(normed).unflatten(-1, (self.num_heads, self.num_distances))
+        return (coefficients @ distances).transpose(1, 2)
+
+    def _attend(self, queries: Tensor, known: Known, bias: Tensor | None, mask: Tensor | None) -> Tensor:
+        """`(b, q, heads, part of width and linear stream)`."""
+        q, k, v = (self._by_head(part).transpose(1, 2) for part in (queries, *known))
+        k, v = pad(k, (0, 0, 0, 1)), pad(v, (0, 0, 0, 1))  # the sink
+        scores = None if bias is None else pad(bias, (0, 1))
+        if mask is not None:
+            counts = pad(mask, (0, 1), value=True)[:, None]
+            scores = counts if scores is None else scores.masked_fill(~counts, -torch.inf)
+        return scaled_dot_product_attention(q, k, v, attn_mask=scores).transpose(1, 2)
+
+    def _by_head(self, part: Tensor) -> Tensor:
+        return part.unflatten(-1, (self.num_heads, -1))
+
+
+def distance_functions(queries: Tensor, keys: Tensor) -> Tensor:
+    """Functions of the differences of inputs `(b, q, d)` and `(b, k, d)`: `(b, q, d * NUM_DISTANCES, k)`."""
+    difference = (queries[:, :, :, None] - keys.mT[:, None])[:, :, :, None]
+    ratio = difference / torch.tensor(WIDTHS).to(difference)[:, None]
+    bumps = torch.exp(-0.5 * ratio.square())
+    return torch.cat([bumps, ratio * bumps, difference.abs(), 0.5 * difference.square()], 3).flatten(2, 3)

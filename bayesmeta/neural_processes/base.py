@@ -1,0 +1,130 @@
+"""What neural processes share: they standardise rows, ask a network, and read its answer by a head."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cached_property
+from typing import Any, TypeVar
+
+import torch
+from gpytorch.distributions import MultivariateNormal
+from torch import Tensor
+from torch.distributions import Distribution, Normal
+
+from bayesmeta.data.rows import Data
+from bayesmeta.data.validation import require_columns
+from bayesmeta.fields import LearnedFrom, TensorFields
+from bayesmeta.networks.embeddings import Inputs
+from bayesmeta.networks.modules import Weights
+from bayesmeta.neural_processes.heads import Head, noise_free
+from bayesmeta.neural_processes.second_moments import covariance, with_diagonal
+
+__all__ = ["KeepsRows", "NeuralProcess", "clean"]
+
+K = TypeVar("K", bound="KeepsRows")
+
+
+class NeuralProcess(TensorFields):
+    """Mixin of neural processes: dataclasses with these fields, and what they know of tasks."""
+
+    inputs: Inputs
+    head: Head
+    network: Weights
+    learned_from: LearnedFrom | None
+
+    @property
+    def event_shape(self) -> torch.Size:
+        return self.head.event_shape
+
+    @property
+    def num_inputs(self) -> int:
+        """Columns of x."""
+        return len(self.inputs.centre)
+
+    def predict(self, x: Tensor) -> Distribution:
+        """p(y | x) at each row, noise included: batch_shape `(*batch, q)`."""
+        return self.head.distribution(self._outputs(x))
+
+    def marginal(self, x: Tensor) -> Normal:
+        """p(f(x)) at each row, noise-free."""
+        return noise_free(self.head, self.predict(x))
+
+    def joint(self, x: Tensor) -> MultivariateNormal:
+        """f at all q rows together, by its first two moments: `(*batch, q)` and `(*batch, q, q)`.
+
+        How far the mean of one row moves once another is known to be a standard deviation higher or lower says their
+        covariance. Where the network answers as a Gaussian process would, it is exact. Else it is symmetric on average
+        alone, and made positive definite. The density of the network's own chain is `log_evidence`.
+        """
+        prediction = self.predict(x)
+        cov = covariance(self._responses(x, prediction), prediction.stddev)
+        marginal = noise_free(self.head, prediction)
+        return MultivariateNormal(marginal.mean, with_diagonal(cov, marginal.variance))
+
+    def _responses(self, x: Tensor, prediction: Distribution) -> Tensor:
+        """Shares `(*batch, q, q)` of a standard deviation of y_i, by which the mean of y_j moves with it."""
+        batch, (num, d) = prediction.batch_shape[:-1], x.shape[-2:]
+        rows = x.expand(*batch, num, d)
+        asked = rows[..., None, :, :].expand(*batch, num, num, d)
+        up, down = (
+            self.head.distribution(self._given_one(rows, prediction.mean + sign * prediction.stddev, asked)).mean
+            for sign in (1.0, -1.0)
+        )
+        return 0.5 * (up - down)
+
+    def _outputs(self, x: Tensor) -> Tensor:
+        """What the network answers, `(*batch, q, num_outputs)`."""
+        raise TypeError("each member says how its network is asked")
+
+    def _given_one(self, x: Tensor, y: Tensor, x_asked: Tensor) -> Tensor:
+        """What it answers about rows `(*batch, q, m, d)`, given one more row each `(*batch, q, d)`, `(*batch, q)`."""
+        raise TypeError("each member says how its network is asked")
+
+    def _checked(self, data: Data) -> Data:
+        require_columns(data, num_inputs=self.num_inputs, event_shape=tuple(self.event_shape))
+        self.head.require(data)
+        return clean(data)
+
+
+class KeepsRows(NeuralProcess):
+    """Mixin of those that look at all rows of a task again for each query."""
+
+    rows: Data | None
+
+    @property
+    def batch_shape(self) -> torch.Size:
+        return torch.Size() if self.rows is None else self.rows.batch_shape
+
+    def condition(self: K, data: Data) -> K:
+        """The posterior after the rows of `data`, which it keeps beside those that it has seen."""
+        data = self._checked(data)
+        return self._replace(rows=data if self.rows is None else self.rows + data)
+
+    def expand(self: K, batch_shape: Sequence[int]) -> K:
+        try:
+            return self._replace(rows=self._kept.expand(tuple(batch_shape)))
+        except RuntimeError:
+            raise ValueError(
+                f"batch_shape {tuple(self.batch_shape)} does not broadcast to {tuple(batch_shape)}"
+            ) from None
+
+    def __getitem__(self: K, index: Any) -> K:
+        if not self.batch_shape:
+            raise IndexError(f"this {type(self).__name__} has no batch to index")
+        return self._replace(rows=self._kept[index])
+
+    @cached_property
+    def _kept(self) -> Data:
+        """The rows, of which there may be none."""
+        if self.rows is not None:
+            return self.rows
+        like = self.inputs.centre
+        y = like.new_zeros(0, *self.event_shape)
+        return Data(like.new_zeros(0, self.num_inputs), y, torch.zeros(0, dtype=torch.bool, device=like.device))
+
+
+def clean(data: Data) -> Data:
+    """The same rows with zeros in all pads, which may hold anything."""
+    if bool(data.mask.all()):
+        return data
+    y_mask = data.mask.reshape(*data.mask.shape, *[1] * len(data.event_shape))
+    return replace(data, x=data.x.where(data.mask[..., None], 0.0), y=data.y.where(y_mask, 0.0))

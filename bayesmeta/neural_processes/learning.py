@@ -1,0 +1,208 @@
+"""How neural processes learn: steps up the mean log probability of rows that are asked about, given others.
+
+From past tasks a network learns until tasks that are held out gain no more, and then again from all tasks for as long
+(`bayesmeta.networks.training`). From a stream it learns for as many steps as it is told, since no task comes twice.
+Where the stream knows the exact moments of what is asked about, the expected log probability under these takes the place
+of one draw: the same optimum with less noise.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from torch import Generator, Tensor
+from torch.distributions import Normal
+
+from bayesmeta.data.rows import Data
+from bayesmeta.data.samples import some_tasks
+from bayesmeta.data.validation import require_enough_tasks
+from bayesmeta.fields import LearnedFrom
+from bayesmeta.networks.ascent import Ascent, Steps
+from bayesmeta.networks.training import learn_until_no_gain, num_held_out
+from bayesmeta.neural_processes.episodes import Episode, PastEpisodes, StreamedEpisodes
+from bayesmeta.neural_processes.heads import RealHead
+
+__all__ = ["Schedule", "learn"]
+
+CURRICULUM = 0.3  # share of the steps until as many rows are known as will ever be
+INTERVAL = 200  # steps between looks
+PATIENCE = 10  # looks in which held-out tasks do not gain
+NUM_LOOKS = 4  # episodes by which the noise is known
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How a neural process learns.
+
+    Args:
+        num_steps: at most.
+        num_tasks: of a step.
+        most_known: rows that may be known.
+        num_asked: rows that are asked about, of each task of a step.
+        rate: the highest.
+        average: weight of earlier steps in the average that is learned.
+    """
+
+    num_steps: int = 10_000
+    num_tasks: int = 16
+    most_known: int = 48
+    num_asked: int = 24
+    rate: float = 2.5e-3
+    average: float = 0.999
+
+    def steps(self) -> Steps:
+        return Steps(
+            self.num_steps, self.rate, warm_up=0.03, longest=1.0, average=self.average, decay=1e-4, betas=(0.9, 0.99)
+        )
+
+
+def learn(
+    prior: Any,
+    tasks: Any,
+    schedule: Schedule,
+    generator: Generator | None,
+    checkpoint: str | Path | None,
+    *,
+    progress: bool,
+) -> Any:
+    """A neural process that has learned from past tasks, or from a stream of them."""
+    if prior.batch_shape or getattr(prior, "rows", None) is not None:
+        raise ValueError(f"fit starts from a prior; got a posterior. Use {type(prior).__name__}.initial")
+    generator = generator or Generator(device=prior.network.device).manual_seed(0)
+    path = None if checkpoint is None else Path(checkpoint)
+    start = prior.to(torch.float32)
+    if not isinstance(tasks, Data):
+        return _from_stream(start, tasks, schedule, generator, path, progress).to(prior.dtype)
+    require_enough_tasks(tasks.count, prior.batch_shape)
+    some = prior._checked(tasks[tasks.count > 0])
+    weights = _from_past(start, some, schedule, generator, path, progress)
+    episodes = PastEpisodes(some, schedule.num_tasks, schedule.num_asked, schedule.most_known)
+    return _with(prior, weights, LearnedFrom.counts(tasks.count), episodes, generator, schedule.most_known)
+
+
+def _from_stream(
+    start: Any, stream: Any, schedule: Schedule, generator: Generator, path: Path | None, progress: bool
+) -> Any:
+    episodes = StreamedEpisodes(stream, schedule.num_tasks, schedule.num_asked)
+    ascent = _ascent(start, episodes, schedule, generator, path)
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    with Progress(*columns, disable=not progress, transient=True) as screen:
+        bar = screen.add_task("learning a neural process", total=None)
+        recent: list[float] = []
+
+        def look(_: dict[str, Tensor]) -> bool:
+            recent.append(ascent.value)
+            screen.update(bar, description=f"learning a neural process: step {ascent.step}, {ascent.value:.3f} per row")
+            return False
+
+        weights = ascent.run(look, interval=INTERVAL)
+    num = schedule.num_steps * schedule.num_tasks
+    seen = LearnedFrom(num, num * (schedule.most_known // 2 + schedule.num_asked))
+    return _with(start, weights, seen, episodes, generator, schedule.most_known)
+
+
+def _from_past(
+    start: Any, tasks: Data, schedule: Schedule, generator: Generator, path: Path | None, progress: bool
+) -> dict[str, Tensor]:
+    shuffled = some_tasks(tasks, len(tasks), generator)
+    held_out = PastEpisodes(shuffled[: num_held_out(len(tasks))], 64, schedule.num_asked, schedule.most_known)
+    looks = [held_out.draw(num, generator) for num in _spread_over(schedule.most_known)]
+
+    def learn_part(part: slice, enough: Any) -> dict[str, Tensor]:
+        episodes = PastEpisodes(shuffled[part], schedule.num_tasks, schedule.num_asked, schedule.most_known)
+        return _ascent(start, episodes, schedule, generator, None).run(enough, interval=INTERVAL)
+
+    def value(weights: dict[str, Tensor]) -> float:
+        each = [_mean_log_prob(start, weights, look, Generator().manual_seed(0)) for look in looks]
+        return float(torch.stack(each).mean())
+
+    return learn_until_no_gain(
+        learn_part, value, len(tasks), patience=PATIENCE, name="a neural process", progress=progress
+    )
+
+
+def _ascent(start: Any, episodes: Any, schedule: Schedule, generator: Generator, path: Path | None) -> Ascent:
+    rises = CURRICULUM * schedule.num_steps
+
+    def objective(weights: dict[str, Tensor]) -> Tensor:
+        share = min((ascent.step + 1.0) / rises, 1.0) if rises else 1.0
+        most = math.ceil(share * schedule.most_known)
+        num_known = int(torch.randint(most + 1, (), generator=generator))
+        return _mean_log_prob(start, weights, episodes.draw(num_known, generator), generator)
+
+    ascent = Ascent(start.network.weights, objective, schedule.steps(), generator=generator, checkpoint=path)
+    return ascent
+
+
+def _mean_log_prob(prior: Any, weights: Mapping[str, Tensor], episode: Episode, generator: Generator) -> Tensor:
+    """Per row that is asked about."""
+    seen = _as_seen(prior, episode)
+    outputs, num_seen = prior._answers(dict(weights), seen, generator)
+    head = prior.head.in_standard_units()
+    y = prior.head.standardised(episode.y_asked.to(prior.head.centre.dtype)).float()
+    distribution = head.distribution(outputs)
+    if episode.moments is not None and isinstance(distribution, Normal):
+        at = num_seen[..., None]
+        mean = prior.head.standardised(episode.moments.mean.gather(-1, at)[..., 0]).float()
+        sd = (episode.moments.var.gather(-1, at)[..., 0].sqrt() / prior.head.scale).float()
+        log_prob = distribution.log_prob(mean) - 0.5 * (sd / distribution.scale).square()
+    else:
+        log_prob = distribution.log_prob(y)
+    return (log_prob * episode.mask_asked).sum() / episode.mask_asked.sum()
+
+
+def _as_seen(prior: Any, episode: Episode) -> Episode:
+    """The rows as networks see them, in float32."""
+    return replace_rows(
+        episode,
+        x=prior.inputs(episode.x).float(),
+        y=prior.head.seen(episode.y.to(prior.head.centre.dtype)).float(),
+        x_asked=prior.inputs(episode.x_asked).float(),
+    )
+
+
+def replace_rows(episode: Episode, **rows: Tensor) -> Episode:
+    return episode._replace(**rows)
+
+
+def _with(
+    prior: Any, weights: Mapping[str, Tensor], learned_from: LearnedFrom, episodes: Any, generator: Generator, most: int
+) -> Any:
+    network = prior.network.with_weights({name: value.to(prior.dtype) for name, value in weights.items()})
+    learned = replace(prior, network=network, learned_from=learned_from)
+    if not isinstance(prior.head, RealHead):
+        return learned
+    noise_var = _noise_var(learned, [episodes.draw(most, generator) for _ in range(NUM_LOOKS)])
+    return replace(learned, head=replace(prior.head, noise_var=noise_var.to(prior.head.scale)))
+
+
+@torch.no_grad()
+def _noise_var(prior: Any, episodes: list[Episode]) -> Tensor:
+    """Variance of y about the function, as the network sees it.
+
+    Of two values of y at one x, the function is what they have in common. So how far the mean moves, once a first
+    value there is known to be a standard deviation higher, is the share of the function in the variance.
+    """
+    found = []
+    for episode in episodes:
+        posterior = prior.condition(Data(episode.x, episode.y, episode.mask).to(prior.dtype))
+        x = episode.x_asked.to(prior.dtype)
+        prediction = posterior.predict(x)
+        up, down = (
+            prior.head.distribution(
+                posterior._given_one(x, prediction.mean + sign * prediction.stddev, x[..., None, :])
+            ).mean[..., 0]
+            for sign in (1.0, -1.0)
+        )
+        share = ((up - down) / (2.0 * prediction.stddev)).clamp(0.0, 1.0)
+        found.append(((1.0 - share) * prediction.variance)[episode.mask_asked])
+    return torch.cat(found).median()
+
+
+def _spread_over(most: int) -> list[int]:
+    """Numbers of known rows by which held-out tasks are looked at."""
+    return sorted({round(most * share) for share in (0.0, 0.1, 0.25, 0.5, 1.0)})

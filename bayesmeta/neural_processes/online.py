@@ -1,0 +1,69 @@
+"""Sums of encodings that are updated in place: a row costs its encoding, whatever came before."""
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Generator, Tensor
+from torch.distributions import Distribution
+
+from bayesmeta.data.rows import Data
+from bayesmeta.online.protocol import DrawsFunctions, Index, State, Task
+
+if TYPE_CHECKING:
+    from bayesmeta.neural_processes.conditional import ConditionalNeuralProcess
+
+__all__ = ["OnlineSums"]
+
+
+class OnlineSums(DrawsFunctions):
+    """Posterior of a conditional neural process for each entry of a batch.
+
+    Args:
+        prior: without rows, or with those that all entries share.
+        batch_shape: tasks, or tasks and arms.
+    """
+
+    def __init__(self, prior: "ConditionalNeuralProcess", batch_shape: Sequence[int]) -> None:
+        spread = prior.expand(tuple(batch_shape))
+        self._now = spread._replace(total=spread.total.clone(), count=spread.count.clone())
+
+    @property
+    def batch_shape(self) -> torch.Size:
+        return self._now.batch_shape
+
+    @torch.no_grad()
+    def add(self, index: Index, x: Tensor, y: Tensor) -> None:
+        rows = self._now._checked(Data.of(x[:, None], y[:, None]))
+        encoded = self._now._encodings(rows.x, rows.y, rows.mask)[:, 0]
+        self._now.total.index_put_(index, encoded, accumulate=True)
+        self._now.count.index_put_(index, torch.ones_like(encoded[:, 0]), accumulate=True)
+
+    def marginal(self, x: Tensor, task: Task = None) -> Distribution:
+        return self._at(task, len(x)).marginal(x)
+
+    def posterior(self, index: Any = ...) -> "ConditionalNeuralProcess":
+        chosen = self._now[index]
+        return chosen._replace(total=chosen.total.clone(), count=chosen.count.clone())
+
+    def discount(self, factor: float | Tensor, index: Any = ...) -> None:
+        """Let the rows of some entries count `factor` times as much as they did."""
+        each = torch.as_tensor(factor).to(self._now.count)
+        self._now.total[index] = self._now.total[index] * each[..., None]
+        self._now.count[index] = self._now.count[index] * each
+
+    def state_dict(self) -> State:
+        return {"total": self._now.total, "count": self._now.count}
+
+    def load_state_dict(self, state: State) -> None:
+        self._now.total.copy_(state["total"])
+        self._now.count.copy_(state["count"])
+
+    def _functions(self, x: Tensor, task: Task, generator: Generator | None) -> Callable[[Tensor], Tensor]:
+        return self._at(task, len(x)).sample(1, generator=generator)
+
+    def _at(self, task: Task, num: int) -> "ConditionalNeuralProcess":
+        if task is None:
+            return self._now
+        chosen = self._now[task]
+        return chosen.expand((num, *self.batch_shape[1:])) if isinstance(task, int) else chosen

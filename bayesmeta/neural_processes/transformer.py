@@ -1,0 +1,209 @@
+r"""A transformer neural process: attention from what is asked to all rows of the task.
+
+One pass over the rows gives keys and values, which stay with the posterior; a query costs one more look at them. It
+comes in two kinds: with `knows_stationarity` rows are told apart by the differences of their inputs alone, so that what
+was learned at one place holds everywhere; without, inputs themselves are seen too.
+
+Marginal predictions come in one pass. The joint distribution of several rows is that of a chain: each is predicted given
+those before it. Rows of the chain are *later* rows, which the network learns to take beside the context without looking
+at the context again. A perfect learner would not mind in which order the chain goes; how far this one does is the
+exchangeability error in the table of `docs/neural-processes.md`.
+
+Source: Nguyen and Grover, Transformer neural processes (2022); distances: Ashman et al., Translation equivariant
+transformer neural processes (2024); later rows: Hassan et al., Efficient autoregressive inference for transformer
+probabilistic models (2026).
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Shaped
+from torch import Generator, Tensor
+from torch.distributions import Distribution, Normal
+
+from bayesmeta.data.rows import Data
+from bayesmeta.fields import LearnedFrom
+from bayesmeta.networks.embeddings import Inputs
+from bayesmeta.neural_processes.base import KeepsRows
+from bayesmeta.neural_processes.episodes import Episode
+from bayesmeta.neural_processes.function_draws import FunctionDraws
+from bayesmeta.neural_processes.heads import GaussianHead, Head, noise_free
+from bayesmeta.neural_processes.learning import Schedule, learn
+from bayesmeta.neural_processes.transformer_network import Encoded, TransformerNetwork
+
+__all__ = ["TransformerNeuralProcess"]
+
+MOST_LATER = 16  # rows of a chain in training
+
+
+@dataclass(frozen=True, eq=False)
+class TransformerNeuralProcess(KeepsRows):
+    """A transformer neural process: `TransformerNeuralProcess.initial(tasks).fit(tasks)`.
+
+    Args:
+        inputs, head: how x and y become numbers of order one, and what the network's answer means.
+        network: shared by all tasks, without a batch.
+        rows: of the tasks that it was conditioned on.
+        learned_from: what `fit` learned this prior from, None for one written by hand.
+    """
+
+    inputs: Inputs
+    head: Head
+    network: TransformerNetwork
+    rows: Data | None = None
+    learned_from: LearnedFrom | None = None
+
+    @classmethod
+    def initial(
+        cls,
+        tasks: Data,
+        *,
+        head: type[Head] = GaussianHead,
+        knows_stationarity: bool = True,
+        categories: dict[int, int] | None = None,
+        generator: Generator | None = None,
+        **sizes: Any,
+    ) -> "TransformerNeuralProcess":
+        """A network that has learned nothing, on the scale of `tasks`.
+
+        Args:
+            tasks: whose rows set the scales.
+            head: the kind of the predictive distribution.
+            knows_stationarity: whether rows are told apart by differences of x alone.
+            categories: how many there are, by the column of x that holds them.
+            generator: draws the weights; None draws the same ones each time.
+            sizes: of the network, see `TransformerNetwork`.
+        """
+        inputs, made = Inputs.of(tasks, categories), head.initial(tasks)
+        network = TransformerNetwork.initial(
+            generator=generator,
+            num_inputs=inputs.num_outputs,
+            num_y=made.num_y,
+            num_outputs=made.num_outputs,
+            num_locations=made.num_locations,
+            knows_stationarity=knows_stationarity,
+            **sizes,
+        )
+        return cls(inputs, made, network).to(tasks.y.dtype)
+
+    def fit(
+        self,
+        tasks: Any,
+        *,
+        schedule: Schedule | None = None,
+        generator: Generator | None = None,
+        checkpoint: str | Path | None = None,
+        progress: bool = True,
+    ) -> "TransformerNeuralProcess":
+        """A network that predicts rows of past tasks from others of the same task, starting from that of `self`.
+
+        Args:
+            tasks: past tasks, or a `TaskStream` that draws new ones.
+            schedule: how long, with how many tasks and rows at a time.
+            generator: chooses tasks and rows; None takes a fixed choice.
+            checkpoint: a file from which learning goes on if it is there, and which it keeps up to date.
+            progress: show that learning goes on.
+        """
+        return learn(self, tasks, schedule or Schedule(), generator, checkpoint, progress=progress)
+
+    def sample(self, num_draws: int, *, generator: Generator | None = None) -> FunctionDraws:
+        """Draws of f, which remember where they were evaluated: see `FunctionDraws`."""
+        return FunctionDraws(LaterChain(self.expand((num_draws, *self.batch_shape))), generator)
+
+    def log_evidence(self, data: Data) -> Tensor:
+        """log p(y | x) of each task's rows, each predicted by a fresh look at those before it."""
+        data, num = self._checked(data), data.mask.shape[-1]
+        rows = self.condition(data)._kept
+        before = torch.ones(num, rows.mask.shape[-1], dtype=torch.bool, device=rows.mask.device)
+        mask = rows.mask[..., None, :] & before.tril(rows.mask.shape[-1] - num - 1)
+        x, y = rows.x[..., None, :, :], rows.y.unsqueeze(rows.mask.ndim - 1)
+        each = self._replace(rows=Data(x.expand(*mask.shape, -1), y.expand(*mask.shape, *self.event_shape), mask))
+        prediction = each.predict(data.x.expand(*mask.shape[:-1], -1)[..., None, :])
+        log_prob = prediction.log_prob(data.y.unsqueeze(data.mask.ndim))[..., 0]
+        return (log_prob * data.mask).sum(-1)
+
+    def _outputs(self, x: Shaped[Tensor, "*tasks q d"]) -> Tensor:
+        rows = self._kept
+        batch = torch.Size(np.broadcast_shapes(rows.batch_shape, x.shape[:-2]))
+        known = self._encoded if batch == rows.batch_shape else self.expand(batch)._encoded
+        flat = self.inputs(x.expand(*batch, *x.shape[-2:])).reshape(batch.numel(), x.shape[-2], self.inputs.num_outputs)
+        answer = self.network.module.ask(known, flat)  # type: ignore[operator]
+        return answer.reshape(*batch, x.shape[-2], -1)
+
+    def _given_one(self, x: Tensor, y: Tensor, x_asked: Tensor) -> Tensor:
+        *batch, num, num_asked, _ = x_asked.shape
+        each = torch.Size(batch).numel() * num
+        known = (self if torch.Size(batch) == self.batch_shape else self.expand(batch))._encoded.repeated(num)
+        row, value = self.inputs(x).reshape(each, 1, -1), self.head.seen(y).reshape(each, 1, -1)
+        more = self.network.module.extend(known, row, value)  # type: ignore[operator]
+        answer = self.network.module.ask(more, self.inputs(x_asked).reshape(each, num_asked, -1))  # type: ignore[operator]
+        return answer.reshape(*batch, num, num_asked, -1)
+
+    @cached_property
+    def _encoded(self) -> Encoded:
+        rows = self._kept
+        num = rows.batch_shape.numel()
+        x, y = (
+            part.reshape(num, rows.mask.shape[-1], part.shape[-1])
+            for part in (self.inputs(rows.x), self.head.seen(rows.y))
+        )
+        mask = rows.mask.reshape(num, -1)
+        with torch.no_grad():
+            return self.network.module.encode(x, y, mask)  # type: ignore[operator]
+
+    def _answers(self, weights: dict[str, Tensor], episode: Episode, generator: Generator) -> tuple[Tensor, Tensor]:
+        """Answers about an episode, and how many known rows each could see."""
+        num_tasks, num_known = episode.mask.shape
+        num_asked = episode.x_asked.shape[1]
+        num_context = max(num_known - MOST_LATER, 0)
+        if num_known <= MOST_LATER or bool(torch.rand((), generator=generator) < 0.5):
+            num_context = num_known
+        place = torch.arange(num_known)
+        later = (place >= num_context).expand(num_tasks, num_known)
+        seen = num_context + torch.randint(num_known - num_context + 1, (num_asked,), generator=generator)
+        rows = torch.maximum(place + 1, torch.tensor(num_context))
+        counts = place < torch.cat([rows, seen])[:, None]
+        counts = counts & episode.mask[:, None]
+        answers = self.network.at(weights, episode.x, episode.y, later, episode.x_asked, counts)
+        return answers, seen.expand(num_tasks, num_asked)
+
+
+class LaterChain:
+    """A transformer that takes in later rows one after another, in place: the context is looked at once.
+
+    Args:
+        posterior: with draws as the first axis of its batch.
+    """
+
+    def __init__(self, posterior: TransformerNeuralProcess) -> None:
+        self._posterior, self._known = posterior, posterior._encoded
+
+    @property
+    def batch_shape(self) -> torch.Size:
+        return self._posterior.batch_shape
+
+    @property
+    def noise_sd(self) -> Tensor:
+        """Of y about the function."""
+        return self._posterior.head.noise_sd
+
+    def predict(self, x: Tensor) -> Distribution:
+        batch = self.batch_shape
+        flat = self._flat(self._posterior.inputs(x), x.shape[-2])
+        answer = self._posterior.network.module.ask(self._known, flat)  # type: ignore[operator]
+        return self._posterior.head.distribution(answer.reshape(*batch, x.shape[-2], answer.shape[-1]))
+
+    def marginal(self, x: Tensor) -> Normal:
+        return noise_free(self._posterior.head, self.predict(x))
+
+    @torch.no_grad()
+    def add(self, x: Tensor, y: Tensor) -> None:
+        x, y = (self._flat(part, 1) for part in (self._posterior.inputs(x), self._posterior.head.seen(y)))
+        self._known = self._posterior.network.module.extend(self._known, x, y)  # type: ignore[operator]
+
+    def _flat(self, rows: Tensor, num: int) -> Tensor:
+        return rows.reshape(self.batch_shape.numel(), num, rows.shape[-1])
