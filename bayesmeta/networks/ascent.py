@@ -137,8 +137,8 @@ class Ascent:
         self.num_falls += 1
         if self.num_falls > MAX_FALLS:
             raise ValueError(
-                f"learning met values that are no numbers {self.num_falls} times, each time with half the rate. Are y or "
-                "x of some task very far from those of the others? See what Data says of its ranges"
+                f"learning met values that are no numbers {self.num_falls} times, each time with half the rate. Are x "
+                "or y of a task very far from those of the others? See what Data says of its ranges"
             )
         warnings.warn(
             f"a value or a gradient was no number in step {self.step}: learning goes back, and on with half the rate",
@@ -175,8 +175,8 @@ class Ascent:
         tensors, numbers = read_checkpoint(path, names)
         if numbers["num"] != self.steps.num:
             raise ValueError(
-                f"{path} is of a search of {numbers['num']} steps, and this one has {self.steps.num}. Delete it, or ask "
-                "for as many"
+                f"{path} is of a search of {numbers['num']} steps, and this one has {self.steps.num}. Delete it, or "
+                "ask for as many"
             )
         self.step, self.num_falls = numbers["step"], numbers["num_falls"]
         with torch.no_grad():

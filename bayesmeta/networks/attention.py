@@ -4,8 +4,8 @@ Keys and values are those of rows that are known. Beside them stands a *sink*, a
 rows that are all far away then say little, many say more than few, and nothing to attend to is no division by zero.
 
 With distances, a score is the product of query and key plus a function of the signed difference of inputs: a sum of
-bumps of several widths, odd bumps, |d| and d^2 / 2, with coefficients that are linear in the query's token. So attention
-can be a kernel from the first step on, and what it learns at one place holds at all others.
+bumps of several widths, odd bumps, |d| and d^2 / 2, with coefficients that are linear in the query's token. So
+attention can be a kernel from the first step on, and what it learns at one place holds at all others.
 
 Beside the tokens runs a *linear stream*, which begins as y. The same attention weights move it, and no layer bends it.
 Posterior means are linear in y where the kernel is known, and this stream is their short way out.

@@ -7,19 +7,21 @@ will have shown, and is another one in every step.
 The variances and the level of the Gaussian process start where the evidence on the untrained features is greatest, and
 have a rate of their own: a network that is stopped early must not leave the noise where it was guessed.
 
-When learning ends, and that it is made again over all tasks, is the loop of `bayesmeta.networks.training`.
+Steps are those of `bayesmeta.networks.ascent`. When learning ends, and that it is made again over all tasks, is the loop
+of `bayesmeta.networks.training`.
 
 Source: Wistuba and Grabocka, Few-shot Bayesian optimization with deep kernel surrogates (2021), algorithm 1.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Generator, Tensor
 
 from bayesmeta.data.rows import Data
 from bayesmeta.data.samples import some_rows, some_tasks
-from bayesmeta.networks.training import ascend, learn_until_no_gain, num_held_out
+from bayesmeta.networks.ascent import Ascent, Steps
+from bayesmeta.networks.training import learn_until_no_gain, num_held_out
 
 __all__ = ["meta_train"]
 
@@ -30,6 +32,7 @@ NUM_STEPS, INTERVAL = 500, 10  # at most, and between looks at held-out tasks
 RATE, SCALE_RATE = 2e-3, 2e-2  # of the first step: of the network, and of the logarithms of variances
 NUM_START, MAX_START = 40, 4.0  # steps of L-BFGS to where these start, and how far that may be, at most
 NUM_PARTS = 4  # of each held-out task, by which learning is judged
+SCALES = "scales"  # among the tensors, of which the others have numbers
 PATIENCE = 10  # looks at held-out tasks in which they do not gain
 
 
@@ -66,13 +69,14 @@ def _climb(
     generator: Generator,
     enough: Callable[[list[Tensor]], bool],
 ) -> list[Tensor]:
-    def objective(values: list[Tensor]) -> Tensor:
+    def objective(values: Mapping[str, Tensor]) -> Tensor:
         part = some_rows(some_tasks(tasks, NUM_TASKS, generator), NUM_ROWS, generator)
-        return _evidence_per_row(evidence, values, part)
+        return _evidence_per_row(evidence, list(values.values()), part)
 
-    start = [*network, _best_scales(network, evidence, tasks, generator)]
-    rates = [*[RATE] * len(network), SCALE_RATE]
-    return ascend(start, rates, objective, enough, num_steps=NUM_STEPS, interval=INTERVAL)
+    start = {str(place): value for place, value in enumerate(network)}
+    steps = Steps(NUM_STEPS, {**dict.fromkeys(start, RATE), SCALES: SCALE_RATE})
+    ascent = Ascent({**start, SCALES: _best_scales(network, evidence, tasks, generator)}, objective, steps)
+    return list(ascent.run(lambda learned: enough(list(learned.values())), interval=INTERVAL).values())
 
 
 def _best_scales(network: Sequence[Tensor], evidence: Evidence, tasks: Data, generator: Generator) -> Tensor:

@@ -4,22 +4,20 @@ A network can tell a few past tasks apart by heart. So a first run leaves out a 
 no longer gain. A second run learns from all tasks, and is as long as the first was at its best.
 
 A model brings two functions. `learn` takes a part of the tasks and shows what it has learned after every few steps;
-`value` says what that is worth on the tasks that were left out. Whatever climbs an objective can be `learn`: `ascend`
-here does so by stochastic gradients.
+`value` says what that is worth on the tasks that were left out. Whatever climbs an objective can be `learn`: steps up
+random parts of it are in `bayesmeta.networks.ascent`.
 
-Sources: Prechelt, Early stopping, but when? (1998); Kingma and Ba, Adam (2015); Loshchilov and Hutter, SGDR (2017), for
-rates that fall along a cosine.
+Source: Prechelt, Early stopping, but when? (1998).
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TypeVar
 
 import torch
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-from torch import Tensor
 
-__all__ = ["ascend", "learn_until_no_gain", "num_held_out"]
+__all__ = ["learn_until_no_gain", "num_held_out"]
 
 HELD_OUT = 0.2  # of the tasks
 
@@ -79,39 +77,3 @@ def learn_until_no_gain(
             return left <= 0
 
         return learn(slice(None), as_many)
-
-
-def ascend(
-    start: Sequence[Tensor],
-    rates: Sequence[float],
-    objective: Callable[[list[Tensor]], Tensor],
-    enough: Callable[[list[Tensor]], bool],
-    *,
-    num_steps: int,
-    interval: int,
-) -> list[Tensor]:
-    """Tensors after steps of Adam up an objective, with rates that fall along a cosine.
-
-    Args:
-        start: where the steps start; these tensors stay as they are.
-        rates: of the first step, one for each tensor.
-        objective: of the tensors, to be made as great as possible; it may be of another random part of the tasks each
-            time it is called.
-        enough: asked after every `interval` steps, of copies of the tensors: whether to end here.
-        num_steps: at most.
-
-    Returns:
-        The tensors that were enough, or the last ones.
-    """
-    unknown = [value.clone().requires_grad_() for value in start]
-    optimiser = torch.optim.Adam([{"params": [value], "lr": rate} for value, rate in zip(unknown, rates, strict=True)])
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, num_steps)
-    for step in range(1, num_steps + 1):
-        optimiser.zero_grad()
-        (-objective(unknown)).backward()
-        optimiser.step()
-        schedule.step()
-        # copies, for the next step changes them in place
-        if step % interval == 0 and enough([value.detach().clone() for value in unknown]):
-            break
-    return [value.detach().clone() for value in unknown]

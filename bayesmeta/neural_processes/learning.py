@@ -2,8 +2,8 @@
 
 From past tasks a network learns until tasks that are held out gain no more, and then again from all tasks for as long
 (`bayesmeta.networks.training`). From a stream it learns for as many steps as it is told, since no task comes twice.
-Where the stream knows the exact moments of what is asked about, the expected log probability under these takes the place
-of one draw: the same optimum with less noise.
+Where the stream knows the exact moments of what is asked about, the expected log probability under these takes the
+place of one draw: the same optimum with less noise.
 """
 
 import math

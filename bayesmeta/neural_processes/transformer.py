@@ -4,8 +4,8 @@ One pass over the rows gives keys and values, which stay with the posterior; a q
 comes in two kinds: with `knows_stationarity` rows are told apart by the differences of their inputs alone, so that what
 was learned at one place holds everywhere; without, inputs themselves are seen too.
 
-Marginal predictions come in one pass. The joint distribution of several rows is that of a chain: each is predicted given
-those before it. Rows of the chain are *later* rows, which the network learns to take beside the context without looking
+Marginal predictions come in one pass. The joint distribution of several rows is that of a chain: each is predicted
+given those before it. Rows of the chain are *later* rows, which the network learns to take beside the context without looking
 at the context again. A perfect learner would not mind in which order the chain goes; how far this one does is the
 exchangeability error in the table of `docs/neural-processes.md`.
 

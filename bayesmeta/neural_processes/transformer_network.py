@@ -1,8 +1,8 @@
 """The network of the transformer neural process: known rows attend to each other, and what is asked to the known rows.
 
-Two kinds of rows are known. *Context* rows attend to all context rows, so their order means nothing. *Later* rows attend
-to the context and to the later rows up to themselves, so that they can be appended one after another without another
-look at what was there: a chain of draws costs one row per draw.
+Two kinds of rows are known. *Context* rows attend to all context rows, so their order means nothing. *Later* rows
+attend to the context and to the later rows up to themselves, so that they can be appended one after another without
+another look at what was there: a chain of draws costs one row per draw.
 
 Source: Nguyen and Grover, Transformer neural processes (2022); later rows: Hassan et al., Efficient autoregressive
 inference for transformer probabilistic models (2026).

@@ -4,10 +4,8 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from torch import Tensor
 
-from bayesmeta.networks.training import ascend, learn_until_no_gain, num_held_out
-from tests.families import F64
+from bayesmeta.networks.training import learn_until_no_gain, num_held_out
 
 
 class Runs:
@@ -46,23 +44,3 @@ def test_without_any_gain_it_ends(worth: float) -> None:
 @pytest.mark.parametrize(("num_tasks", "held_out"), [(2, 1), (5, 1), (8, 2), (100, 20)])
 def test_a_fifth_of_the_tasks_is_held_out(num_tasks: int, held_out: int) -> None:
     assert num_held_out(num_tasks) == held_out
-
-
-def test_steps_climb_and_leave_their_start_alone() -> None:
-    start, seen = [F64 + 1.0, torch.zeros(2).to(F64)], []
-
-    def objective(values: list[Tensor]) -> Tensor:
-        return -(values[0] - 3.0).square() - (values[1] + 1.0).square().sum()
-
-    def enough(values: list[Tensor]) -> bool:
-        seen.append(values)
-        return len(seen) == 50
-
-    found = ascend(start, [0.3, 0.1], objective, enough, num_steps=1000, interval=10)
-    assert len(seen) == 50
-    assert all(torch.equal(a, b) for a, b in zip(found, seen[-1], strict=True))
-    assert abs(float(found[0]) - 3.0) < 0.05
-    assert (found[1] + 1.0).abs().max() < 0.05
-    assert float(start[0]) == 1.0
-    assert not torch.equal(seen[0][0], seen[1][0]), "copies, which later steps do not change"
-    assert len(ascend(start, [0.3, 0.1], objective, lambda _: False, num_steps=20, interval=10)) == 2
