@@ -10,6 +10,7 @@ __all__ = [
     "BayesmetaWarning",
     "BetaBernoulli",
     "Columns",
+    "ConditionalNeuralProcess",
     "CorrelatedArms",
     "Data",
     "DeepKernel",
@@ -39,6 +40,7 @@ __all__ = [
     "StartsDisagreeWarning",
     "Statistics",
     "TransferHypotheses",
+    "TransformerNeuralProcess",
     "arm_statistics",
     "compiled",
     "fit_kinds",
@@ -76,6 +78,8 @@ if TYPE_CHECKING:
     from bayesmeta.mixture import Mixture
     from bayesmeta.networks.deep_kernel import DeepKernel
     from bayesmeta.networks.learned_features import LearnedFeatures
+    from bayesmeta.neural_processes.conditional import ConditionalNeuralProcess
+    from bayesmeta.neural_processes.transformer import TransformerNeuralProcess
     from bayesmeta.numerics.fused import compiled
     from bayesmeta.regression.arms_by_number import arm_statistics
     from bayesmeta.regression.correlated_arms import CorrelatedArms
@@ -91,6 +95,7 @@ else:
             "BayesmetaWarning": "warning_kinds",
             "BetaBernoulli": "conjugate.bernoulli",
             "Columns": "data.columns",
+            "ConditionalNeuralProcess": "neural_processes.conditional",
             "CorrelatedArms": "regression.correlated_arms",
             "Data": "data.rows",
             "DeepKernel": "networks.deep_kernel",
@@ -129,6 +134,7 @@ else:
             "sample_posterior": "mcmc.full_bayes",
             "save": "io",
             "TransferHypotheses": "gp.transfer",
+            "TransformerNeuralProcess": "neural_processes.transformer",
             "transfer_hypotheses": "gp.transfer",
             "trust": "gp.transfer",
         },

@@ -71,6 +71,13 @@ def _no_figure_left():
         plt.close("all")
 
 
+@pytest.fixture(autouse=True)
+def _networks_learn_briefly(monkeypatch):
+    """What a test does not say of how long neural processes learn is a few steps."""
+    if learning := sys.modules.get("bayesmeta.neural_processes.learning"):
+        monkeypatch.setattr(learning, "DEFAULT", learning.Schedule(num_steps=10, num_tasks=4))
+
+
 def pytest_report_header():
     return f"seed shift {SHIFT}"
 

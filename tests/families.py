@@ -8,7 +8,7 @@ import torch
 from torch import Generator, Tensor
 
 import bayesmeta as bm
-from bayesmeta import testing
+from bayesmeta import Data, testing
 from bayesmeta.networks.features import ReluNetwork, TanhFeatures
 from bayesmeta.protocol import Predictive
 from bayesmeta.random import rand, randn
@@ -203,7 +203,41 @@ def _deep_kernel() -> Family:
     return Family(prior, 2, lambda n, g: randn((n,), like=F64, generator=g), num_draws=2000)
 
 
+# draws come one row after another, and agree with marginal and joint predictions as far as the network has learned to
+CHAINS = frozenset({"draws_agree_with_predict", "draws_follow_the_marginal", "joint_agrees_with_draws"})
+
+
+def _conditional_neural_process() -> Family:
+    rows = Data.of(rand((20, 2), like=F64, generator=seed(7)), randn((20,), like=F64, generator=seed(8)))
+    prior = bm.ConditionalNeuralProcess.initial(rows, width=8, num_layers=1)
+    return Family(
+        _with_drawn_weights(prior, 9), 2, lambda n, g: randn((n,), like=F64, generator=g), num_draws=2000, exempt=CHAINS
+    )
+
+
+def _transformer_neural_process() -> Family:
+    rows = Data.of(rand((20, 2), like=F64, generator=seed(7)), randn((20,), like=F64, generator=seed(8)))
+    sizes = {"width": 8, "num_layers": 2, "num_heads": 2, "linear_width": 4, "hidden": 8}
+    prior = bm.TransformerNeuralProcess.initial(rows, knows_stationarity=False, **sizes)
+    return Family(
+        _with_drawn_weights(prior, 9), 2, lambda n, g: randn((n,), like=F64, generator=g), num_draws=500, exempt=CHAINS
+    )
+
+
+def _with_drawn_weights(prior: Any, number: int) -> Any:
+    """Every weight moved a little from where learning begins, so that each layer has a say."""
+    generator = seed(number)
+    moved = {
+        name: value + 0.2 * randn(value.shape, like=value, generator=generator)
+        for name, value in prior.network.weights.items()
+    }
+    head = replace(prior.head, noise_var=0.1 * prior.head.scale.square())
+    return replace(prior, network=prior.network.with_weights(moved), head=head)
+
+
 FAMILIES: dict[str, Family] = {
+    "conditional_neural_process": _conditional_neural_process(),
+    "transformer_neural_process": _transformer_neural_process(),
     "correlated_arms": _correlated_arms(),
     "deep_kernel": _deep_kernel(),
     "matrix_normal_inverse_wishart": _matrix_normal_inverse_wishart(),

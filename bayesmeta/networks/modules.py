@@ -9,9 +9,9 @@ import torch
 from torch import Generator, Tensor, nn
 
 from bayesmeta.fields import TensorFields
-from bayesmeta.random import rand
+from bayesmeta.random import seeded
 
-__all__ = ["Weights", "drawn_weights"]
+__all__ = ["Weights"]
 
 W = TypeVar("W", bound="Weights")
 
@@ -40,12 +40,14 @@ class Weights(TensorFields):
 
     @classmethod
     def initial(cls: type[W], *, generator: Generator | None = None, **sizes: Any) -> W:
-        """A network of these sizes with weights that are drawn."""
+        """A network of these sizes with the weights that torch draws for it; None draws the same ones each time."""
         blank = object.__new__(cls)
         for field in fields(cls):
             if field.name != "weights":
                 object.__setattr__(blank, field.name, sizes.get(field.name, field.default))
-        return cls(drawn_weights(blank.build(), generator), **sizes)
+        with seeded(generator or Generator().manual_seed(0)):  # torch draws weights from its global stream
+            drawn = blank.build().state_dict()
+        return cls({name: value.detach() for name, value in drawn.items()}, **sizes)
 
     def build(self) -> nn.Module:
         """A module with the sizes of this network, and any weights."""
@@ -73,28 +75,6 @@ class Weights(TensorFields):
     @property
     def device(self) -> torch.device:
         return next(iter(self.weights.values())).device
-
-
-def drawn_weights(module: nn.Module, generator: Generator | None = None) -> dict[str, Tensor]:
-    """Weights for a module in float32, matrices drawn on the scale of their inputs and all else as the module has it.
-
-    A matrix that the module has at zero stays there: so a layer can begin as if it were not there.
-
-    Args:
-        module: with weights that say nothing but where zeros and ones are.
-        generator: None draws the same ones each time.
-
-    Source: Glorot and Bengio, Understanding the difficulty of training deep feedforward neural networks (2010).
-    """
-    generator = generator or torch.Generator().manual_seed(0)
-    drawn = {}
-    for name, value in module.state_dict().items():
-        if value.ndim < 2 or not bool(value.any()):
-            drawn[name] = value.detach().clone()
-            continue
-        bound = (3.0 / value.shape[-1]) ** 0.5
-        drawn[name] = bound * (2.0 * rand(value.shape, like=value.new_zeros(()).float(), generator=generator) - 1.0)
-    return drawn
 
 
 def _on_meta(network: Weights) -> nn.Module:

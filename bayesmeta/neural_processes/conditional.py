@@ -27,12 +27,12 @@ from bayesmeta.fields import LearnedFrom
 from bayesmeta.networks.embeddings import Inputs
 from bayesmeta.networks.modules import Weights
 from bayesmeta.networks.perceptron import ResidualPerceptron
-from bayesmeta.networks.set_encoder import SetEncoder, summary
 from bayesmeta.neural_processes.base import NeuralProcess
 from bayesmeta.neural_processes.episodes import Episode
 from bayesmeta.neural_processes.function_draws import FunctionDraws
-from bayesmeta.neural_processes.heads import GaussianHead, Head
+from bayesmeta.neural_processes.heads import GaussianHead, Head, noise_sd
 from bayesmeta.neural_processes.learning import Schedule, learn
+from bayesmeta.neural_processes.set_encoder import SetEncoder, summary
 
 if TYPE_CHECKING:
     from bayesmeta.neural_processes.online import OnlineSums
@@ -142,7 +142,7 @@ class ConditionalNeuralProcess(NeuralProcess):
 
     def sample(self, num_draws: int, *, generator: Generator | None = None) -> FunctionDraws:
         """Draws of f, which remember where they were evaluated: see `FunctionDraws`."""
-        return FunctionDraws(SumChain(self.expand((num_draws, *self.batch_shape))), generator)
+        return FunctionDraws(noise_sd(self.head), SumChain(self.expand((num_draws, *self.batch_shape))), generator)
 
     def log_evidence(self, data: Data) -> Tensor:
         """log p(y | x) of each task's rows, each predicted given those before it."""
@@ -173,7 +173,7 @@ class ConditionalNeuralProcess(NeuralProcess):
             checkpoint: a file from which learning goes on if it is there, and which it keeps up to date.
             progress: show that learning goes on.
         """
-        return learn(self, tasks, schedule or Schedule(rate=1e-3), generator, checkpoint, progress=progress)
+        return learn(self, tasks, schedule, generator, checkpoint, progress=progress)
 
     def online(self, batch_shape: Sequence[int]) -> "OnlineSums":
         """The posterior of tasks, or of tasks and arms, to be updated in place."""
@@ -218,11 +218,6 @@ class SumChain:
     @property
     def batch_shape(self) -> torch.Size:
         return self._now.batch_shape
-
-    @property
-    def noise_sd(self) -> Tensor:
-        """Of y about the function."""
-        return self._now.head.noise_sd
 
     def predict(self, x: Tensor) -> Distribution:
         return self._now.predict(x)

@@ -43,6 +43,7 @@ class Episode(NamedTuple):
     moments: Moments | None = None
 
 
+@runtime_checkable
 class TaskStream(Protocol):
     """Tasks that are drawn anew each time it is asked: a prior, or a simulator."""
 
@@ -62,6 +63,7 @@ class KnowsMoments(TaskStream, Protocol):
         ...
 
 
+@runtime_checkable
 class Episodes(Protocol):
     """Where episodes come from."""
 

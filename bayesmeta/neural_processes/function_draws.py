@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
-from jaxtyping import Shaped
+from jaxtyping import Float, Shaped
 from torch import Generator, Tensor
 from torch.distributions import Distribution, Normal
 
@@ -52,10 +52,12 @@ class FunctionDraws(Draws):
     """A bundle of draws.
 
     Args:
+        noise_sd: of y about the function.
         chain: the posterior, once for each draw; it is changed by each evaluation.
         generator: of the values.
     """
 
+    noise_sd: Float[Tensor, ""]
     chain: Any
     generator: Generator | None = None
     _points: list[Tensor] = field(default_factory=list)
@@ -73,7 +75,7 @@ class FunctionDraws(Draws):
 
     def predict(self, x: Shaped[Tensor, "*tasks q d"]) -> Normal:
         """p(y | x, each draw)."""
-        return Normal(self(x), self.chain.noise_sd.expand(*self.chain.batch_shape, x.shape[-2]))
+        return Normal(self(x), self.noise_sd.expand(*self.chain.batch_shape, x.shape[-2]))
 
     def _at(self, x: Tensor, num_draws: int) -> Tensor:
         """Values at one point of each task, `(draws, *batch)`."""

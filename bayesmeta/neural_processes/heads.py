@@ -36,6 +36,7 @@ __all__ = [
     "RealHead",
     "StudentHead",
     "noise_free",
+    "noise_sd",
 ]
 
 FLOOR = 1e-3  # of a standard deviation, in those of past rows
@@ -118,11 +119,6 @@ class RealHead(Head):
     """
 
     noise_var: Float[Tensor, ""] | None = None
-
-    @property
-    def noise_sd(self) -> Tensor:
-        """The root of `noise_var`, zero where that is not known."""
-        return torch.zeros_like(self.scale) if self.noise_var is None else self.noise_var.sqrt()
 
     def noise_free(self, prediction: Distribution) -> Normal:
         """The function at each row, by the moments of what is predicted of y there."""
@@ -322,6 +318,12 @@ class CountHead(Head):
         y = data.y[data.mask]
         if bool(((y < 0) | (y != y.floor())).any()):
             raise ValueError("y must be a whole number, zero or more, in every row of a head of counts")
+
+
+def noise_sd(head: Head) -> Tensor:
+    """Standard deviation of y about the function, zero where it is not known."""
+    known = head.noise_var if isinstance(head, RealHead) else None
+    return torch.zeros_like(head.scale) if known is None else known.sqrt()
 
 
 def noise_free(head: Head, prediction: Distribution) -> Normal:

@@ -20,17 +20,19 @@ from torch.distributions import Normal
 from bayesmeta.data.rows import Data
 from bayesmeta.data.samples import some_tasks
 from bayesmeta.data.validation import require_enough_tasks
+from bayesmeta.doors import require_rows
 from bayesmeta.fields import LearnedFrom
 from bayesmeta.networks.ascent import Ascent, Steps
 from bayesmeta.networks.training import learn_until_no_gain, num_held_out
-from bayesmeta.neural_processes.episodes import Episode, PastEpisodes, StreamedEpisodes
+from bayesmeta.neural_processes.episodes import Episode, PastEpisodes, StreamedEpisodes, TaskStream
 from bayesmeta.neural_processes.heads import RealHead
+from bayesmeta.numerics.gradients import with_gradients
 
 __all__ = ["Schedule", "learn"]
 
 CURRICULUM = 0.3  # share of the steps until as many rows are known as will ever be
-INTERVAL = 200  # steps between looks
-PATIENCE = 10  # looks in which held-out tasks do not gain
+NUM_INTERVALS = 50  # between looks at held-out tasks, in all steps
+PATIENCE = 10  # looks in which they do not gain
 NUM_LOOKS = 4  # episodes by which the noise is known
 
 
@@ -54,16 +56,26 @@ class Schedule:
     rate: float = 2.5e-3
     average: float = 0.999
 
+    @property
+    def interval(self) -> int:
+        """Steps between looks at held-out tasks."""
+        return max(1, self.num_steps // NUM_INTERVALS)
+
     def steps(self) -> Steps:
+        """Of the ascent."""
         return Steps(
             self.num_steps, self.rate, warm_up=0.03, longest=1.0, average=self.average, decay=1e-4, betas=(0.9, 0.99)
         )
 
 
+DEFAULT = Schedule()
+
+
+@with_gradients
 def learn(
     prior: Any,
     tasks: Any,
-    schedule: Schedule,
+    schedule: Schedule | None,
     generator: Generator | None,
     checkpoint: str | Path | None,
     *,
@@ -72,11 +84,13 @@ def learn(
     """A neural process that has learned from past tasks, or from a stream of them."""
     if prior.batch_shape or getattr(prior, "rows", None) is not None:
         raise ValueError(f"fit starts from a prior; got a posterior. Use {type(prior).__name__}.initial")
+    schedule = schedule or DEFAULT
     generator = generator or Generator(device=prior.network.device).manual_seed(0)
     path = None if checkpoint is None else Path(checkpoint)
     start = prior.to(torch.float32)
-    if not isinstance(tasks, Data):
+    if isinstance(tasks, TaskStream):
         return _from_stream(start, tasks, schedule, generator, path, progress).to(prior.dtype)
+    require_rows(f"{type(prior).__name__}.fit", tasks, statistics=False)
     require_enough_tasks(tasks.count, prior.batch_shape)
     some = prior._checked(tasks[tasks.count > 0])
     weights = _from_past(start, some, schedule, generator, path, progress)
@@ -99,7 +113,7 @@ def _from_stream(
             screen.update(bar, description=f"learning a neural process: step {ascent.step}, {ascent.value:.3f} per row")
             return False
 
-        weights = ascent.run(look, interval=INTERVAL)
+        weights = ascent.run(look, interval=schedule.interval)
     num = schedule.num_steps * schedule.num_tasks
     seen = LearnedFrom(num, num * (schedule.most_known // 2 + schedule.num_asked))
     return _with(start, weights, seen, episodes, generator, schedule.most_known)
@@ -114,7 +128,7 @@ def _from_past(
 
     def learn_part(part: slice, enough: Any) -> dict[str, Tensor]:
         episodes = PastEpisodes(shuffled[part], schedule.num_tasks, schedule.num_asked, schedule.most_known)
-        return _ascent(start, episodes, schedule, generator, None).run(enough, interval=INTERVAL)
+        return _ascent(start, episodes, schedule, generator, None).run(enough, interval=schedule.interval)
 
     def value(weights: dict[str, Tensor]) -> float:
         each = [_mean_log_prob(start, weights, look, Generator().manual_seed(0)) for look in looks]

@@ -5,9 +5,9 @@ comes in two kinds: with `knows_stationarity` rows are told apart by the differe
 was learned at one place holds everywhere; without, inputs themselves are seen too.
 
 Marginal predictions come in one pass. The joint distribution of several rows is that of a chain: each is predicted
-given those before it. Rows of the chain are *later* rows, which the network learns to take beside the context without looking
-at the context again. A perfect learner would not mind in which order the chain goes; how far this one does is the
-exchangeability error in the table of `docs/neural-processes.md`.
+given those before it. Rows of the chain are *later* rows, which the network learns to take beside the context without
+looking at the context again. A perfect learner would not mind in which order the chain goes; how far this one does is
+its exchangeability error.
 
 Source: Nguyen and Grover, Transformer neural processes (2022); distances: Ashman et al., Translation equivariant
 transformer neural processes (2024); later rows: Hassan et al., Efficient autoregressive inference for transformer
@@ -31,7 +31,7 @@ from bayesmeta.networks.embeddings import Inputs
 from bayesmeta.neural_processes.base import KeepsRows
 from bayesmeta.neural_processes.episodes import Episode
 from bayesmeta.neural_processes.function_draws import FunctionDraws
-from bayesmeta.neural_processes.heads import GaussianHead, Head, noise_free
+from bayesmeta.neural_processes.heads import GaussianHead, Head, noise_free, noise_sd
 from bayesmeta.neural_processes.learning import Schedule, learn
 from bayesmeta.neural_processes.transformer_network import Encoded, TransformerNetwork
 
@@ -108,11 +108,11 @@ class TransformerNeuralProcess(KeepsRows):
             checkpoint: a file from which learning goes on if it is there, and which it keeps up to date.
             progress: show that learning goes on.
         """
-        return learn(self, tasks, schedule or Schedule(), generator, checkpoint, progress=progress)
+        return learn(self, tasks, schedule, generator, checkpoint, progress=progress)
 
     def sample(self, num_draws: int, *, generator: Generator | None = None) -> FunctionDraws:
         """Draws of f, which remember where they were evaluated: see `FunctionDraws`."""
-        return FunctionDraws(LaterChain(self.expand((num_draws, *self.batch_shape))), generator)
+        return FunctionDraws(noise_sd(self.head), LaterChain(self.expand((num_draws, *self.batch_shape))), generator)
 
     def log_evidence(self, data: Data) -> Tensor:
         """log p(y | x) of each task's rows, each predicted by a fresh look at those before it."""
@@ -185,11 +185,6 @@ class LaterChain:
     @property
     def batch_shape(self) -> torch.Size:
         return self._posterior.batch_shape
-
-    @property
-    def noise_sd(self) -> Tensor:
-        """Of y about the function."""
-        return self._posterior.head.noise_sd
 
     def predict(self, x: Tensor) -> Distribution:
         batch = self.batch_shape

@@ -25,6 +25,7 @@ class Family:
         evidence_rtol: where predictions or the evidence are approximate.
         farthest_x, farthest_y: standard deviations that x, with a column of ones, and y may lie from zero; 0 where it
             matters where they lie.
+        exempt: names of laws that the family does not obey; say beside it why that is right.
         shift: added to every seed, so that a test need not depend on one.
     """
 
@@ -36,6 +37,7 @@ class Family:
     evidence_rtol: float | None = None
     farthest_x: float = 0.0
     farthest_y: float = 0.0
+    exempt: frozenset[str] = frozenset()
     shift: int = 0
 
     def seed(self, number: int) -> Generator:

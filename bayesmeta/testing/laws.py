@@ -19,6 +19,7 @@ from bayesmeta.mixture import Mixture
 from bayesmeta.named_fields import named_tensors
 from bayesmeta.protocol import Density, Evidence, Joint, Marginal, Posterior, Predictive
 from bayesmeta.random import rand, seeded
+from bayesmeta.testing.exemptions import held_to
 from bayesmeta.testing.family import Family
 from bayesmeta.warning_kinds import LimitWarning
 
@@ -40,8 +41,13 @@ def law(capability: type) -> Callable[[Law], Law]:
 
 
 def laws_of(family: Family) -> list[Law]:
-    """The laws of what `family` can do, to be called with it."""
-    return [each for capability, each in LAWS if isinstance(family.prior, capability)]
+    """The laws of what `family` can do, to be called with it.
+
+    Raises:
+        ValueError: it is exempt from a law that there is not.
+    """
+    left = held_to([each for _, each in LAWS], family.exempt)
+    return [each for capability, each in LAWS if each in left and isinstance(family.prior, capability)]
 
 
 def moments(prediction: Distribution) -> tuple[Tensor, Tensor]:

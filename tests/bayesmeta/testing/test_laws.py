@@ -2,15 +2,10 @@
 
 import pytest
 
-from bayesmeta.testing import LAWS, Family, Law
+from bayesmeta.testing import Family, Law, laws_of
 from tests.families import FAMILIES
 
-ASKED = {
-    f"{law.__name__}-{name}": (law, family)
-    for capability, law in LAWS
-    for name, family in FAMILIES.items()
-    if isinstance(family.prior, capability)
-}
+ASKED = {f"{law.__name__}-{name}": (law, family) for name, family in FAMILIES.items() for law in laws_of(family)}
 
 
 @pytest.mark.parametrize(("law", "family"), ASKED.values(), ids=ASKED)
