@@ -6,6 +6,7 @@ which is near none of the others and as far from all.
 """
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from jaxtyping import Float, Shaped
@@ -76,8 +77,8 @@ class Inputs(TensorFields):
         return torch.cat(parts, -1)
 
 
-def indicate_missing(x: Float[Tensor, "*tasks n d"]) -> Tensor:
-    """Numbers of which some are NaN: columns with zeros there, and as many that are one there, `(*tasks, n, 2 d)`.
+def indicate_missing(x: Any) -> Tensor:
+    """Numbers `(*tasks, n, d)` of which some are NaN: with zeros there, and d columns more that are one there.
 
     A column of which nothing is missing has its indicator too, so that tasks have the same columns.
     """

@@ -91,6 +91,11 @@ class KeepsRows(NeuralProcess):
     rows: Data | None
 
     @property
+    def has_seen_rows(self) -> bool:
+        """Whether it is a posterior."""
+        return self.rows is not None
+
+    @property
     def batch_shape(self) -> torch.Size:
         return torch.Size() if self.rows is None else self.rows.batch_shape
 

@@ -134,6 +134,11 @@ class ConditionalNeuralProcess(NeuralProcess):
     def batch_shape(self) -> torch.Size:
         return self.count.shape
 
+    @property
+    def has_seen_rows(self) -> bool:
+        """Whether it is a posterior."""
+        return bool((self.count != 0.0).any())
+
     def condition(self, data: Data) -> "ConditionalNeuralProcess":
         """The posterior after the rows of `data`: their encodings are added."""
         data = self._checked(data)

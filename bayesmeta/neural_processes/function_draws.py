@@ -63,6 +63,9 @@ class FunctionDraws(Draws):
     _points: list[Tensor] = field(default_factory=list)
     _values: list[Tensor] = field(default_factory=list)
 
+    def _parts(self) -> dict[str, Any]:
+        return {"draws": self.chain.batch_shape[0], "points": f"{len(self._points)} of {MOST_POINTS}"}
+
     def __call__(self, x: Shaped[Tensor, "*tasks q d"]) -> Tensor:
         """f(x), noise-free: `(draws, *batch, q)`."""
         num_draws, *batch = self.chain.batch_shape

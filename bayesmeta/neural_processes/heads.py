@@ -17,7 +17,7 @@ from torch.distributions import Bernoulli, Distribution, NegativeBinomial, Norma
 from torch.nn.functional import softplus
 
 from bayesmeta.data.rows import Data
-from bayesmeta.data.validation import require_columns, require_positive
+from bayesmeta.data.validation import require_binary, require_columns, require_positive
 from bayesmeta.distributions.histogram import Histogram
 from bayesmeta.distributions.marginals import StudentMarginal
 from bayesmeta.distributions.mixture import MixtureDistribution
@@ -46,6 +46,7 @@ NUM_COMPONENTS, NUM_BINS = 3, 100
 LEAST_SHARE = 1e-4  # of the variance of y, that the function has at least
 
 H = TypeVar("H", bound="Head")
+R = TypeVar("R", bound="RealHead")
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,12 +92,12 @@ class Head(TensorFields):
         return ((y - self.centre) / self.scale)[..., None]
 
     def standardised(self, y: Tensor) -> Tensor:
-        """y in the units of `in_standard_units`."""
-        return (y - self.centre) / self.scale
+        """y in the units of `in_standard_units`: its own, but for real numbers."""
+        return y
 
     def in_standard_units(self: H) -> H:
         """The same head for y that is standardised."""
-        return replace(self, centre=torch.zeros_like(self.centre), scale=torch.ones_like(self.scale))
+        return self
 
     def distribution(self, outputs: Tensor) -> Distribution:
         """Of y, from outputs `(..., num_outputs)`: batch_shape `(...)`."""
@@ -119,6 +120,12 @@ class RealHead(Head):
     """
 
     noise_var: Float[Tensor, ""] | None = None
+
+    def standardised(self, y: Tensor) -> Tensor:
+        return (y - self.centre) / self.scale
+
+    def in_standard_units(self: R) -> R:
+        return replace(self, centre=torch.zeros_like(self.centre), scale=torch.ones_like(self.scale))
 
     def noise_free(self, prediction: Distribution) -> Normal:
         """The function at each row, by the moments of what is predicted of y there."""
@@ -235,9 +242,7 @@ class BernoulliHead(Head):
         return Bernoulli(logits=outputs[..., 0] / self.temperature, validate_args=False)
 
     def require(self, data: Data) -> None:
-        y = data.y[data.mask]
-        if bool(((y != 0) & (y != 1)).any()):
-            raise ValueError("y must be 0 or 1 in every row of a Bernoulli head")
+        require_binary(data)
 
 
 @dataclass(frozen=True, eq=False)

@@ -82,7 +82,7 @@ def learn(
     progress: bool,
 ) -> Any:
     """A neural process that has learned from past tasks, or from a stream of them."""
-    if prior.batch_shape or getattr(prior, "rows", None) is not None:
+    if prior.batch_shape or prior.has_seen_rows:
         raise ValueError(f"fit starts from a prior; got a posterior. Use {type(prior).__name__}.initial")
     schedule = schedule or DEFAULT
     generator = generator or Generator(device=prior.network.device).manual_seed(0)
@@ -171,16 +171,11 @@ def _mean_log_prob(prior: Any, weights: Mapping[str, Tensor], episode: Episode, 
 
 def _as_seen(prior: Any, episode: Episode) -> Episode:
     """The rows as networks see them, in float32."""
-    return replace_rows(
-        episode,
+    return episode._replace(
         x=prior.inputs(episode.x).float(),
         y=prior.head.seen(episode.y.to(prior.head.centre.dtype)).float(),
         x_asked=prior.inputs(episode.x_asked).float(),
     )
-
-
-def replace_rows(episode: Episode, **rows: Tensor) -> Episode:
-    return episode._replace(**rows)
 
 
 def _with(

@@ -97,7 +97,7 @@ class TransformerModule(nn.Module):
         )
         self.norm = nn.LayerNorm(width)
         self.last = zeroed(nn.Linear(width, sizes.num_outputs))
-        self.end = nn.Linear(linear_width, sizes.num_locations, bias=False)
+        self.end = nn.Linear(linear_width, sizes.num_locations, bias=False) if sizes.num_locations else None
 
     def forward(self, x: Tensor, y: Tensor, later: Tensor, x_asked: Tensor, counts: Tensor) -> Tensor:
         """Answers about rows, each of which may know other rows: what training asks, in one pass.
@@ -161,5 +161,7 @@ class TransformerModule(nn.Module):
 
     def _answer(self, tokens: Tensor, linear: Tensor) -> Tensor:
         answer = self.last(self.norm(tokens))
+        if self.end is None:
+            return answer
         straight = self.end(linear)
         return torch.cat([answer[..., : self.num_locations] + straight, answer[..., self.num_locations :]], -1)

@@ -107,6 +107,8 @@ def test_draws_have_the_moments_of_the_marginals(name: str, of_arms: bool) -> No
     family, num = USABLE[name], 200 if name in KEEPS_ROWS else 4000
     state = filled(name, (3, 2) if of_arms else (3,), 12)[0]
     x = family.draw_x(1, seed(0)) if of_arms else family.draw_x(3, seed(0))
+    if "draws_follow_the_marginal" in family.exempt:
+        x = x[:1]  # later rows of a chain follow them as far as the network has learned
     x = x.expand(num, 1, -1, -1) if of_arms else x.expand(num, -1, -1)
     draws, expected = state.draw(x, 1, generator=seed(4)), state.marginal(x[:1], 1)
     error = 5 * draws.std(0) / num**0.5
