@@ -20,6 +20,15 @@ import bayesmeta as bm
 from bandits import Policy
 from bayesmeta import Data
 from bayesmeta.hyperparameters.feature_prior import FeaturePrior
+from bayesmeta.neural_processes import (
+    BernoulliHead,
+    CategoricalHead,
+    CountHead,
+    Head,
+    HistogramHead,
+    MixtureHead,
+    StudentHead,
+)
 from bo import SearchSpace, TuningPrior, fit_rgpe
 from tests.bandits.testing.cases import CASES
 from tests.bo.past import SPACE, loss
@@ -63,12 +72,35 @@ def next_of(policy: Policy, context: torch.Tensor | None) -> dict[str, Any]:
 
 # ---- what is written
 
+X = torch.linspace(0.0, 1.0, NUM_ROWS, dtype=torch.float64)[:, None]
+HEADS: dict[str, type[Head]] = {
+    "student": StudentHead,
+    "mixture": MixtureHead,
+    "histogram": HistogramHead,
+    "bernoulli": BernoulliHead,
+    "categorical": CategoricalHead,
+    "counts": CountHead,
+}
+HEAD_ROWS = {
+    **{name: [0.5, -1.0, 2.0, 0.3, 0.1, -0.4] for name in ("student", "mixture", "histogram")},
+    "bernoulli": [0.0, 1.0, 1.0, 0.0, 1.0, 1.0],
+    "categorical": bm.one_hot([0, 2, 1, 1, 0, 2], 3).tolist(),
+    "counts": [0.0, 3.0, 1.0, 7.0, 2.0, 2.0],
+}
+
+
+def with_head(head: type[Head], y: list[Any]) -> tuple[bm.ConditionalNeuralProcess, Data]:
+    values = torch.tensor(y, dtype=torch.float64)
+    rows = Data.of(X, values, event_dim=values.ndim - 1)
+    return bm.ConditionalNeuralProcess.initial(rows, head=head, width=4, num_layers=1), rows
+
 
 def priors() -> dict[str, tuple[Any, Data]]:
     found = {name: (family.prior, family.rows(NUM_ROWS)) for name, family in FAMILIES.items()}
     tasks = Data.of(None, torch.tensor([[1.0, 0.0, 1.0], [1.0, 1.0, 1.0], [0.0, 0.0, 1.0]]))
     tasks = Data(tasks.x, tasks.y, tasks.mask, torch.tensor([[0.0], [1.0], [2.0]]))
     featured = bm.fit_with_features(bm.BetaBernoulli.initial(tasks), tasks)
+    found |= {f"conditional_{name}": with_head(head, HEAD_ROWS[name]) for name, head in HEADS.items()}
     found["feature_prior"] = (featured, FAMILIES["beta_bernoulli"].rows(NUM_ROWS))
     return found
 

@@ -175,8 +175,13 @@ class ConditionalNeuralProcess(NeuralProcess):
             tasks: past tasks, or a `TaskStream` that draws new ones.
             schedule: how long, with how many tasks and rows at a time.
             generator: chooses tasks and rows; None takes a fixed choice.
-            checkpoint: a file from which learning goes on if it is there, and which it keeps up to date.
+            checkpoint: of a stream, a file from which learning goes on if it is there, and which it keeps up to date.
             progress: show that learning goes on.
+
+        Raises:
+            TypeError: `tasks` are neither.
+            ValueError: fewer than two past tasks have rows, they are not of these columns, the checkpoint is of another
+                search or given with past tasks, or `self` has a batch or has seen rows.
         """
         return learn(self, tasks, schedule, generator, checkpoint, progress=progress)
 

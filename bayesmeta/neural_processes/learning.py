@@ -81,7 +81,13 @@ def learn(
     *,
     progress: bool,
 ) -> Any:
-    """A neural process that has learned from past tasks, or from a stream of them."""
+    """A neural process that has learned from past tasks, or from a stream of them.
+
+    Raises:
+        TypeError: `tasks` are neither.
+        ValueError: fewer than two past tasks have rows, they are not of the prior's columns, a checkpoint is of another
+            search or given with past tasks, or `prior` has a batch or has seen rows.
+    """
     if prior.batch_shape or prior.has_seen_rows:
         raise ValueError(f"fit starts from a prior; got a posterior. Use {type(prior).__name__}.initial")
     schedule = schedule or DEFAULT
@@ -91,9 +97,11 @@ def learn(
     if isinstance(tasks, TaskStream):
         return _from_stream(start, tasks, schedule, generator, path, progress).to(prior.dtype)
     require_rows(f"{type(prior).__name__}.fit", tasks, statistics=False)
+    if path is not None:
+        raise ValueError("a checkpoint is of learning from a stream of tasks; past tasks are few, and learned anew")
     require_enough_tasks(tasks.count, prior.batch_shape)
     some = prior._checked(tasks[tasks.count > 0])
-    weights = _from_past(start, some, schedule, generator, path, progress)
+    weights = _from_past(start, some, schedule, generator, progress)
     episodes = PastEpisodes(some, schedule.num_tasks, schedule.num_asked, schedule.most_known)
     return _with(prior, weights, LearnedFrom.counts(tasks.count), episodes, generator, schedule.most_known)
 
@@ -106,10 +114,8 @@ def _from_stream(
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     with Progress(*columns, disable=not progress, transient=True) as screen:
         bar = screen.add_task("learning a neural process", total=None)
-        recent: list[float] = []
 
         def look(_: dict[str, Tensor]) -> bool:
-            recent.append(ascent.value)
             screen.update(bar, description=f"learning a neural process: step {ascent.step}, {ascent.value:.3f} per row")
             return False
 
@@ -119,9 +125,7 @@ def _from_stream(
     return _with(start, weights, seen, episodes, generator, schedule.most_known)
 
 
-def _from_past(
-    start: Any, tasks: Data, schedule: Schedule, generator: Generator, path: Path | None, progress: bool
-) -> dict[str, Tensor]:
+def _from_past(start: Any, tasks: Data, schedule: Schedule, generator: Generator, progress: bool) -> dict[str, Tensor]:
     shuffled = some_tasks(tasks, len(tasks), generator)
     held_out = PastEpisodes(shuffled[: num_held_out(len(tasks))], 64, schedule.num_asked, schedule.most_known)
     looks = [held_out.draw(num, generator) for num in _spread_over(schedule.most_known)]

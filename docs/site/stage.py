@@ -37,6 +37,7 @@ MODULES = (
     "bayesmeta.checks.plots",
     "bayesmeta.testing",
     "bayesmeta.datasets",
+    "bayesmeta.neural_processes",
     "bo.testing",
     "bandits.mab",
     "bandits.balans",
