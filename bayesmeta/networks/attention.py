@@ -80,8 +80,7 @@ class AttentionLayer(nn.Module):
             mask: which known rows count for which tokens, `(b, q, k)` or `(b, 1, k)`; None where all do.
         """
         normed = self.norm(tokens)
-        keys, values = self.key_value(normed[:, :num_known]).chunk(2, -1)
-        own = Known(keys, torch.cat([self._by_head(values), self._by_head(linear[:, :num_known])], -1).flatten(2))
+        own = self._known(normed[:, :num_known], linear[:, :num_known])
         known = own if before is None else before.and_more(own)
         bias = None if self.distance is None or distances is None else self._bias(normed, distances)
         taken = self._attend(self.query(normed), known, bias, mask)
@@ -89,6 +88,14 @@ class AttentionLayer(nn.Module):
         tokens = tokens + self.out(taken[..., :width].flatten(2))
         linear = linear + self.gate(normed).sigmoid() * taken[..., width:].flatten(2)
         return self.perceptron(tokens), linear, own
+
+    def known(self, tokens: Tensor, linear: Tensor) -> Known:
+        """What it keeps of known rows by themselves."""
+        return self._known(self.norm(tokens), linear)
+
+    def _known(self, normed: Tensor, linear: Tensor) -> Known:
+        keys, values = self.key_value(normed).chunk(2, -1)
+        return Known(keys, torch.cat([self._by_head(values), self._by_head(linear)], -1).flatten(2))
 
     def _bias(self, normed: Tensor, distances: Tensor) -> Tensor:
         assert self.distance is not None

@@ -8,8 +8,9 @@ Source: Nguyen and Grover, Transformer neural processes (2022); later rows: Hass
 inference for transformer probabilistic models (2026).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +22,7 @@ from bayesmeta.networks.perceptron import zeroed
 
 __all__ = ["Encoded", "TransformerNetwork"]
 
+MOST = 2**25  # numbers that are held at once
 NUM_FLAGS = 2  # of a token: whether its y is known, and whether it came later
 
 
@@ -122,10 +124,22 @@ class TransformerModule(nn.Module):
     def encode(self, x: Tensor, y: Tensor, mask: Tensor) -> Encoded:
         """Context rows, of which those count where `mask` `(b, k)` is true."""
         tokens, linear = self._start(x, y, torch.zeros_like(mask))
-        distances, known = distance_functions(x, x), []
-        for layer in self.layers:
-            tokens, linear, own = layer(tokens, linear, x.shape[1], None, distances, mask[:, None])
-            known.append(own)
+        pieces, known = self._pieces(x, x), []
+        whole = distance_functions(x, x) if len(pieces) == 1 else None
+        for layer in cast(Sequence[AttentionLayer], self.layers):
+            known.append(layer.known(tokens, linear))
+            parts = [
+                layer(
+                    tokens[:, piece],
+                    linear[:, piece],
+                    0,
+                    known[-1],
+                    distance_functions(x[:, piece], x) if whole is None else whole,
+                    mask[:, None],
+                )
+                for piece in pieces
+            ]
+            tokens, linear = (torch.cat([part[i] for part in parts], 1) for i in range(2))
         return Encoded(x, mask, tuple(known))
 
     def extend(self, before: Encoded, x: Tensor, y: Tensor) -> Encoded:
@@ -142,12 +156,21 @@ class TransformerModule(nn.Module):
 
     def ask(self, known: Encoded, x: Tensor) -> Tensor:
         """Answers about rows x `(b, t, d)` given all known ones: `(b, t, num_outputs)`."""
+        return torch.cat([self._ask(known, x[:, piece]) for piece in self._pieces(x, known.x)], 1)
+
+    def _ask(self, known: Encoded, x: Tensor) -> Tensor:
         nothing = torch.zeros_like(known.mask[:, :0])
         tokens, linear = self._start(x, known.x.new_zeros(len(x), 0, self.start.in_features), nothing)
         distances = distance_functions(x, known.x)
         for layer, old in zip(self.layers, known.layers, strict=True):
             tokens, linear, _ = layer(tokens, linear, 0, old, distances, known.mask[:, None])
         return self._answer(tokens, linear)
+
+    def _pieces(self, queries: Tensor, keys: Tensor) -> list[slice]:
+        """Parts of the queries, in each of which there are no more than `MOST` functions of distances."""
+        b, q, d = queries.shape
+        size = max(1, MOST // max(1, b * keys.shape[1] * d * NUM_DISTANCES))
+        return [slice(i, i + size) for i in range(0, max(q, 1), size)]
 
     def _start(self, x: Tensor, y: Tensor, later: Tensor) -> tuple[Tensor, Tensor]:
         """Tokens and linear stream of rows x, of which the first are known: y and |y|, then zeros in their place."""
