@@ -20,6 +20,7 @@ __all__ = [
     "GammaPoisson",
     "GaussianProcess",
     "Hyperposterior",
+    "LatentNeuralProcess",
     "LearnedFeatures",
     "LimitWarning",
     "LinearGaussian",
@@ -79,6 +80,7 @@ if TYPE_CHECKING:
     from bayesmeta.networks.deep_kernel import DeepKernel
     from bayesmeta.networks.learned_features import LearnedFeatures
     from bayesmeta.neural_processes.conditional import ConditionalNeuralProcess
+    from bayesmeta.neural_processes.latent import LatentNeuralProcess
     from bayesmeta.neural_processes.transformer import TransformerNeuralProcess
     from bayesmeta.numerics.fused import compiled
     from bayesmeta.regression.arms_by_number import arm_statistics
@@ -105,6 +107,7 @@ else:
             "GammaPoisson": "conjugate.rates",
             "GaussianProcess": "gp.process",
             "Hyperposterior": "hyperparameters.hyperposterior",
+            "LatentNeuralProcess": "neural_processes.latent",
             "LearnedFeatures": "networks.learned_features",
             "LimitWarning": "warning_kinds",
             "LinearGaussian": "regression.linear",

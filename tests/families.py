@@ -224,6 +224,16 @@ def _transformer_neural_process() -> Family:
     )
 
 
+def _latent_neural_process() -> Family:
+    rows = Data.of(rand((20, 2), like=F64, generator=seed(7)), randn((20,), like=F64, generator=seed(8)))
+    prior = bm.LatentNeuralProcess.initial(rows, width=8, num_layers=1, num_latent=4)
+    # its posterior is what a network says and not Bayes' rule, so predictions one by one do not make up its evidence
+    exempt = frozenset({"evidence_is_the_sum_of_one_step_predictions", "draws_agree_with_predict"})
+    return Family(
+        _with_drawn_weights(prior, 9), 2, lambda n, g: randn((n,), like=F64, generator=g), num_draws=2000, exempt=exempt
+    )
+
+
 def _with_drawn_weights(prior: Any, number: int) -> Any:
     """Every weight moved a little from where learning begins, so that each layer has a say."""
     generator = seed(number)
@@ -231,13 +241,15 @@ def _with_drawn_weights(prior: Any, number: int) -> Any:
         name: value + 0.2 * randn(value.shape, like=value, generator=generator)
         for name, value in prior.network.weights.items()
     }
-    head = replace(prior.head, noise_var=0.1 * prior.head.scale.square())
-    return replace(prior, network=prior.network.with_weights(moved), head=head)
+    if not prior.knows_functions:
+        prior = replace(prior, head=replace(prior.head, noise_var=0.1 * prior.head.scale.square()))
+    return replace(prior, network=prior.network.with_weights(moved))
 
 
 FAMILIES: dict[str, Family] = {
     "conditional_neural_process": _conditional_neural_process(),
     "transformer_neural_process": _transformer_neural_process(),
+    "latent_neural_process": _latent_neural_process(),
     "correlated_arms": _correlated_arms(),
     "deep_kernel": _deep_kernel(),
     "matrix_normal_inverse_wishart": _matrix_normal_inverse_wishart(),

@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import torch
 from gpytorch.distributions import MultivariateNormal
-from torch import Tensor
+from torch import Generator, Tensor
 from torch.distributions import Distribution, Normal
 
 from bayesmeta.data.rows import Data
@@ -15,12 +15,17 @@ from bayesmeta.data.validation import require_columns
 from bayesmeta.fields import LearnedFrom, TensorFields
 from bayesmeta.networks.embeddings import Inputs
 from bayesmeta.networks.modules import Weights
+from bayesmeta.neural_processes.episodes import Episode
 from bayesmeta.neural_processes.heads import Head, noise_free
 from bayesmeta.neural_processes.second_moments import covariance, with_diagonal
 
-__all__ = ["KeepsRows", "NeuralProcess", "clean"]
+if TYPE_CHECKING:
+    from bayesmeta.neural_processes.online import OnlineSums
+
+__all__ = ["KeepsRows", "KeepsSums", "NeuralProcess", "clean"]
 
 K = TypeVar("K", bound="KeepsRows")
+S = TypeVar("S", bound="KeepsSums")
 
 
 class NeuralProcess(TensorFields):
@@ -30,6 +35,8 @@ class NeuralProcess(TensorFields):
     head: Head
     network: Weights
     learned_from: LearnedFrom | None
+
+    knows_functions: ClassVar[bool] = False  # whether y about the function is what the head says, and not learned apart
 
     @property
     def event_shape(self) -> torch.Size:
@@ -71,6 +78,24 @@ class NeuralProcess(TensorFields):
         )
         return 0.5 * (up - down)
 
+    def _log_prob(self, weights: dict[str, Tensor], episode: Episode, generator: Generator) -> Tensor:
+        """Of the rows of an episode that are asked about, each alone, with other weights: one sum per task.
+
+        Where the exact moments of these rows are known, it is the expected one under them.
+        """
+        outputs, num_seen = self._answers(weights, episode, generator)
+        distribution = self.head.in_standard_units().distribution(outputs)
+        if episode.moments is not None and isinstance(distribution, Normal):
+            mean, var = (part.gather(-1, num_seen[..., None])[..., 0] for part in episode.moments)
+            log_prob = distribution.log_prob(mean) - 0.5 * var / distribution.variance
+        else:
+            log_prob = distribution.log_prob(episode.y_asked)
+        return (log_prob * episode.mask_asked).sum(-1)
+
+    def _answers(self, weights: dict[str, Tensor], episode: Episode, generator: Generator) -> tuple[Tensor, Tensor]:
+        """Answers about an episode, and how many known rows each could see."""
+        raise TypeError("each member says what it answers")
+
     def _outputs(self, x: Tensor) -> Tensor:
         """What the network answers, `(*batch, q, num_outputs)`."""
         raise TypeError("each member says how its network is asked")
@@ -83,6 +108,37 @@ class NeuralProcess(TensorFields):
         require_columns(data, num_inputs=self.num_inputs, event_shape=tuple(self.event_shape))
         self.head.require(data)
         return clean(data)
+
+
+class KeepsSums(NeuralProcess):
+    """Mixin of those that know of a task the sum of the encodings of its rows, and their number."""
+
+    total: Tensor
+    count: Tensor
+
+    @property
+    def has_seen_rows(self) -> bool:
+        """Whether it is a posterior."""
+        return bool((self.count != 0.0).any())
+
+    @property
+    def batch_shape(self) -> torch.Size:
+        return self.count.shape
+
+    def condition(self: S, data: Data) -> S:
+        """The posterior after the rows of `data`: their encodings are added."""
+        data = self._checked(data)
+        added = self._encodings(data.x, data.y, data.mask).sum(-2)
+        return self._replace(total=self.total + added, count=self.count + data.count.to(self.count))
+
+    def online(self, batch_shape: Sequence[int]) -> "OnlineSums":
+        """The posterior of tasks, or of tasks and arms, to be updated in place."""
+        from bayesmeta.neural_processes.online import OnlineSums
+
+        return OnlineSums(self, batch_shape)
+
+    def _encodings(self, x: Tensor, y: Tensor, mask: Tensor) -> Tensor:
+        return self.network.module.encode(self.inputs(x), self.head.seen(y), mask)  # type: ignore[operator]
 
 
 class KeepsRows(NeuralProcess):

@@ -11,10 +11,9 @@ Predictions are marginal. That rows have to be predicted alike where functions a
 Source: Garnelo et al., Conditional neural processes (2018).
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,15 +26,12 @@ from bayesmeta.fields import LearnedFrom
 from bayesmeta.networks.embeddings import Inputs
 from bayesmeta.networks.modules import Weights
 from bayesmeta.networks.perceptron import ResidualPerceptron
-from bayesmeta.neural_processes.base import NeuralProcess
+from bayesmeta.neural_processes.base import KeepsSums
 from bayesmeta.neural_processes.episodes import Episode
 from bayesmeta.neural_processes.function_draws import FunctionDraws
 from bayesmeta.neural_processes.heads import GaussianHead, Head, noise_sd
 from bayesmeta.neural_processes.learning import Schedule, learn
 from bayesmeta.neural_processes.set_encoder import SetEncoder, summary
-
-if TYPE_CHECKING:
-    from bayesmeta.neural_processes.online import OnlineSums
 
 __all__ = ["ConditionalNetwork", "ConditionalNeuralProcess"]
 
@@ -87,7 +83,7 @@ class ConditionalModule(nn.Module):
 
 
 @dataclass(frozen=True, eq=False)
-class ConditionalNeuralProcess(NeuralProcess):
+class ConditionalNeuralProcess(KeepsSums):
     """A conditional neural process: `ConditionalNeuralProcess.initial(tasks).fit(tasks)`.
 
     Args:
@@ -130,21 +126,6 @@ class ConditionalNeuralProcess(NeuralProcess):
         nothing = network.weights["encoder.perceptron.first.bias"].new_zeros(network.width)
         return cls(inputs, made, network, nothing, nothing[0]).to(tasks.y.dtype)
 
-    @property
-    def batch_shape(self) -> torch.Size:
-        return self.count.shape
-
-    @property
-    def has_seen_rows(self) -> bool:
-        """Whether it is a posterior."""
-        return bool((self.count != 0.0).any())
-
-    def condition(self, data: Data) -> "ConditionalNeuralProcess":
-        """The posterior after the rows of `data`: their encodings are added."""
-        data = self._checked(data)
-        added = self._encodings(data.x, data.y, data.mask).sum(-2)
-        return self._replace(total=self.total + added, count=self.count + data.count.to(self.count))
-
     def sample(self, num_draws: int, *, generator: Generator | None = None) -> FunctionDraws:
         """Draws of f, which remember where they were evaluated: see `FunctionDraws`."""
         return FunctionDraws(noise_sd(self.head), SumChain(self.expand((num_draws, *self.batch_shape))), generator)
@@ -184,15 +165,6 @@ class ConditionalNeuralProcess(NeuralProcess):
                 search or given with past tasks, or `self` has a batch or has seen rows.
         """
         return learn(self, tasks, schedule, generator, checkpoint, progress=progress)
-
-    def online(self, batch_shape: Sequence[int]) -> "OnlineSums":
-        """The posterior of tasks, or of tasks and arms, to be updated in place."""
-        from bayesmeta.neural_processes.online import OnlineSums
-
-        return OnlineSums(self, batch_shape)
-
-    def _encodings(self, x: Tensor, y: Tensor, mask: Tensor) -> Tensor:
-        return self.network.module.encode(self.inputs(x), self.head.seen(y), mask)  # type: ignore[operator]
 
     def _outputs(self, x: Shaped[Tensor, "*tasks q d"]) -> Tensor:
         batch = np.broadcast_shapes(self.batch_shape, x.shape[:-2])

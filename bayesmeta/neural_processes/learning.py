@@ -15,7 +15,6 @@ from typing import Any
 import torch
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from torch import Generator, Tensor
-from torch.distributions import Normal
 
 from bayesmeta.data.rows import Data
 from bayesmeta.data.samples import some_tasks
@@ -24,7 +23,7 @@ from bayesmeta.doors import require_rows
 from bayesmeta.fields import LearnedFrom
 from bayesmeta.networks.ascent import Ascent, Steps
 from bayesmeta.networks.training import learn_until_no_gain, num_held_out
-from bayesmeta.neural_processes.episodes import Episode, PastEpisodes, StreamedEpisodes, TaskStream
+from bayesmeta.neural_processes.episodes import Episode, Moments, PastEpisodes, StreamedEpisodes, TaskStream
 from bayesmeta.neural_processes.heads import RealHead
 from bayesmeta.numerics.gradients import with_gradients
 
@@ -158,27 +157,23 @@ def _ascent(start: Any, episodes: Any, schedule: Schedule, generator: Generator,
 
 def _mean_log_prob(prior: Any, weights: Mapping[str, Tensor], episode: Episode, generator: Generator) -> Tensor:
     """Per row that is asked about."""
-    seen = _as_seen(prior, episode)
-    outputs, num_seen = prior._answers(dict(weights), seen, generator)
-    head = prior.head.in_standard_units()
-    y = prior.head.standardised(episode.y_asked.to(prior.head.centre.dtype)).float()
-    distribution = head.distribution(outputs)
-    if episode.moments is not None and isinstance(distribution, Normal):
-        at = num_seen[..., None]
-        mean = prior.head.standardised(episode.moments.mean.gather(-1, at)[..., 0]).float()
-        sd = (episode.moments.var.gather(-1, at)[..., 0].sqrt() / prior.head.scale).float()
-        log_prob = distribution.log_prob(mean) - 0.5 * (sd / distribution.scale).square()
-    else:
-        log_prob = distribution.log_prob(y)
-    return (log_prob * episode.mask_asked).sum() / episode.mask_asked.sum()
+    total = prior._log_prob(dict(weights), _standardised(prior, episode), generator)
+    return total.sum() / episode.mask_asked.sum()
 
 
-def _as_seen(prior: Any, episode: Episode) -> Episode:
-    """The rows as networks see them, in float32."""
+def _standardised(prior: Any, episode: Episode) -> Episode:
+    """In float32: known rows as networks see them, and the others in units of the head."""
+    head, dtype = prior.head, prior.head.centre.dtype
+    moments = episode.moments
+    if moments is not None:
+        mean = head.standardised(moments.mean).float()
+        moments = Moments(mean, (moments.var / head.scale.square()).float())
     return episode._replace(
         x=prior.inputs(episode.x).float(),
-        y=prior.head.seen(episode.y.to(prior.head.centre.dtype)).float(),
+        y=head.seen(episode.y.to(dtype)).float(),
         x_asked=prior.inputs(episode.x_asked).float(),
+        y_asked=head.standardised(episode.y_asked.to(dtype)).float(),
+        moments=moments,
     )
 
 
@@ -187,7 +182,7 @@ def _with(
 ) -> Any:
     network = prior.network.with_weights({name: value.to(prior.dtype) for name, value in weights.items()})
     learned = replace(prior, network=network, learned_from=learned_from)
-    if not isinstance(prior.head, RealHead):
+    if prior.knows_functions or not isinstance(prior.head, RealHead):
         return learned
     noise_var = _noise_var(learned, [episodes.draw(most, generator) for _ in range(NUM_LOOKS)])
     return replace(learned, head=replace(prior.head, noise_var=noise_var.to(prior.head.scale)))

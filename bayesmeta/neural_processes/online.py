@@ -1,7 +1,7 @@
 """Sums of encodings that are updated in place: a row costs its encoding, whatever came before."""
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Generator, Tensor
@@ -9,22 +9,23 @@ from torch.distributions import Distribution
 
 from bayesmeta.data.rows import Data
 from bayesmeta.online.protocol import DrawsFunctions, Index, State, Task
+from bayesmeta.protocol import Posterior
 
 if TYPE_CHECKING:
-    from bayesmeta.neural_processes.conditional import ConditionalNeuralProcess
+    from bayesmeta.neural_processes.base import KeepsSums
 
 __all__ = ["OnlineSums"]
 
 
 class OnlineSums(DrawsFunctions):
-    """Posterior of a conditional neural process for each entry of a batch.
+    """Posterior of a neural process that keeps sums, for each entry of a batch.
 
     Args:
         prior: without rows, or with those that all entries share.
         batch_shape: tasks, or tasks and arms.
     """
 
-    def __init__(self, prior: "ConditionalNeuralProcess", batch_shape: Sequence[int]) -> None:
+    def __init__(self, prior: "KeepsSums", batch_shape: Sequence[int]) -> None:
         spread = prior.expand(tuple(batch_shape))
         self._now = spread._replace(total=spread.total.clone(), count=spread.count.clone())
 
@@ -42,7 +43,7 @@ class OnlineSums(DrawsFunctions):
     def marginal(self, x: Tensor, task: Task = None) -> Distribution:
         return self._at(task, len(x)).marginal(x)
 
-    def posterior(self, index: Any = ...) -> "ConditionalNeuralProcess":
+    def posterior(self, index: Any = ...) -> "KeepsSums":
         chosen = self._now[index]
         return chosen._replace(total=chosen.total.clone(), count=chosen.count.clone())
 
@@ -60,9 +61,9 @@ class OnlineSums(DrawsFunctions):
         self._now.count.copy_(state["count"])
 
     def _functions(self, x: Tensor, task: Task, generator: Generator | None) -> Callable[[Tensor], Tensor]:
-        return self._at(task, len(x)).sample(1, generator=generator)
+        return cast(Posterior, self._at(task, len(x))).sample(1, generator=generator)
 
-    def _at(self, task: Task, num: int) -> "ConditionalNeuralProcess":
+    def _at(self, task: Task, num: int) -> "KeepsSums":
         if task is None:
             return self._now
         chosen = self._now[task]
