@@ -12,7 +12,6 @@ Juditsky, Acceleration of stochastic approximation by averaging (1992).
 """
 
 import math
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +21,7 @@ import torch
 from torch import Generator, Tensor
 
 from bayesmeta.networks.checkpoints import read_checkpoint, write_checkpoint
-from bayesmeta.warning_kinds import BayesmetaWarning
+from bayesmeta.warning_kinds import BayesmetaWarning, warn
 
 __all__ = ["Ascent", "DivergedWarning", "Steps"]
 
@@ -140,10 +139,9 @@ class Ascent:
                 f"learning met values that are no numbers {self.num_falls} times, each time with half the rate. Are x "
                 "or y of a task very far from those of the others? See what Data says of its ranges"
             )
-        warnings.warn(
+        warn(
             f"a value or a gradient was no number in step {self.step}: learning goes back, and on with half the rate",
             DivergedWarning,
-            stacklevel=4,
         )
         with torch.no_grad():
             for name, value in self.values.items():

@@ -18,6 +18,8 @@ from bayesmeta.fields import TensorFields
 from bayesmeta.networks.features import centre_and_scale
 from bayesmeta.numerics.as_floats import as_floats
 
+LEAST_DIGITS = 1e-12  # of x, that a standard deviation has at least
+
 __all__ = ["Inputs", "indicate_missing"]
 
 
@@ -54,7 +56,8 @@ class Inputs(TensorFields):
         if not len(rows):
             raise ValueError("inputs are standardised by rows of past tasks, and these have none")
         centre, scale = centre_and_scale(rows) if rows.shape[-1] else (rows.new_zeros(0), rows.new_ones(0))
-        return cls(centre, scale, dict(categories or {}))
+        # no less than the digits of x: what is left of a column that never varied is rounding
+        return cls(centre, torch.maximum(scale, LEAST_DIGITS * centre.abs()), dict(categories or {}))
 
     @property
     def numbers(self) -> list[int]:

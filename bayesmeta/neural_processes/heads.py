@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.distributions import Bernoulli, Distribution, NegativeBinomial, Normal, OneHotCategorical
 from torch.nn.functional import softplus
 
-from bayesmeta.data.rows import Data
+from bayesmeta.data.rows import Data, describe_rows
 from bayesmeta.data.validation import require_binary, require_columns, require_positive
 from bayesmeta.distributions.histogram import Histogram
 from bayesmeta.distributions.marginals import StudentMarginal
@@ -43,6 +43,7 @@ FLOOR = 1e-3  # of a standard deviation, in those of past rows
 LARGEST_LOG = 8.0  # of a standard deviation, a rate or a concentration: what a network says before it has learned
 LEAST_DF = 2.1  # so that the variance is finite
 NUM_COMPONENTS, NUM_BINS = 3, 100
+LEAST_DIGITS = 1e-12  # of y, that a standard deviation has at least
 LEAST_SHARE = 1e-4  # of the variance of y, that the function has at least
 
 H = TypeVar("H", bound="Head")
@@ -74,8 +75,7 @@ class Head(TensorFields):
     def initial(cls: type[H], tasks: Data, **sizes: Any) -> H:
         """On the scale of all rows of tasks."""
         require_columns(tasks, num_inputs=tasks.x.shape[-1], event_shape=())
-        centre, scale = centre_and_scale(_real(tasks)[:, None])
-        return cls(centre[0], scale[0], **sizes)
+        return cls(*_centre_and_scale(_real(tasks)), **sizes)
 
     @property
     def num_outputs(self) -> int:
@@ -203,7 +203,7 @@ class HistogramHead(RealHead):
     def initial(cls, tasks: Data, *, num_bins: int = NUM_BINS, **sizes: Any) -> "HistogramHead":
         require_columns(tasks, num_inputs=tasks.x.shape[-1], event_shape=())
         y = _real(tasks)
-        centre, scale = (value[0] for value in centre_and_scale(y[:, None]))
+        centre, scale = _centre_and_scale(y)
         quantiles = torch.quantile(_some((y - centre) / scale), torch.linspace(0.0, 1.0, num_bins + 1).to(y))
         # values that repeat make no bins; a little beyond the extremes is still among the bins
         least = FLOOR * torch.arange(num_bins + 1).to(y)
@@ -300,10 +300,8 @@ class CountHead(Head):
     @classmethod
     def initial(cls, tasks: Data, **sizes: Any) -> "CountHead":
         require_columns(tasks, num_inputs=tasks.x.shape[-1], event_shape=())
-        centre, scale = centre_and_scale(_real(tasks).log1p()[:, None])
-        head = cls(centre[0], scale[0], **sizes)
-        head.require(tasks)
-        return head
+        require_counts(tasks)
+        return cls(*_centre_and_scale(_real(tasks).log1p()), **sizes)
 
     @property
     def num_outputs(self) -> int:
@@ -320,9 +318,17 @@ class CountHead(Head):
         return NegativeBinomial(size.exp(), logits=log_mean - size, validate_args=False)
 
     def require(self, data: Data) -> None:
-        y = data.y[data.mask]
-        if bool(((y < 0) | (y != y.floor())).any()):
-            raise ValueError("y must be a whole number, zero or more, in every row of a head of counts")
+        require_counts(data)
+
+
+def require_counts(data: Data) -> None:
+    """Every real row of y is a whole number, zero or more."""
+    bad = ((data.y < 0) | (data.y != data.y.floor())) & data.mask
+    if bool(bad.any()):
+        value = data.y[bad][0].item()
+        raise ValueError(
+            f"y must be a whole number, zero or more, where mask is true; {describe_rows(bad)} with value {value:g}"
+        )
 
 
 def noise_sd(head: Head) -> Tensor:
@@ -355,6 +361,12 @@ def _real(tasks: Data) -> Tensor:
     if not len(y):
         raise ValueError("y is standardised by rows of past tasks, and these have none")
     return y
+
+
+def _centre_and_scale(y: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of all rows, the latter no less than the digits of y: what is left is rounding."""
+    centre, scale = (value[0] for value in centre_and_scale(y[:, None]))
+    return centre, torch.maximum(scale, LEAST_DIGITS * centre.abs())
 
 
 def _some(values: Tensor, most: int = 10**6) -> Tensor:

@@ -92,24 +92,23 @@ def learn(
     schedule = schedule or DEFAULT
     generator = generator or Generator(device=prior.network.device).manual_seed(0)
     path = None if checkpoint is None else Path(checkpoint)
-    start = prior.to(torch.float32)
     if isinstance(tasks, TaskStream):
-        return _from_stream(start, tasks, schedule, generator, path, progress).to(prior.dtype)
+        return _from_stream(prior, tasks, schedule, generator, path, progress)
     require_rows(f"{type(prior).__name__}.fit", tasks, statistics=False)
     if path is not None:
         raise ValueError("a checkpoint is of learning from a stream of tasks; past tasks are few, and learned anew")
     require_enough_tasks(tasks.count, prior.batch_shape)
     some = prior._checked(tasks[tasks.count > 0])
-    weights = _from_past(start, some, schedule, generator, progress)
+    weights = _from_past(prior, some, schedule, generator, progress)
     episodes = PastEpisodes(some, schedule.num_tasks, schedule.num_asked, schedule.most_known)
     return _with(prior, weights, LearnedFrom.counts(tasks.count), episodes, generator, schedule.most_known)
 
 
 def _from_stream(
-    start: Any, stream: Any, schedule: Schedule, generator: Generator, path: Path | None, progress: bool
+    prior: Any, stream: Any, schedule: Schedule, generator: Generator, path: Path | None, progress: bool
 ) -> Any:
     episodes = StreamedEpisodes(stream, schedule.num_tasks, schedule.num_asked)
-    ascent = _ascent(start, episodes, schedule, generator, path)
+    ascent = _ascent(prior, episodes, schedule, generator, path)
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     with Progress(*columns, disable=not progress, transient=True) as screen:
         bar = screen.add_task("learning a neural process", total=None)
@@ -121,20 +120,20 @@ def _from_stream(
         weights = ascent.run(look, interval=schedule.interval)
     num = schedule.num_steps * schedule.num_tasks
     seen = LearnedFrom(num, num * (schedule.most_known // 2 + schedule.num_asked))
-    return _with(start, weights, seen, episodes, generator, schedule.most_known)
+    return _with(prior, weights, seen, episodes, generator, schedule.most_known)
 
 
-def _from_past(start: Any, tasks: Data, schedule: Schedule, generator: Generator, progress: bool) -> dict[str, Tensor]:
+def _from_past(prior: Any, tasks: Data, schedule: Schedule, generator: Generator, progress: bool) -> dict[str, Tensor]:
     shuffled = some_tasks(tasks, len(tasks), generator)
     held_out = PastEpisodes(shuffled[: num_held_out(len(tasks))], 64, schedule.num_asked, schedule.most_known)
     looks = [held_out.draw(num, generator) for num in _spread_over(schedule.most_known)]
 
     def learn_part(part: slice, enough: Any) -> dict[str, Tensor]:
         episodes = PastEpisodes(shuffled[part], schedule.num_tasks, schedule.num_asked, schedule.most_known)
-        return _ascent(start, episodes, schedule, generator, None).run(enough, interval=schedule.interval)
+        return _ascent(prior, episodes, schedule, generator, None).run(enough, interval=schedule.interval)
 
     def value(weights: dict[str, Tensor]) -> float:
-        each = [_mean_log_prob(start, weights, look, Generator().manual_seed(0)) for look in looks]
+        each = [_mean_log_prob(prior, weights, look, Generator().manual_seed(0)) for look in looks]
         return float(torch.stack(each).mean())
 
     return learn_until_no_gain(
@@ -142,16 +141,17 @@ def _from_past(start: Any, tasks: Data, schedule: Schedule, generator: Generator
     )
 
 
-def _ascent(start: Any, episodes: Any, schedule: Schedule, generator: Generator, path: Path | None) -> Ascent:
+def _ascent(prior: Any, episodes: Any, schedule: Schedule, generator: Generator, path: Path | None) -> Ascent:
     rises = CURRICULUM * schedule.num_steps
 
     def objective(weights: dict[str, Tensor]) -> Tensor:
         share = min((ascent.step + 1.0) / rises, 1.0) if rises else 1.0
         most = math.ceil(share * schedule.most_known)
         num_known = int(torch.randint(most + 1, (), generator=generator))
-        return _mean_log_prob(start, weights, episodes.draw(num_known, generator), generator)
+        return _mean_log_prob(prior, weights, episodes.draw(num_known, generator), generator)
 
-    ascent = Ascent(start.network.weights, objective, schedule.steps(), generator=generator, checkpoint=path)
+    start = {name: value.float() for name, value in prior.network.weights.items()}
+    ascent = Ascent(start, objective, schedule.steps(), generator=generator, checkpoint=path)
     return ascent
 
 
@@ -162,17 +162,16 @@ def _mean_log_prob(prior: Any, weights: Mapping[str, Tensor], episode: Episode, 
 
 
 def _standardised(prior: Any, episode: Episode) -> Episode:
-    """In float32: known rows as networks see them, and the others in units of the head."""
-    head, dtype = prior.head, prior.head.centre.dtype
-    moments = episode.moments
+    """In float32, but no earlier: known rows as networks see them, and the others in units of the head."""
+    head, moments = prior.head, episode.moments
     if moments is not None:
         mean = head.standardised(moments.mean).float()
         moments = Moments(mean, (moments.var / head.scale.square()).float())
     return episode._replace(
         x=prior.inputs(episode.x).float(),
-        y=head.seen(episode.y.to(dtype)).float(),
+        y=head.seen(episode.y).float(),
         x_asked=prior.inputs(episode.x_asked).float(),
-        y_asked=head.standardised(episode.y_asked.to(dtype)).float(),
+        y_asked=head.standardised(episode.y_asked).float(),
         moments=moments,
     )
 

@@ -65,7 +65,7 @@ def test_what_a_head_knows_is_in_the_units_of_y(kind: type[Head]) -> None:
     """Ten times as large: densities are a tenth, and probabilities of what is counted are the same."""
     head = kind.initial(rows(kind))
     standard, answer = head.in_standard_units(), outputs(head, N)
-    y = rows(kind).y
+    y = rows(kind).y + (1e-3 if isinstance(head, RealHead) else 0.0)  # rows are edges of a histogram, on neither side
     moved = head.distribution(answer).log_prob(y)
     plain = standard.distribution(answer).log_prob(head.standardised(y))
     size = head.scale.log() if isinstance(head, RealHead) else 0.0
