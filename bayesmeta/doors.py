@@ -168,7 +168,8 @@ def _at_rows(method: Method, name: str) -> Method:
             args = _with_first(args, kwargs, parameter, lambda data: ordinary(checked(self, data)))
             learned = method(self, *args, **kwargs)
             if name == "hyperparameters" and hasattr(learned, "source"):
-                learned = dataclasses.replace(learned, source=(self, args, kwargs))
+                device = (args[0] if args else kwargs[parameter]).device
+                learned = dataclasses.replace(learned, device=device, source=(self, args, kwargs))
             return learned
 
     return at_door

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 import torch
 from torch import Generator, Tensor
 
-__all__ = ["categorical", "gamma", "log_gamma", "rand", "randn", "seeded", "wishart_tril", "within_floats"]
+__all__ = ["categorical", "gamma", "log_gamma", "rand", "randint", "randn", "seeded", "wishart_tril", "within_floats"]
 
 LARGEST_VARIANCE = 0.9  # of a draw, as a power of the largest number of a dtype: room for what it is multiplied by
 
@@ -20,6 +20,11 @@ def randn(shape: Sequence[int], *, like: Tensor, generator: Generator | None = N
 def rand(shape: Sequence[int], *, like: Tensor, generator: Generator | None = None) -> Tensor:
     """Uniform draws on [0, 1) with the dtype and device of `like`."""
     return torch.rand(tuple(shape), dtype=like.dtype, device=like.device, generator=generator)
+
+
+def randint(high: int, shape: Sequence[int], *, generator: Generator) -> Tensor:
+    """Whole numbers below `high`, on the device of the generator."""
+    return torch.randint(high, tuple(shape), generator=generator, device=generator.device)
 
 
 def gamma(shape: Sequence[int], concentration: Tensor, *, generator: Generator | None = None) -> Tensor:
@@ -88,12 +93,17 @@ def wishart_tril(
 def seeded(generator: Generator | None) -> Iterator[None]:
     """Run code that draws from torch's global stream (Pyro, `Distribution.sample`) under `generator`.
 
-    The global stream is put back afterwards; with None it is used as it is.
+    The global streams of the CPU, and of the generator's device, are put back afterwards; with None they are used as
+    they are.
     """
     if generator is None:
         yield
         return
-    seed = int(torch.randint(2**62, (), generator=generator, device=generator.device))
-    with torch.random.fork_rng(devices=[]):
+    device = generator.device
+    seed = int(torch.randint(2**62, (), generator=generator, device=device))
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.default_generator.manual_seed(seed)
+        if device.type == "cuda":
+            with torch.cuda.device(device):
+                torch.cuda.manual_seed(seed)
         yield

@@ -140,13 +140,16 @@ def require_prior(prior: Any, policy: str) -> None:
 
     Raises:
         TypeError: this is none.
-        ValueError: its rows are vectors.
+        ValueError: its rows are vectors, or it is on a GPU.
     """
     if isinstance(prior, type) or not isinstance(prior, Predictive | InPlace):
         what = f"the class {prior.__name__}" if isinstance(prior, type) else type(prior).__name__
         raise TypeError(f"{policy} needs a prior, such as BetaBernoulli.initial(tasks); got {what}")
     if isinstance(prior, Valued) and prior.event_shape:
         raise ValueError(f"a reward is one number; this prior is of vectors, event_shape {tuple(prior.event_shape)}")
+    device = getattr(prior, "device", torch.device("cpu"))
+    if device.type != "cpu":  # a decision takes microseconds, less than it takes to ask a GPU
+        raise ValueError(f"policies decide on the CPU, and this prior is on {device}; give them prior.to('cpu')")
 
 
 def _in(dtype: torch.dtype, prior: P) -> P:

@@ -68,6 +68,7 @@ class Hyperparameters(Described):
         hyperprior: log density of vectors `(*draws, h)`, in place of independent normals at `start`.
         total_log_evidence: the evidence summed over tasks, where tasks that are alike can be counted once.
         tolerance: relative change of the evidence at which a search stops, above what its derivatives are exact to.
+        device: of the tasks, and so of vectors.
         source: the prior, and the arguments of its `hyperparameters` that made this; a copy in another process is made
             from them anew.
     """
@@ -79,6 +80,7 @@ class Hyperparameters(Described):
     hyperprior: Callable[[Tensor], Tensor] | None = None
     total_log_evidence: Callable[[Tensor], Tensor] | None = None
     tolerance: float = VALUE_TOLERANCE
+    device: torch.device = torch.device("cpu")  # noqa: RUF009 - a value
     source: tuple["Hierarchical", tuple[Any, ...], dict[str, Any]] | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -120,15 +122,18 @@ class Hyperparameters(Described):
 
     @property
     def start(self) -> Tensor:
-        return torch.tensor([entry.start for entry in self.entries], dtype=torch.float64)
+        return self._each([entry.start for entry in self.entries])
 
     @property
     def scale(self) -> Tensor:
-        return torch.tensor([entry.scale for entry in self.entries], dtype=torch.float64)
+        return self._each([entry.scale for entry in self.entries])
 
     @property
     def limit(self) -> Tensor:
-        return torch.tensor([entry.limit for entry in self.entries], dtype=torch.float64)
+        return self._each([entry.limit for entry in self.entries])
+
+    def _each(self, numbers: list[float]) -> Tensor:
+        return torch.tensor(numbers, dtype=torch.float64, device=self.device)
 
     def log_hyperprior(self, vector: Tensor) -> Tensor:
         """log h(v) of vectors `(*draws, h)`: shape `(*draws,)`; normalised, unless it was given otherwise."""

@@ -7,8 +7,10 @@ With distances, a score is the product of query and key plus a function of the s
 bumps of several widths, odd bumps, |d| and d^2 / 2, with coefficients that are linear in the query's token. So
 attention can be a kernel from the first step on, and what it learns at one place holds at all others.
 
-Beside the tokens runs a *linear stream*, which begins as y. The same attention weights move it, and no layer bends it.
-Posterior means are linear in y where the kernel is known, and this stream is their short way out.
+Beside the tokens runs a *linear stream*, which begins as y. The same attention weights move it, then a matrix mixes
+its channels, and no layer bends it; tokens see it after each layer. Posterior means are linear in y where the kernel is
+known, and this stream is their short way out: what a layer adds to it, of either sign and mixed over heads, is a step of
+an iterative solution, whose products of kernels no head has by itself.
 
 Source: Vaswani et al., Attention is all you need (2017); distances: Ashman et al., Translation equivariant transformer
 neural processes (2024).
@@ -26,6 +28,7 @@ __all__ = ["NUM_DISTANCES", "AttentionLayer", "Known", "distance_functions"]
 
 WIDTHS = (0.03, 0.08, 0.2, 0.5, 1.2)  # of bumps, in standard deviations of the inputs
 NUM_DISTANCES = 2 * len(WIDTHS) + 2  # functions of each input
+LARGEST_GATE = 1.5  # of what a layer adds to the linear stream
 
 
 class Known(NamedTuple):
@@ -59,6 +62,9 @@ class AttentionLayer(nn.Module):
         self.gate = nn.Linear(width, linear_width)
         self.distance = nn.Linear(width, num_heads * num_distances) if num_distances else None
         self.out = zeroed(nn.Linear(width, width))
+        self.mix = nn.Linear(linear_width, linear_width, bias=False)
+        self.look = zeroed(nn.Linear(linear_width, width))
+        self._begin()
         self.perceptron = PerceptronLayer(width, hidden)
 
     def forward(
@@ -85,9 +91,17 @@ class AttentionLayer(nn.Module):
         bias = None if self.distance is None or distances is None else self._bias(normed, distances)
         taken = self._attend(self.query(normed), known, bias, mask)
         width = tokens.shape[-1] // self.num_heads
-        tokens = tokens + self.out(taken[..., :width].flatten(2))
-        linear = linear + self.gate(normed).sigmoid() * taken[..., width:].flatten(2)
+        gate = LARGEST_GATE * torch.tanh(self.gate(normed))
+        linear = linear + gate * self.mix(taken[..., width:].flatten(2))
+        tokens = tokens + self.out(taken[..., :width].flatten(2)) + self.look(linear)
         return self.perceptron(tokens), linear, own
+
+    def _begin(self) -> None:
+        """Each channel of the linear stream starts as its own, with a gate that is nearly the same for all tokens."""
+        with torch.no_grad():
+            self.mix.weight.mul_(0.1).add_(torch.eye(len(self.mix.weight)))
+            self.gate.weight.mul_(0.3)
+            self.gate.bias.uniform_(-0.7, 0.7)
 
     def known(self, tokens: Tensor, linear: Tensor) -> Known:
         """What it keeps of known rows by themselves."""

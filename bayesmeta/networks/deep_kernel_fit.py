@@ -7,8 +7,8 @@ will have shown, and is another one in every step.
 The variances and the level of the Gaussian process start where the evidence on the untrained features is greatest, and
 have a rate of their own: a network that is stopped early must not leave the noise where it was guessed.
 
-Steps are those of `bayesmeta.networks.ascent`. When learning ends, and that it is made again over all tasks, is the
-loop of `bayesmeta.networks.training`.
+Steps are those of `bayesmeta.networks.learning.ascent`. When learning ends, and that it is made again over all tasks, is the
+loop of `bayesmeta.networks.learning.until_no_gain`.
 
 Source: Wistuba and Grabocka, Few-shot Bayesian optimization with deep kernel surrogates (2021), algorithm 1.
 """
@@ -20,8 +20,8 @@ from torch import Generator, Tensor
 
 from bayesmeta.data.rows import Data
 from bayesmeta.data.samples import some_rows, some_tasks
-from bayesmeta.networks.ascent import Ascent, Steps
-from bayesmeta.networks.training import learn_until_no_gain, num_held_out
+from bayesmeta.networks.learning.ascent import Ascent, Steps
+from bayesmeta.networks.learning.until_no_gain import learn_until_no_gain, num_held_out
 
 __all__ = ["meta_train"]
 

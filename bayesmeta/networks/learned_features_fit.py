@@ -10,7 +10,7 @@ logs of its diagonal $N(0, 0.5^2)$ and the entries below $N(0, 1 / (k + 3))$ for
 inverse Wishart that is worth k + 3 tasks, so that few tasks do not teach a covariance of many weights.
 
 With as many features as rows some features explain all that tasks share by chance, whatever the hyperprior. So the
-search stops early, by the loop of `bayesmeta.networks.training`: it looks at held-out tasks after every evaluation.
+search stops early, by the loop of `bayesmeta.networks.learning.until_no_gain`: it looks at held-out tasks after every evaluation.
 """
 
 import math
@@ -24,7 +24,7 @@ from torch import Generator, Tensor
 from bayesmeta.data.rows import Data
 from bayesmeta.data.samples import some_rows, some_tasks
 from bayesmeta.networks.features import GRID_OF_X, TanhFeatures, on_grid, tanh_features
-from bayesmeta.networks.training import learn_until_no_gain, num_held_out
+from bayesmeta.networks.learning.until_no_gain import learn_until_no_gain, num_held_out
 from bayesmeta.numerics.linalg import cholesky, log_det, solve, symmetric, unpack_tril
 from bayesmeta.numerics.optimise import maximise
 from bayesmeta.regression.linear import LinearGaussian

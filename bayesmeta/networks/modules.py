@@ -54,7 +54,7 @@ class Weights(TensorFields):
         raise TypeError("each network says what it is made of")
 
     @cached_property
-    def module(self) -> nn.Module:
+    def module(self) -> Any:
         """The module with these weights, which has no gradients of them."""
         module = _on_meta(self)
         module.load_state_dict(self.weights, assign=True)

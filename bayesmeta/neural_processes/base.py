@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
 
 import torch
 from gpytorch.distributions import MultivariateNormal
@@ -16,7 +17,8 @@ from bayesmeta.fields import LearnedFrom, TensorFields
 from bayesmeta.networks.embeddings import Inputs
 from bayesmeta.networks.modules import Weights
 from bayesmeta.neural_processes.episodes import Episode
-from bayesmeta.neural_processes.heads import Head, noise_free
+from bayesmeta.neural_processes.heads import GaussianHead, Head, noise_free
+from bayesmeta.neural_processes.learning import Schedule, learn
 from bayesmeta.neural_processes.second_moments import covariance, with_diagonal
 
 if TYPE_CHECKING:
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["KeepsRows", "KeepsSums", "NeuralProcess", "clean"]
 
 K = TypeVar("K", bound="KeepsRows")
+N = TypeVar("N", bound="NeuralProcess")
 S = TypeVar("S", bound="KeepsSums")
 
 
@@ -46,6 +49,31 @@ class NeuralProcess(TensorFields):
     def num_inputs(self) -> int:
         """Columns of x."""
         return len(self.inputs.centre)
+
+    def fit(
+        self: N,
+        tasks: Any,
+        *,
+        schedule: Schedule | None = None,
+        generator: Generator | None = None,
+        checkpoint: str | Path | None = None,
+        progress: bool = True,
+    ) -> N:
+        """A network that predicts rows of past tasks from others of the same task, starting from that of `self`.
+
+        Args:
+            tasks: past tasks, or a `TaskStream` that draws new ones.
+            schedule: how long, with how many tasks and rows at a time.
+            generator: chooses tasks and rows; None takes a fixed choice.
+            checkpoint: of a stream, a file from which learning goes on if it is there, and which it keeps up to date.
+            progress: show that learning goes on.
+
+        Raises:
+            TypeError: `tasks` are neither.
+            ValueError: fewer than two past tasks have rows, they are not of these columns, the checkpoint is of another
+                search or given with past tasks, or `self` has a batch or has seen rows.
+        """
+        return cast(N, learn(self, tasks, schedule, generator, checkpoint, progress=progress))
 
     def predict(self, x: Tensor) -> Distribution:
         """p(y | x) at each row, noise included: batch_shape `(*batch, q)`."""
@@ -116,6 +144,35 @@ class KeepsSums(NeuralProcess):
     total: Tensor
     count: Tensor
 
+    network_kind: ClassVar[type[Weights]]
+
+    @classmethod
+    def initial(
+        cls: type[S],
+        tasks: Data,
+        *,
+        head: type[Head] = GaussianHead,
+        categories: dict[int, int] | None = None,
+        generator: Generator | None = None,
+        **sizes: Any,
+    ) -> S:
+        """A network that has learned nothing, on the scale of `tasks`.
+
+        Args:
+            tasks: whose rows set the scales.
+            head: the kind of the distribution of a row.
+            categories: how many there are, by the column of x that holds them.
+            generator: draws the weights; None draws the same ones each time.
+            sizes: of the network, by the names of its fields.
+        """
+        inputs, made = Inputs.of(tasks, categories), head.initial(tasks)
+        network = cls.network_kind.initial(
+            generator=generator, num_inputs=inputs.num_outputs, num_y=made.num_y, num_outputs=made.num_outputs, **sizes
+        )
+        nothing = network.weights["encoder.perceptron.first.bias"]
+        total = torch.zeros_like(nothing)
+        return cls(inputs, made, network, total, total.new_zeros(())).to(tasks.y.dtype)
+
     @property
     def has_seen_rows(self) -> bool:
         """Whether it is a posterior."""
@@ -138,7 +195,7 @@ class KeepsSums(NeuralProcess):
         return OnlineSums(self, batch_shape)
 
     def _encodings(self, x: Tensor, y: Tensor, mask: Tensor) -> Tensor:
-        return self.network.module.encode(self.inputs(x), self.head.seen(y), mask)  # type: ignore[operator]
+        return self.network.module.encode(self.inputs(x), self.head.seen(y), mask)
 
 
 class KeepsRows(NeuralProcess):

@@ -12,8 +12,7 @@ Source: Garnelo et al., Conditional neural processes (2018).
 """
 
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -29,9 +28,9 @@ from bayesmeta.networks.perceptron import ResidualPerceptron
 from bayesmeta.neural_processes.base import KeepsSums
 from bayesmeta.neural_processes.episodes import Episode
 from bayesmeta.neural_processes.function_draws import FunctionDraws
-from bayesmeta.neural_processes.heads import GaussianHead, Head, noise_sd
-from bayesmeta.neural_processes.learning import Schedule, learn
+from bayesmeta.neural_processes.heads import Head, noise_sd
 from bayesmeta.neural_processes.set_encoder import SetEncoder, summary
+from bayesmeta.random import randint
 
 __all__ = ["ConditionalNetwork", "ConditionalNeuralProcess"]
 
@@ -100,31 +99,7 @@ class ConditionalNeuralProcess(KeepsSums):
     count: Float[Tensor, "*batch"]
     learned_from: LearnedFrom | None = None
 
-    @classmethod
-    def initial(
-        cls,
-        tasks: Data,
-        *,
-        head: type[Head] = GaussianHead,
-        categories: dict[int, int] | None = None,
-        generator: Generator | None = None,
-        **sizes: Any,
-    ) -> "ConditionalNeuralProcess":
-        """A network that has learned nothing, on the scale of `tasks`.
-
-        Args:
-            tasks: whose rows set the scales.
-            head: the kind of the predictive distribution.
-            categories: how many there are, by the column of x that holds them.
-            generator: draws the weights; None draws the same ones each time.
-            sizes: of the network, see `ConditionalNetwork`.
-        """
-        inputs, made = Inputs.of(tasks, categories), head.initial(tasks)
-        network = ConditionalNetwork.initial(
-            generator=generator, num_inputs=inputs.num_outputs, num_y=made.num_y, num_outputs=made.num_outputs, **sizes
-        )
-        nothing = network.weights["encoder.perceptron.first.bias"].new_zeros(network.width)
-        return cls(inputs, made, network, nothing, nothing[0]).to(tasks.y.dtype)
+    network_kind: ClassVar[type[Weights]] = ConditionalNetwork
 
     def sample(self, num_draws: int, *, generator: Generator | None = None) -> FunctionDraws:
         """Draws of f, which remember where they were evaluated: see `FunctionDraws`."""
@@ -138,39 +113,14 @@ class ConditionalNeuralProcess(KeepsSums):
         count = (data.mask.cumsum(-1) - data.mask.long()).to(self.count)
         total, count = self.total[..., None, :] + before, self.count[..., None] + count
         x = self.inputs(data.x).expand(*count.shape, self.inputs.num_outputs)
-        prediction = self.head.distribution(self.network.module.decode(x, total, count))  # type: ignore[operator]
+        prediction = self.head.distribution(self.network.module.decode(x, total, count))
         return (prediction.log_prob(data.y) * data.mask).sum(-1)
-
-    def fit(
-        self,
-        tasks: Any,
-        *,
-        schedule: Schedule | None = None,
-        generator: Generator | None = None,
-        checkpoint: str | Path | None = None,
-        progress: bool = True,
-    ) -> "ConditionalNeuralProcess":
-        """A network that predicts rows of past tasks from others of the same task, starting from that of `self`.
-
-        Args:
-            tasks: past tasks, or a `TaskStream` that draws new ones.
-            schedule: how long, with how many tasks and rows at a time.
-            generator: chooses tasks and rows; None takes a fixed choice.
-            checkpoint: of a stream, a file from which learning goes on if it is there, and which it keeps up to date.
-            progress: show that learning goes on.
-
-        Raises:
-            TypeError: `tasks` are neither.
-            ValueError: fewer than two past tasks have rows, they are not of these columns, the checkpoint is of another
-                search or given with past tasks, or `self` has a batch or has seen rows.
-        """
-        return learn(self, tasks, schedule, generator, checkpoint, progress=progress)
 
     def _outputs(self, x: Shaped[Tensor, "*tasks q d"]) -> Tensor:
         batch = np.broadcast_shapes(self.batch_shape, x.shape[:-2])
         x = self.inputs(x).expand(*batch, x.shape[-2], self.inputs.num_outputs)
         total = self.total[..., None, :].expand(*x.shape[:-1], self.total.shape[-1])
-        return self.network.module.decode(x, total, self.count[..., None].expand(x.shape[:-1]))  # type: ignore[operator]
+        return self.network.module.decode(x, total, self.count[..., None].expand(x.shape[:-1]))
 
     def _given_one(self, x: Tensor, y: Tensor, x_asked: Tensor) -> Tensor:
         real = torch.ones_like(y[..., None], dtype=torch.bool)
@@ -178,12 +128,12 @@ class ConditionalNeuralProcess(KeepsSums):
         shape = x_asked.shape[:-1]
         total = (self.total[..., None, None, :] + added).expand(*shape, -1)
         count = (self.count[..., None, None] + 1.0).expand(shape)
-        return self.network.module.decode(self.inputs(x_asked), total, count)  # type: ignore[operator]
+        return self.network.module.decode(self.inputs(x_asked), total, count)
 
     def _answers(self, weights: dict[str, Tensor], episode: Episode, generator: Generator) -> tuple[Tensor, Tensor]:
         """Answers about an episode, and how many known rows each could see."""
         num_known = episode.mask.shape[1]
-        seen = torch.randint(num_known + 1, episode.mask_asked.shape, generator=generator)
+        seen = randint(num_known + 1, episode.mask_asked.shape, generator=generator).to(episode.mask.device)
         return self.network.at(weights, episode.x, episode.y, episode.mask, episode.x_asked, seen), seen
 
 

@@ -11,10 +11,9 @@ import torch
 from torch import Generator, Tensor
 
 from bayesmeta.data.rows import Data
+from bayesmeta.random import randint
 
 __all__ = ["Episode", "Episodes", "KnowsMoments", "Moments", "PastEpisodes", "StreamedEpisodes", "TaskStream"]
-
-CURRICULUM = 0.3  # share of the steps until as many rows are known as will ever be
 
 
 class Moments(NamedTuple):
@@ -41,6 +40,12 @@ class Episode(NamedTuple):
     y_asked: Tensor
     mask_asked: Tensor
     moments: Moments | None = None
+
+    def to(self, device: torch.device) -> "Episode":
+        """On a device."""
+        *rows, moments = self
+        on_it = None if moments is None else Moments(*(part.to(device) for part in moments))
+        return Episode(*(part.to(device) for part in rows), on_it)
 
 
 @runtime_checkable
@@ -88,21 +93,22 @@ class PastEpisodes:
     most_known: int
 
     def draw(self, num_known: int, generator: Generator) -> Episode:
-        tasks = self.tasks[torch.randint(len(self.tasks), (self.num_tasks,), generator=generator)]
-        keys = torch.rand(tasks.mask.shape, generator=generator).masked_fill(~tasks.mask, 2.0)
-        order = keys.argsort(-1)
+        device = self.tasks.y.device
+        tasks = self.tasks[randint(len(self.tasks), (self.num_tasks,), generator=generator).to(device)]
+        keys = torch.rand(tasks.mask.shape, generator=generator, device=generator.device).to(device)
+        order = keys.masked_fill(~tasks.mask, 2.0).argsort(-1)
         share = num_known / max(self.most_known, 1)
         least = torch.minimum(tasks.count - 1, torch.full_like(tasks.count, num_known))
         known = torch.minimum((share * tasks.count).floor().long(), least)
         width = int(known.max())
         asked = torch.minimum(tasks.count - known, torch.full_like(known, self.num_asked))
-        at = known[:, None] + torch.arange(int(asked.max()))
+        at = known[:, None] + torch.arange(int(asked.max()), device=device)
         rest = order.gather(1, at.clamp(max=order.shape[1] - 1))
         return Episode(
             *_rows(tasks, order[:, :width]),
-            torch.arange(width) < known[:, None],
+            torch.arange(width, device=device) < known[:, None],
             *_rows(tasks, rest),
-            torch.arange(at.shape[1]) < asked[:, None],
+            torch.arange(at.shape[1], device=device) < asked[:, None],
         )
 
 

@@ -15,7 +15,6 @@ process prediction with convolutional neural processes (2020), equation 8.
 import math
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -34,8 +33,7 @@ from bayesmeta.networks.modules import Weights
 from bayesmeta.networks.perceptron import ResidualPerceptron
 from bayesmeta.neural_processes.base import KeepsSums
 from bayesmeta.neural_processes.episodes import Episode
-from bayesmeta.neural_processes.heads import GaussianHead, Head
-from bayesmeta.neural_processes.learning import Schedule, learn
+from bayesmeta.neural_processes.heads import Head
 from bayesmeta.neural_processes.set_encoder import SetEncoder, summary
 from bayesmeta.random import randn
 
@@ -119,33 +117,8 @@ class LatentNeuralProcess(KeepsSums):
     count: Float[Tensor, "*batch"]
     learned_from: LearnedFrom | None = None
 
+    network_kind: ClassVar[type[Weights]] = LatentNetwork
     knows_functions: ClassVar[bool] = True
-
-    @classmethod
-    def initial(
-        cls,
-        tasks: Data,
-        *,
-        head: type[Head] = GaussianHead,
-        categories: dict[int, int] | None = None,
-        generator: Generator | None = None,
-        **sizes: Any,
-    ) -> "LatentNeuralProcess":
-        """A network that has learned nothing, on the scale of `tasks`.
-
-        Args:
-            tasks: whose rows set the scales.
-            head: the kind of the distribution of a row given z.
-            categories: how many there are, by the column of x that holds them.
-            generator: draws the weights; None draws the same ones each time.
-            sizes: of the network, see `LatentNetwork`.
-        """
-        inputs, made = Inputs.of(tasks, categories), head.initial(tasks)
-        network = LatentNetwork.initial(
-            generator=generator, num_inputs=inputs.num_outputs, num_y=made.num_y, num_outputs=made.num_outputs, **sizes
-        )
-        nothing = network.weights["encoder.perceptron.first.bias"].new_zeros(network.width)
-        return cls(inputs, made, network, nothing, nothing[0]).to(tasks.y.dtype)
 
     def predict(self, x: Shaped[Tensor, "*tasks q d"]) -> MixtureDistribution:
         """p(y | x) at each row: the mixture over the same 64 draws of z each time."""
@@ -179,45 +152,20 @@ class LatentNeuralProcess(KeepsSums):
         after, data = self.condition(data)._latent, self._checked(data)
         noise = fixed_noise(NUM_PROPOSED, after.mean).reshape(-1, *[1] * (after.mean.ndim - 1), after.mean.shape[-1])
         z = after.mean + after.stddev * noise  # (draws, *batch, num_latent)
-        prediction = self.head.distribution(self.network.module.decode(self.inputs(data.x), z))  # type: ignore[operator]
+        prediction = self.head.distribution(self.network.module.decode(self.inputs(data.x), z))
         fit = (prediction.log_prob(data.y) * data.mask).sum(-1)
         weight = (self._latent.log_prob(z) - after.log_prob(z)).sum(-1)
         return (fit + weight).logsumexp(0) - math.log(NUM_PROPOSED)
 
-    def fit(
-        self,
-        tasks: Any,
-        *,
-        schedule: Schedule | None = None,
-        generator: Generator | None = None,
-        checkpoint: str | Path | None = None,
-        progress: bool = True,
-    ) -> "LatentNeuralProcess":
-        """A network that predicts rows of past tasks from others of the same task, starting from that of `self`.
-
-        Args:
-            tasks: past tasks, or a `TaskStream` that draws new ones.
-            schedule: how long, with how many tasks and rows at a time.
-            generator: chooses tasks and rows; None takes a fixed choice.
-            checkpoint: of a stream, a file from which learning goes on if it is there, and which it keeps up to date.
-            progress: show that learning goes on.
-
-        Raises:
-            TypeError: `tasks` are neither.
-            ValueError: fewer than two past tasks have rows, they are not of these columns, the checkpoint is of another
-                search or given with past tasks, or `self` has a batch or has seen rows.
-        """
-        return learn(self, tasks, schedule, generator, checkpoint, progress=progress)
-
     @cached_property
     def _latent(self) -> Normal:
-        return self.network.module.latent(self.total, self.count)  # type: ignore[operator]
+        return self.network.module.latent(self.total, self.count)
 
     def _given(self, x: Tensor) -> Distribution:
         """y given each of the fixed draws of z, of batch_shape `(*batch, draws, q)`."""
         latent = self._latent
         z = latent.mean[..., None, :] + latent.stddev[..., None, :] * fixed_noise(NUM_DRAWS, latent.mean)
-        outputs = self.network.module.decode(self.inputs(x)[..., None, :, :], z)  # type: ignore[operator]
+        outputs = self.network.module.decode(self.inputs(x)[..., None, :, :], z)
         return self.head.distribution(outputs)
 
     def _mixture(self, given: Distribution) -> MixtureDistribution:
@@ -226,7 +174,8 @@ class LatentNeuralProcess(KeepsSums):
 
     def _log_prob(self, weights: dict[str, Tensor], episode: Episode, generator: Generator) -> Tensor:
         """Of all rows of each task that are asked about together, by draws of z."""
-        noise = torch.randn((NUM_LEARNED, len(episode.mask), self.network.num_latent), generator=generator)
+        shape = (NUM_LEARNED, len(episode.mask), self.network.num_latent)
+        noise = torch.randn(shape, generator=generator, device=generator.device).to(episode.x)
         outputs = self.network.at(weights, episode.x, episode.y, episode.mask, episode.x_asked, noise)
         distribution = self.head.in_standard_units().distribution(outputs)
         fit = (distribution.log_prob(episode.y_asked) * episode.mask_asked).sum(-1)
@@ -252,7 +201,7 @@ class LatentFunctions(Draws):
     def predict(self, x: Shaped[Tensor, "*tasks q d"]) -> Distribution:
         """p(y | x, each draw)."""
         posterior = self.posterior
-        outputs = posterior.network.module.decode(posterior.inputs(x), self.z)  # type: ignore[operator]
+        outputs = posterior.network.module.decode(posterior.inputs(x), self.z)
         return posterior.head.distribution(outputs)
 
 

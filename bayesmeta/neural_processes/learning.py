@@ -1,12 +1,11 @@
 """How neural processes learn: steps up the mean log probability of rows that are asked about, given others.
 
 From past tasks a network learns until tasks that are held out gain no more, and then again from all tasks for as long
-(`bayesmeta.networks.training`). From a stream it learns for as many steps as it is told, since no task comes twice.
+(`bayesmeta.networks.learning.until_no_gain`). From a stream it learns for as many steps as it is told, since no task comes twice.
 Where the stream knows the exact moments of what is asked about, the expected log probability under these takes the
 place of one draw: the same optimum with less noise.
 """
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,16 +20,17 @@ from bayesmeta.data.samples import some_tasks
 from bayesmeta.data.validation import require_enough_tasks
 from bayesmeta.doors import require_rows
 from bayesmeta.fields import LearnedFrom
-from bayesmeta.networks.ascent import Ascent, Steps
-from bayesmeta.networks.training import learn_until_no_gain, num_held_out
+from bayesmeta.networks.learning.ascent import Ascent, Steps
+from bayesmeta.networks.learning.until_no_gain import learn_until_no_gain, num_held_out
 from bayesmeta.neural_processes.episodes import Episode, Moments, PastEpisodes, StreamedEpisodes, TaskStream
 from bayesmeta.neural_processes.heads import RealHead
 from bayesmeta.numerics.gradients import with_gradients
+from bayesmeta.random import randint
 
-__all__ = ["Schedule", "learn"]
+__all__ = ["Schedule", "learn", "mean_log_prob"]
 
-CURRICULUM = 0.3  # share of the steps until as many rows are known as will ever be
 NUM_INTERVALS = 50  # between looks at held-out tasks, in all steps
+LONGEST = 100.0  # gradient, that is not shortened: SOAP minds its length, and only a stray one has to be caught
 PATIENCE = 10  # looks in which they do not gain
 NUM_LOOKS = 4  # episodes by which the noise is known
 
@@ -63,7 +63,14 @@ class Schedule:
     def steps(self) -> Steps:
         """Of the ascent."""
         return Steps(
-            self.num_steps, self.rate, warm_up=0.03, longest=1.0, average=self.average, decay=1e-4, betas=(0.9, 0.99)
+            self.num_steps,
+            self.rate,
+            warm_up=0.03,
+            longest=LONGEST,
+            average=self.average,
+            decay=1e-4,
+            betas=(0.95, 0.95),
+            in_eigenbases=True,
         )
 
 
@@ -90,7 +97,7 @@ def learn(
     if prior.batch_shape or prior.has_seen_rows:
         raise ValueError(f"fit starts from a prior; got a posterior. Use {type(prior).__name__}.initial")
     schedule = schedule or DEFAULT
-    generator = generator or Generator(device=prior.network.device).manual_seed(0)
+    generator = generator or Generator().manual_seed(0)
     path = None if checkpoint is None else Path(checkpoint)
     if isinstance(tasks, TaskStream):
         return _from_stream(prior, tasks, schedule, generator, path, progress)
@@ -133,7 +140,7 @@ def _from_past(prior: Any, tasks: Data, schedule: Schedule, generator: Generator
         return _ascent(prior, episodes, schedule, generator, None).run(enough, interval=schedule.interval)
 
     def value(weights: dict[str, Tensor]) -> float:
-        each = [_mean_log_prob(prior, weights, look, Generator().manual_seed(0)) for look in looks]
+        each = [mean_log_prob(prior, weights, look, Generator().manual_seed(0)) for look in looks]
         return float(torch.stack(each).mean())
 
     return learn_until_no_gain(
@@ -142,20 +149,15 @@ def _from_past(prior: Any, tasks: Data, schedule: Schedule, generator: Generator
 
 
 def _ascent(prior: Any, episodes: Any, schedule: Schedule, generator: Generator, path: Path | None) -> Ascent:
-    rises = CURRICULUM * schedule.num_steps
-
     def objective(weights: dict[str, Tensor]) -> Tensor:
-        share = min((ascent.step + 1.0) / rises, 1.0) if rises else 1.0
-        most = math.ceil(share * schedule.most_known)
-        num_known = int(torch.randint(most + 1, (), generator=generator))
-        return _mean_log_prob(prior, weights, episodes.draw(num_known, generator), generator)
+        num_known = int(randint(schedule.most_known + 1, (), generator=generator))
+        return mean_log_prob(prior, weights, episodes.draw(num_known, generator), generator)
 
     start = {name: value.float() for name, value in prior.network.weights.items()}
-    ascent = Ascent(start, objective, schedule.steps(), generator=generator, checkpoint=path)
-    return ascent
+    return Ascent(start, objective, schedule.steps(), generator=generator, checkpoint=path)
 
 
-def _mean_log_prob(prior: Any, weights: Mapping[str, Tensor], episode: Episode, generator: Generator) -> Tensor:
+def mean_log_prob(prior: Any, weights: Mapping[str, Tensor], episode: Episode, generator: Generator) -> Tensor:
     """Per row that is asked about."""
     total = prior._log_prob(dict(weights), _standardised(prior, episode), generator)
     return total.sum() / episode.mask_asked.sum()
@@ -163,6 +165,7 @@ def _mean_log_prob(prior: Any, weights: Mapping[str, Tensor], episode: Episode, 
 
 def _standardised(prior: Any, episode: Episode) -> Episode:
     """In float32, but no earlier: known rows as networks see them, and the others in units of the head."""
+    episode = episode.to(prior.network.device)
     head, moments = prior.head, episode.moments
     if moments is not None:
         mean = head.standardised(moments.mean).float()

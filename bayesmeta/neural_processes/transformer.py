@@ -16,7 +16,6 @@ probabilistic models (2026).
 
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -32,8 +31,8 @@ from bayesmeta.neural_processes.base import KeepsRows
 from bayesmeta.neural_processes.episodes import Episode
 from bayesmeta.neural_processes.function_draws import FunctionDraws
 from bayesmeta.neural_processes.heads import GaussianHead, Head, noise_free, noise_sd
-from bayesmeta.neural_processes.learning import Schedule, learn
 from bayesmeta.neural_processes.transformer_network import Encoded, TransformerNetwork
+from bayesmeta.random import randint
 
 __all__ = ["TransformerNeuralProcess"]
 
@@ -90,31 +89,6 @@ class TransformerNeuralProcess(KeepsRows):
         )
         return cls(inputs, made, network).to(tasks.y.dtype)
 
-    def fit(
-        self,
-        tasks: Any,
-        *,
-        schedule: Schedule | None = None,
-        generator: Generator | None = None,
-        checkpoint: str | Path | None = None,
-        progress: bool = True,
-    ) -> "TransformerNeuralProcess":
-        """A network that predicts rows of past tasks from others of the same task, starting from that of `self`.
-
-        Args:
-            tasks: past tasks, or a `TaskStream` that draws new ones.
-            schedule: how long, with how many tasks and rows at a time.
-            generator: chooses tasks and rows; None takes a fixed choice.
-            checkpoint: of a stream, a file from which learning goes on if it is there, and which it keeps up to date.
-            progress: show that learning goes on.
-
-        Raises:
-            TypeError: `tasks` are neither.
-            ValueError: fewer than two past tasks have rows, they are not of these columns, the checkpoint is of another
-                search or given with past tasks, or `self` has a batch or has seen rows.
-        """
-        return learn(self, tasks, schedule, generator, checkpoint, progress=progress)
-
     def sample(self, num_draws: int, *, generator: Generator | None = None) -> FunctionDraws:
         """Draws of f, which remember where they were evaluated: see `FunctionDraws`."""
         return FunctionDraws(noise_sd(self.head), LaterChain(self.expand((num_draws, *self.batch_shape))), generator)
@@ -136,7 +110,7 @@ class TransformerNeuralProcess(KeepsRows):
         batch = torch.Size(np.broadcast_shapes(rows.batch_shape, x.shape[:-2]))
         known = self._encoded if batch == rows.batch_shape else self.expand(batch)._encoded
         flat = self.inputs(x.expand(*batch, *x.shape[-2:])).reshape(batch.numel(), x.shape[-2], self.inputs.num_outputs)
-        answer = self.network.module.ask(known, flat)  # type: ignore[operator]
+        answer = self.network.module.ask(known, flat)
         return answer.reshape(*batch, x.shape[-2], -1)
 
     def _given_one(self, x: Tensor, y: Tensor, x_asked: Tensor) -> Tensor:
@@ -144,8 +118,8 @@ class TransformerNeuralProcess(KeepsRows):
         each = torch.Size(batch).numel() * num
         known = (self if torch.Size(batch) == self.batch_shape else self.expand(batch))._encoded.repeated(num)
         row, value = self.inputs(x).reshape(each, 1, -1), self.head.seen(y).reshape(each, 1, -1)
-        more = self.network.module.extend(known, row, value)  # type: ignore[operator]
-        answer = self.network.module.ask(more, self.inputs(x_asked).reshape(each, num_asked, -1))  # type: ignore[operator]
+        more = self.network.module.extend(known, row, value)
+        answer = self.network.module.ask(more, self.inputs(x_asked).reshape(each, num_asked, -1))
         return answer.reshape(*batch, num, num_asked, -1)
 
     @cached_property
@@ -158,19 +132,19 @@ class TransformerNeuralProcess(KeepsRows):
         )
         mask = rows.mask.reshape(num, -1)
         with torch.no_grad():
-            return self.network.module.encode(x, y, mask)  # type: ignore[operator]
+            return self.network.module.encode(x, y, mask)
 
     def _answers(self, weights: dict[str, Tensor], episode: Episode, generator: Generator) -> tuple[Tensor, Tensor]:
         """Answers about an episode, and how many known rows each could see."""
         num_tasks, num_known = episode.mask.shape
         num_asked = episode.x_asked.shape[1]
         num_context = max(num_known - MOST_LATER, 0)
-        if num_known <= MOST_LATER or bool(torch.rand((), generator=generator) < 0.5):
+        if num_known <= MOST_LATER or bool(randint(2, (), generator=generator)):
             num_context = num_known
-        place = torch.arange(num_known)
+        place = torch.arange(num_known, device=episode.mask.device)
         later = (place >= num_context).expand(num_tasks, num_known)
-        seen = num_context + torch.randint(num_known - num_context + 1, (num_asked,), generator=generator)
-        rows = torch.maximum(place + 1, torch.tensor(num_context))
+        seen = num_context + randint(num_known - num_context + 1, (num_asked,), generator=generator).to(place.device)
+        rows = (place + 1).clamp(min=num_context)
         counts = place < torch.cat([rows, seen])[:, None]
         counts = counts & episode.mask[:, None]
         answers = self.network.at(weights, episode.x, episode.y, later, episode.x_asked, counts)
@@ -194,7 +168,7 @@ class LaterChain:
     def predict(self, x: Tensor) -> Distribution:
         batch = self.batch_shape
         flat = self._flat(self._posterior.inputs(x), x.shape[-2])
-        answer = self._posterior.network.module.ask(self._known, flat)  # type: ignore[operator]
+        answer = self._posterior.network.module.ask(self._known, flat)
         return self._posterior.head.distribution(answer.reshape(*batch, x.shape[-2], answer.shape[-1]))
 
     def marginal(self, x: Tensor) -> Normal:
@@ -203,7 +177,7 @@ class LaterChain:
     @torch.no_grad()
     def add(self, x: Tensor, y: Tensor) -> None:
         x, y = (self._flat(part, 1) for part in (self._posterior.inputs(x), self._posterior.head.seen(y)))
-        self._known = self._posterior.network.module.extend(self._known, x, y)  # type: ignore[operator]
+        self._known = self._posterior.network.module.extend(self._known, x, y)
 
     def _flat(self, rows: Tensor, num: int) -> Tensor:
         return rows.reshape(self.batch_shape.numel(), num, rows.shape[-1])

@@ -27,8 +27,9 @@ class OnlineRows(DrawsFunctions):
             )
         self.prior = prior
         self.batch_shape = torch.Size(batch_shape)
-        self._count = torch.zeros(self.batch_shape, dtype=torch.long)
-        self._x, self._y = torch.zeros(*self.batch_shape, 0, 0), torch.zeros(*self.batch_shape, 0)
+        device = getattr(prior, "device", None)
+        self._count = torch.zeros(self.batch_shape, dtype=torch.long, device=device)
+        self._x, self._y = (torch.zeros(*self.batch_shape, *rest, device=device) for rest in ((0, 0), (0,)))
 
     def add(self, index: Index, x: Tensor, y: Tensor) -> None:
         self.prior.condition(Data.of(x[:, None], y[:, None]))  # rows of the wrong kind are refused before any is added
@@ -74,8 +75,8 @@ class OnlineRows(DrawsFunctions):
     def _conditioned(self, index: Any, num_inputs: int) -> Predictive:
         count = self._count[index]
         most = int(count.max())
-        mask = torch.arange(most) < count[..., None]
+        mask = torch.arange(most, device=count.device) < count[..., None]
         if not most:
-            x, y = torch.zeros(*mask.shape, num_inputs), torch.zeros(mask.shape)
+            x, y = (torch.zeros(*mask.shape, *rest, device=mask.device) for rest in ((num_inputs,), ()))
             return self.prior.condition(Data(x, y, mask))
         return self.prior.condition(Data(self._x[index][..., :most, :], self._y[index][..., :most], mask))

@@ -154,8 +154,8 @@ def rows_before(index: Index) -> Tensor:
     """How many rows before it name the same entry, for each row `(m,)`."""
     key = index[0] if len(index) == 1 else torch.stack(index).unique(dim=1, return_inverse=True)[1]
     order = key.argsort(stable=True)
-    place = torch.arange(len(key))
-    new = torch.ones(len(key), dtype=torch.bool)
+    place = torch.arange(len(key), device=key.device)
+    new = torch.ones_like(key, dtype=torch.bool)
     new[1:] = key[order[1:]] != key[order[:-1]]
     turn = torch.empty_like(place)
     turn[order] = place - torch.where(new, place, 0).cummax(0).values

@@ -8,6 +8,7 @@ import torch
 from torch import Generator, Tensor
 
 from bayesmeta.data.rows import Data
+from bayesmeta.doors import first_tensor
 
 __all__ = ["Family"]
 
@@ -41,18 +42,32 @@ class Family:
     shift: int = 0
 
     def seed(self, number: int) -> Generator:
-        """A generator on the CPU."""
+        """A generator on the CPU, for rows."""
         return Generator().manual_seed(number + self.shift)
+
+    @property
+    def device(self) -> torch.device:
+        """Of the prior's tensors, where rows go too; the CPU if it has none."""
+        found = first_tensor(self.prior)
+        return torch.device("cpu") if found is None else found.device
+
+    def generator(self, number: int) -> Generator:
+        """A generator on the prior's device, for draws of it."""
+        return Generator(device=self.device).manual_seed(number + self.shift)
 
     def draw_x(self, n: int, generator: Generator) -> Tensor:
         """Inputs of n rows `(n, num_inputs)`, uniform; for subclasses whose inputs are of another kind."""
         return torch.rand(n, self.num_inputs, dtype=torch.float64, generator=generator)
 
+    def inputs(self, n: int, number: int) -> Tensor:
+        """Inputs of n rows, on the prior's device."""
+        return self.draw_x(n, self.seed(number)).to(self.device)
+
     def rows(self, n: int, number: int = 0) -> Data:
         """n rows of one task."""
         generator = self.seed(number)
         x, y = self.draw_x(n, generator), self.draw_y(n, generator)
-        return Data.of(x, y, event_dim=y.ndim - 1)
+        return Data.of(x.to(self.device), y.to(self.device), event_dim=y.ndim - 1)
 
     def tasks(self, lengths: list[int], number: int = 0) -> Data:
         """One ragged task per length."""

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from bayesmeta.networks.training import learn_until_no_gain, num_held_out
+from bayesmeta.networks.learning.until_no_gain import learn_until_no_gain, num_held_out
 
 
 class Runs:

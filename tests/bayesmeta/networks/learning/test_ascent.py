@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Generator, Tensor
 
-from bayesmeta.networks.ascent import MAX_FALLS, Ascent, DivergedWarning, Steps
+from bayesmeta.networks.learning.ascent import MAX_FALLS, Ascent, DivergedWarning, Steps
 from tests.families import F64
 from tests.seeds import seed
 

@@ -1,6 +1,6 @@
 """Steps up an objective that is another random one each time: how networks learn.
 
-AdamW, with a rate that rises at first and then falls along a cosine; gradients that are too long are shortened; what is
+AdamW, or SOAP, with a rate that rises at first and then falls along a cosine; gradients that are too long are shortened; what is
 learned is the average over the last steps, of exponentially falling weight. Where a value or a gradient is no number,
 the search goes back to the best that it knows, and on from there with half the rate.
 
@@ -20,13 +20,15 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
-from bayesmeta.networks.checkpoints import read_checkpoint, write_checkpoint
+from bayesmeta.networks.learning.checkpoints import read_checkpoint, write_checkpoint
+from bayesmeta.networks.learning.soap import Soap
 from bayesmeta.warning_kinds import BayesmetaWarning, warn
 
 __all__ = ["Ascent", "DivergedWarning", "Steps"]
 
 Values = dict[str, Tensor]
 Objective = Callable[[Values], Tensor]
+OWN = {"value", "average", "best"}  # what a checkpoint has of each tensor, beside the state of its optimiser
 MAX_FALLS = 5  # times that a search may go back, each with half the rate
 
 
@@ -46,6 +48,7 @@ class Steps:
         average: weight of what was learned before in the average of a step, zero for none: in the first steps less.
         decay: of weights, per unit of the rate.
         betas: of Adam.
+        in_eigenbases: whether matrices take their steps by SOAP: fewer are needed, each costs a little more.
     """
 
     num: int
@@ -55,6 +58,7 @@ class Steps:
     average: float = 0.0
     decay: float = 0.0
     betas: tuple[float, float] = (0.9, 0.999)
+    in_eigenbases: bool = False
 
     def share(self, step: int) -> float:
         """Of the highest rate, in a step from zero on."""
@@ -155,7 +159,8 @@ class Ascent:
             {"params": [value], "highest": rate[name] if isinstance(rate, Mapping) else rate}
             for name, value in self.values.items()
         ]
-        return torch.optim.AdamW(groups, lr=0.0, betas=self.steps.betas, weight_decay=self.steps.decay, foreach=True)
+        settings: dict[str, Any] = {"lr": 0.0, "betas": self.steps.betas, "weight_decay": self.steps.decay}
+        return Soap(groups, **settings) if self.steps.in_eigenbases else torch.optim.AdamW(groups, **settings)
 
     def _write(self, path: Path) -> None:
         tensors: dict[str, Tensor] = {}
@@ -182,9 +187,10 @@ class Ascent:
                 value.copy_(tensors[f"value.{name}"])
                 self.average[name].copy_(tensors[f"average.{name}"])
                 self.best[name].copy_(tensors[f"best.{name}"])
-                state: dict[str, Any] = self.optimiser.state[value]
-                for key in ("step", "exp_avg", "exp_avg_sq"):
-                    if f"{key}.{name}" in tensors:
-                        state[key] = tensors[f"{key}.{name}"].to(value.device if key != "step" else "cpu")
+        for full, tensor in tensors.items():
+            key, _, name = full.partition(".")
+            if key not in OWN and name in self.values:
+                on = "cpu" if key == "step" else self.values[name].device
+                self.optimiser.state[self.values[name]][key] = tensor.to(on)
         if self.generator is not None:
             self.generator.set_state(tensors["generator"])

@@ -5,7 +5,7 @@ no longer gain. A second run learns from all tasks, and is as long as the first 
 
 A model brings two functions. `learn` takes a part of the tasks and shows what it has learned after every few steps;
 `value` says what that is worth on the tasks that were left out. Whatever climbs an objective can be `learn`: steps up
-random parts of it are in `bayesmeta.networks.ascent`.
+random parts of it are in `bayesmeta.networks.learning.ascent`.
 
 Source: Prechelt, Early stopping, but when? (1998).
 """
