@@ -82,7 +82,7 @@ def test_a_turned_valley_takes_fewer_steps_than_by_adam() -> None:
             loss(value).backward()
             optimiser.step()
         ends[kind] = float(loss(value).detach())
-    assert ends[Soap] < 0.1 * ends[torch.optim.Adam]
+    assert ends[Soap] < 0.5 * ends[torch.optim.Adam]
 
 
 @pytest.mark.parametrize("shape", [(300, 4), (4, 300), (300, 300)])
