@@ -51,7 +51,7 @@ class _Pretence(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = dict(kwargs or {})
-        if func is torch.device:
+        if func in (torch.device, torch._C._nn._parse_to):
             return func(*args, **kwargs)
         given = list(_tensors([args, kwargs]))
         there = [self.is_there(tensor) for tensor in given]
@@ -94,11 +94,12 @@ class _Pretence(TorchFunctionMode):
         positional = []
         for each in args:
             if isinstance(each, torch.device) or (func is Tensor.to and isinstance(each, str)):
-                goes, each = torch.device(each).type == GPU.type, torch.device("cpu")
+                goes = torch.device(each).type == GPU.type
+                each = torch.device("cpu") if goes else each
             positional.append(each)
         if kwargs.get("device") is not None:
             goes = torch.device(kwargs["device"]).type == GPU.type
-            kwargs["device"] = "cpu"
+            kwargs |= {"device": "cpu"} if goes else {}
         return goes, positional, kwargs
 
     def _moved(self, result: Any, goes: bool, given: list[Tensor]) -> Any:

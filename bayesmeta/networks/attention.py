@@ -9,8 +9,8 @@ attention can be a kernel from the first step on, and what it learns at one plac
 
 Beside the tokens runs a *linear stream*, which begins as y. The same attention weights move it, then a matrix mixes
 its channels, and no layer bends it; tokens see it after each layer. Posterior means are linear in y where the kernel is
-known, and this stream is their short way out: what a layer adds to it, of either sign and mixed over heads, is a step of
-an iterative solution, whose products of kernels no head has by itself.
+known, and this stream is their short way out. What a layer adds to it has either sign and mixes heads, so that layers
+together can take the steps of an iterative solution, whose products of kernels no head has by itself.
 
 Source: Vaswani et al., Attention is all you need (2017); distances: Ashman et al., Translation equivariant transformer
 neural processes (2024).

@@ -7,8 +7,8 @@ will have shown, and is another one in every step.
 The variances and the level of the Gaussian process start where the evidence on the untrained features is greatest, and
 have a rate of their own: a network that is stopped early must not leave the noise where it was guessed.
 
-Steps are those of `bayesmeta.networks.learning.ascent`. When learning ends, and that it is made again over all tasks, is the
-loop of `bayesmeta.networks.learning.until_no_gain`.
+Steps are those of `bayesmeta.networks.learning.ascent`. When learning ends, and that it is made again over all tasks,
+is the loop of `bayesmeta.networks.learning.until_no_gain`.
 
 Source: Wistuba and Grabocka, Few-shot Bayesian optimization with deep kernel surrogates (2021), algorithm 1.
 """

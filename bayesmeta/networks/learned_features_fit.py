@@ -10,7 +10,8 @@ logs of its diagonal $N(0, 0.5^2)$ and the entries below $N(0, 1 / (k + 3))$ for
 inverse Wishart that is worth k + 3 tasks, so that few tasks do not teach a covariance of many weights.
 
 With as many features as rows some features explain all that tasks share by chance, whatever the hyperprior. So the
-search stops early, by the loop of `bayesmeta.networks.learning.until_no_gain`: it looks at held-out tasks after every evaluation.
+search stops early, by the loop of `bayesmeta.networks.learning.until_no_gain`: it looks at held-out tasks after every
+evaluation.
 """
 
 import math

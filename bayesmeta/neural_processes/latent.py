@@ -15,7 +15,7 @@ process prediction with convolutional neural processes (2020), equation 8.
 import math
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import torch

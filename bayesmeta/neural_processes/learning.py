@@ -1,9 +1,9 @@
 """How neural processes learn: steps up the mean log probability of rows that are asked about, given others.
 
 From past tasks a network learns until tasks that are held out gain no more, and then again from all tasks for as long
-(`bayesmeta.networks.learning.until_no_gain`). From a stream it learns for as many steps as it is told, since no task comes twice.
-Where the stream knows the exact moments of what is asked about, the expected log probability under these takes the
-place of one draw: the same optimum with less noise.
+(`bayesmeta.networks.learning.until_no_gain`). From a stream it learns for as many steps as it is told, since no task
+comes twice. Where the stream knows the exact moments of what is asked about, the expected log probability under these
+takes the place of one draw: the same optimum with less noise.
 """
 
 from collections.abc import Mapping

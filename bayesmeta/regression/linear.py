@@ -297,7 +297,13 @@ class _Unknown:
             return whitened_log_evidence(*self.natural(vector[..., None, :]), self.rows) - jacobian
 
         loc = [Hyperparameter(f"loc[{i}]", 0.0, 2.0) for i in range(self.space.loc.shape[0])]
-        return Hyperparameters([*loc, *self._spread_entries()], evidence, self.build, float(self.rows.count.sum()), device=self.rows.count.device)
+        return Hyperparameters(
+            [*loc, *self._spread_entries()],
+            evidence,
+            self.build,
+            float(self.rows.count.sum()),
+            device=self.rows.count.device,
+        )
 
     def restricted(self) -> Hyperparameters:
         """Variances alone: what is unknown of loc is integrated out of the evidence, and kept in what is built."""
@@ -314,7 +320,14 @@ class _Unknown:
             whole = cholesky(symmetric(root @ root.mT + found.cov), "covariance of weights")
             return self._prior(found.loc, whole, noise)
 
-        return Hyperparameters(self._spread_entries(), total, build, float(rows.count.sum()), total_log_evidence=total, device=rows.count.device)
+        return Hyperparameters(
+            self._spread_entries(),
+            total,
+            build,
+            float(rows.count.sum()),
+            total_log_evidence=total,
+            device=rows.count.device,
+        )
 
     def most_probable(self, hyperprior_weight: float, restricted: bool) -> tuple[Hyperparameters, Tensor]:
         """The hyperparameters that are searched, and their best vector."""

@@ -1,8 +1,8 @@
 """Steps up an objective that is another random one each time: how networks learn.
 
-AdamW, or SOAP, with a rate that rises at first and then falls along a cosine; gradients that are too long are shortened; what is
-learned is the average over the last steps, of exponentially falling weight. Where a value or a gradient is no number,
-the search goes back to the best that it knows, and on from there with half the rate.
+AdamW, or SOAP, with a rate that rises at first and then falls along a cosine; gradients that are too long are
+shortened; what is learned is the average over the last steps, of exponentially falling weight. Where a value or a
+gradient is no number, the search goes back to the best that it knows, and on from there with half the rate.
 
 A search can write down where it stands, and go on from there as if it had not stopped: to the last bit, where the
 objective draws from the generator that it is given and from nothing else.

@@ -16,8 +16,8 @@ import bayesmeta as bm
 from bayesmeta import Data, DeepKernel, GaussianProcess
 from bayesmeta.fields import LearnedFrom
 from bayesmeta.networks import deep_kernel_fit
-from bayesmeta.networks.learning import until_no_gain
 from bayesmeta.networks.features import ReluNetwork
+from bayesmeta.networks.learning import until_no_gain
 from bayesmeta.random import rand, randn
 from bo import SearchSpace, fit_family
 from tests.bayesmeta.test_io import same

@@ -15,9 +15,9 @@ import bayesmeta as bm
 from bayesmeta import Data, Hyperposterior, LearnedFeatures, LinearGaussian, Statistics
 from bayesmeta.checks.predictive_checks import TaskMean, log_score
 from bayesmeta.networks import learned_features_fit
-from bayesmeta.networks.learning import until_no_gain
 from bayesmeta.networks.features import TanhFeatures
 from bayesmeta.networks.learned_features_fit import _Unknown, log_evidence, some_of
+from bayesmeta.networks.learning import until_no_gain
 from bayesmeta.random import rand, randn
 from tests.families import F64, _spd, seed
 
