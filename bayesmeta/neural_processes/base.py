@@ -18,7 +18,7 @@ from bayesmeta.networks.embeddings import Inputs
 from bayesmeta.networks.modules import Weights
 from bayesmeta.neural_processes.episodes import Episode
 from bayesmeta.neural_processes.heads import GaussianHead, Head, noise_free
-from bayesmeta.neural_processes.learning import Schedule, learn
+from bayesmeta.neural_processes.learning import Schedule, calibrate, learn
 from bayesmeta.neural_processes.second_moments import covariance, with_diagonal
 
 if TYPE_CHECKING:
@@ -74,6 +74,21 @@ class NeuralProcess(TensorFields):
                 search or given with past tasks, or `self` has a batch or has seen rows.
         """
         return cast(N, learn(self, tasks, schedule, generator, checkpoint, progress=progress))
+
+    def calibrated(self: N, held_out: Data, *, generator: Generator | None = None) -> N:
+        """The same prior with the temperature of its head at which tasks that it did not learn from are most probable.
+
+        Predictions of a network are too narrow where past tasks were few, and here they are made as wide as their
+        errors. One number does it for all predictions, so a task unlike all others stays surprising.
+
+        Args:
+            held_out: tasks that `fit` has not seen; with those that it has, the answer is too narrow.
+            generator: chooses which rows of them are known; None takes a fixed choice.
+
+        Raises:
+            ValueError: none of the tasks has rows, or `self` has a batch or has seen rows.
+        """
+        return cast(N, calibrate(self, held_out, generator))
 
     def predict(self, x: Tensor) -> Distribution:
         """p(y | x) at each row, noise included: batch_shape `(*batch, q)`."""

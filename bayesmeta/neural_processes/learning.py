@@ -6,6 +6,7 @@ comes twice. Where the stream knows the exact moments of what is asked about, th
 takes the place of one draw: the same optimum with less noise.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 
 import torch
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from scipy.optimize import minimize_scalar
 from torch import Generator, Tensor
 
 from bayesmeta.data.rows import Data
@@ -27,12 +29,14 @@ from bayesmeta.neural_processes.heads import RealHead
 from bayesmeta.numerics.gradients import with_gradients
 from bayesmeta.random import randint
 
-__all__ = ["Schedule", "learn", "mean_log_prob"]
+__all__ = ["Schedule", "calibrate", "learn", "mean_log_prob"]
 
 NUM_INTERVALS = 50  # between looks at held-out tasks, in all steps
 LONGEST = 100.0  # gradient, that is not shortened: SOAP minds its length, and only a stray one has to be caught
 PATIENCE = 10  # looks in which they do not gain
-NUM_LOOKS = 4  # episodes by which the noise is known
+NUM_LOOKS = 4  # episodes by which the noise is known, and, of each number of known rows, a temperature
+MOST_HELD_OUT = 256  # tasks of an episode by which a temperature is known
+LARGEST_LOG_TEMPERATURE = 3.0
 
 
 @dataclass(frozen=True)
@@ -109,6 +113,35 @@ def learn(
     weights = _from_past(prior, some, schedule, generator, progress)
     episodes = PastEpisodes(some, schedule.num_tasks, schedule.num_asked, schedule.most_known)
     return _with(prior, weights, LearnedFrom.counts(tasks.count), episodes, generator, schedule.most_known)
+
+
+def calibrate(prior: Any, held_out: Data, generator: Generator | None) -> Any:
+    """With the temperature at which `held_out` are most probable; see `NeuralProcess.calibrated`."""
+    if prior.batch_shape or prior.has_seen_rows:
+        raise ValueError("a temperature is that of a prior; got a posterior")
+    require_rows(f"{type(prior).__name__}.calibrated", held_out, statistics=False)
+    tasks = prior._checked(held_out[held_out.count > 0])
+    if not len(tasks):
+        raise ValueError("a temperature is fitted to rows of held-out tasks, and none of these has any")
+    generator = generator or Generator().manual_seed(0)
+    most = int(tasks.count.max()) - 1
+    episodes = PastEpisodes(tasks, MOST_HELD_OUT, DEFAULT.num_asked, max(most, 1))
+    looks = [episodes.draw(num, generator) for num in _spread_over(most) for _ in range(NUM_LOOKS)]
+
+    @torch.no_grad()
+    def loss(log_temperature: float) -> float:
+        warmer = replace(prior, head=replace(prior.head, temperature=math.exp(log_temperature)))
+        return -float(torch.stack([_score(warmer, look) for look in looks]).mean())
+
+    best = minimize_scalar(loss, bounds=(-LARGEST_LOG_TEMPERATURE, LARGEST_LOG_TEMPERATURE), method="bounded")
+    return replace(prior, head=replace(prior.head, temperature=math.exp(best.x)))
+
+
+def _score(prior: Any, episode: Episode) -> Tensor:
+    """Mean log probability of the rows that are asked about, as `predict` has it."""
+    posterior = prior.condition(Data(episode.x, episode.y, episode.mask))
+    log_prob = posterior.predict(episode.x_asked).log_prob(episode.y_asked)
+    return (log_prob * episode.mask_asked).sum() / episode.mask_asked.sum()
 
 
 def _from_stream(

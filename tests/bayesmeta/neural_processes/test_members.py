@@ -18,6 +18,7 @@ from bayesmeta.neural_processes.episodes import Moments
 from bayesmeta.neural_processes.function_draws import MOST_POINTS
 from bayesmeta.neural_processes.heads import BernoulliHead, CategoricalHead, CountHead, HistogramHead, MixtureHead
 from bayesmeta.neural_processes.learning import Schedule
+from bayesmeta.neural_processes.transformer import LaterChain
 from bayesmeta.random import rand, randn
 from tests.families import F64, FAMILIES, seed
 
@@ -129,6 +130,28 @@ HEADS = {
 
 
 @every
+def test_a_temperature_undoes_predictions_that_are_too_narrow(member: str) -> None:
+    prior, held_out = learned(member, Levels()), Levels().draw(400, 20, generator=seed(21))
+    narrow = replace(prior, head=replace(prior.head, temperature=0.3))
+    right, again = prior.calibrated(held_out), narrow.calibrated(held_out)
+    assert again.head.temperature == pytest.approx(right.head.temperature, rel=0.01)  # the same, wherever it began
+    new = Levels().draw(400, 21, generator=seed(22))
+
+    def coverage(one: Any) -> float:
+        """Of intervals of 90%, one row of each task."""
+        prediction = one.condition(new.rows(slice(0, 10))).predict(new.x[:, 10:11])
+        low, high = (prediction.icdf(F64 + p) for p in (0.05, 0.95))
+        return float(((new.y[:, 10:11] > low) & (new.y[:, 10:11] < high)).double().mean())
+
+    assert coverage(narrow) < 0.6
+    assert coverage(again) == pytest.approx(0.9, abs=5 * (0.09 / 400) ** 0.5)
+    with pytest.raises(ValueError, match="none of these has any"):
+        prior.calibrated(held_out.rows(slice(0, 0)))
+    with pytest.raises(ValueError, match="a posterior"):
+        prior.condition(held_out).calibrated(held_out)
+
+
+@every
 @pytest.mark.parametrize("name", HEADS)
 def test_any_head_learns(member: str, name: str, tmp_path: Path) -> None:
     head, draw = HEADS[name]
@@ -214,6 +237,23 @@ def test_joint_covariances_are_positive_definite_and_have_slopes(member: str) ->
     (slope,) = torch.autograd.grad(joint.covariance_matrix.sum() + joint.mean.sum(), x)
     assert slope.isfinite().all()
     assert slope.abs().max() > 0.0
+
+
+def test_a_chain_has_the_density_of_its_steps() -> None:
+    """In one pass as one row after another; with other rows that pads hold, and after more rows than are ever later."""
+    prior = FAMILIES["transformer_neural_process"].prior
+    tasks, rows = (FAMILIES["transformer_neural_process"].tasks(lengths, n) for lengths, n in (([4, 2], 0), ([20, 7], 9)))
+    posterior = prior.condition(tasks)
+    chain, total = LaterChain(posterior.expand((1, 2))), torch.zeros(2, dtype=torch.float64)
+    for i in range(20):
+        x, y = rows.x[None, :, i : i + 1], rows.y[None, :, i : i + 1]
+        total += torch.where(rows.mask[:, i], chain.predict(x).log_prob(y)[0, :, 0], 0.0)
+        chain.add(x[:, :, 0], y[:, :, 0])
+    found = posterior.chain_log_prob(rows)
+    torch.testing.assert_close(found[0], total[0], rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(found[1], posterior[1].chain_log_prob(rows[1].rows(slice(0, 7))), rtol=1e-9, atol=1e-9)
+    one = rows.rows(slice(0, 1))  # nothing is later yet
+    torch.testing.assert_close(posterior.chain_log_prob(one), posterior.log_evidence(one), rtol=1e-9, atol=1e-9)
 
 
 def test_stationary_attention_does_not_see_where_rows_lie() -> None:
