@@ -15,8 +15,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-__all__ = ["Scores", "exact_scores", "midpoints"]
+__all__ = ["Scores", "exact_sawtooth", "exact_scores", "midpoints"]
 
+NUM_NUMBERS, NUM_SHIFTS = 1500, 250  # of a grid over teeth, whose steps move y by less than a fifth of the noise
+HOPELESS = 60.0  # nats behind the most probable point, so that no row to come brings it back
 LOG_TWO_PI = math.log(2.0 * math.pi)
 
 
@@ -71,6 +73,48 @@ def exact_scores(
     whole = torch.stack(together, 1).flatten(1).logsumexp(-1) - num
     first = torch.stack(evidence, 1).flatten(1).logsumexp(-1) - num
     return Scores(_log_normal(y_asked, middle, spread), alone, whole - first)
+
+
+def exact_sawtooth(
+    numbers: tuple[float, float], noise: float, known: tuple[Tensor, Tensor], asked: tuple[Tensor, Tensor]
+) -> Scores:
+    """Scores under teeth (number x + shift) mod 1 - 1/2 of either sign; number and shift uniform, on a grid."""
+    grid = torch.meshgrid(
+        midpoints(*numbers, NUM_NUMBERS),
+        midpoints(0.0, 1.0, NUM_SHIFTS),
+        torch.tensor([1.0, -1.0]).double(),
+        indexing="ij",
+    )
+    points = torch.stack([part.flatten() for part in grid])
+    each = [_sawtooth(points, noise, *task) for task in zip(*known, *asked, strict=True)]
+    return Scores(*(torch.stack(part) for part in zip(*each, strict=True)))
+
+
+def _sawtooth(
+    points: Tensor, noise: float, x: Tensor, y: Tensor, x_asked: Tensor, y_asked: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Of one task; points are number, shift and sign `(3, g)`."""
+    weight = torch.full_like(points[0], -math.log(points.shape[1]))
+    for row, value in zip(x, y, strict=True):
+        weight = weight + _log_normal(value, _teeth(points, row), torch.tensor(noise**2))
+        kept = weight > weight.max() - HOPELESS
+        points, weight = points[:, kept], weight[kept]
+    after = weight = weight - weight.logsumexp(0)
+    normal, alone = [], []
+    for row, value in zip(x_asked, y_asked, strict=True):
+        means = _teeth(points, row)
+        density = _log_normal(value, means, torch.tensor(noise**2))
+        middle = (weight.exp() * means).sum()
+        spread = (weight.exp() * (means - middle).square()).sum() + noise**2
+        normal.append(_log_normal(value, middle, spread))
+        alone.append((weight + density).logsumexp(0))
+        after = after + density
+    return torch.stack(normal), torch.stack(alone), after.logsumexp(0)
+
+
+def _teeth(points: Tensor, x: Tensor) -> Tensor:
+    number, shift, sign = points
+    return sign * ((number * x + shift) % 1.0 - 0.5)
 
 
 class _Spectrum(NamedTuple):

@@ -1,0 +1,3 @@
+from benchmarks.neural_processes.run import main
+
+main()

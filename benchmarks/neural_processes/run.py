@@ -1,0 +1,206 @@
+"""How far neural processes are from exact Bayes under the prior that they were trained on.
+
+    python -m benchmarks.neural_processes --budget quick|full --out FILE
+
+`--methods` names members, `--sections` parts: `regression` takes 1-D functions of several kinds. What was computed lies
+in a folder beside FILE, so a run that is cut short goes on where it was.
+"""
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import argparse
+import math
+import time
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+from torch import Generator, Tensor
+
+from benchmarks.neural_processes.pieces import Pieces
+from benchmarks.neural_processes.processes import STREAMS
+from benchmarks.neural_processes.regression import (
+    BUDGETS,
+    MEMBERS,
+    Budget,
+    MemberScores,
+    Part,
+    evaluation,
+    num_steps,
+    prior_of,
+    scores_of,
+)
+from benchmarks.report import Figure, environment, write_json
+
+__all__ = ["main"]
+
+PACKAGES = ["bayesmeta", "torch", "numpy", "scipy"]
+ROWS = ((3, 6), (7, 12), (13, 24), (25, 46))  # known, of a table
+ON_ALL = ("transformer", "transformer_20")  # members that learn from each kernel; others from the first alone
+ON_MIXTURE = "transformer"  # the member that learns from all kernels at once
+Rows = list[dict[str, Any]]
+
+
+class OnKernel:
+    """Tasks of one kernel, and the members that are asked about them.
+
+    Args:
+        kernel: by its name.
+        pieces, budget: where numbers are kept, and how many.
+        say: shows what is being done.
+    """
+
+    def __init__(self, kernel: str, pieces: Pieces, budget: Budget, say: Callable[[str], None]) -> None:
+        self.kernel, self.pieces, self.budget, self.say = kernel, pieces, budget, say
+
+    @cached_property
+    def parts(self) -> list[Part]:
+        """Tasks that no member has seen, with exact Bayes."""
+        self.say(f"{self.kernel}: exact Bayes")
+        seed = 1000 + list(STREAMS).index(self.kernel)  # learning has the seeds 0 and 1
+        return list(evaluation(STREAMS[self.kernel], self.budget, Generator().manual_seed(seed)))
+
+    def row(self, member: str, source: str) -> dict[str, Any]:
+        """What a member says that has learned from tasks of `source`."""
+        name = member if source == self.kernel else f"{member}_of_{source}"
+
+        def measured() -> dict[str, Any]:
+            prior, minutes = self._learned(member, source)
+            return _measured(prior, self.parts) | {"minutes": minutes}
+
+        found = self.pieces.numbers(f"regression/{self.kernel}/{name}", measured)
+        return {"kernel": self.kernel, "member": name, **found}
+
+    def _learned(self, member: str, source: str) -> tuple[Any, float]:
+        self.say(f"{member} learns from {source}")
+        minutes = self.budget.minutes[member]
+        return self.pieces.learned(
+            f"prior/{source}/{member}",
+            num_steps(member, minutes),
+            lambda checkpoint: prior_of(source, member, minutes, checkpoint),
+        )
+
+
+def regression(
+    pieces: Pieces, budget: Budget, members: Sequence[str], say: Callable[[str], None]
+) -> tuple[list[Figure], Rows]:
+    """Members on tasks of the kernel that they learned from, and one that learned from all kernels on each."""
+    rows = []
+    for kernel in STREAMS:
+        on = OnKernel(kernel, pieces, budget, say)
+        rows += [on.row(member, kernel) for member in members if kernel == "rbf" or member in ON_ALL]
+        if ON_MIXTURE in members:
+            rows.append(on.row(ON_MIXTURE, "mixture"))
+    return [figure for row in rows for figure in _figures(row)], rows
+
+
+def _measured(prior: Any, parts: list[Part]) -> dict[str, Any]:
+    scores = scores_of(prior, parts)
+    found = {
+        "gap": _mean(scores.gap),
+        "joint_gap": _mean(scores.joint_gap),
+        "chain_gap": _mean(scores.chain_gap),
+        "exchangeability": _mean(scores.spread),
+        "coverage": _mean(scores.covered),
+        "by_rows": {f"{low}-{high}": _of(scores, _between(scores.num_known, low, high)) for low, high in ROWS},
+        "predict_ms": _milliseconds(prior, parts),
+    }
+    for i in range(scores.parameters.shape[1]):
+        value = scores.parameters[:, i]
+        low, high = value.quantile(1 / 3), value.quantile(2 / 3)
+        thirds = value <= low, (value > low) & (value <= high), value > high
+        found[f"by_parameter_{i}"] = [
+            {"to": float(value[third].max()), **_of(scores, third)} for third in thirds if third.any()
+        ]
+    return found
+
+
+def _of(scores: MemberScores, which: Tensor) -> dict[str, Any]:
+    return {"gap": _mean(scores.gap[which]), "joint_gap": _mean(scores.joint_gap[which])}
+
+
+def _between(values: Tensor, low: int, high: int) -> Tensor:
+    return (values >= low) & (values <= high)
+
+
+def _mean(values: Tensor) -> list[float] | None:
+    """Mean over tasks, and half of the interval of 95%."""
+    known = values[~values.isnan()]
+    return None if not len(known) else [float(known.mean()), 1.96 * float(known.std()) / math.sqrt(len(known))]
+
+
+def _milliseconds(prior: Any, parts: list[Part]) -> float:
+    """CPU-milliseconds for a task of 20 rows and 20 that are asked about, in a batch of many."""
+    tasks = parts[0].tasks.to(prior.dtype)
+    num = min(tasks.mask.shape[-1], 40)
+    some = tasks.rows(slice(0, num))
+    start = time.process_time()
+    with torch.no_grad():
+        prior.condition(some.rows(slice(0, num // 2))).predict(some.x[:, num // 2 :])
+    return 1e3 * (time.process_time() - start) / len(some)
+
+
+def _figures(row: dict[str, Any]) -> list[Figure]:
+    said = {
+        "gap": "nats per row behind exact Bayes, rows alone",
+        "joint_gap": "rows together, by a look at all rows before each",
+        "chain_gap": "rows together, by later rows",
+        "exchangeability": "standard deviation over orders of the joint, nats per row",
+        "coverage": "share of tasks whose first row is in the interval of 90%",
+    }
+    of = f"{row['kernel']}/{row['member']}"
+    figures = [Figure(f"{name}/{of}", row[name][0], what) for name, what in said.items() if row[name]]
+    figures.append(Figure(f"train_cpu_min/{of}", row["minutes"], "CPU-minutes of learning"))
+    figures.append(Figure(f"predict_ms/{of}", row["predict_ms"], "CPU-milliseconds of a task, in a batch"))
+    return figures
+
+
+def _shown(rows: Rows) -> Table:
+    table = Table(title="behind exact Bayes, nats per row, with intervals of 95% over tasks")
+    by_rows = [f"{low}-{high} rows" for low, high in ROWS]
+    columns = ["kernel", "member", "CPU-min", "alone", *by_rows, "together", "later rows", "orders"]
+    for column in [*columns, "coverage"]:
+        table.add_column(column)
+    for row in rows:
+        alone = [_interval(part["gap"]) for part in row["by_rows"].values()]
+        others = [_interval(row[name]) for name in ("joint_gap", "chain_gap", "exchangeability", "coverage")]
+        table.add_row(row["kernel"], row["member"], f"{row['minutes']:.1f}", _interval(row["gap"]), *alone, *others)
+    return table
+
+
+def _interval(value: list[float] | None) -> str:
+    return "" if value is None else f"{value[0]:.3f} ± {value[1]:.3f}"
+
+
+SECTIONS = {"regression": regression}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description="How far neural processes are from exact Bayes.")
+    parser.add_argument("--budget", choices=list(BUDGETS), default="quick")
+    parser.add_argument("--methods", default=",".join(MEMBERS), help="members, separated by commas")
+    parser.add_argument("--sections", default=",".join(SECTIONS), help="separated by commas")
+    parser.add_argument("--out", type=Path, required=True, help="a JSON file; pieces lie in a folder beside it")
+    options = parser.parse_args(arguments)
+    members, sections = options.methods.split(","), options.sections.split(",")
+    for chosen, known, what in ((members, MEMBERS, "method"), (sections, SECTIONS, "section")):
+        for name in chosen:
+            if name not in known:
+                parser.error(f"there is no {what} {name!r}; there are {', '.join(known)}")
+    pieces, figures, tables = Pieces(options.out, options.budget), [], {}
+    with Progress(transient=True) as screen:
+        bar = screen.add_task("", total=None)
+        for name in sections:
+            found, tables[name] = SECTIONS[name](
+                pieces, BUDGETS[options.budget], members, lambda text: screen.update(bar, description=text)
+            )
+            figures += found
+    Console(width=200).print(_shown(tables.get("regression", [])))
+    write_json(options.out, figures, environment(PACKAGES), budget=options.budget, tables=tables)
