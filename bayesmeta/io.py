@@ -12,6 +12,7 @@ lists it in the entry points `bayesmeta.families`, under its own name:
 
 import contextlib
 import dataclasses
+import difflib
 import hashlib
 import json
 import math
@@ -31,7 +32,7 @@ from torch import Tensor
 from bayesmeta.fields import LearnedFrom, TensorFields
 from bayesmeta.named_fields import named_fields
 
-__all__ = ["folder", "load", "read_header", "require_place", "save", "write_whole"]
+__all__ = ["family_of", "folder", "load", "read_header", "require_place", "save", "write_whole"]
 
 FORMAT = 1
 GROUP = "bayesmeta.families"
@@ -210,6 +211,20 @@ def _require_declared_types(built: TensorFields) -> None:
                 got = f"{value.dtype} of shape {tuple(value.shape)}" if isinstance(value, Tensor) else _short(value)
                 declared = hint.__name__ if isinstance(hint, type) else hint
                 raise ValueError(f"{name} of {type(built).__name__} must be {declared}; got {got}")
+
+
+def family_of(name: str) -> Any:
+    """The class that is registered under its name, such as that of a family.
+
+    Raises:
+        ValueError: no installed package registers one.
+    """
+    entry = _registered(name)
+    if entry is None:
+        near = difflib.get_close_matches(name, entry_points(group=GROUP).names, n=3, cutoff=0.4)
+        hint = f"; did you mean {' or '.join(near)}?" if near else ""
+        raise ValueError(f"no installed package registers a family {name!r}{hint}")
+    return entry.load()
 
 
 @cache

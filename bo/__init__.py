@@ -18,6 +18,7 @@ __all__ = [
     "UnlikePastWarning",
     "expected_improvement",
     "fit_family",
+    "fit_of",
     "fit_rgpe",
     "normal_scores",
     "parameter_importance",
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from bo.insight.plots import plot_importance, plot_prior_surface, plot_resemblance
     from bo.insight.resemblance import resemblance
     from bo.past_tasks.scores import normal_scores
-    from bo.priors.families import fit_family
+    from bo.priors.families import fit_family, fit_of
     from bo.priors.rgpe import RankingWeightedEnsemble, fit_rgpe
     from bo.priors.shared_configurations import SharedConfigurations
     from bo.priors.tuning_prior import TuningPrior
@@ -63,6 +64,7 @@ else:
             "UnlikePastWarning": "samplers.meta",
             "expected_improvement": "acquisition.improvement",
             "fit_family": "priors.families",
+            "fit_of": "priors.families",
             "fit_rgpe": "priors.rgpe",
             "normal_scores": "past_tasks.scores",
             "parameter_importance": "insight.importance",

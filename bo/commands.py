@@ -56,6 +56,13 @@ def fit(
             "studies, that are numbers such as the rows of a data set."
         ),
     ] = None,
+    family: Annotated[
+        str | None,
+        typer.Option(
+            help="A family to learn, by its class, such as TransformerNeuralProcess or LearnedFeatures.  [default: the "
+            "hypotheses of MetaSampler, which a past that misleads cannot mislead]"
+        ),
+    ] = None,
 ) -> None:
     """Learn a prior for tuning from past tasks."""
     from bo.priors.storage_kinds import kind_of_storage
@@ -65,11 +72,11 @@ def fit(
         given = {"--task": task, "--target": target, "--direction": direction, "--params": params}
         for name in (name for name, value in given.items() if value):
             raise typer.BadParameter(f"{name} is for tables; the studies of a storage say it themselves")
-        learn = partial(_from_storage, source, _names(features))
+        learn = partial(_from_storage, source, _names(features), family)
     elif Path(source).suffix.lower() not in TABLES:
         raise _no_source(Path(source))
     elif task and target and direction:
-        learn = partial(_from_table, source, task, target, direction, _names(params), _names(features))
+        learn = partial(_from_table, source, task, target, direction, _names(params), _names(features), family)
     else:
         raise typer.BadParameter("a table needs --task, --target and --direction")
     with _spinner("starting") as status:
@@ -189,7 +196,7 @@ def _no_source(path: Path) -> Exception:
     )
 
 
-def _from_storage(url: str, features: list[str], status: Any) -> "TuningPrior":
+def _from_storage(url: str, features: list[str], family: str | None, status: Any) -> "TuningPrior":
     from bo.priors.storage import load_studies
     from bo.priors.tuning_prior import TuningPrior
 
@@ -199,20 +206,34 @@ def _from_storage(url: str, features: list[str], status: Any) -> "TuningPrior":
         status.update(f"reading study {number} of {len(studies)}")
         study.get_trials(deepcopy=False)  # the longest part; Optuna keeps what has been read
     status.update(f"learning a prior from {len(studies)} studies")
-    return TuningPrior.from_studies(studies, features=features)
+    return TuningPrior.from_studies(studies, features=features, fit=_fit_of(family, status))
 
 
 def _from_table(
-    source: str, task: str, target: str, direction: str, params: list[str], features: list[str], status: Any
+    source: str,
+    task: str,
+    target: str,
+    direction: str,
+    params: list[str],
+    features: list[str],
+    family: str | None,
+    status: Any,
 ) -> "TuningPrior":
     from bayesmeta.data.csv_tables import naming_lines
 
     with naming_lines(source):
-        return _from_rows(source, task, target, direction, params, features, status)
+        return _from_rows(source, task, target, direction, params, features, family, status)
 
 
 def _from_rows(
-    source: str, task: str, target: str, direction: str, params: list[str], features: list[str], status: Any
+    source: str,
+    task: str,
+    target: str,
+    direction: str,
+    params: list[str],
+    features: list[str],
+    family: str | None,
+    status: Any,
 ) -> "TuningPrior":
     from bayesmeta.data.tables import read_frame
     from bo.priors.table_tasks import require_roles
@@ -224,7 +245,15 @@ def _from_rows(
     status.update(f"learning a prior from {len(frame)} rows")
     require_roles(task, target, features, params)  # before the space is inferred from them
     space = SearchSpace.infer(frame, params) if params else None
-    prior = TuningPrior.from_table(frame, task=task, target=target, direction=direction, space=space, features=features)
+    prior = TuningPrior.from_table(
+        frame,
+        task=task,
+        target=target,
+        direction=direction,
+        space=space,
+        features=features,
+        fit=_fit_of(family, status),
+    )
     if not params and (doubtful := _like_results(frame, task, prior.space.names)):
         status.console.print(
             f"note: {', '.join(doubtful)}: taken as parameters, numbers that differ in nearly every row. If one is a "
@@ -232,6 +261,22 @@ def _from_rows(
             soft_wrap=True,
         )
     return prior
+
+
+def _fit_of(family: str | None, status: Any) -> Callable[..., "TuningPrior"] | None:
+    """How a family is learned, None for the prior's own way."""
+    if family is None:
+        return None
+    from bayesmeta.io import family_of
+    from bo.priors.families import fit_of
+
+    fit = fit_of(family_of(family))
+
+    def shown(*args: Any, **kwargs: Any) -> "TuningPrior":
+        status.stop()  # a family that takes long shows its own progress
+        return fit(*args, **kwargs)
+
+    return shown
 
 
 def _like_results(frame: Any, task: str, params: Sequence[str]) -> list[str]:

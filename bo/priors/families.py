@@ -6,8 +6,9 @@ Every suggestion is then the expected improvement under what was learned, withou
 and without the guard that `TuningPrior.fit` has against a past that misleads.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 
@@ -21,7 +22,7 @@ from bo.past_tasks.scores import normal_scores
 from bo.priors.tuning_prior import TuningPrior, require_direction, starts_of
 from bo.space.search_space import SearchSpace
 
-__all__ = ["fit_family", "varying_tasks"]
+__all__ = ["fit_family", "fit_of", "varying_tasks"]
 
 
 @with_gradients
@@ -41,6 +42,41 @@ def fit_family(space: SearchSpace, tasks: Data, direction: str, learn: Callable[
     scores = replace(raw, y=normal_scores(raw.y, raw.mask))
     suggester = OnePosterior(learn(scores))
     return TuningPrior(space, direction, suggester, starts_of(scores), LearnedFrom.counts(scores.count))
+
+
+def fit_of(family: Any) -> Callable[..., TuningPrior]:
+    """How `TuningPrior.from_studies` and `from_table` learn a prior of a family: as their argument `fit`.
+
+        TuningPrior.from_studies(studies, fit=fit_of(bayesmeta.TransformerNeuralProcess))
+
+    Args:
+        family: with `initial(tasks)` and `fit(tasks)`, whose priors have `condition` and `marginal`.
+
+    Raises:
+        TypeError: it has not.
+    """
+    needs = ("initial", "fit", "condition", "marginal")
+    missing = [name for name in needs if not callable(getattr(family, name, None))]
+    if missing or not isinstance(family, type):
+        name = getattr(family, "__name__", type(family).__name__)
+        raise TypeError(f"a prior for tuning needs a class with {', '.join(needs)}; {name} has no {missing or 'class'}")
+
+    def fit(
+        space: SearchSpace,
+        tasks: Data,
+        direction: str,
+        *,
+        task_names: Sequence[str] | None = None,
+        feature_names: Sequence[str] | None = None,
+        constraints: Mapping[str, Any] | None = None,
+    ) -> TuningPrior:
+        if feature_names:
+            raise ValueError(f"{family.__name__} learns from rows alone, and cannot take features of tasks")
+        if constraints:
+            raise ValueError(f"{family.__name__} knows no constraints, and past trials have {sorted(constraints)}")
+        return fit_family(space, tasks, direction, lambda scores: family.initial(scores).fit(scores))
+
+    return fit
 
 
 def varying_tasks(tasks: Data, direction: str) -> Data:

@@ -1,6 +1,6 @@
 """What past tuning tasks taught, with all that a new study needs: the search space, the direction, the prior."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import compress
 from pathlib import Path
@@ -259,7 +259,11 @@ class TuningPrior(TensorFields):
     @classmethod
     @with_gradients
     def from_studies(
-        cls, studies: "Iterable[Study] | BaseStorage | str | Path", *, features: Sequence[str] = ()
+        cls,
+        studies: "Iterable[Study] | BaseStorage | str | Path",
+        *,
+        features: Sequence[str] = (),
+        fit: Callable[..., "TuningPrior"] | None = None,
     ) -> "TuningPrior":
         """Learn from finished Optuna studies: each is a task, each completed trial a row.
 
@@ -272,6 +276,7 @@ class TuningPrior(TensorFields):
                 `sqlite:///studies.db`, or its file, of SQLite or a journal.
             features: user attributes of the studies, numbers such as rows and columns of their data. A study to come
                 that has them too starts from past studies like it.
+            fit: how it is learned, with the arguments of `TuningPrior.fit`; `bo.fit_of` is that of a family.
 
         Raises:
             TypeError: `studies` are none.
@@ -302,7 +307,7 @@ class TuningPrior(TensorFields):
         y = [finite_values(t.value for t in ts if t.value is not None) for _, ts in used]
         task_x = [numbers_of(study.study_name, study.user_attrs, features) for study, _ in used] if features else None
         tasks = Data.pad(list(zip(x, y, strict=True)), task_x=task_x)
-        return cls.fit(
+        return (fit or cls.fit)(
             space,
             tasks,
             directions.pop(),
@@ -322,6 +327,7 @@ class TuningPrior(TensorFields):
         direction: str,
         space: SearchSpace | None = None,
         features: Sequence[str] = (),
+        fit: Callable[..., "TuningPrior"] | None = None,
     ) -> "TuningPrior":
         """Learn from a table in long form, one row per evaluated configuration.
 
@@ -332,6 +338,7 @@ class TuningPrior(TensorFields):
             direction: of the objective.
             space: the parameters; inferred from the remaining columns where it is None.
             features: columns of numbers that say something of the task, the same in all its rows.
+            fit: how it is learned, with the arguments of `TuningPrior.fit`; `bo.fit_of` is that of a family.
 
         Raises:
             ValueError: a column is missing, has two roles, holds something else than it should, or fewer than two tasks
@@ -340,7 +347,7 @@ class TuningPrior(TensorFields):
         require_direction(direction)
         with naming_lines(source):
             space, data, names = tasks_of_table(source, task, target, features, space)
-        return cls.fit(space, data, direction, task_names=names, feature_names=features)
+        return (fit or cls.fit)(space, data, direction, task_names=names, feature_names=features)
 
 
 def equal_weights(past: PastFunctions) -> Float[Tensor, " tasks"]:

@@ -26,10 +26,11 @@ import torch
 import bayesmeta as bm
 from bayesmeta import cli, io
 from bayesmeta.cli import plain_warnings
-from bo import SearchSpace, TuningPrior
+from bo import MetaSampler, SearchSpace, TuningPrior
+from bo.samplers.meta import UnlikePastWarning
 from tests.bayesmeta.test_io import rewrite, same
-from tests.bo.past import NUM_TASKS, NUM_TRIALS, SPACE, learned, studies, table
-from tests.seeds import seed
+from tests.bo.past import NUM_TASKS, NUM_TRIALS, SPACE, learned, objective, studies, table
+from tests.seeds import seed, shifted
 
 COLUMNS = ("--task", "task", "--target", "loss", "--direction", "minimize")
 Run = Callable[..., tuple[int, str, str]]
@@ -157,6 +158,32 @@ def test_fit_learns_from_a_storage(run: Run, tmp_path: Path) -> None:
     assert f"learned from 2 tasks, {2 * NUM_TRIALS} rows, to maximize" in out
     assert same(bm.load("prior.safetensors"), TuningPrior.from_studies(studies(direction="maximize", num=2)))
     assert (tmp_path / "studies.db").read_bytes() == before
+
+
+@pytest.mark.parametrize("family", ["TransformerNeuralProcess", "LearnedFeatures"])
+def test_a_family_can_be_named(run: Run, tmp_path: Path, family: str) -> None:
+    frame().write_parquet(tmp_path / "past.parquet")
+    status, out, err = run("fit", "past.parquet", *COLUMNS, "--family", family, "-o", "prior.safetensors")
+    assert status == 0, err
+    assert f"learned from {NUM_TASKS} tasks" in out
+    prior = bm.load(tmp_path / "prior.safetensors")
+    assert type(prior.suggester.functions).__name__ == family
+    study = optuna.create_study(sampler=MetaSampler(prior, seed=shifted(0)))
+    with pytest.warns(UnlikePastWarning, match="had other values"):  # a table says what was tried, not what could be
+        study.optimize(objective(0), n_trials=3)
+    assert {tuple(trial.params) for trial in study.trials} == {tuple(SPACE)}
+
+
+def test_what_a_family_cannot_be(run: Run, tmp_path: Path) -> None:
+    frame().write_parquet(tmp_path / "past.parquet")
+    for name, message in (
+        ("TransformerNeuralProces", "did you mean TransformerNeuralProcess"),
+        ("SearchSpace", "needs a class with initial, fit, condition, marginal; SearchSpace has no"),
+    ):
+        status, _, err = run("fit", "past.parquet", *COLUMNS, "--family", name, "-o", "prior.safetensors")
+        assert status == 1
+        assert message in err
+    assert not (tmp_path / "prior.safetensors").exists()
 
 
 def test_show_says_what_a_prior_expects(run: Run, tmp_path: Path) -> None:
