@@ -20,11 +20,11 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import pad, scaled_dot_product_attention
+from torch.nn.functional import pad
 
 from bayesmeta.networks.perceptron import PerceptronLayer, zeroed
 
-__all__ = ["NUM_DISTANCES", "AttentionLayer", "Known", "distance_functions"]
+__all__ = ["NUM_DISTANCES", "AttentionLayer", "Known", "distance_functions", "excluding"]
 
 WIDTHS = (0.03, 0.08, 0.2, 0.5, 1.2)  # of bumps, in standard deviations of the inputs
 NUM_DISTANCES = 2 * len(WIDTHS) + 2  # functions of each input
@@ -83,7 +83,8 @@ class AttentionLayer(nn.Module):
             num_known: so many of the tokens, from the first, are those of known rows.
             before: known rows that came earlier.
             distances: functions of those of all tokens and all known rows `(b, q, num_distances, k)`.
-            mask: which known rows count for which tokens, `(b, q, k)` or `(b, 1, k)`; None where all do.
+            mask: what `excluding` makes of which known rows count for which tokens, `(b, q, k)` or `(b, 1, k)`; None
+                where all do.
         """
         normed = self.norm(tokens)
         own = self._known(normed[:, :num_known], linear[:, :num_known])
@@ -119,15 +120,21 @@ class AttentionLayer(nn.Module):
     def _attend(self, queries: Tensor, known: Known, bias: Tensor | None, mask: Tensor | None) -> Tensor:
         """`(b, q, heads, part of width and linear stream)`."""
         q, k, v = (self._by_head(part).transpose(1, 2) for part in (queries, *known))
-        k, v = pad(k, (0, 0, 0, 1)), pad(v, (0, 0, 0, 1))  # the sink
-        scores = None if bias is None else pad(bias, (0, 1))
+        scores = (q * q.shape[-1] ** -0.5) @ k.mT
+        if bias is not None:
+            scores = scores + bias
         if mask is not None:
-            counts = pad(mask, (0, 1), value=True)[:, None]
-            scores = counts if scores is None else scores.masked_fill(~counts, -torch.inf)
-        return scaled_dot_product_attention(q, k, v, attn_mask=scores).transpose(1, 2)
+            scores = scores + mask[:, None]
+        weights = pad(scores, (0, 1)).softmax(-1)[..., :-1]  # the sink has score zero, and its value adds nothing
+        return (weights @ v).transpose(1, 2)
 
     def _by_head(self, part: Tensor) -> Tensor:
         return part.unflatten(-1, (self.num_heads, -1))
+
+
+def excluding(counts: Tensor, like: Tensor) -> Tensor:
+    """What is added to scores: zero where `counts` is true, so much less than any score elsewhere that none is left."""
+    return torch.zeros_like(counts, dtype=like.dtype).masked_fill(~counts, -torch.inf)
 
 
 def distance_functions(queries: Tensor, keys: Tensor) -> Tensor:

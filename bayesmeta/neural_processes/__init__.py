@@ -21,13 +21,14 @@ __all__ = [
     "MixtureHead",
     "Moments",
     "RealHead",
+    "PriorTasks",
     "Schedule",
     "StudentHead",
     "TaskStream",
 ]
 
 if TYPE_CHECKING:
-    from bayesmeta.neural_processes.episodes import KnowsMoments, Moments, TaskStream
+    from bayesmeta.neural_processes.episodes import KnowsMoments, Moments, PriorTasks, TaskStream
     from bayesmeta.neural_processes.function_draws import FunctionDraws
     from bayesmeta.neural_processes.heads import (
         FLOOR,
@@ -58,6 +59,7 @@ else:
             "MixtureHead": "heads",
             "Moments": "episodes",
             "RealHead": "heads",
+            "PriorTasks": "episodes",
             "Schedule": "learning",
             "StudentHead": "heads",
             "TaskStream": "episodes",

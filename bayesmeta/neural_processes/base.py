@@ -20,15 +20,22 @@ from bayesmeta.neural_processes.episodes import Episode
 from bayesmeta.neural_processes.heads import GaussianHead, Head, noise_free
 from bayesmeta.neural_processes.learning import Schedule, calibrate, learn
 from bayesmeta.neural_processes.second_moments import covariance, with_diagonal
+from bayesmeta.warning_kinds import BayesmetaWarning, warn
 
 if TYPE_CHECKING:
     from bayesmeta.neural_processes.online import OnlineSums
 
-__all__ = ["KeepsRows", "KeepsSums", "NeuralProcess", "clean"]
+__all__ = ["FarFromPastWarning", "KeepsRows", "KeepsSums", "NeuralProcess", "clean"]
+
+FAR = 20.0  # standard deviations of past rows; the farthest of a million normal ones is at 5
 
 K = TypeVar("K", bound="KeepsRows")
 N = TypeVar("N", bound="NeuralProcess")
 S = TypeVar("S", bound="KeepsSums")
+
+
+class FarFromPastWarning(BayesmetaWarning):
+    """A task is far from all that a network learned from."""
 
 
 class NeuralProcess(TensorFields):
@@ -152,6 +159,20 @@ class NeuralProcess(TensorFields):
         self.head.require(data)
         return clean(data)
 
+    def _known(self, data: Data) -> Data:
+        """Rows to condition on: checked, and warned of where they are far from all that was learned from."""
+        data = self._checked(data)
+        if self.learned_from is not None and data.mask.numel():
+            for name, seen in (("x", self.inputs(data.x)), ("y", self.head.seen(data.y))):
+                farthest = float((seen.abs() * data.mask[..., None]).max()) if seen.shape[-1] else 0.0
+                if farthest > FAR:
+                    warn(
+                        f"{name} of a row is {farthest:.3g} standard deviations from the mean of the rows that this "
+                        f"{type(self).__name__} learned from: it has seen nothing like it, and what it says is a guess",
+                        FarFromPastWarning,
+                    )
+        return data
+
 
 class KeepsSums(NeuralProcess):
     """Mixin of those that know of a task the sum of the encodings of its rows, and their number."""
@@ -199,7 +220,7 @@ class KeepsSums(NeuralProcess):
 
     def condition(self: S, data: Data) -> S:
         """The posterior after the rows of `data`: their encodings are added."""
-        data = self._checked(data)
+        data = self._known(data)
         added = self._encodings(data.x, data.y, data.mask).sum(-2)
         return self._replace(total=self.total + added, count=self.count + data.count.to(self.count))
 
@@ -229,7 +250,7 @@ class KeepsRows(NeuralProcess):
 
     def condition(self: K, data: Data) -> K:
         """The posterior after the rows of `data`, which it keeps beside those that it has seen."""
-        data = self._checked(data)
+        data = self._known(data)
         return self._replace(rows=data if self.rows is None else self.rows + data)
 
     def expand(self: K, batch_shape: Sequence[int]) -> K:

@@ -4,16 +4,17 @@ In each step another number of rows is known, from none to the most, and each ta
 rows. Rows are known in random order, so any of the first ones are a random choice.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Generator, Tensor
 
 from bayesmeta.data.rows import Data
-from bayesmeta.random import randint
+from bayesmeta.random import randint, seeded
 
-__all__ = ["Episode", "Episodes", "KnowsMoments", "Moments", "PastEpisodes", "StreamedEpisodes", "TaskStream"]
+__all__ = ["Episode", "Episodes", "KnowsMoments", "Moments", "PastEpisodes", "PriorTasks", "StreamedEpisodes", "TaskStream"]
 
 
 class Moments(NamedTuple):
@@ -66,6 +67,28 @@ class KnowsMoments(TaskStream, Protocol):
     ) -> tuple[Data, Moments]:
         """Tasks of `num_known + num_asked` rows, and moments of the last `num_asked` given the first ones."""
         ...
+
+
+@dataclass(frozen=True)
+class PriorTasks:
+    """Tasks that a prior expects: what a network learns from them is an approximation of that prior.
+
+        TransformerNeuralProcess.initial(stream.draw(...)).fit(stream)
+
+    Args:
+        prior: without a batch; each task is a draw of a function and noise.
+        inputs: of so many tasks and rows, by a generator: `(num_tasks, num_rows, d)`.
+    """
+
+    prior: Any
+    inputs: Callable[[int, int, Generator], Tensor]
+
+    def draw(self, num_tasks: int, num_rows: int, *, generator: Generator) -> Data:
+        x = self.inputs(num_tasks, num_rows, generator)
+        functions = self.prior.expand((num_tasks,)).sample(1, generator=generator)
+        with seeded(generator):
+            y = functions.predict(x).sample()[0]
+        return Data.of(x, y, event_dim=len(self.prior.event_shape))
 
 
 @runtime_checkable

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import gelu, pad
 
-from bayesmeta.networks.attention import NUM_DISTANCES, AttentionLayer, Known, distance_functions
+from bayesmeta.networks.attention import NUM_DISTANCES, AttentionLayer, Known, distance_functions, excluding
 from bayesmeta.networks.modules import Weights
 from bayesmeta.networks.perceptron import zeroed
 
@@ -116,16 +116,16 @@ class TransformerModule(nn.Module):
         """
         num_known, every = x.shape[1], torch.cat([x, x_asked], 1)
         tokens, linear = self._start(every, y, later)
-        distances = distance_functions(every, x)
+        distances, mask = distance_functions(every, x), excluding(counts, x)
         for layer in self.layers:
-            tokens, linear, _ = layer(tokens, linear, num_known, None, distances, counts)
+            tokens, linear, _ = layer(tokens, linear, num_known, None, distances, mask)
         return self._answer(tokens[:, num_known:], linear[:, num_known:])
 
     def encode(self, x: Tensor, y: Tensor, mask: Tensor) -> Encoded:
         """Context rows, of which those count where `mask` `(b, k)` is true."""
         tokens, linear = self._start(x, y, torch.zeros_like(mask))
         pieces, known = self._pieces(x, x), []
-        whole = distance_functions(x, x) if len(pieces) == 1 else None
+        whole, real = distance_functions(x, x) if len(pieces) == 1 else None, excluding(mask[:, None], x)
         for layer in cast(Sequence[AttentionLayer], self.layers):
             known.append(layer.known(tokens, linear))
             parts = [
@@ -135,7 +135,7 @@ class TransformerModule(nn.Module):
                     0,
                     known[-1],
                     distance_functions(x[:, piece], x) if whole is None else whole,
-                    mask[:, None],
+                    real,
                 )
                 for piece in pieces
             ]
@@ -148,9 +148,9 @@ class TransformerModule(nn.Module):
         num = x.shape[1]
         distances, known = distance_functions(x, torch.cat([before.x, x], 1)), []
         up_to_itself = torch.ones(num, num, dtype=torch.bool, device=x.device).tril().expand(len(x), num, num)
-        counts = torch.cat([before.mask[:, None].expand(-1, num, -1), up_to_itself], 2)
+        mask = excluding(torch.cat([before.mask[:, None].expand(-1, num, -1), up_to_itself], 2), x)
         for layer, old in zip(self.layers, before.layers, strict=True):
-            tokens, linear, own = layer(tokens, linear, num, old, distances, counts)
+            tokens, linear, own = layer(tokens, linear, num, old, distances, mask)
             known.append(own)
         return before.and_more(Encoded(x, up_to_itself[:, -1], tuple(known)))
 
@@ -161,9 +161,9 @@ class TransformerModule(nn.Module):
     def _ask(self, known: Encoded, x: Tensor) -> Tensor:
         nothing = torch.zeros_like(known.mask[:, :0])
         tokens, linear = self._start(x, known.x.new_zeros(len(x), 0, self.start.in_features), nothing)
-        distances = distance_functions(x, known.x)
+        distances, mask = distance_functions(x, known.x), excluding(known.mask[:, None], x)
         for layer, old in zip(self.layers, known.layers, strict=True):
-            tokens, linear, _ = layer(tokens, linear, 0, old, distances, known.mask[:, None])
+            tokens, linear, _ = layer(tokens, linear, 0, old, distances, mask)
         return self._answer(tokens, linear)
 
     def _pieces(self, queries: Tensor, keys: Tensor) -> list[slice]:

@@ -64,20 +64,18 @@ class Soap(torch.optim.Optimizer):
             state |= _start(gradient)
         state["step"] += 1
         num = float(state["step"])
-        state["mean"].lerp_(gradient, 1.0 - betas[0])
         for side, product in _products(gradient):
             if side in state:
                 state[side].lerp_(product, 1.0 - betas[1])
         turned = _turned(gradient, state)
+        state["mean"].lerp_(turned, 1.0 - betas[0])
         state["square"].lerp_(turned.square(), 1.0 - betas[1])
         spread = (state["square"] / (1.0 - betas[1] ** num)).sqrt() + EPSILON
-        move = _back(_turned(state["mean"], state) / ((1.0 - betas[0] ** num) * spread), state)
+        move = _back(state["mean"] / ((1.0 - betas[0] ** num) * spread), state)
         for parameter, each in zip(parameters, move, strict=True):
             parameter.mul_(1.0 - rate * decay).sub_(each, alpha=rate)
         if num % INTERVAL == 0:
-            for side in ("left", "right"):
-                if side in state:  # a step of the power method, laid out as a checkpoint lays it out
-                    state[f"{side}_basis"] = torch.linalg.qr(state[side] @ state[f"{side}_basis"])[0].contiguous()
+            _turn_bases(state)
 
 
 def _products(gradient: Tensor) -> tuple[tuple[str, Tensor], ...]:
@@ -93,6 +91,15 @@ def _start(gradient: Tensor) -> dict[str, Tensor]:
         if product.shape[-1] <= MOST_SIDE:
             state |= {side: product, f"{side}_basis": torch.linalg.eigh(product)[1].contiguous()}
     return state
+
+
+def _turn_bases(state: dict[str, Tensor]) -> None:
+    """A step of the power method; the mean gradient goes along."""
+    mean = _back(state["mean"], state)
+    for side in ("left", "right"):
+        if side in state:  # laid out as a checkpoint lays it out
+            state[f"{side}_basis"] = torch.linalg.qr(state[side] @ state[f"{side}_basis"])[0].contiguous()
+    state["mean"] = _turned(mean, state).contiguous()
 
 
 def _turned(matrices: Tensor, state: dict[str, Tensor]) -> Tensor:

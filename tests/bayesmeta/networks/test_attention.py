@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from bayesmeta.networks.attention import NUM_DISTANCES, AttentionLayer, distance_functions
+from bayesmeta.networks.attention import NUM_DISTANCES, AttentionLayer, distance_functions, excluding
 from bayesmeta.random import rand, randn, seeded
 from tests.families import F64, seed
 
@@ -57,7 +57,7 @@ def test_keys_that_were_kept_answer_as_in_one_pass(num_distances: int) -> None:
 
 def test_masked_rows_say_nothing_and_nothing_to_attend_to_is_no_division_by_zero() -> None:
     made, (tokens, linear, x) = layer(), rows(5, 4)
-    mask = torch.tensor([[True, True, False, False], [False] * 4])[:, None]
+    mask = excluding(torch.tensor([[True, True, False, False], [False] * 4])[:, None], linear)
     distances = distance_functions(x, x[:, :4])
     found = made(tokens, linear, 4, None, distances, mask)[0][:, 4]
     changed = tokens.clone()
