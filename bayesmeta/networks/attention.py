@@ -24,7 +24,7 @@ from torch.nn.functional import pad, scaled_dot_product_attention
 
 from bayesmeta.networks.perceptron import PerceptronLayer, zeroed
 
-__all__ = ["NUM_DISTANCES", "AttentionLayer", "Known", "distance_functions"]
+__all__ = ["NUM_DISTANCES", "AttentionLayer", "Known", "attend", "distance_functions"]
 
 WIDTHS = (0.03, 0.08, 0.2, 0.5, 1.2)  # of bumps, in standard deviations of the inputs
 NUM_DISTANCES = 2 * len(WIDTHS) + 2  # functions of each input
@@ -119,15 +119,26 @@ class AttentionLayer(nn.Module):
     def _attend(self, queries: Tensor, known: Known, bias: Tensor | None, mask: Tensor | None) -> Tensor:
         """`(b, q, heads, part of width and linear stream)`."""
         q, k, v = (self._by_head(part).transpose(1, 2) for part in (queries, *known))
-        k, v = pad(k, (0, 0, 0, 1)), pad(v, (0, 0, 0, 1))  # the sink
-        scores = None if bias is None else pad(bias, (0, 1))
-        if mask is not None:
-            counts = pad(mask, (0, 1), value=True)[:, None]
-            scores = counts if scores is None else scores.masked_fill(~counts, -torch.inf)
-        return scaled_dot_product_attention(q, k, v, attn_mask=scores).transpose(1, 2)
+        return attend(q, k, v, bias, mask).transpose(1, 2)
 
     def _by_head(self, part: Tensor) -> Tensor:
         return part.unflatten(-1, (self.num_heads, -1))
+
+
+def attend(queries: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None, mask: Tensor | None) -> Tensor:
+    """What queries `(..., heads, q, e)` take from known rows, and from the sink beside them.
+
+    Args:
+        queries, keys, values: of each head `(..., heads, q, e)`, `(..., heads, k, e)` and `(..., heads, k, v)`.
+        bias: of scores `(..., heads, q, k)`.
+        mask: which known rows count for which queries `(..., q, k)` or `(..., 1, k)`; None where all do.
+    """
+    keys, values = pad(keys, (0, 0, 0, 1)), pad(values, (0, 0, 0, 1))  # the sink
+    scores = None if bias is None else pad(bias, (0, 1))
+    if mask is not None:
+        counts = pad(mask, (0, 1), value=True)[..., None, :, :]
+        scores = counts if scores is None else scores.masked_fill(~counts, -torch.inf)
+    return scaled_dot_product_attention(queries, keys, values, attn_mask=scores)
 
 
 def distance_functions(queries: Tensor, keys: Tensor) -> Tensor:

@@ -232,6 +232,18 @@ class KeepsRows(NeuralProcess):
         data = self._checked(data)
         return self._replace(rows=data if self.rows is None else self.rows + data)
 
+    def log_evidence(self, data: Data) -> Tensor:
+        """log p(y | x) of each task's rows, each predicted by a fresh look at those before it."""
+        data, num = self._checked(data), data.mask.shape[-1]
+        rows = self.condition(data)._kept
+        before = torch.ones(num, rows.mask.shape[-1], dtype=torch.bool, device=rows.mask.device)
+        mask = rows.mask[..., None, :] & before.tril(rows.mask.shape[-1] - num - 1)
+        x, y = rows.x[..., None, :, :], rows.y.unsqueeze(rows.mask.ndim - 1)
+        each = self._replace(rows=Data(x.expand(*mask.shape, -1), y.expand(*mask.shape, *self.event_shape), mask))
+        prediction = each.predict(data.x.expand(*mask.shape[:-1], -1)[..., None, :])
+        log_prob = prediction.log_prob(data.y.unsqueeze(data.mask.ndim))[..., 0]
+        return (log_prob * data.mask).sum(-1)
+
     def expand(self: K, batch_shape: Sequence[int]) -> K:
         try:
             return self._replace(rows=self._kept.expand(tuple(batch_shape)))

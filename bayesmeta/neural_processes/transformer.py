@@ -93,18 +93,6 @@ class TransformerNeuralProcess(KeepsRows):
         """Draws of f, which remember where they were evaluated: see `FunctionDraws`."""
         return FunctionDraws(noise_sd(self.head), LaterChain(self.expand((num_draws, *self.batch_shape))), generator)
 
-    def log_evidence(self, data: Data) -> Tensor:
-        """log p(y | x) of each task's rows, each predicted by a fresh look at those before it."""
-        data, num = self._checked(data), data.mask.shape[-1]
-        rows = self.condition(data)._kept
-        before = torch.ones(num, rows.mask.shape[-1], dtype=torch.bool, device=rows.mask.device)
-        mask = rows.mask[..., None, :] & before.tril(rows.mask.shape[-1] - num - 1)
-        x, y = rows.x[..., None, :, :], rows.y.unsqueeze(rows.mask.ndim - 1)
-        each = self._replace(rows=Data(x.expand(*mask.shape, -1), y.expand(*mask.shape, *self.event_shape), mask))
-        prediction = each.predict(data.x.expand(*mask.shape[:-1], -1)[..., None, :])
-        log_prob = prediction.log_prob(data.y.unsqueeze(data.mask.ndim))[..., 0]
-        return (log_prob * data.mask).sum(-1)
-
     def chain_log_prob(self, data: Data) -> Tensor:
         """log p(y | x) of each task's rows in their order, as draws of functions go: a joint density in few passes.
 
