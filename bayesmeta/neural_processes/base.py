@@ -92,7 +92,7 @@ class NeuralProcess(TensorFields):
 
     def predict(self, x: Tensor) -> Distribution:
         """p(y | x) at each row, noise included: batch_shape `(*batch, q)`."""
-        return self.head.distribution(self._outputs(x))
+        return self._prediction(self._outputs(x))
 
     def marginal(self, x: Tensor) -> Normal:
         """p(f(x)) at each row, noise-free."""
@@ -142,6 +142,10 @@ class NeuralProcess(TensorFields):
     def _outputs(self, x: Tensor) -> Tensor:
         """What the network answers, `(*batch, q, num_outputs)`."""
         raise TypeError("each member says how its network is asked")
+
+    def _prediction(self, outputs: Tensor) -> Distribution:
+        """What it means by its answers."""
+        return self.head.distribution(outputs)
 
     def _given_one(self, x: Tensor, y: Tensor, x_asked: Tensor) -> Tensor:
         """What it answers about rows `(*batch, q, m, d)`, given one more row each `(*batch, q, d)`, `(*batch, q)`."""

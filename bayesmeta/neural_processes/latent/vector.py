@@ -80,20 +80,20 @@ class KnowsVector(NeuralProcess):
 
     def predict(self, x: Shaped[Tensor, "*tasks q d"]) -> MixtureDistribution:
         """p(y | x) at each row: the mixture over the same 64 draws of z each time."""
-        log_weights = torch.full((NUM_DRAWS, 1), -math.log(NUM_DRAWS)).to(self._latent.mean)
-        return MixtureDistribution(log_weights, self._given(x), -2)
+        return self._prediction(self._outputs(x))
 
     def marginal(self, x: Shaped[Tensor, "*tasks q d"]) -> Normal:
         """p(f(x)) at each row, by its first two moments over draws of z."""
-        means = self._given(x).mean
+        means = self._means(x)
         var = means.var(-2, correction=0) + (self.head.scale * LEAST_SHARE).square()
         return Normal(means.mean(-2), var.sqrt(), validate_args=False)
 
     def joint(self, x: Shaped[Tensor, "*tasks q d"]) -> MultivariateNormal:
         """f at all q rows together, by its first two moments over draws of z."""
-        means = self._given(x).mean
+        means = self._means(x)
         centred = means - means.mean(-2, keepdim=True)
-        floor = (self.head.scale * LEAST_SHARE).square() * torch.eye(x.shape[-2]).to(centred)
+        eye = torch.eye(x.shape[-2], dtype=means.dtype, device=means.device)
+        floor = (self.head.scale * LEAST_SHARE).square() * eye
         return MultivariateNormal(means.mean(-2), centred.mT @ centred / NUM_DRAWS + floor)
 
     def sample(self, num_draws: int, *, generator: Generator | None = None) -> "LatentFunctions":
@@ -111,11 +111,19 @@ class KnowsVector(NeuralProcess):
         """Rows `(*tasks, q, d)` as the decoder knows them, `(*tasks, q, num_asked)`."""
         raise TypeError("each member says what its decoder is asked")
 
-    def _given(self, x: Tensor) -> Distribution:
-        """y given each of the fixed draws of z, of batch_shape `(*batch, draws, q)`."""
+    def _outputs(self, x: Tensor) -> Tensor:
+        """What the network answers given each of the fixed draws of z, `(*batch, draws, q, num_outputs)`."""
         latent = self._latent
         z = latent.mean[..., None, :] + latent.stddev[..., None, :] * fixed_noise(NUM_DRAWS, latent.mean)
-        return self.head.distribution(self.network.module.decode(self._asked(x)[..., None, :, :], z))
+        return self.network.module.decode(self._asked(x)[..., None, :, :], z)
+
+    def _prediction(self, outputs: Tensor) -> MixtureDistribution:
+        log_weights = outputs.new_full((NUM_DRAWS, 1), -math.log(NUM_DRAWS))
+        return MixtureDistribution(log_weights, self.head.distribution(outputs), -2)
+
+    def _means(self, x: Tensor) -> Tensor:
+        """E[y] given each of the fixed draws of z, `(*batch, draws, q)`."""
+        return self.head.distribution(self._outputs(x)).mean
 
     def _log_prob(self, weights: dict[str, Tensor], episode: Episode, generator: Generator) -> Tensor:
         """Of all rows of each task that are asked about together, by draws of z."""

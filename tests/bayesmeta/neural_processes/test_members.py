@@ -146,10 +146,10 @@ def test_a_temperature_undoes_predictions_that_are_too_narrow(member: str) -> No
     def coverage(one: Any) -> float:
         """Of intervals of 90%, one row of each task."""
         prediction = one.condition(new.rows(slice(0, 10))).predict(new.x[:, 10:11])
-        low, high = (prediction.icdf(F64 + p) for p in (0.05, 0.95))
+        low, high = (prediction.icdf(torch.full_like(prediction.mean, p)) for p in (0.05, 0.95))
         return float(((new.y[:, 10:11] > low) & (new.y[:, 10:11] < high)).double().mean())
 
-    assert coverage(narrow) < 0.6
+    assert coverage(narrow) < 0.7  # that of a mixture over z does not vanish with the temperature
     assert coverage(again) == pytest.approx(0.9, abs=5 * (0.09 / 400) ** 0.5)
     with pytest.raises(ValueError, match="none of these has any"):
         prior.calibrated(held_out.rows(slice(0, 0)))
