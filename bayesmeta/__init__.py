@@ -7,6 +7,7 @@ from bayesmeta.lazy import lazily
 __version__ = "0.1.0"
 
 __all__ = [
+    "AttentiveNeuralProcess",
     "BayesmetaWarning",
     "BetaBernoulli",
     "Columns",
@@ -80,7 +81,8 @@ if TYPE_CHECKING:
     from bayesmeta.networks.deep_kernel import DeepKernel
     from bayesmeta.networks.learned_features import LearnedFeatures
     from bayesmeta.neural_processes.conditional import ConditionalNeuralProcess
-    from bayesmeta.neural_processes.latent import LatentNeuralProcess
+    from bayesmeta.neural_processes.latent.attentive import AttentiveNeuralProcess
+    from bayesmeta.neural_processes.latent.plain import LatentNeuralProcess
     from bayesmeta.neural_processes.transformer import TransformerNeuralProcess
     from bayesmeta.numerics.fused import compiled
     from bayesmeta.regression.arms_by_number import arm_statistics
@@ -94,6 +96,7 @@ else:
     __getattr__, __dir__ = lazily(
         __name__,
         {
+            "AttentiveNeuralProcess": "neural_processes.latent.attentive",
             "BayesmetaWarning": "warning_kinds",
             "BetaBernoulli": "conjugate.bernoulli",
             "Columns": "data.columns",
@@ -107,7 +110,7 @@ else:
             "GammaPoisson": "conjugate.rates",
             "GaussianProcess": "gp.process",
             "Hyperposterior": "hyperparameters.hyperposterior",
-            "LatentNeuralProcess": "neural_processes.latent",
+            "LatentNeuralProcess": "neural_processes.latent.plain",
             "LearnedFeatures": "networks.learned_features",
             "LimitWarning": "warning_kinds",
             "LinearGaussian": "regression.linear",

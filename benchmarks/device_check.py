@@ -44,7 +44,7 @@ __all__ = ["Checks", "main"]
 CPU = torch.device("cpu")
 LENGTHS = (5, 3, 0, 7)  # rows of the tasks that answers are about
 RTOL = 1e-6  # to which float64 agrees: iterative answers stop a few digits apart
-NETWORKS = ("conditional_neural_process", "latent_neural_process", "transformer_neural_process")
+NETWORKS = tuple(f"{kind}_neural_process" for kind in ("conditional", "latent", "attentive", "transformer"))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -236,6 +236,17 @@ def _latent_neural_process() -> Family:
     )
 
 
+def _attentive_neural_process() -> Family:
+    rows = Data.of(rand((20, 2), like=F64, generator=seed(7)), randn((20,), like=F64, generator=seed(8)))
+    sizes = {"width": 8, "num_layers": 1, "num_latent": 4, "num_attending": 1, "num_heads": 2}
+    prior = bm.AttentiveNeuralProcess.initial(rows, **sizes)
+    # moments are of a few fixed draws, as those of the latent one; its evidence is that of a chain
+    exempt = frozenset({"draws_agree_with_predict", "draws_follow_the_marginal", "joint_agrees_with_draws"})
+    return Family(
+        _with_drawn_weights(prior, 9), 2, lambda n, g: randn((n,), like=F64, generator=g), num_draws=2000, exempt=exempt
+    )
+
+
 def _with_drawn_weights(prior: Any, number: int) -> Any:
     """Every weight moved a little from where learning begins, so that each layer has a say."""
     generator = seed(number)
@@ -252,6 +263,7 @@ FAMILIES: dict[str, Family] = {
     "conditional_neural_process": _conditional_neural_process(),
     "transformer_neural_process": _transformer_neural_process(),
     "latent_neural_process": _latent_neural_process(),
+    "attentive_neural_process": _attentive_neural_process(),
     "correlated_arms": _correlated_arms(),
     "deep_kernel": _deep_kernel(),
     "matrix_normal_inverse_wishart": _matrix_normal_inverse_wishart(),

@@ -24,7 +24,7 @@ from torch.nn.functional import pad
 
 from bayesmeta.networks.perceptron import PerceptronLayer, zeroed
 
-__all__ = ["NUM_DISTANCES", "AttentionLayer", "Known", "distance_functions", "excluding"]
+__all__ = ["NUM_DISTANCES", "AttentionLayer", "Known", "attend", "distance_functions", "excluding"]
 
 WIDTHS = (0.03, 0.08, 0.2, 0.5, 1.2)  # of bumps, in standard deviations of the inputs
 NUM_DISTANCES = 2 * len(WIDTHS) + 2  # functions of each input
@@ -120,13 +120,7 @@ class AttentionLayer(nn.Module):
     def _attend(self, queries: Tensor, known: Known, bias: Tensor | None, mask: Tensor | None) -> Tensor:
         """`(b, q, heads, part of width and linear stream)`."""
         q, k, v = (self._by_head(part).transpose(1, 2) for part in (queries, *known))
-        scores = (q * q.shape[-1] ** -0.5) @ k.mT
-        if bias is not None:
-            scores = scores + bias
-        if mask is not None:
-            scores = scores + mask[:, None]
-        weights = pad(scores, (0, 1)).softmax(-1)[..., :-1]  # the sink has score zero, and its value adds nothing
-        return (weights @ v).transpose(1, 2)
+        return attend(q, k, v, bias, mask).transpose(1, 2)
 
     def _by_head(self, part: Tensor) -> Tensor:
         return part.unflatten(-1, (self.num_heads, -1))
@@ -135,6 +129,24 @@ class AttentionLayer(nn.Module):
 def excluding(counts: Tensor, like: Tensor) -> Tensor:
     """What is added to scores: zero where `counts` is true, so much less than any score elsewhere that none is left."""
     return torch.zeros_like(counts, dtype=like.dtype).masked_fill(~counts, -torch.inf)
+
+
+def attend(queries: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None, mask: Tensor | None) -> Tensor:
+    """What queries `(..., heads, q, e)` take from known rows, and from the sink beside them.
+
+    Args:
+        queries, keys, values: of each head `(..., heads, q, e)`, `(..., heads, k, e)` and `(..., heads, k, v)`.
+        bias: of scores `(..., heads, q, k)`.
+        mask: what `excluding` makes of which known rows count for which queries, `(..., q, k)` or `(..., 1, k)`; None
+            where all do.
+    """
+    scores = (queries * queries.shape[-1] ** -0.5) @ keys.mT
+    if bias is not None:
+        scores = scores + bias
+    if mask is not None:
+        scores = scores + mask[..., None, :, :]
+    weights = pad(scores, (0, 1)).softmax(-1)[..., :-1]  # the sink has score zero, and its value adds nothing
+    return weights @ values
 
 
 def distance_functions(queries: Tensor, keys: Tensor) -> Tensor:

@@ -1,7 +1,8 @@
 """Neural processes: networks that answer with a predictive distribution after one pass over the rows of a task.
 
-The members are `ConditionalNeuralProcess`, `LatentNeuralProcess` and `TransformerNeuralProcess`, in `bayesmeta`. Here
-are the heads that they may have, how they learn, and what they learn from.
+The members are `ConditionalNeuralProcess`, `LatentNeuralProcess`, `AttentiveNeuralProcess` and
+`TransformerNeuralProcess`, in `bayesmeta`. Here are the heads that they may have, how they learn, and what they learn
+from.
 """
 
 from typing import TYPE_CHECKING
@@ -20,8 +21,8 @@ __all__ = [
     "KnowsMoments",
     "MixtureHead",
     "Moments",
-    "RealHead",
     "PriorTasks",
+    "RealHead",
     "Schedule",
     "StudentHead",
     "TaskStream",

@@ -99,7 +99,7 @@ class NeuralProcess(TensorFields):
 
     def predict(self, x: Tensor) -> Distribution:
         """p(y | x) at each row, noise included: batch_shape `(*batch, q)`."""
-        return self.head.distribution(self._outputs(x))
+        return self._prediction(self._outputs(x))
 
     def marginal(self, x: Tensor) -> Normal:
         """p(f(x)) at each row, noise-free."""
@@ -150,6 +150,10 @@ class NeuralProcess(TensorFields):
         """What the network answers, `(*batch, q, num_outputs)`."""
         raise TypeError("each member says how its network is asked")
 
+    def _prediction(self, outputs: Tensor) -> Distribution:
+        """What it means by its answers."""
+        return self.head.distribution(outputs)
+
     def _given_one(self, x: Tensor, y: Tensor, x_asked: Tensor) -> Tensor:
         """What it answers about rows `(*batch, q, m, d)`, given one more row each `(*batch, q, d)`, `(*batch, q)`."""
         raise TypeError("each member says how its network is asked")
@@ -159,7 +163,7 @@ class NeuralProcess(TensorFields):
         self.head.require(data)
         return clean(data)
 
-    def _known(self, data: Data) -> Data:
+    def _not_far(self, data: Data) -> Data:
         """Rows to condition on: checked, and warned of where they are far from all that was learned from."""
         data = self._checked(data)
         if self.learned_from is not None and data.mask.numel():
@@ -220,7 +224,7 @@ class KeepsSums(NeuralProcess):
 
     def condition(self: S, data: Data) -> S:
         """The posterior after the rows of `data`: their encodings are added."""
-        data = self._known(data)
+        data = self._not_far(data)
         added = self._encodings(data.x, data.y, data.mask).sum(-2)
         return self._replace(total=self.total + added, count=self.count + data.count.to(self.count))
 
@@ -250,8 +254,20 @@ class KeepsRows(NeuralProcess):
 
     def condition(self: K, data: Data) -> K:
         """The posterior after the rows of `data`, which it keeps beside those that it has seen."""
-        data = self._known(data)
+        data = self._not_far(data)
         return self._replace(rows=data if self.rows is None else self.rows + data)
+
+    def log_evidence(self, data: Data) -> Tensor:
+        """log p(y | x) of each task's rows, each predicted by a fresh look at those before it."""
+        data, num = self._checked(data), data.mask.shape[-1]
+        rows = self.condition(data)._kept
+        before = torch.ones(num, rows.mask.shape[-1], dtype=torch.bool, device=rows.mask.device)
+        mask = rows.mask[..., None, :] & before.tril(rows.mask.shape[-1] - num - 1)
+        x, y = rows.x[..., None, :, :], rows.y.unsqueeze(rows.mask.ndim - 1)
+        each = self._replace(rows=Data(x.expand(*mask.shape, -1), y.expand(*mask.shape, *self.event_shape), mask))
+        prediction = each.predict(data.x.expand(*mask.shape[:-1], -1)[..., None, :])
+        log_prob = prediction.log_prob(data.y.unsqueeze(data.mask.ndim))[..., 0]
+        return (log_prob * data.mask).sum(-1)
 
     def expand(self: K, batch_shape: Sequence[int]) -> K:
         try:

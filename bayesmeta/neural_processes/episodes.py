@@ -14,7 +14,16 @@ from torch import Generator, Tensor
 from bayesmeta.data.rows import Data
 from bayesmeta.random import randint, seeded
 
-__all__ = ["Episode", "Episodes", "KnowsMoments", "Moments", "PastEpisodes", "PriorTasks", "StreamedEpisodes", "TaskStream"]
+__all__ = [
+    "Episode",
+    "Episodes",
+    "KnowsMoments",
+    "Moments",
+    "PastEpisodes",
+    "PriorTasks",
+    "StreamedEpisodes",
+    "TaskStream",
+]
 
 
 class Moments(NamedTuple):

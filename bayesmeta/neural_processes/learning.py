@@ -16,6 +16,7 @@ import torch
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from scipy.optimize import minimize_scalar
 from torch import Generator, Tensor
+from torch.distributions import Distribution
 
 from bayesmeta.data.rows import Data
 from bayesmeta.data.samples import some_tasks
@@ -127,20 +128,22 @@ def calibrate(prior: Any, held_out: Data, generator: Generator | None) -> Any:
     most = int(tasks.count.max()) - 1
     episodes = PastEpisodes(tasks, MOST_HELD_OUT, DEFAULT.num_asked, max(most, 1))
     looks = [episodes.draw(num, generator) for num in _spread_over(most) for _ in range(NUM_LOOKS)]
+    with torch.no_grad():
+        answers = [prior.condition(Data(look.x, look.y, look.mask))._outputs(look.x_asked) for look in looks]
 
     @torch.no_grad()
     def loss(log_temperature: float) -> float:
         warmer = replace(prior, head=replace(prior.head, temperature=math.exp(log_temperature)))
-        return -float(torch.stack([_score(warmer, look) for look in looks]).mean())
+        scores = [_score(warmer._prediction(answer), look) for answer, look in zip(answers, looks, strict=True)]
+        return -float(torch.stack(scores).mean())
 
     best = minimize_scalar(loss, bounds=(-LARGEST_LOG_TEMPERATURE, LARGEST_LOG_TEMPERATURE), method="bounded")
     return replace(prior, head=replace(prior.head, temperature=math.exp(best.x)))
 
 
-def _score(prior: Any, episode: Episode) -> Tensor:
-    """Mean log probability of the rows that are asked about, as `predict` has it."""
-    posterior = prior.condition(Data(episode.x, episode.y, episode.mask))
-    log_prob = posterior.predict(episode.x_asked).log_prob(episode.y_asked)
+def _score(prediction: Distribution, episode: Episode) -> Tensor:
+    """Mean log probability of the rows that are asked about."""
+    log_prob = prediction.log_prob(episode.y_asked)
     return (log_prob * episode.mask_asked).sum() / episode.mask_asked.sum()
 
 

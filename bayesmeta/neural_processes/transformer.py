@@ -93,18 +93,6 @@ class TransformerNeuralProcess(KeepsRows):
         """Draws of f, which remember where they were evaluated: see `FunctionDraws`."""
         return FunctionDraws(noise_sd(self.head), LaterChain(self.expand((num_draws, *self.batch_shape))), generator)
 
-    def log_evidence(self, data: Data) -> Tensor:
-        """log p(y | x) of each task's rows, each predicted by a fresh look at those before it."""
-        data, num = self._checked(data), data.mask.shape[-1]
-        rows = self.condition(data)._kept
-        before = torch.ones(num, rows.mask.shape[-1], dtype=torch.bool, device=rows.mask.device)
-        mask = rows.mask[..., None, :] & before.tril(rows.mask.shape[-1] - num - 1)
-        x, y = rows.x[..., None, :, :], rows.y.unsqueeze(rows.mask.ndim - 1)
-        each = self._replace(rows=Data(x.expand(*mask.shape, -1), y.expand(*mask.shape, *self.event_shape), mask))
-        prediction = each.predict(data.x.expand(*mask.shape[:-1], -1)[..., None, :])
-        log_prob = prediction.log_prob(data.y.unsqueeze(data.mask.ndim))[..., 0]
-        return (log_prob * data.mask).sum(-1)
-
     def chain_log_prob(self, data: Data) -> Tensor:
         """log p(y | x) of each task's rows in their order, as draws of functions go: a joint density in few passes.
 
@@ -129,7 +117,9 @@ class TransformerNeuralProcess(KeepsRows):
         x, y, mask = (part.reshape(batch.numel(), *part.shape[len(batch) :]) for part in (x, y, mask))
         place = torch.arange(num_before + num, device=mask.device)
         later = place >= num_before
-        of_rows = place <= place.clamp(min=num_before - 1)[:, None]  # context rows see the context, later ones themselves
+        of_rows = (
+            place <= place.clamp(min=num_before - 1)[:, None]
+        )  # later rows see up to themselves
         of_asked = place < place[num_before:, None]
         counts = torch.cat([of_rows, of_asked]) & mask[:, None]
         answer = self.network.module(x, y, later.expand(mask.shape), x[:, num_before:], counts)

@@ -13,7 +13,7 @@ from torch import Generator
 from torch.distributions import Normal
 
 import bayesmeta as bm
-from bayesmeta import ConditionalNeuralProcess, Data, TransformerNeuralProcess, one_hot
+from bayesmeta import AttentiveNeuralProcess, ConditionalNeuralProcess, Data, TransformerNeuralProcess, one_hot
 from bayesmeta.neural_processes.episodes import Moments
 from bayesmeta.neural_processes.function_draws import MOST_POINTS
 from bayesmeta.neural_processes.heads import BernoulliHead, CategoricalHead, CountHead, HistogramHead, MixtureHead
@@ -27,8 +27,12 @@ MEMBERS: dict[str, Callable[..., Any]] = {
     "transformer": lambda tasks, **options: TransformerNeuralProcess.initial(
         tasks, width=12, num_layers=2, num_heads=2, linear_width=6, hidden=12, **options
     ),
+    "attentive": lambda tasks, **options: AttentiveNeuralProcess.initial(
+        tasks, width=16, num_layers=1, num_latent=8, num_attending=1, num_heads=2, **options
+    ),
 }
 every = pytest.mark.parametrize("member", MEMBERS)
+with_chains = pytest.mark.parametrize("member", sorted(set(MEMBERS) - {"attentive"}))  # whose draws are no vectors
 NOISE = 0.3
 
 
@@ -76,6 +80,8 @@ def test_levels_are_learned_nearly_as_exact_bayes_knows_them(member: str, stream
     prior = learned(member, stream)
     for num_known in (0, 3, 12):
         assert gap(prior, num_known) < 0.15
+    if prior.knows_functions:
+        return
     # the noise is what two values at one place have not in common
     assert float(prior.head.noise_var) == pytest.approx(NOISE**2, rel=0.5)
 
@@ -107,7 +113,8 @@ def test_learning_goes_on_from_a_checkpoint_to_the_last_bit(member: str, tmp_pat
 def test_past_tasks_teach_what_they_have_in_common(member: str) -> None:
     past = Levels().draw(60, 12, generator=seed(6))
     start = MEMBERS[member](past)
-    schedule = Schedule(300, num_tasks=16, most_known=12, num_asked=8, rate=5e-3, average=0.98)
+    num_steps = 600 if member == "attentive" else 300  # z begins as noise: it gains late
+    schedule = Schedule(num_steps, num_tasks=16, most_known=12, num_asked=8, rate=5e-3, average=0.98)
     prior = start.fit(past, schedule=schedule, generator=seed(7), progress=False)
     assert prior.learned_from == bm.fields.LearnedFrom(60, 720)
     assert gap(prior, 6) < 0.5 * gap(start, 6)
@@ -140,10 +147,10 @@ def test_a_temperature_undoes_predictions_that_are_too_narrow(member: str) -> No
     def coverage(one: Any) -> float:
         """Of intervals of 90%, one row of each task."""
         prediction = one.condition(new.rows(slice(0, 10))).predict(new.x[:, 10:11])
-        low, high = (prediction.icdf(F64 + p) for p in (0.05, 0.95))
+        low, high = (prediction.icdf(torch.full_like(prediction.mean, p)) for p in (0.05, 0.95))
         return float(((new.y[:, 10:11] > low) & (new.y[:, 10:11] < high)).double().mean())
 
-    assert coverage(narrow) < 0.6
+    assert coverage(narrow) < 0.7  # that of a mixture over z does not vanish with the temperature
     assert coverage(again) == pytest.approx(0.9, abs=5 * (0.09 / 400) ** 0.5)
     with pytest.raises(ValueError, match="none of these has any"):
         prior.calibrated(held_out.rows(slice(0, 0)))
@@ -182,7 +189,7 @@ def chain_family(member: str) -> Any:
     return FAMILIES[f"{member}_neural_process"]
 
 
-@every
+@with_chains
 def test_a_draw_begins_as_the_marginal_and_remembers(member: str) -> None:
     family = chain_family(member)
     posterior, x = family.prior.condition(family.rows(5)), family.draw_x(4, seed(1))
@@ -196,7 +203,7 @@ def test_a_draw_begins_as_the_marginal_and_remembers(member: str) -> None:
     assert float(draws.predict(x[:1]).variance[0]) == pytest.approx(float(family.prior.head.noise_var))
 
 
-@every
+@with_chains
 def test_points_beyond_the_most_have_the_mean_of_what_was_drawn(member: str) -> None:
     family = chain_family(member)
     draws = family.prior.sample(2, generator=seed(3))
@@ -241,9 +248,8 @@ def test_joint_covariances_are_positive_definite_and_have_slopes(member: str) ->
 
 def test_a_chain_has_the_density_of_its_steps() -> None:
     """In one pass as one row after another; with other rows that pads hold, and after more rows than are ever later."""
-    prior = FAMILIES["transformer_neural_process"].prior
-    tasks, rows = (FAMILIES["transformer_neural_process"].tasks(lengths, n) for lengths, n in (([4, 2], 0), ([20, 7], 9)))
-    posterior = prior.condition(tasks)
+    family = FAMILIES["transformer_neural_process"]
+    rows, posterior = family.tasks([20, 7], 9), family.prior.condition(family.tasks([4, 2]))
     chain, total = LaterChain(posterior.expand((1, 2))), torch.zeros(2, dtype=torch.float64)
     for i in range(20):
         x, y = rows.x[None, :, i : i + 1], rows.y[None, :, i : i + 1]
@@ -287,8 +293,8 @@ def test_more_rows_than_are_looked_at_at_once_change_nothing(monkeypatch: pytest
 
 @every
 def test_a_row_costs_the_same_after_many(member: str) -> None:
-    if member == "transformer":
-        return  # which looks at all rows again
+    if member != "conditional":
+        return  # the others look at all rows again
     family = chain_family(member)
     state = family.prior.online((4,))
     x, y = family.draw_x(1, seed(1)), torch.zeros(1, dtype=torch.float64)
