@@ -14,7 +14,7 @@ from torch import Generator, Tensor
 from torch.distributions import Distribution
 
 from bayesmeta import Data
-from bayesmeta.neural_processes.base import KeepsRows
+from bayesmeta.neural_processes.base import KeepsRows, KeepsSums
 from bayesmeta.online.protocol import DrawsFunctions, Index, State, Task
 
 __all__ = ["FewRows", "OnlineFewRows"]
@@ -94,9 +94,13 @@ class OnlineFewRows(DrawsFunctions):
 
     def _looked_at_again(self, entry: Tensor) -> Any:
         """The posterior of all tasks, of which some have changed: what a network makes of the rows of others stays."""
-        old, now = self._at(None, len(self._every)), self.posterior()
+        old, some = self._at(None, len(self._every)), self.posterior(entry)
+        if isinstance(some, KeepsSums):
+            sums = {name: _with_some(getattr(old, name), getattr(some, name), entry) for name in ("total", "count")}
+            return old._replace(**sums)
+        now = self.posterior()
         if isinstance(now, KeepsRows):
-            now.__dict__["_encoded"] = _with_some(old._encoded, self.posterior(entry)._encoded, entry)
+            now.__dict__["_encoded"] = _with_some(old._encoded, some._encoded, entry)
         return now
 
 

@@ -144,8 +144,9 @@ def test_uniform_regret_is_that_of_random_arms() -> None:
     assert float(expected.mean()) / 50 == pytest.approx(0.51 * 39.16 + 0.49 * 0.16, rel=0.1)
 
 
-def test_rows_that_were_known_are_not_kept() -> None:
-    process = MEMBERS["conditional"].start(WheelStream().draw(20, 20, generator=seed(0)))
+@pytest.mark.parametrize("name", sorted(MEMBERS))
+def test_rows_that_were_known_are_not_kept(name: str) -> None:
+    process = learned(replace(MEMBERS[name], schedule=SCHEDULE))
     task, x, y = torch.arange(2), torch.zeros(2, 3).double(), torch.tensor([1.0, 50.0]).double()
     sure = FewRows(process, 3, 1e3).online((2,))
     sure.add((task,), x, y)
