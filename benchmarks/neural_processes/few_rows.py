@@ -16,6 +16,7 @@ from torch.distributions import Distribution
 from bayesmeta import Data
 from bayesmeta.neural_processes.base import KeepsRows, KeepsSums
 from bayesmeta.online.protocol import DrawsFunctions, Index, State, Task
+from bayesmeta.random import randn
 
 __all__ = ["FewRows", "OnlineFewRows"]
 
@@ -28,11 +29,14 @@ class FewRows:
         process: a neural process without rows.
         most: rows of a task that are kept.
         least: how far off an expected reward has to be, or its standard deviation, for a row to be kept.
+        filled: arms that get a row each when a row is kept, the last column of x being the arm: rewards of the others
+            are standard normal noise. None for the one row; else `most` is a multiple of it.
     """
 
     process: Any
     most: int
     least: float
+    filled: int | None = None
 
     def online(self, batch_shape: Sequence[int]) -> "OnlineFewRows":
         return OnlineFewRows(self, batch_shape)
@@ -47,7 +51,8 @@ class OnlineFewRows(DrawsFunctions):
         like = prior.process.inputs.centre
         self._x = like.new_zeros(num, prior.most, prior.process.num_inputs)
         self._y = like.new_zeros(num, prior.most)
-        self.num_kept = torch.zeros(num, dtype=torch.long)
+        self.num_kept = torch.zeros(num, dtype=torch.long)  # times that something was kept
+        self._noise = Generator().manual_seed(0)
         self._every = torch.arange(num)
         self._now: Any = None
 
@@ -61,8 +66,10 @@ class OnlineFewRows(DrawsFunctions):
         if not len(keep):
             return
         entry = task[keep]
-        place = self.num_kept[entry] % self.prior.most
-        self._x[entry, place], self._y[entry, place] = x[keep], y[keep]
+        rows_x, rows_y = self._round(x[keep], y[keep])
+        size = rows_y.shape[-1]
+        place = (size * self.num_kept[entry, None] + torch.arange(size)) % self.prior.most
+        self._x[entry[:, None], place], self._y[entry[:, None], place] = rows_x, rows_y
         self.num_kept[entry] += 1
         self._now = self._looked_at_again(entry)
 
@@ -70,7 +77,8 @@ class OnlineFewRows(DrawsFunctions):
         return self._at(task, len(x)).marginal(x.to(self._x))
 
     def posterior(self, index: Any = ...) -> Any:
-        mask = torch.arange(self.prior.most) < self.num_kept[index][..., None]
+        num = self.num_kept[index] * (self.prior.filled or 1)
+        mask = torch.arange(self.prior.most) < num[..., None]
         return self.prior.process.condition(Data(self._x[index], self._y[index], mask))
 
     def state_dict(self) -> State:
@@ -91,6 +99,16 @@ class OnlineFewRows(DrawsFunctions):
         if self._now is None:
             self._now = self.posterior()
         return self._now
+
+    def _round(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Rows `(m, d)` and `(m,)` with those that are kept beside each: `(m, rows, d)` and `(m, rows)`."""
+        if self.prior.filled is None:
+            return x[:, None], y[:, None]
+        arms = torch.arange(self.prior.filled).to(x)
+        context = x[:, None, :-1].expand(-1, len(arms), -1)
+        every = torch.cat([context, arms[:, None].expand(len(x), -1, -1)], -1)
+        noise = randn((len(x), len(arms)), like=y, generator=self._noise)
+        return every, torch.where(x[:, -1:] == arms, y[:, None], noise)
 
     def _looked_at_again(self, entry: Tensor) -> Any:
         """The posterior of all tasks, of which some have changed: what a network makes of the rows of others stays."""

@@ -33,7 +33,7 @@ DELTAS = (0.7, 0.9, 0.95, 0.99, 0.995)
 LEAST = 2.0  # by which a reward has to be uncertain for its row to be kept: as 50 of probability 1 in 600
 NUM_RESAMPLES = 2000
 NUM_PAST = 400  # tasks by which scales are set, and from which the linear prior is learned
-MASKED = WheelStream()
+MASKED, FILLED = WheelStream(), WheelStream(filled=True)
 
 
 @dataclass(frozen=True)
@@ -98,13 +98,14 @@ def _conditional(tasks: Data) -> ConditionalNeuralProcess:
     return ConditionalNeuralProcess.initial(tasks, head=GaussianHead, categories={2: ARMS}, width=128, num_layers=3)
 
 
-def _schedule(num_steps: int) -> Schedule:
-    return Schedule(num_steps, num_tasks=16, most_known=64, num_asked=48, average=0.998)
+def _schedule(num_steps: int, most_known: int = 64) -> Schedule:
+    return Schedule(num_steps, num_tasks=16, most_known=most_known, num_asked=48, average=0.998)
 
 
 MEMBERS = {
-    "transformer": Member(_transformer, _schedule(2500), width=0.3),
-    "conditional": Member(_conditional, _schedule(8000), width=0.3),
+    "transformer": Member(_transformer, _schedule(2500), width=0.1),
+    "conditional": Member(_conditional, _schedule(6000), width=0.1),
+    "conditional_filled": Member(_conditional, _schedule(4000, 32 * ARMS), width=0.1, stream=FILLED),
 }
 
 
@@ -138,7 +139,8 @@ def learned(member: Member, effort: float = 1.0) -> Any:
 
 def play(process: Any, member: Member, environment: bandits.Wheel, rounds: int, *, seed: int = 0) -> Tensor:
     """Regret `(tasks, rounds)` of a learned process in every task of an environment."""
-    prior = FewRows(process.to(torch.float32), member.schedule.most_known, LEAST)
+    filled = ARMS if member.stream.filled else None
+    prior = FewRows(process.to(torch.float32), member.schedule.most_known, LEAST, filled)
     arms = bandits.Joined(environment.arms.names, torch.arange(ARMS).double()[:, None])
     policy = bandits.LinUCB(prior, arms, width=member.width, tasks=environment.num_tasks, seed=seed, propensities=False)
     return bandits.simulate(policy, environment, rounds, progress=False).regret

@@ -169,6 +169,23 @@ def test_rows_that_were_known_are_not_kept(name: str) -> None:
     assert curious.draw(asked, generator=seed(0)).shape == (2, 5)
 
 
+def test_a_filled_round_is_kept_as_the_stream_has_it() -> None:
+    process = learned(replace(MEMBERS["conditional_filled"], schedule=SCHEDULE))
+    online = FewRows(process, 2 * ARMS, 0.0, filled=ARMS).online((2,))
+    x = torch.tensor([[0.1, 0.2, 3.0], [0.3, 0.4, 0.0]]).double()
+    for _ in range(3):
+        online.add((torch.arange(2),), x, torch.tensor([1.0, 50.0]).double())
+    state = online.state_dict()
+    rows, y = state["x"].unflatten(1, (2, ARMS)), state["y"].unflatten(1, (2, ARMS))
+    torch.testing.assert_close(rows[..., :2], x[:, None, None, :2].to(rows).expand_as(rows[..., :2]))
+    torch.testing.assert_close(rows[..., 2], torch.arange(ARMS).to(rows).expand(2, 2, ARMS))
+    torch.testing.assert_close(y[0, :, 3], torch.ones(2).to(y))
+    torch.testing.assert_close(y[1, :, 0], torch.full((2,), 50.0).to(y))
+    assert float(y[0].abs().max()) < 6.0
+    assert online.num_kept.tolist() == [3, 3]
+    assert online.posterior().count.tolist() == [2 * ARMS, 2 * ARMS]
+
+
 def test_percentages() -> None:
     uniform = torch.full((50,), 10.0)
     assert in_percent(0.1 * uniform, uniform) == pytest.approx((10.0, 10.0, 10.0), rel=1e-5)
