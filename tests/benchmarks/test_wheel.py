@@ -199,11 +199,11 @@ def test_it_runs_from_end_to_end(name: str) -> None:
     member = replace(MEMBERS[name], schedule=SCHEDULE)
     budget = WheelBudget(3, 8, 1.0)
     process = learned(member)
-    figures, rows = wheel({name: (member, process)}, budget, deltas=(0.7, 0.995))
+    figures, rows = wheel({name: (member, process)}, budget, deltas=(0.7, 0.995), seed=shifted(0))
     policies = ["exact", "exact_thompson", "linear_thompson", name]
     assert [f.name for f in figures] == [f"wheel/{delta}/{policy}" for delta in (0.7, 0.995) for policy in policies]
     assert all(row.low <= row.percent <= row.high for row in rows)
-    environment = bandits.Wheel(3, 0.7)
-    total = play(process, member, environment, 8).sum(-1)
+    environment = bandits.Wheel(3, 0.7, seed=shifted(0))
+    total = play(process, member, environment, 8, seed=shifted(0)).sum(-1)
     expected = 100.0 * float(total.sum() / uniform_regret(environment, 8).sum())
     assert rows[3].percent == pytest.approx(expected, rel=1e-5)
