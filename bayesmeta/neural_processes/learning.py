@@ -57,7 +57,7 @@ class Schedule:
     num_tasks: int = 16
     most_known: int = 48
     num_asked: int = 24
-    rate: float = 2.5e-3
+    rate: float = 4e-3
     average: float = 0.999
 
     @property

@@ -19,6 +19,8 @@ from bayesmeta import Data
 from bayesmeta.neural_processes import Schedule
 from benchmarks.neural_processes.exact import Scores
 from benchmarks.neural_processes.processes import STREAMS, MixedStream, Stream
+from benchmarks.neural_processes.wheel import BUDGETS as WHEELS
+from benchmarks.neural_processes.wheel import WheelBudget
 
 __all__ = ["BUDGETS", "MEMBERS", "Budget", "MemberScores", "Part", "evaluation", "num_steps", "prior_of", "scores_of"]
 
@@ -33,44 +35,46 @@ class Budget:
     """How much of it.
 
     Args:
-        minutes: of one CPU core for each member, by its name.
+        effort: share of the steps of a member.
         num_tasks: for each number of known rows.
         step: between numbers of known rows.
+        wheel: of the wheel bandit.
     """
 
-    minutes: dict[str, float]
+    effort: float
     num_tasks: int
     step: int
+    wheel: WheelBudget
+
+
+BUDGETS = {"quick": Budget(0.01, 8, 9, WHEELS["quick"]), "full": Budget(1.0, 32, 1, WHEELS["full"])}
 
 
 @dataclass(frozen=True)
 class Member:
-    """How one is made, and how long a step takes here.
+    """How one is made, and how long it learns.
 
     Args:
         initial: of tasks.
-        milliseconds: of a step, by which minutes become steps.
+        num_steps: about 20 CPU-minutes of a transformer, and 15 of the others.
         knows_stationarity: whether it is built to answer alike wherever rows lie.
     """
 
     initial: Callable[[Data], Any]
-    milliseconds: float
+    num_steps: int
     knows_stationarity: bool = False
 
 
 MEMBERS = {
-    "transformer": Member(bayesmeta.TransformerNeuralProcess.initial, 52.0, knows_stationarity=True),
-    "transformer_20": Member(bayesmeta.TransformerNeuralProcess.initial, 52.0, knows_stationarity=True),
+    "transformer": Member(bayesmeta.TransformerNeuralProcess.initial, 23_000, knows_stationarity=True),
+    "transformer_60": Member(bayesmeta.TransformerNeuralProcess.initial, 69_000, knows_stationarity=True),
     "transformer_anywhere": Member(
-        lambda tasks: bayesmeta.TransformerNeuralProcess.initial(tasks, knows_stationarity=False), 52.0
+        lambda tasks: bayesmeta.TransformerNeuralProcess.initial(tasks, knows_stationarity=False), 23_000
     ),
-    "conditional": Member(bayesmeta.ConditionalNeuralProcess.initial, 25.0),
-    "latent": Member(bayesmeta.LatentNeuralProcess.initial, 40.0),
+    "conditional": Member(bayesmeta.ConditionalNeuralProcess.initial, 40_000),
+    "latent": Member(bayesmeta.LatentNeuralProcess.initial, 20_000),
+    "attentive": Member(bayesmeta.AttentiveNeuralProcess.initial, 15_000),
 }
-
-_QUICK = dict.fromkeys(MEMBERS, 0.3)
-_FULL = {"transformer": 60.0, "transformer_20": 20.0, "transformer_anywhere": 60.0, "conditional": 15.0, "latent": 15.0}
-BUDGETS = {"quick": Budget(_QUICK, 8, 9), "full": Budget(_FULL, 32, 1)}
 
 
 class Part(NamedTuple):
@@ -90,19 +94,19 @@ class Part(NamedTuple):
         return self.tasks.rows(slice(self.num_known, None))
 
 
-def prior_of(kernel: str, member: str, minutes: float, checkpoint: Any, *, progress: bool = False) -> Any:
+def prior_of(kernel: str, member: str, effort: float, checkpoint: Any, *, progress: bool = False) -> Any:
     """The member after learning from a stream of the kernel's tasks."""
     stream: Any = STREAMS[kernel] if kernel != "mixture" else MixedStream(tuple(STREAMS.values()))
     scale = stream.draw(500, 64, generator=Generator().manual_seed(1)).to(torch.float32)
-    start, schedule = MEMBERS[member].initial(scale), Schedule(num_steps(member, minutes))
+    start, schedule = MEMBERS[member].initial(scale), Schedule(num_steps(member, effort))
     return start.fit(
         stream, schedule=schedule, generator=Generator().manual_seed(0), checkpoint=checkpoint, progress=progress
     )
 
 
-def num_steps(member: str, minutes: float) -> int:
-    """So many as take about so long."""
-    return max(round(60_000.0 * minutes / MEMBERS[member].milliseconds), 20)
+def num_steps(member: str, effort: float) -> int:
+    """Of a share of those of a member."""
+    return max(round(effort * MEMBERS[member].num_steps), 1)
 
 
 def evaluation(stream: Stream, budget: Budget, generator: Generator) -> Iterator[Part]:

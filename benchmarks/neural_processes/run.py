@@ -2,7 +2,8 @@
 
     python -m benchmarks.neural_processes --budget quick|full --out FILE
 
-`--methods` names members, `--sections` parts: `regression` takes 1-D functions of several kinds. What was computed lies
+`--methods` names members, `--sections` parts: `regression` takes 1-D functions of several kinds, `wheel` is a bandit.
+What was computed lies
 in a folder beside FILE, so a run that is cut short goes on where it was.
 """
 
@@ -24,6 +25,7 @@ from rich.progress import Progress
 from rich.table import Table
 from torch import Generator, Tensor
 
+from benchmarks.neural_processes import wheel as wheels
 from benchmarks.neural_processes.pieces import Pieces
 from benchmarks.neural_processes.processes import STREAMS
 from benchmarks.neural_processes.regression import (
@@ -43,7 +45,7 @@ __all__ = ["main"]
 
 PACKAGES = ["bayesmeta", "torch", "numpy", "scipy"]
 ROWS = ((3, 6), (7, 12), (13, 24), (25, 46))  # known, of a table
-ON_ALL = ("transformer", "transformer_20")  # members that learn from each kernel; others from the first alone
+ON_ALL = ("transformer", "transformer_60")  # members that learn from each kernel; others from the first alone
 ON_MIXTURE = "transformer"  # the member that learns from all kernels at once
 Rows = list[dict[str, Any]]
 
@@ -80,11 +82,11 @@ class OnKernel:
 
     def _learned(self, member: str, source: str) -> tuple[Any, float]:
         self.say(f"{member} learns from {source}")
-        minutes = self.budget.minutes[member]
+        effort = self.budget.effort
         return self.pieces.learned(
             f"prior/{source}/{member}",
-            num_steps(member, minutes),
-            lambda checkpoint: prior_of(source, member, minutes, checkpoint),
+            num_steps(member, effort),
+            lambda checkpoint: prior_of(source, member, effort, checkpoint),
         )
 
 
@@ -179,7 +181,47 @@ def _interval(value: list[float] | None) -> str:
     return "" if value is None else f"{value[0]:.3f} ± {value[1]:.3f}"
 
 
-SECTIONS = {"regression": regression}
+def wheel(
+    pieces: Pieces, budget: Budget, members: Sequence[str], say: Callable[[str], None]
+) -> tuple[list[Figure], Rows]:
+    """Members that learned from wheels, on five of them, each with the names of `benchmarks.neural_processes.wheel`."""
+    figures, rows = [], []
+    taken = {name: each for name, each in wheels.MEMBERS.items() if name.removesuffix("_filled") in members}
+    for delta in wheels.DELTAS:
+
+        def played(delta: float = delta) -> dict[str, Any]:
+            ready = {name: (each, _of_wheel(pieces, budget, name, say)[0]) for name, each in taken.items()}
+            say(f"wheel {delta:g}: members play")
+            said, shown = wheels.wheel(ready, budget.wheel, deltas=(delta,))
+            return {"figures": [vars(each) for each in said], "rows": [each._asdict() for each in shown]}
+
+        found = pieces.numbers(f"wheel/{delta:g}/{','.join(taken)}", played)
+        figures += [Figure(**each) for each in found["figures"]]
+        rows += found["rows"]
+    for name in taken:
+        minutes = _of_wheel(pieces, budget, name, say)[1]
+        figures.append(Figure(f"train_cpu_min/wheel/{name}", minutes, "CPU-minutes of learning"))
+    return figures, rows
+
+
+def _of_wheel(pieces: Pieces, budget: Budget, name: str, say: Callable[[str], None]) -> tuple[Any, float]:
+    say(f"{name} learns from wheels")
+    member, effort = wheels.MEMBERS[name], budget.wheel.effort
+    steps = wheels.num_steps(member, effort)
+    return pieces.learned(f"prior/wheel/{name}", steps, lambda checkpoint: wheels.learned(member, effort, checkpoint))
+
+
+def _shown_wheel(rows: Rows) -> Table:
+    table = Table(title="regret in percent of that of a random arm, with intervals of 95% over seeds")
+    for column in ("delta", "member", "percent", "missed", "tried in vain"):
+        table.add_column(column)
+    for row in rows:
+        percent = f"{row['percent']:.2f} ({row['low']:.2f} to {row['high']:.2f})"
+        table.add_row(f"{row['delta']:g}", row["member"], percent, f"{row['missed']:.1f}", f"{row['vain']:.1f}")
+    return table
+
+
+SECTIONS = {"regression": (regression, _shown), "wheel": (wheel, _shown_wheel)}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -198,9 +240,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with Progress(transient=True) as screen:
         bar = screen.add_task("", total=None)
         for name in sections:
-            found, tables[name] = SECTIONS[name](
+            section, _ = SECTIONS[name]
+            found, tables[name] = section(
                 pieces, BUDGETS[options.budget], members, lambda text: screen.update(bar, description=text)
             )
             figures += found
-    Console(width=200).print(_shown(tables.get("regression", [])))
+    for name, rows in tables.items():
+        Console(width=200).print(SECTIONS[name][1](rows))
     write_json(options.out, figures, environment(PACKAGES), budget=options.budget, tables=tables)

@@ -13,7 +13,8 @@ The ratio is of sums over seeds, which are tasks of one policy; its 95% interval
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -27,7 +28,19 @@ from benchmarks.neural_processes.wheel_exact import RULES, exact_regret, uniform
 from benchmarks.neural_processes.wheel_stream import ARMS, WheelStream
 from benchmarks.report import Figure
 
-__all__ = ["BUDGETS", "DELTAS", "MEMBERS", "Member", "Row", "WheelBudget", "in_percent", "learned", "play", "wheel"]
+__all__ = [
+    "BUDGETS",
+    "DELTAS",
+    "MEMBERS",
+    "Member",
+    "Row",
+    "WheelBudget",
+    "in_percent",
+    "learned",
+    "num_steps",
+    "play",
+    "wheel",
+]
 
 DELTAS = (0.7, 0.9, 0.95, 0.99, 0.995)
 LEAST = 2.0  # by which a reward has to be uncertain for its row to be kept: as 50 of probability 1 in 600
@@ -126,15 +139,19 @@ def wheel(
     return [_figure(row, budget) for row in rows], rows
 
 
-def learned(member: Member, effort: float = 1.0) -> Any:
+def learned(member: Member, effort: float = 1.0, checkpoint: Path | None = None) -> Any:
     """The process of a member after a share of its steps."""
     schedule = member.schedule
-    steps = max(1, round(effort * schedule.num_steps))
     tasks = member.stream.draw(NUM_PAST, schedule.most_known, generator=Generator().manual_seed(1))
-    shorter = Schedule(**(vars(schedule) | {"num_steps": steps}))
+    shorter = replace(schedule, num_steps=num_steps(member, effort))
     return member.start(tasks).fit(
-        member.stream, schedule=shorter, generator=Generator().manual_seed(2), progress=False
+        member.stream, schedule=shorter, generator=Generator().manual_seed(2), checkpoint=checkpoint, progress=False
     )
+
+
+def num_steps(member: Member, effort: float) -> int:
+    """Of a share of those of a member."""
+    return max(1, round(effort * member.schedule.num_steps))
 
 
 def play(process: Any, member: Member, environment: bandits.Wheel, rounds: int, *, seed: int = 0) -> Tensor:

@@ -13,9 +13,10 @@ from benchmarks.neural_processes import regression, run
 from benchmarks.neural_processes.exact import exact_sawtooth
 from benchmarks.neural_processes.processes import NOISE, STREAMS, MixedStream, SawtoothStream
 from benchmarks.neural_processes.regression import Budget
+from benchmarks.neural_processes.wheel import WheelBudget
 from tests.seeds import seed
 
-TINY = Budget(dict.fromkeys(regression.MEMBERS, 0.0), num_tasks=3, step=20)
+TINY = Budget(0.0, num_tasks=3, step=20, wheel=WheelBudget(2, 3, 0.0))
 
 
 def test_teeth_are_known_as_by_quadrature() -> None:
