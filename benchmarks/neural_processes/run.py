@@ -91,14 +91,14 @@ class OnKernel:
 
 
 def regression(
-    pieces: Pieces, budget: Budget, members: Sequence[str], say: Callable[[str], None]
+    pieces: Pieces, budget: Budget, members: Sequence[str], kernels: Sequence[str], say: Callable[[str], None]
 ) -> tuple[list[Figure], Rows]:
     """Members on tasks of the kernel that they learned from, and one that learned from all kernels on each."""
     rows = []
-    for kernel in STREAMS:
+    for kernel in (kernel for kernel in STREAMS if kernel in kernels):
         on = OnKernel(kernel, pieces, budget, say)
         rows += [on.row(member, kernel) for member in members if kernel == "rbf" or member in ON_ALL]
-        if ON_MIXTURE in members:
+        if ON_MIXTURE in members and "mixture" in kernels:
             rows.append(on.row(ON_MIXTURE, "mixture"))
     return [figure for row in rows for figure in _figures(row)], rows
 
@@ -139,8 +139,8 @@ def _mean(values: Tensor) -> list[float] | None:
 
 
 def _milliseconds(prior: Any, parts: list[Part]) -> float:
-    """CPU-milliseconds for a task of 20 rows and 20 that are asked about, in a batch of many."""
-    tasks = parts[0].tasks.to(prior.dtype)
+    """CPU-milliseconds for a task of 20 rows and 20 that are asked about, or as many as there are, in a batch."""
+    tasks = max((part.tasks for part in parts), key=lambda tasks: tasks.mask.shape[-1]).to(prior.dtype)
     num = min(tasks.mask.shape[-1], 40)
     some = tasks.rows(slice(0, num))
     start = time.process_time()
@@ -158,7 +158,14 @@ def _figures(row: dict[str, Any]) -> list[Figure]:
         "coverage": "share of tasks whose first row is in the interval of 90%",
     }
     of = f"{row['kernel']}/{row['member']}"
-    figures = [Figure(f"{name}/{of}", row[name][0], what) for name, what in said.items() if row[name]]
+    figures = []
+    for name, what in said.items():
+        if row[name]:
+            figures.append(Figure(f"{name}/{of}", row[name][0], what))
+            figures.append(Figure(f"{name}_half/{of}", row[name][1], f"half of the interval of 95% of {name}"))
+    for rows, part in row["by_rows"].items():
+        if part["gap"]:
+            figures.append(Figure(f"gap/{of}/{rows}", part["gap"][0], f"the same, {rows} known rows"))
     figures.append(Figure(f"train_cpu_min/{of}", row["minutes"], "CPU-minutes of learning"))
     figures.append(Figure(f"predict_ms/{of}", row["predict_ms"], "CPU-milliseconds of a task, in a batch"))
     return figures
@@ -182,7 +189,7 @@ def _interval(value: list[float] | None) -> str:
 
 
 def wheel(
-    pieces: Pieces, budget: Budget, members: Sequence[str], say: Callable[[str], None]
+    pieces: Pieces, budget: Budget, members: Sequence[str], _kernels: Sequence[str], say: Callable[[str], None]
 ) -> tuple[list[Figure], Rows]:
     """Members that learned from wheels, on five of them, each with the names of `benchmarks.neural_processes.wheel`."""
     figures, rows = [], []
@@ -229,10 +236,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--budget", choices=list(BUDGETS), default="quick")
     parser.add_argument("--methods", default=",".join(MEMBERS), help="members, separated by commas")
     parser.add_argument("--sections", default=",".join(SECTIONS), help="separated by commas")
+    parser.add_argument("--kernels", default=",".join([*STREAMS, "mixture"]), help="of regression, separated by commas")
     parser.add_argument("--out", type=Path, required=True, help="a JSON file; pieces lie in a folder beside it")
     options = parser.parse_args(arguments)
-    members, sections = options.methods.split(","), options.sections.split(",")
-    for chosen, known, what in ((members, MEMBERS, "method"), (sections, SECTIONS, "section")):
+    members, sections, kernels = (each.split(",") for each in (options.methods, options.sections, options.kernels))
+    kinds = ((members, MEMBERS, "method"), (sections, SECTIONS, "section"), (kernels, [*STREAMS, "mixture"], "kernel"))
+    for chosen, known, what in kinds:
         for name in chosen:
             if name not in known:
                 parser.error(f"there is no {what} {name!r}; there are {', '.join(known)}")
@@ -242,7 +251,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for name in sections:
             section, _ = SECTIONS[name]
             found, tables[name] = section(
-                pieces, BUDGETS[options.budget], members, lambda text: screen.update(bar, description=text)
+                pieces, BUDGETS[options.budget], members, kernels, lambda text: screen.update(bar, description=text)
             )
             figures += found
     for name, rows in tables.items():

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from bayesmeta import Data
-from bayesmeta.neural_processes.episodes import Episode, PastEpisodes, StreamedEpisodes
+from bayesmeta.neural_processes.episodes import Episode, PastEpisodes, PriorTasks, StreamedEpisodes, TaskStream
+from tests.families import FAMILIES
 from tests.seeds import seed
 
 
@@ -74,3 +75,24 @@ def test_a_stream_never_shows_a_task_twice() -> None:
         assert episode.moments is None
         seen += episode.y.flatten().tolist() + episode.y_asked.flatten().tolist()
     assert len(seen) == len(set(seen))
+
+
+@pytest.mark.parametrize("name", ["linear_gaussian", "gaussian_process", "beta_bernoulli", "normal_inverse_wishart"])
+def test_a_prior_draws_the_tasks_that_it_expects(name: str) -> None:
+    """Rows of a task have its predictive moments, and share what tasks differ in."""
+    family = FAMILIES[name]
+    x = family.draw_x(3, seed(3))
+    stream = PriorTasks(family.prior, lambda tasks, rows, _: x[:rows].expand(tasks, -1, -1))
+    tasks = stream.draw(4000, 3, generator=seed(4))
+    assert isinstance(stream, TaskStream)
+    assert tasks.batch_shape == (4000,)
+    assert tasks.event_shape == family.prior.event_shape
+    expected = family.prior.predict(x)
+    error = (expected.variance / 4000).sqrt()
+    assert ((tasks.y.mean(0) - expected.mean).abs() < 5 * error + 1e-12).all()
+    again = stream.draw(4000, 3, generator=seed(4))
+    assert torch.equal(again.y, tasks.y)
+    if family.num_inputs:  # rows of one task vary together
+        joint = family.prior.joint(x).covariance_matrix[0, 1]
+        both = (tasks.y - tasks.y.mean(0))[:, :2].prod(1)
+        assert abs(both.mean() - joint) < 5 * both.std() / 4000**0.5

@@ -14,6 +14,8 @@ from torch.distributions import Normal
 
 import bayesmeta as bm
 from bayesmeta import AttentiveNeuralProcess, ConditionalNeuralProcess, Data, TransformerNeuralProcess, one_hot
+from bayesmeta.fields import LearnedFrom
+from bayesmeta.neural_processes.base import FarFromPastWarning
 from bayesmeta.neural_processes.episodes import Moments
 from bayesmeta.neural_processes.function_draws import MOST_POINTS
 from bayesmeta.neural_processes.heads import BernoulliHead, CategoricalHead, CountHead, HistogramHead, MixtureHead
@@ -314,6 +316,17 @@ def test_a_row_costs_the_same_after_many(member: str) -> None:
         state.add(index, x, y)
     assert seconds() < 3.0 * few
     assert int(state.posterior(2).count) == 3 * 30 + 500
+
+
+@every
+def test_a_task_far_from_all_that_was_learned_from_is_warned_of(member: str) -> None:
+    prior = replace(MEMBERS[member](Levels().draw(50, 20, generator=seed(1))), learned_from=LearnedFrom(50, 1000))
+    near = Levels().draw(2, 6, generator=seed(2))
+    prior.condition(near)
+    prior.condition(Data(near.x, near.y, near.mask.logical_and(torch.tensor([True] * 5 + [False]))))
+    for far, name in ((replace(near, y=near.y + 300.0), "y"), (replace(near, x=near.x - 50.0), "x")):
+        with pytest.warns(FarFromPastWarning, match=rf"^{name} of a row is \d+ standard deviations"):
+            prior.condition(far)
 
 
 @every
