@@ -211,7 +211,8 @@ class KeepsSums(NeuralProcess):
         )
         nothing = network.weights["encoder.perceptron.first.bias"]
         total = torch.zeros_like(nothing)
-        return cls(inputs, made, network, total, total.new_zeros(())).to(tasks.y.dtype)
+        made_by: Any = cls
+        return cast(S, made_by(inputs, made, network, total, total.new_zeros(())).to(tasks.y.dtype))
 
     @property
     def has_seen_rows(self) -> bool:

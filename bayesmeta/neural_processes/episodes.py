@@ -53,9 +53,16 @@ class Episode(NamedTuple):
 
     def to(self, device: torch.device) -> "Episode":
         """On a device."""
-        *rows, moments = self
-        on_it = None if moments is None else Moments(*(part.to(device) for part in moments))
-        return Episode(*(part.to(device) for part in rows), on_it)
+        moments = self.moments
+        return Episode(
+            self.x.to(device),
+            self.y.to(device),
+            self.mask.to(device),
+            self.x_asked.to(device),
+            self.y_asked.to(device),
+            self.mask_asked.to(device),
+            None if moments is None else Moments(moments.mean.to(device), moments.var.to(device)),
+        )
 
 
 @runtime_checkable

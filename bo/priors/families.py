@@ -61,6 +61,8 @@ def fit_of(family: Any) -> Callable[..., TuningPrior]:
         name = getattr(family, "__name__", type(family).__name__)
         raise TypeError(f"a prior for tuning needs a class with {', '.join(needs)}; {name} has no {missing or 'class'}")
 
+    learner: Any = family
+
     def fit(
         space: SearchSpace,
         tasks: Data,
@@ -74,7 +76,7 @@ def fit_of(family: Any) -> Callable[..., TuningPrior]:
             raise ValueError(f"{family.__name__} learns from rows alone, and cannot take features of tasks")
         if constraints:
             raise ValueError(f"{family.__name__} knows no constraints, and past trials have {sorted(constraints)}")
-        return fit_family(space, tasks, direction, lambda scores: family.initial(scores).fit(scores))
+        return fit_family(space, tasks, direction, lambda scores: learner.initial(scores).fit(scores))
 
     return fit
 
