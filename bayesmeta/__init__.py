@@ -10,6 +10,7 @@ __all__ = [
     "AttentiveNeuralProcess",
     "BayesmetaWarning",
     "BetaBernoulli",
+    "CausalTransformerNeuralProcess",
     "Columns",
     "ConditionalNeuralProcess",
     "CorrelatedArms",
@@ -83,7 +84,7 @@ if TYPE_CHECKING:
     from bayesmeta.neural_processes.conditional import ConditionalNeuralProcess
     from bayesmeta.neural_processes.latent.attentive import AttentiveNeuralProcess
     from bayesmeta.neural_processes.latent.plain import LatentNeuralProcess
-    from bayesmeta.neural_processes.transformer import TransformerNeuralProcess
+    from bayesmeta.neural_processes.transformer import CausalTransformerNeuralProcess, TransformerNeuralProcess
     from bayesmeta.numerics.fused import compiled
     from bayesmeta.regression.arms_by_number import arm_statistics
     from bayesmeta.regression.correlated_arms import CorrelatedArms
@@ -140,7 +141,8 @@ else:
             "sample_posterior": "mcmc.full_bayes",
             "save": "io",
             "TransferHypotheses": "gp.transfer",
-            "TransformerNeuralProcess": "neural_processes.transformer",
+            "TransformerNeuralProcess": "neural_processes.transformer.plain",
+            "CausalTransformerNeuralProcess": "neural_processes.transformer.causal",
             "transfer_hypotheses": "gp.transfer",
             "trust": "gp.transfer",
         },

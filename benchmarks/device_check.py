@@ -44,7 +44,9 @@ __all__ = ["Checks", "main"]
 CPU = torch.device("cpu")
 LENGTHS = (5, 3, 0, 7)  # rows of the tasks that answers are about
 RTOL = 1e-6  # to which float64 agrees: iterative answers stop a few digits apart
-NETWORKS = tuple(f"{kind}_neural_process" for kind in ("conditional", "latent", "attentive", "transformer"))
+NETWORKS = tuple(
+    f"{kind}_neural_process" for kind in ("conditional", "latent", "attentive", "transformer", "causal_transformer")
+)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -224,6 +224,17 @@ def _transformer_neural_process() -> Family:
     )
 
 
+def _causal_transformer_neural_process() -> Family:
+    rows = Data.of(rand((20, 2), like=F64, generator=seed(7)), randn((20,), like=F64, generator=seed(8)))
+    sizes = {"width": 8, "num_layers": 2, "num_heads": 2, "linear_width": 4, "hidden": 8}
+    prior = bm.CausalTransformerNeuralProcess.initial(rows, **sizes)
+    # a row looks at those before it alone
+    exempt = CHAINS | {"order_of_rows_is_irrelevant"}
+    return Family(
+        _with_drawn_weights(prior, 9), 2, lambda n, g: randn((n,), like=F64, generator=g), num_draws=500, exempt=exempt
+    )
+
+
 def _latent_neural_process() -> Family:
     rows = Data.of(rand((20, 2), like=F64, generator=seed(7)), randn((20,), like=F64, generator=seed(8)))
     prior = bm.LatentNeuralProcess.initial(rows, width=8, num_layers=1, num_latent=4)
@@ -262,6 +273,7 @@ def _with_drawn_weights(prior: Any, number: int) -> Any:
 FAMILIES: dict[str, Family] = {
     "conditional_neural_process": _conditional_neural_process(),
     "transformer_neural_process": _transformer_neural_process(),
+    "causal_transformer_neural_process": _causal_transformer_neural_process(),
     "latent_neural_process": _latent_neural_process(),
     "attentive_neural_process": _attentive_neural_process(),
     "correlated_arms": _correlated_arms(),

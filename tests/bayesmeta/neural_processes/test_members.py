@@ -13,14 +13,22 @@ from torch import Generator
 from torch.distributions import Normal
 
 import bayesmeta as bm
-from bayesmeta import AttentiveNeuralProcess, ConditionalNeuralProcess, Data, TransformerNeuralProcess, one_hot
+from bayesmeta import (
+    AttentiveNeuralProcess,
+    CausalTransformerNeuralProcess,
+    ConditionalNeuralProcess,
+    Data,
+    TransformerNeuralProcess,
+    one_hot,
+)
 from bayesmeta.fields import LearnedFrom
 from bayesmeta.neural_processes.base import FarFromPastWarning
 from bayesmeta.neural_processes.episodes import Moments
 from bayesmeta.neural_processes.function_draws import MOST_POINTS
 from bayesmeta.neural_processes.heads import BernoulliHead, CategoricalHead, CountHead, HistogramHead, MixtureHead
 from bayesmeta.neural_processes.learning import Schedule
-from bayesmeta.neural_processes.transformer import LaterChain
+from bayesmeta.neural_processes.transformer.network import TransformerModule
+from bayesmeta.neural_processes.transformer.plain import LaterChain
 from bayesmeta.random import rand, randn
 from tests.families import F64, FAMILIES, seed
 
@@ -264,6 +272,54 @@ def test_a_chain_has_the_density_of_its_steps() -> None:
     torch.testing.assert_close(posterior.chain_log_prob(one), posterior.log_evidence(one), rtol=1e-9, atol=1e-9)
 
 
+def test_a_causal_transformer_looks_at_a_row_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows one after another, in parts or at once, padded or not, are the same to it; and each is encoded once."""
+    family = FAMILIES["causal_transformer_neural_process"]
+    rows, x = family.tasks([9, 4]), torch.stack([family.draw_x(3, seed(n)) for n in (1, 2)])
+    at_once = family.prior.condition(rows)
+    step_by_step, encoded, extend = family.prior.condition(rows.rows(slice(0, 2))), [], TransformerModule.extend
+    step_by_step.predict(x)
+
+    def counted(module: Any, before: Any, x: Any, *rest: Any) -> Any:
+        encoded.append(x.shape[1])
+        return extend(module, before, x, *rest)
+
+    monkeypatch.setattr(TransformerModule, "extend", counted)
+    for start, end in ((2, 3), (3, 7), (7, 9)):
+        step_by_step = step_by_step.condition(rows.rows(slice(start, end)))
+        step_by_step.predict(x)
+    assert encoded == [1, 4, 2]
+    for left, right in zip(
+        (step_by_step.predict(x).mean, at_once.predict(x).mean), (at_once, step_by_step), strict=True
+    ):
+        torch.testing.assert_close(left, right.predict(x).mean, rtol=1e-9, atol=1e-9)
+    # the density of all rows in one pass is that of one after another
+    total = sum(
+        (family.prior.condition(rows.rows(slice(0, i))).predict(rows.x[:, i : i + 1]).log_prob(rows.y[:, i : i + 1]))[
+            :, 0
+        ]
+        * rows.mask[:, i]
+        for i in range(9)
+    )
+    torch.testing.assert_close(family.prior.log_evidence(rows), total, rtol=1e-9, atol=1e-9)
+
+
+def test_a_causal_transformer_learns_as_the_others() -> None:
+    sizes = {"width": 12, "num_layers": 2, "num_heads": 2, "linear_width": 6, "hidden": 12}
+    start = CausalTransformerNeuralProcess.initial(Levels().draw(50, 20, generator=seed(1)), **sizes)
+    schedule = Schedule(400, num_tasks=16, most_known=12, num_asked=8, rate=5e-3, average=0.98)
+    prior = start.fit(Levels(), schedule=schedule, generator=seed(2), progress=False)
+    for num_known in (0, 3, 12):
+        assert gap(prior, num_known) < 0.05
+
+
+def test_a_causal_transformer_minds_the_order_of_rows() -> None:
+    family = FAMILIES["causal_transformer_neural_process"]
+    rows, x = family.rows(6), family.draw_x(2, seed(1))
+    there, back = (family.prior.condition(each).predict(x).mean for each in (rows, rows.rows(torch.arange(6).flip(0))))
+    assert not torch.allclose(there, back, rtol=1e-6)
+
+
 def test_stationary_attention_does_not_see_where_rows_lie() -> None:
     tasks = Levels().draw(5, 8, generator=seed(1))
     prior = MEMBERS["transformer"](tasks)
@@ -282,7 +338,7 @@ def test_stationary_attention_does_not_see_where_rows_lie() -> None:
 
 
 def test_more_rows_than_are_looked_at_at_once_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    from bayesmeta.neural_processes import transformer_network
+    from bayesmeta.neural_processes.transformer import network as transformer_network
 
     family = chain_family("transformer")
     rows, x = family.tasks([9, 4]), family.draw_x(7, seed(7))

@@ -142,17 +142,18 @@ class TransformerModule(nn.Module):
             tokens, linear = (torch.cat([part[i] for part in parts], 1) for i in range(2))
         return Encoded(x, mask, tuple(known))
 
-    def extend(self, before: Encoded, x: Tensor, y: Tensor) -> Encoded:
-        """Later rows, after those of `before` and after each other."""
+    def extend(self, before: Encoded, x: Tensor, y: Tensor, mask: Tensor | None = None) -> Encoded:
+        """Later rows, after those of `before` and after each other; all count where there is no mask `(b, m)`."""
         tokens, linear = self._start(x, y, torch.ones_like(x[..., 0], dtype=torch.bool))
         num = x.shape[1]
         distances, known = distance_functions(x, torch.cat([before.x, x], 1)), []
-        up_to_itself = torch.ones(num, num, dtype=torch.bool, device=x.device).tril().expand(len(x), num, num)
-        mask = excluding(torch.cat([before.mask[:, None].expand(-1, num, -1), up_to_itself], 2), x)
+        real = torch.ones_like(x[..., 0], dtype=torch.bool) if mask is None else mask
+        up_to_itself = real[:, None] & torch.ones(num, num, dtype=torch.bool, device=x.device).tril()
+        seen = excluding(torch.cat([before.mask[:, None].expand(-1, num, -1), up_to_itself], 2), x)
         for layer, old in zip(self.layers, before.layers, strict=True):
-            tokens, linear, own = layer(tokens, linear, num, old, distances, mask)
+            tokens, linear, own = layer(tokens, linear, num, old, distances, seen)
             known.append(own)
-        return before.and_more(Encoded(x, up_to_itself[:, -1], tuple(known)))
+        return before.and_more(Encoded(x, real, tuple(known)))
 
     def ask(self, known: Encoded, x: Tensor) -> Tensor:
         """Answers about rows x `(b, t, d)` given all known ones: `(b, t, num_outputs)`."""

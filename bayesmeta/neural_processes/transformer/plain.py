@@ -16,7 +16,7 @@ probabilistic models (2026).
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import torch
@@ -31,10 +31,12 @@ from bayesmeta.neural_processes.base import KeepsRows
 from bayesmeta.neural_processes.episodes import Episode
 from bayesmeta.neural_processes.function_draws import FunctionDraws
 from bayesmeta.neural_processes.heads import GaussianHead, Head, noise_free, noise_sd
-from bayesmeta.neural_processes.transformer_network import Encoded, TransformerNetwork
+from bayesmeta.neural_processes.transformer.network import Encoded, TransformerNetwork
 from bayesmeta.random import randint
 
-__all__ = ["TransformerNeuralProcess"]
+__all__ = ["MOST_LATER", "LaterChain", "TransformerNeuralProcess"]
+
+T = TypeVar("T", bound="TransformerNeuralProcess")
 
 MOST_LATER = 16  # rows of a chain in training
 
@@ -56,9 +58,11 @@ class TransformerNeuralProcess(KeepsRows):
     rows: Data | None = None
     learned_from: LearnedFrom | None = None
 
+    has_context: ClassVar[bool] = True  # whether rows that are known together are a set
+
     @classmethod
     def initial(
-        cls,
+        cls: type[T],
         tasks: Data,
         *,
         head: type[Head] = GaussianHead,
@@ -66,7 +70,7 @@ class TransformerNeuralProcess(KeepsRows):
         categories: dict[int, int] | None = None,
         generator: Generator | None = None,
         **sizes: Any,
-    ) -> "TransformerNeuralProcess":
+    ) -> T:
         """A network that has learned nothing, on the scale of `tasks`.
 
         Args:
@@ -110,19 +114,15 @@ class TransformerNeuralProcess(KeepsRows):
 
     def _log_prob_of_block(self, data: Data) -> Tensor:
         batch = torch.broadcast_shapes(data.batch_shape, self.batch_shape)
-        rows, num = self.expand(batch)._kept, data.mask.shape[-1]
-        num_before = rows.mask.shape[-1]
-        rows = rows + data.expand(batch)
-        x, y, mask = self.inputs(rows.x), self.head.seen(rows.y), rows.mask
-        x, y, mask = (part.reshape(batch.numel(), *part.shape[len(batch) :]) for part in (x, y, mask))
+        before, num = self.expand(batch)._kept, data.mask.shape[-1]
+        num_before = before.mask.shape[-1]
+        num_context = num_before if self.has_context else 0
+        x, y, mask = self._flat_rows(before + data.expand(batch))
         place = torch.arange(num_before + num, device=mask.device)
-        later = place >= num_before
-        of_rows = (
-            place <= place.clamp(min=num_before - 1)[:, None]
-        )  # later rows see up to themselves
-        of_asked = place < place[num_before:, None]
-        counts = torch.cat([of_rows, of_asked]) & mask[:, None]
-        answer = self.network.module(x, y, later.expand(mask.shape), x[:, num_before:], counts)
+        rows = (place + 1).clamp(min=num_context)  # later rows see up to themselves
+        counts = (place < torch.cat([rows, place[num_before:]])[:, None]) & mask[:, None]
+        later = (place >= num_context).expand(mask.shape)
+        answer = self.network.module(x, y, later, x[:, num_before:], counts)
         prediction = self.head.distribution(answer.reshape(*batch, num, answer.shape[-1]))
         return (prediction.log_prob(data.y) * data.mask).sum(-1)
 
@@ -145,22 +145,24 @@ class TransformerNeuralProcess(KeepsRows):
 
     @cached_property
     def _encoded(self) -> Encoded:
-        rows = self._kept
-        num = rows.batch_shape.numel()
-        x, y = (
-            part.reshape(num, rows.mask.shape[-1], part.shape[-1])
-            for part in (self.inputs(rows.x), self.head.seen(rows.y))
-        )
-        mask = rows.mask.reshape(num, -1)
+        return self._encoding_of(self._kept)
+
+    def _encoding_of(self, context: Data) -> Encoded:
         with torch.no_grad():
-            return self.network.module.encode(x, y, mask)
+            return self.network.module.encode(*self._flat_rows(context))
+
+    def _flat_rows(self, rows: Data) -> tuple[Tensor, Tensor, Tensor]:
+        """x, y and mask of rows as the network takes them, tasks on one axis."""
+        num, each = rows.batch_shape.numel(), rows.mask.shape[-1]
+        x, y = self.inputs(rows.x), self.head.seen(rows.y)
+        return x.reshape(num, each, x.shape[-1]), y.reshape(num, each, y.shape[-1]), rows.mask.reshape(num, each)
 
     def _answers(self, weights: dict[str, Tensor], episode: Episode, generator: Generator) -> tuple[Tensor, Tensor]:
         """Answers about an episode, and how many known rows each could see."""
         num_tasks, num_known = episode.mask.shape
         num_asked = episode.x_asked.shape[1]
-        num_context = max(num_known - MOST_LATER, 0)
-        if num_known <= MOST_LATER or bool(randint(2, (), generator=generator)):
+        num_context = max(num_known - MOST_LATER, 0) if self.has_context else 0
+        if self.has_context and (num_known <= MOST_LATER or bool(randint(2, (), generator=generator))):
             num_context = num_known
         place = torch.arange(num_known, device=episode.mask.device)
         later = (place >= num_context).expand(num_tasks, num_known)
