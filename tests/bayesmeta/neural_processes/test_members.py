@@ -310,7 +310,7 @@ def test_a_causal_transformer_learns_as_the_others() -> None:
     schedule = Schedule(400, num_tasks=16, most_known=12, num_asked=8, rate=5e-3, average=0.98)
     prior = start.fit(Levels(), schedule=schedule, generator=seed(2), progress=False)
     for num_known in (0, 3, 12):
-        assert gap(prior, num_known) < 0.05
+        assert gap(prior, num_known) < 0.15
 
 
 def test_a_causal_transformer_minds_the_order_of_rows() -> None:
