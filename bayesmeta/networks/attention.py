@@ -75,8 +75,8 @@ class AttentionLayer(nn.Module):
         before: Known | None,
         distances: Tensor | None,
         mask: Tensor | None,
-    ) -> tuple[Tensor, Tensor, Known]:
-        """Tokens and linear stream after the layer, and what it keeps of the known ones.
+    ) -> tuple[Tensor, Tensor, Known | None]:
+        """Tokens and linear stream after the layer, and what it keeps of known ones, None where all came before.
 
         Args:
             tokens, linear: `(b, q, width)` and `(b, q, linear_width)`.
@@ -87,8 +87,11 @@ class AttentionLayer(nn.Module):
                 where all do.
         """
         normed = self.norm(tokens)
-        own = self._known(normed[:, :num_known], linear[:, :num_known])
-        known = own if before is None else before.and_more(own)
+        own = None
+        if num_known or before is None:
+            own = self._known(normed[:, :num_known], linear[:, :num_known])
+        known = own if before is None else before if own is None else before.and_more(own)
+        assert known is not None
         bias = None if self.distance is None or distances is None else self._bias(normed, distances)
         taken = self._attend(self.query(normed), known, bias, mask)
         width = tokens.shape[-1] // self.num_heads

@@ -128,6 +128,8 @@ class TransformerModule(nn.Module):
         whole, real = distance_functions(x, x) if len(pieces) == 1 else None, excluding(mask[:, None], x)
         for layer in cast(Sequence[AttentionLayer], self.layers):
             known.append(layer.known(tokens, linear))
+            if len(known) == len(self.layers):
+                break  # nobody asks what context rows would be after the last layer
             parts = [
                 layer(
                     tokens[:, piece],

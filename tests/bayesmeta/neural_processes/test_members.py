@@ -148,7 +148,7 @@ HEADS = {
 
 @every
 def test_a_temperature_undoes_predictions_that_are_too_narrow(member: str) -> None:
-    prior, held_out = learned(member, Levels()), Levels().draw(400, 20, generator=seed(21))
+    prior, held_out = learned(member, Levels()), Levels().draw(150, 20, generator=seed(21))
     narrow = replace(prior, head=replace(prior.head, temperature=0.3))
     right, again = prior.calibrated(held_out), narrow.calibrated(held_out)
     assert again.head.temperature == pytest.approx(right.head.temperature, rel=0.01)  # the same, wherever it began
