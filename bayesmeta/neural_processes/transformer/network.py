@@ -146,8 +146,10 @@ class TransformerModule(nn.Module):
 
     def extend(self, before: Encoded, x: Tensor, y: Tensor, mask: Tensor | None = None) -> Encoded:
         """Later rows, after those of `before` and after each other; all count where there is no mask `(b, m)`."""
-        tokens, linear = self._start(x, y, torch.ones_like(x[..., 0], dtype=torch.bool))
         num = x.shape[1]
+        if not num:
+            return before
+        tokens, linear = self._start(x, y, torch.ones_like(x[..., 0], dtype=torch.bool))
         distances, known = distance_functions(x, torch.cat([before.x, x], 1)), []
         real = torch.ones_like(x[..., 0], dtype=torch.bool) if mask is None else mask
         up_to_itself = real[:, None] & torch.ones(num, num, dtype=torch.bool, device=x.device).tril()
