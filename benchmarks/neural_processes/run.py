@@ -3,8 +3,8 @@
     python -m benchmarks.neural_processes --budget quick|full --out FILE
 
 `--methods` names members, `--sections` parts: `regression` takes 1-D functions of several kinds, `wheel` is a bandit.
-What was computed lies
-in a folder beside FILE, so a run that is cut short goes on where it was.
+What was computed lies in a folder beside FILE, so a run that is cut short goes on where it was; what FILE has of other
+sections stays.
 """
 
 import os
@@ -12,6 +12,7 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import argparse
+import json
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -245,7 +246,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for name in chosen:
             if name not in known:
                 parser.error(f"there is no {what} {name!r}; there are {', '.join(known)}")
-    pieces, figures, tables = Pieces(options.out, options.budget), [], {}
+    pieces, figures, tables = Pieces(options.out, options.budget), *_kept(options.out, options.budget)
     with Progress(transient=True) as screen:
         bar = screen.add_task("", total=None)
         for name in sections:
@@ -253,7 +254,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
             found, tables[name] = section(
                 pieces, BUDGETS[options.budget], members, kernels, lambda text: screen.update(bar, description=text)
             )
-            figures += found
-    for name, rows in tables.items():
-        Console(width=200).print(SECTIONS[name][1](rows))
-    write_json(options.out, figures, environment(PACKAGES), budget=options.budget, tables=tables)
+            figures[name] = {each.name: each.value for each in found}
+    for name in sections:
+        Console(width=200).print(SECTIONS[name][1](tables[name]))
+    every = [Figure(name, value, "") for section in figures.values() for name, value in section.items()]
+    write_json(options.out, every, environment(PACKAGES), budget=options.budget, sections=figures, tables=tables)
+
+
+def _kept(out: Path, budget: str) -> tuple[dict[str, dict[str, float]], dict[str, Rows]]:
+    """Figures and tables by section, of those that a file has from before."""
+    before = json.loads(out.read_text()) if out.exists() else {}
+    if before.get("budget") != budget:
+        return {}, {}
+    return before.get("sections", {}), before["tables"]

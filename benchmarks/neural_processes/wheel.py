@@ -117,7 +117,7 @@ def _schedule(num_steps: int, most_known: int = 64) -> Schedule:
 
 MEMBERS = {
     "transformer": Member(_transformer, _schedule(2500), width=0.1),
-    "conditional": Member(_conditional, _schedule(30_000), width=0.1),
+    "conditional": Member(_conditional, _schedule(12_000), width=0.1),
     "conditional_filled": Member(_conditional, _schedule(4000, 32 * ARMS), width=0.1, stream=FILLED),
 }
 
