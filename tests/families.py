@@ -132,7 +132,7 @@ def _nested_mixture() -> Family:
         scale=torch.tensor([0.5, 1.0, 2.0], dtype=torch.float64),
     )
     prior = bm.Mixture.uniform(bm.Mixture.uniform(processes))
-    return Family(prior, 2, lambda n, g: randn((n,), like=F64, generator=g), num_draws=4000)
+    return Family(prior, 2, lambda n, g: randn((n,), like=F64, generator=g), num_draws=1500)
 
 
 def _dirichlet_categorical() -> Family:

@@ -408,6 +408,8 @@ def test_priors_and_posteriors_can_be_copied(family: Family, copied: Callable[[A
             assert torch.equal(copied(draws)(x), draws(x))
 
 
+# nine rows of weights drawn at random can lie far from zero, as some seeds find; where they lie is not asked here
+@pytest.mark.filterwarnings("ignore::bayesmeta.warning_kinds.PlacementWarning")
 @having(Hierarchical)
 def test_hyperparameters_can_be_copied(family: Family) -> None:
     unknown = family.prior.hyperparameters(family.tasks([3, 4, 2]))
