@@ -34,7 +34,7 @@ __all__ = ["Schedule", "calibrate", "learn", "mean_log_prob"]
 
 NUM_INTERVALS = 50  # between looks at held-out tasks, in all steps
 LONGEST = 100.0  # gradient, that is not shortened: SOAP minds its length, and only a stray one has to be caught
-PATIENCE = 10  # looks in which they do not gain
+PATIENCE = 25  # looks in which they do not gain: half of all, for a network may learn nothing for long, and then much
 NUM_LOOKS = 4  # episodes by which the noise is known, and, of each number of known rows, a temperature
 MOST_HELD_OUT = 256  # tasks of an episode by which a temperature is known
 LARGEST_LOG_TEMPERATURE = 3.0
