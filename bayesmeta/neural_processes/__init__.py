@@ -11,6 +11,7 @@ from bayesmeta.lazy import lazily
 
 __all__ = [
     "FLOOR",
+    "Augmentation",
     "BernoulliHead",
     "CategoricalHead",
     "CountHead",
@@ -29,6 +30,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from bayesmeta.neural_processes.augmentation import Augmentation
     from bayesmeta.neural_processes.episodes import KnowsMoments, Moments, PriorTasks, TaskStream
     from bayesmeta.neural_processes.function_draws import FunctionDraws
     from bayesmeta.neural_processes.heads import (
@@ -48,6 +50,7 @@ else:
     __getattr__, __dir__ = lazily(
         __name__,
         {
+            "Augmentation": "augmentation",
             "FLOOR": "heads",
             "BernoulliHead": "heads",
             "CategoricalHead": "heads",

@@ -16,6 +16,7 @@ from bayesmeta.data.validation import require_columns
 from bayesmeta.fields import LearnedFrom, TensorFields
 from bayesmeta.networks.embeddings import Inputs
 from bayesmeta.networks.modules import Weights
+from bayesmeta.neural_processes.augmentation import Augmentation
 from bayesmeta.neural_processes.episodes import Episode
 from bayesmeta.neural_processes.heads import GaussianHead, Head, noise_free
 from bayesmeta.neural_processes.learning import Schedule, calibrate, learn
@@ -64,6 +65,7 @@ class NeuralProcess(TensorFields):
         schedule: Schedule | None = None,
         generator: Generator | None = None,
         checkpoint: str | Path | None = None,
+        augmentation: Augmentation | None = None,
         progress: bool = True,
     ) -> N:
         """A network that predicts rows of past tasks from others of the same task, starting from that of `self`.
@@ -73,14 +75,17 @@ class NeuralProcess(TensorFields):
             schedule: how long, with how many tasks and rows at a time.
             generator: chooses tasks and rows; None takes a fixed choice.
             checkpoint: of a stream, a file from which learning goes on if it is there, and which it keeps up to date.
+            augmentation: how past tasks are changed each time that they are learned from; None leaves them as they are.
             progress: show that learning goes on.
 
         Raises:
             TypeError: `tasks` are neither.
             ValueError: fewer than two past tasks have rows, they are not of these columns, the checkpoint is of another
-                search or given with past tasks, or `self` has a batch or has seen rows.
+                search or given with past tasks, an augmentation is given with a stream or does not go with the head, or
+                `self` has a batch or has seen rows.
         """
-        return cast(N, learn(self, tasks, schedule, generator, checkpoint, progress=progress))
+        made = learn(self, tasks, schedule, generator, checkpoint, augmentation=augmentation, progress=progress)
+        return cast(N, made)
 
     def calibrated(self: N, held_out: Data, *, generator: Generator | None = None) -> N:
         """The same prior with the temperature of its head at which tasks that it did not learn from are most probable.

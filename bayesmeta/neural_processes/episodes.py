@@ -12,6 +12,7 @@ import torch
 from torch import Generator, Tensor
 
 from bayesmeta.data.rows import Data
+from bayesmeta.neural_processes.augmentation import Augmented
 from bayesmeta.random import randint, seeded
 
 __all__ = [
@@ -124,12 +125,14 @@ class PastEpisodes:
         tasks: on one axis, all with rows.
         num_tasks, num_asked: of an episode, at most.
         most_known: rows that are ever known.
+        augmented: what becomes of the rows of an episode; None leaves them as they are.
     """
 
     tasks: Data
     num_tasks: int
     num_asked: int
     most_known: int
+    augmented: Augmented | None = None
 
     def draw(self, num_known: int, generator: Generator) -> Episode:
         device = self.tasks.y.device
@@ -143,10 +146,15 @@ class PastEpisodes:
         asked = torch.minimum(tasks.count - known, torch.full_like(known, self.num_asked))
         at = known[:, None] + torch.arange(int(asked.max()), device=device)
         rest = order.gather(1, at.clamp(max=order.shape[1] - 1))
+        x, y = _rows(tasks, torch.cat([order[:, :width], rest], 1))
+        if self.augmented is not None:
+            x, y = self.augmented(x, y, generator)
         return Episode(
-            *_rows(tasks, order[:, :width]),
+            x[:, :width],
+            y[:, :width],
             torch.arange(width, device=device) < known[:, None],
-            *_rows(tasks, rest),
+            x[:, width:],
+            y[:, width:],
             torch.arange(at.shape[1], device=device) < asked[:, None],
         )
 

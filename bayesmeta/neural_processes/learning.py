@@ -25,6 +25,7 @@ from bayesmeta.doors import require_rows
 from bayesmeta.fields import LearnedFrom
 from bayesmeta.networks.learning.ascent import Ascent, Steps
 from bayesmeta.networks.learning.until_no_gain import learn_until_no_gain, num_held_out
+from bayesmeta.neural_processes.augmentation import Augmentation, Augmented
 from bayesmeta.neural_processes.episodes import Episode, Moments, PastEpisodes, StreamedEpisodes, TaskStream
 from bayesmeta.neural_processes.heads import RealHead
 from bayesmeta.numerics.gradients import with_gradients
@@ -90,6 +91,7 @@ def learn(
     generator: Generator | None,
     checkpoint: str | Path | None,
     *,
+    augmentation: Augmentation | None,
     progress: bool,
 ) -> Any:
     """A neural process that has learned from past tasks, or from a stream of them.
@@ -105,13 +107,15 @@ def learn(
     generator = generator or Generator().manual_seed(0)
     path = None if checkpoint is None else Path(checkpoint)
     if isinstance(tasks, TaskStream):
+        if augmentation is not None:
+            raise ValueError("augmentation is of past tasks; a stream draws as many tasks as are wanted")
         return _from_stream(prior, tasks, schedule, generator, path, progress)
     require_rows(f"{type(prior).__name__}.fit", tasks, statistics=False)
     if path is not None:
         raise ValueError("a checkpoint is of learning from a stream of tasks; past tasks are few, and learned anew")
     require_enough_tasks(tasks.count, prior.batch_shape)
     some = prior._checked(tasks[tasks.count > 0])
-    weights = _from_past(prior, some, schedule, generator, progress)
+    weights = _from_past(prior, some, schedule, generator, augmentation, progress)
     episodes = PastEpisodes(some, schedule.num_tasks, schedule.num_asked, schedule.most_known)
     return _with(prior, weights, LearnedFrom.counts(tasks.count), episodes, generator, schedule.most_known)
 
@@ -166,13 +170,22 @@ def _from_stream(
     return _with(prior, weights, seen, episodes, generator, schedule.most_known)
 
 
-def _from_past(prior: Any, tasks: Data, schedule: Schedule, generator: Generator, progress: bool) -> dict[str, Tensor]:
+def _from_past(
+    prior: Any,
+    tasks: Data,
+    schedule: Schedule,
+    generator: Generator,
+    augmentation: Augmentation | None,
+    progress: bool,
+) -> dict[str, Tensor]:
     shuffled = some_tasks(tasks, len(tasks), generator)
     held_out = PastEpisodes(shuffled[: num_held_out(len(tasks))], 64, schedule.num_asked, schedule.most_known)
     looks = [held_out.draw(num, generator) for num in _spread_over(schedule.most_known)]
 
     def learn_part(part: slice, enough: Any) -> dict[str, Tensor]:
-        episodes = PastEpisodes(shuffled[part], schedule.num_tasks, schedule.num_asked, schedule.most_known)
+        some = shuffled[part]
+        changed = None if augmentation is None else Augmented(augmentation, some, prior.inputs, prior.head)
+        episodes = PastEpisodes(some, schedule.num_tasks, schedule.num_asked, schedule.most_known, changed)
         return _ascent(prior, episodes, schedule, generator, None).run(enough, interval=schedule.interval)
 
     def value(weights: dict[str, Tensor]) -> float:
