@@ -22,7 +22,7 @@ from bayesmeta.networks.perceptron import zeroed
 
 __all__ = ["Encoded", "TransformerNetwork"]
 
-MOST = 2**25  # numbers that are held at once
+MOST = 2**22  # numbers that are held at once: what caches hold
 NUM_FLAGS = 2  # of a token: whether its y is known, and whether it came later
 
 
