@@ -2,8 +2,9 @@ r"""A causal transformer neural process: each row looks at those before it, and 
 
 So a row more costs that row, where `TransformerNeuralProcess` looks at all of them again, and the log density of many
 rows is one pass. The price is that the order in which rows come matters: what it says of them in one order is not what
-it says in another, though both are of the same task. It does not obey the law of `bayesmeta.testing` that asks for
-this, `order_of_rows_is_irrelevant`, and obeys all others.
+it says in another, though both are of the same task. So it does not obey the law `order_of_rows_is_irrelevant` of
+`bayesmeta.testing`. As other members whose draws are chains, it is also exempt from those by which draws agree with
+predictions, `draws_agree_with_predict`, `draws_follow_the_marginal` and `joint_agrees_with_draws`; it obeys the rest.
 
 Take it where rows arrive one after another and answers are wanted after each. Where all rows are there at once, a set
 is the better thing to look at.
