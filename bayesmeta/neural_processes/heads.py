@@ -22,7 +22,7 @@ from bayesmeta.distributions.histogram import Histogram
 from bayesmeta.distributions.marginals import StudentMarginal
 from bayesmeta.distributions.mixture import MixtureDistribution
 from bayesmeta.fields import TensorFields
-from bayesmeta.networks.features import centre_and_scale
+from bayesmeta.networks.features import centre_and_scale_with_digits
 
 __all__ = [
     "FLOOR",
@@ -43,7 +43,6 @@ FLOOR = 1e-3  # of a standard deviation, in those of past rows
 LARGEST_LOG = 8.0  # of a standard deviation, a rate or a concentration: what a network says before it has learned
 LEAST_DF = 2.1  # so that the variance is finite
 NUM_COMPONENTS, NUM_BINS = 3, 100
-LEAST_DIGITS = 1e-12  # of y, that a standard deviation has at least
 LEAST_SHARE = 1e-4  # of the variance of y, that the function has at least
 
 H = TypeVar("H", bound="Head")
@@ -364,9 +363,9 @@ def _real(tasks: Data) -> Tensor:
 
 
 def _centre_and_scale(y: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of all rows, the latter no less than the digits of y: what is left is rounding."""
-    centre, scale = (value[0] for value in centre_and_scale(y[:, None]))
-    return centre, torch.maximum(scale, LEAST_DIGITS * centre.abs())
+    """Mean and standard deviation of all rows."""
+    centre, scale = centre_and_scale_with_digits(y[:, None])
+    return centre[0], scale[0]
 
 
 def _some(values: Tensor, most: int = 10**6) -> Tensor:
