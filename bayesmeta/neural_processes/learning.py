@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from scipy.optimize import minimize_scalar
 from torch import Generator, Tensor
 from torch.distributions import Distribution
@@ -24,6 +23,7 @@ from bayesmeta.data.validation import require_enough_tasks
 from bayesmeta.doors import require_rows
 from bayesmeta.fields import LearnedFrom
 from bayesmeta.networks.learning.ascent import Ascent, Steps
+from bayesmeta.networks.learning.progress_line import progress_line
 from bayesmeta.networks.learning.until_no_gain import learn_until_no_gain, num_held_out
 from bayesmeta.neural_processes.episodes import Episode, Moments, PastEpisodes, StreamedEpisodes, TaskStream
 from bayesmeta.neural_processes.heads import RealHead
@@ -152,12 +152,10 @@ def _from_stream(
 ) -> Any:
     episodes = StreamedEpisodes(stream, schedule.num_tasks, schedule.num_asked)
     ascent = _ascent(prior, episodes, schedule, generator, path)
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-    with Progress(*columns, disable=not progress, transient=True) as screen:
-        bar = screen.add_task("learning a neural process", total=None)
+    with progress_line("learning a neural process", shown=progress) as say:
 
         def look(_: dict[str, Tensor]) -> bool:
-            screen.update(bar, description=f"learning a neural process: step {ascent.step}, {ascent.value:.3f} per row")
+            say(f"learning a neural process: step {ascent.step}, {ascent.value:.3f} per row")
             return False
 
         weights = ascent.run(look, interval=schedule.interval)

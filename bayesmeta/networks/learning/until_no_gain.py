@@ -15,7 +15,8 @@ from collections.abc import Callable
 from typing import TypeVar
 
 import torch
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from bayesmeta.networks.learning.progress_line import progress_line
 
 __all__ = ["learn_until_no_gain", "num_held_out"]
 
@@ -53,9 +54,7 @@ def learn_until_no_gain(
     Returns:
         What `learn` returned of all tasks.
     """
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-    with Progress(*columns, disable=not progress, transient=True) as screen:
-        bar = screen.add_task(f"learning {name}", total=None)
+    with progress_line(f"learning {name}", shown=progress) as say:
         best, best_at, seen = -math.inf, 0, 0
 
         def no_gain(learned: T) -> bool:
@@ -64,7 +63,7 @@ def learn_until_no_gain(
                 seen, now = seen + 1, value(learned)
             if now > best:
                 best, best_at = now, seen
-            screen.update(bar, description=f"learning {name}: {best:.3f} per row of held-out tasks")
+            say(f"learning {name}: {best:.3f} per row of held-out tasks")
             return seen - best_at >= patience
 
         learn(slice(num_held_out(num_tasks), None), no_gain)
@@ -73,7 +72,7 @@ def learn_until_no_gain(
         def as_many(_learned: T) -> bool:
             nonlocal left
             left -= 1
-            screen.update(bar, description=f"learning {name} from all tasks: {left} to go")
+            say(f"learning {name} from all tasks: {left} to go")
             return left <= 0
 
         return learn(slice(None), as_many)
