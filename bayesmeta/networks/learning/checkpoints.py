@@ -9,7 +9,7 @@ from torch import Tensor
 
 from bayesmeta.io import write_whole
 
-__all__ = ["read_checkpoint", "write_checkpoint"]
+__all__ = ["read_checkpoint", "read_numbers", "write_checkpoint"]
 
 KEY = "bayesmeta checkpoint"
 
@@ -29,13 +29,8 @@ def read_checkpoint(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> tuple[
     Raises:
         ValueError: the file is no checkpoint, cut short, or of a network of other sizes.
     """
-    raw = path.read_bytes()
-    try:
-        tensors = safetensors.torch.load(raw)
-        metadata = json.loads(raw[8 : 8 + int.from_bytes(raw[:8], "little")])["__metadata__"]
-        numbers = {str(name): int(value) for name, value in json.loads(metadata[KEY]).items()}
-    except Exception as error:
-        raise ValueError(f"{path} is no checkpoint, or is cut short ({error}). Delete it to begin anew") from None
+    numbers = read_numbers(path)
+    tensors = safetensors.torch.load(path.read_bytes())
     for name, shape in shapes.items():
         if name not in tensors or tuple(tensors[name].shape) != shape:
             found = tuple(tensors[name].shape) if name in tensors else "nothing"
@@ -44,3 +39,16 @@ def read_checkpoint(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> tuple[
                 "another file, or delete it to begin anew"
             )
     return tensors, numbers
+
+
+def read_numbers(path: Path) -> dict[str, int]:
+    """The whole numbers that `write_checkpoint` wrote, without the tensors.
+
+    Raises:
+        ValueError: the file is no checkpoint, or cut short.
+    """
+    try:
+        with safetensors.safe_open(str(path), "pt") as file:
+            return {str(name): int(value) for name, value in json.loads(file.metadata()[KEY]).items()}
+    except Exception as error:
+        raise ValueError(f"{path} is no checkpoint, or is cut short ({error}). Delete it to begin anew") from None
