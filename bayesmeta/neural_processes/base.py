@@ -46,7 +46,39 @@ class NeuralProcess(TensorFields):
     network: Weights
     learned_from: LearnedFrom | None
 
+    network_kind: ClassVar[type[Weights]]
+    sizes_of_head: ClassVar[tuple[str, ...]] = ("num_y", "num_outputs")  # sizes of the network that the head knows
     knows_functions: ClassVar[bool] = False  # whether y about the function is what the head says, and not learned apart
+
+    @classmethod
+    def initial(
+        cls: type[N],
+        tasks: Data,
+        *,
+        head: type[Head] = GaussianHead,
+        categories: dict[int, int] | None = None,
+        generator: Generator | None = None,
+        **sizes: Any,
+    ) -> N:
+        """A network that has learned nothing, on the scale of `tasks`.
+
+        Args:
+            tasks: whose rows set the scales.
+            head: the kind of the distribution of a row.
+            categories: how many there are, by the column of x that holds them.
+            generator: draws the weights; None draws the same ones each time.
+            sizes: of the network, by the names of the arguments of `network_kind`, such as `width`.
+        """
+        inputs, made = Inputs.of(tasks, categories), head.initial(tasks)
+        known = {name: getattr(made, name) for name in cls.sizes_of_head}
+        network = cls.network_kind.initial(generator=generator, num_inputs=inputs.num_outputs, **known, **sizes)
+        return cast(N, cls._without_rows(inputs, made, network).to(tasks.y.dtype))
+
+    @classmethod
+    def _without_rows(cls, inputs: Inputs, head: Head, network: Weights) -> Any:
+        """The prior with these fields."""
+        made_by: Any = cls
+        return made_by(inputs, head, network)
 
     @property
     def event_shape(self) -> torch.Size:
@@ -184,35 +216,11 @@ class KeepsSums(NeuralProcess):
     total: Tensor
     count: Tensor
 
-    network_kind: ClassVar[type[Weights]]
-
     @classmethod
-    def initial(
-        cls: type[S],
-        tasks: Data,
-        *,
-        head: type[Head] = GaussianHead,
-        categories: dict[int, int] | None = None,
-        generator: Generator | None = None,
-        **sizes: Any,
-    ) -> S:
-        """A network that has learned nothing, on the scale of `tasks`.
-
-        Args:
-            tasks: whose rows set the scales.
-            head: the kind of the distribution of a row.
-            categories: how many there are, by the column of x that holds them.
-            generator: draws the weights; None draws the same ones each time.
-            sizes: of the network, by the names of its fields.
-        """
-        inputs, made = Inputs.of(tasks, categories), head.initial(tasks)
-        network = cls.network_kind.initial(
-            generator=generator, num_inputs=inputs.num_outputs, num_y=made.num_y, num_outputs=made.num_outputs, **sizes
-        )
-        nothing = network.weights["encoder.perceptron.first.bias"]
-        total = torch.zeros_like(nothing)
+    def _without_rows(cls, inputs: Inputs, head: Head, network: Weights) -> Any:
+        nothing = torch.zeros_like(network.weights["encoder.perceptron.first.bias"])
         made_by: Any = cls
-        return cast(S, made_by(inputs, made, network, total, total.new_zeros(())).to(tasks.y.dtype))
+        return made_by(inputs, head, network, nothing, nothing.new_zeros(()))
 
     @property
     def has_seen_rows(self) -> bool:

@@ -27,6 +27,7 @@ from torch.distributions import Distribution, Normal
 from bayesmeta.data.rows import Data
 from bayesmeta.fields import LearnedFrom
 from bayesmeta.networks.embeddings import Inputs
+from bayesmeta.networks.modules import Weights
 from bayesmeta.neural_processes.base import KeepsRows
 from bayesmeta.neural_processes.episodes import Episode
 from bayesmeta.neural_processes.function_draws import FunctionDraws
@@ -58,6 +59,8 @@ class TransformerNeuralProcess(KeepsRows):
     rows: Data | None = None
     learned_from: LearnedFrom | None = None
 
+    network_kind: ClassVar[type[Weights]] = TransformerNetwork
+    sizes_of_head: ClassVar[tuple[str, ...]] = (*KeepsRows.sizes_of_head, "num_locations")
     has_context: ClassVar[bool] = True  # whether rows that are known together are a set
 
     @classmethod
@@ -75,23 +78,14 @@ class TransformerNeuralProcess(KeepsRows):
 
         Args:
             tasks: whose rows set the scales.
-            head: the kind of the predictive distribution.
+            head: the kind of the distribution of a row.
             knows_stationarity: whether rows are told apart by differences of x alone.
             categories: how many there are, by the column of x that holds them.
             generator: draws the weights; None draws the same ones each time.
             sizes: of the network, see `TransformerNetwork`.
         """
-        inputs, made = Inputs.of(tasks, categories), head.initial(tasks)
-        network = TransformerNetwork.initial(
-            generator=generator,
-            num_inputs=inputs.num_outputs,
-            num_y=made.num_y,
-            num_outputs=made.num_outputs,
-            num_locations=made.num_locations,
-            knows_stationarity=knows_stationarity,
-            **sizes,
-        )
-        return cls(inputs, made, network).to(tasks.y.dtype)
+        options: dict[str, Any] = {"head": head, "categories": categories, "generator": generator}
+        return super().initial(tasks, knows_stationarity=knows_stationarity, **options, **sizes)
 
     def sample(self, num_draws: int, *, generator: Generator | None = None) -> FunctionDraws:
         """Draws of f, which remember where they were evaluated: see `FunctionDraws`."""
