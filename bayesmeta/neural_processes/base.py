@@ -195,19 +195,18 @@ class NeuralProcess(TensorFields):
         self.head.require(data)
         return clean(data)
 
-    def _not_far(self, data: Data) -> Data:
-        """Rows to condition on: checked, and warned of where they are far from all that was learned from."""
-        data = self._checked(data)
-        if self.learned_from is not None and data.mask.numel():
-            for name, seen in (("x", self.inputs(data.x)), ("y", self.head.seen(data.y))):
-                farthest = float((seen.abs() * data.mask[..., None]).max()) if seen.shape[-1] else 0.0
-                if farthest > FAR:
-                    warn(
-                        f"{name} of a row is {farthest:.3g} standard deviations from the mean of the rows that this "
-                        f"{type(self).__name__} learned from: it has seen nothing like it, and what it says is a guess",
-                        FarFromPastWarning,
-                    )
-        return data
+    def _warn_if_far(self, x: Tensor, y: Tensor, mask: Tensor) -> None:
+        """Say so where rows, as the network sees them, are far from all that was learned from."""
+        if self.learned_from is None or not mask.numel():
+            return
+        for name, seen in (("x", x), ("y", y)):
+            farthest = float((seen.abs() * mask[..., None]).max()) if seen.shape[-1] else 0.0
+            if farthest > FAR:
+                warn(
+                    f"{name} of a row is {farthest:.3g} standard deviations from the mean of the rows that this "
+                    f"{type(self).__name__} learned from: it has seen nothing like it, and what it says is a guess",
+                    FarFromPastWarning,
+                )
 
 
 class KeepsSums(NeuralProcess):
@@ -233,8 +232,10 @@ class KeepsSums(NeuralProcess):
 
     def condition(self: S, data: Data) -> S:
         """The posterior after the rows of `data`: their encodings are added."""
-        data = self._not_far(data)
-        added = self._encodings(data.x, data.y, data.mask).sum(-2)
+        data = self._checked(data)
+        x, y = self.inputs(data.x), self.head.seen(data.y)
+        self._warn_if_far(x, y, data.mask)
+        added = self.network.module.encode(x, y, data.mask).sum(-2)
         return self._replace(total=self.total + added, count=self.count + data.count.to(self.count))
 
     def online(self, batch_shape: Sequence[int]) -> "OnlineSums":
@@ -263,7 +264,8 @@ class KeepsRows(NeuralProcess):
 
     def condition(self: K, data: Data) -> K:
         """The posterior after the rows of `data`, which it keeps beside those that it has seen."""
-        data = self._not_far(data)
+        data = self._checked(data)
+        self._warn_if_far(self.inputs(data.x), self.head.seen(data.y), data.mask)
         return self._replace(rows=data if self.rows is None else self.rows + data)
 
     def log_evidence(self, data: Data) -> Tensor:
