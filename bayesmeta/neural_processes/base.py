@@ -266,6 +266,10 @@ class KeepsRows(NeuralProcess):
         """The posterior after the rows of `data`, which it keeps beside those that it has seen."""
         data = self._checked(data)
         self._warn_if_far(self.inputs(data.x), self.head.seen(data.y), data.mask)
+        return self._after(data)
+
+    def _after(self: K, data: Data) -> K:
+        """The posterior after rows that were checked."""
         return self._replace(rows=data if self.rows is None else self.rows + data)
 
     def log_evidence(self, data: Data) -> Tensor:

@@ -15,7 +15,7 @@ models (2026).
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
 import torch
 from torch import Tensor
@@ -25,6 +25,8 @@ from bayesmeta.neural_processes.transformer.network import Encoded
 from bayesmeta.neural_processes.transformer.plain import TransformerNeuralProcess
 
 __all__ = ["CausalTransformerNeuralProcess"]
+
+C = TypeVar("C", bound="CausalTransformerNeuralProcess")
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,12 +38,11 @@ class CausalTransformerNeuralProcess(TransformerNeuralProcess):
 
     has_context: ClassVar[bool] = False
 
-    def condition(self, data: Data) -> "CausalTransformerNeuralProcess":
-        """The posterior after the rows of `data`, which come after those that it has seen."""
-        after = super().condition(data)
+    def _after(self: C, data: Data) -> C:
+        after = super()._after(data)
         if after.batch_shape == self.batch_shape and "_encoded" in self.__dict__:
             # what is known of earlier rows stays as it is
-            after.__dict__["_encoded"] = self._extended(self._encoded, self._checked(data).expand(self.batch_shape))
+            return after._with_encoded(self._extended(self._encoded, data.expand(self.batch_shape)))
         return after
 
     def log_evidence(self, data: Data) -> Tensor:

@@ -141,6 +141,12 @@ class TransformerNeuralProcess(KeepsRows):
     def _encoded(self) -> Encoded:
         return self._encoding_of(self._kept)
 
+    def _with_encoded(self: T, encoded: Encoded) -> T:
+        """The same posterior, which need not look at its rows: `encoded` is what the network makes of them."""
+        known = self._replace()
+        known.__dict__["_encoded"] = encoded
+        return known
+
     def _encoding_of(self, context: Data) -> Encoded:
         with torch.no_grad():
             return self.network.module.encode(*self._flat_rows(context))
