@@ -17,7 +17,7 @@ from bayesmeta.fields import LearnedFrom, TensorFields
 from bayesmeta.networks.embeddings import Inputs
 from bayesmeta.networks.modules import Weights
 from bayesmeta.neural_processes.episodes import Episode
-from bayesmeta.neural_processes.heads import GaussianHead, Head, noise_free
+from bayesmeta.neural_processes.heads import GaussianHead, Head
 from bayesmeta.neural_processes.learning import Schedule, calibrate, learn
 from bayesmeta.neural_processes.second_moments import covariance, with_diagonal
 from bayesmeta.warning_kinds import BayesmetaWarning, warn
@@ -135,7 +135,7 @@ class NeuralProcess(TensorFields):
 
     def marginal(self, x: Tensor) -> Normal:
         """p(f(x)) at each row, noise-free."""
-        return noise_free(self.head, self.predict(x))
+        return self.head.noise_free(self.predict(x))
 
     def joint(self, x: Tensor) -> MultivariateNormal:
         """f at all q rows together, by its first two moments: `(*batch, q)` and `(*batch, q, q)`.
@@ -145,17 +145,25 @@ class NeuralProcess(TensorFields):
         alone, and made positive definite. The density of the network's own chain is `log_evidence`.
         """
         prediction = self.predict(x)
-        cov = covariance(self._responses(x, prediction), prediction.stddev)
-        marginal = noise_free(self.head, prediction)
-        return MultivariateNormal(marginal.mean, with_diagonal(cov, marginal.variance))
-
-    def _responses(self, x: Tensor, prediction: Distribution) -> Tensor:
-        """Shares `(*batch, q, q)` of a standard deviation of y_i, by which the mean of y_j moves with it."""
         batch, (num, d) = prediction.batch_shape[:-1], x.shape[-2:]
         rows = x.expand(*batch, num, d)
-        asked = rows[..., None, :, :].expand(*batch, num, num, d)
+        moves = self._moves(rows, prediction, rows[..., None, :, :].expand(*batch, num, num, d))
+        marginal = self.head.noise_free(prediction)
+        return MultivariateNormal(marginal.mean, with_diagonal(covariance(moves, prediction.stddev), marginal.variance))
+
+    def _moves(self, x: Tensor, prediction: Distribution, x_asked: Tensor) -> Tensor:
+        """How far means of y move, once y at one row more is known to be a standard deviation higher.
+
+        Args:
+            x: such rows `(*batch, q, d)`.
+            prediction: of y there.
+            x_asked: whose means they are, for each of these rows `(*batch, q, m, d)`.
+
+        Returns:
+            `(*batch, q, m)`: half of the difference between a standard deviation higher and lower.
+        """
         up, down = (
-            self.head.distribution(self._given_one(rows, prediction.mean + sign * prediction.stddev, asked)).mean
+            self.head.distribution(self._given_one(x, prediction.mean + sign * prediction.stddev, x_asked)).mean
             for sign in (1.0, -1.0)
         )
         return 0.5 * (up - down)

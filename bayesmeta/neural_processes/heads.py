@@ -35,8 +35,6 @@ __all__ = [
     "MixtureHead",
     "RealHead",
     "StudentHead",
-    "noise_free",
-    "noise_sd",
 ]
 
 FLOOR = 1e-3  # of a standard deviation, in those of past rows
@@ -86,6 +84,21 @@ class Head(TensorFields):
         """How many of these, the first, say where y is."""
         return 1
 
+    @property
+    def noise_sd(self) -> Tensor:
+        """Standard deviation of y about the function, zero where it is not known."""
+        return torch.zeros_like(self.scale)
+
+    def noise_free(self, prediction: Distribution) -> Normal:
+        """The function at each row, by the moments of what is predicted of y there.
+
+        Raises:
+            TypeError: the head is not of real numbers, and then y is no function of x with noise.
+        """
+        raise TypeError(
+            f"a function without noise is known of heads of real numbers alone; this is {type(self).__name__}"
+        )
+
     def seen(self, y: Tensor) -> Tensor:
         """y `(...)` as networks see it, `(..., num_y)`."""
         return ((y - self.centre) / self.scale)[..., None]
@@ -126,8 +139,11 @@ class RealHead(Head):
     def in_standard_units(self: R) -> R:
         return replace(self, centre=torch.zeros_like(self.centre), scale=torch.ones_like(self.scale))
 
+    @property
+    def noise_sd(self) -> Tensor:
+        return super().noise_sd if self.noise_var is None else self.noise_var.sqrt()
+
     def noise_free(self, prediction: Distribution) -> Normal:
-        """The function at each row, by the moments of what is predicted of y there."""
         var = prediction.variance
         left = var if self.noise_var is None else var - self.noise_var
         return Normal(prediction.mean, torch.maximum(left, LEAST_SHARE * var).sqrt(), validate_args=False)
@@ -328,25 +344,6 @@ def require_counts(data: Data) -> None:
         raise ValueError(
             f"y must be a whole number, zero or more, where mask is true; {describe_rows(bad)} with value {value:g}"
         )
-
-
-def noise_sd(head: Head) -> Tensor:
-    """Standard deviation of y about the function, zero where it is not known."""
-    known = head.noise_var if isinstance(head, RealHead) else None
-    return torch.zeros_like(head.scale) if known is None else known.sqrt()
-
-
-def noise_free(head: Head, prediction: Distribution) -> Normal:
-    """What is believed of the function, of a head of real numbers.
-
-    Raises:
-        TypeError: the head is of another kind, and then y is no function of x with noise.
-    """
-    if not isinstance(head, RealHead):
-        raise TypeError(
-            f"a function without noise is known of heads of real numbers alone; this is {type(head).__name__}"
-        )
-    return head.noise_free(prediction)
 
 
 def _spread(log_sd: Tensor) -> Tensor:

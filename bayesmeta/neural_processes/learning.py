@@ -236,13 +236,8 @@ def _noise_var(prior: Any, episodes: list[Episode]) -> Tensor:
         posterior = prior.condition(Data(episode.x, episode.y, episode.mask).to(prior.dtype))
         x = episode.x_asked.to(prior.dtype)
         prediction = posterior.predict(x)
-        up, down = (
-            prior.head.distribution(
-                posterior._given_one(x, prediction.mean + sign * prediction.stddev, x[..., None, :])
-            ).mean[..., 0]
-            for sign in (1.0, -1.0)
-        )
-        share = ((up - down) / (2.0 * prediction.stddev)).clamp(0.0, 1.0)
+        moves = posterior._moves(x, prediction, x[..., None, :])[..., 0]
+        share = (moves / prediction.stddev).clamp(0.0, 1.0)
         found.append(((1.0 - share) * prediction.variance)[episode.mask_asked])
     return torch.cat(found).median()
 

@@ -31,7 +31,7 @@ from bayesmeta.networks.modules import Weights
 from bayesmeta.neural_processes.base import KeepsRows
 from bayesmeta.neural_processes.episodes import Episode
 from bayesmeta.neural_processes.function_draws import FunctionDraws
-from bayesmeta.neural_processes.heads import GaussianHead, Head, noise_free, noise_sd
+from bayesmeta.neural_processes.heads import GaussianHead, Head
 from bayesmeta.neural_processes.transformer.network import Encoded, TransformerNetwork
 from bayesmeta.random import randint
 
@@ -89,7 +89,7 @@ class TransformerNeuralProcess(KeepsRows):
 
     def sample(self, num_draws: int, *, generator: Generator | None = None) -> FunctionDraws:
         """Draws of f, which remember where they were evaluated: see `FunctionDraws`."""
-        return FunctionDraws(noise_sd(self.head), LaterChain(self.expand((num_draws, *self.batch_shape))), generator)
+        return FunctionDraws(self.head.noise_sd, LaterChain(self.expand((num_draws, *self.batch_shape))), generator)
 
     def chain_log_prob(self, data: Data) -> Tensor:
         """log p(y | x) of each task's rows in their order, as draws of functions go: a joint density in few passes.
@@ -198,7 +198,7 @@ class LaterChain:
         return self._posterior.head.distribution(answer.reshape(*batch, x.shape[-2], answer.shape[-1]))
 
     def marginal(self, x: Tensor) -> Normal:
-        return noise_free(self._posterior.head, self.predict(x))
+        return self._posterior.head.noise_free(self.predict(x))
 
     @torch.no_grad()
     def add(self, x: Tensor, y: Tensor) -> None:
