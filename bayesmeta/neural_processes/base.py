@@ -104,13 +104,14 @@ class NeuralProcess(TensorFields):
             tasks: past tasks, or a `TaskStream` that draws new ones.
             schedule: how long, with how many tasks and rows at a time.
             generator: chooses tasks and rows; None takes a fixed choice.
-            checkpoint: of a stream, a file from which learning goes on if it is there, and which it keeps up to date.
+            checkpoint: a file from which learning goes on if it is there, to the last bit, and which it keeps up to
+                date. The rest of the call has to be the same; the state of `generator` is in the file.
             progress: show that learning goes on.
 
         Raises:
             TypeError: `tasks` are neither.
-            ValueError: fewer than two past tasks have rows, they are not of these columns, the checkpoint is of another
-                search or given with past tasks, or `self` has a batch or has seen rows.
+            ValueError: fewer than two past tasks have rows, they are not of these columns, the checkpoint is of
+                learning from something else, of another network or cut short, or `self` has a batch or has seen rows.
         """
         return cast(N, learn(self, tasks, schedule, generator, checkpoint, progress=progress))
 
