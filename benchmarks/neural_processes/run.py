@@ -175,13 +175,21 @@ def _figures(row: dict[str, Any]) -> list[Figure]:
 def _shown(rows: Rows) -> Table:
     table = Table(title="behind exact Bayes, nats per row, with intervals of 95% over tasks")
     by_rows = [f"{low}-{high} rows" for low, high in ROWS]
-    columns = ["kernel", "member", "CPU-min", "alone", *by_rows, "together", "later rows", "orders"]
+    columns = ["kernel", "member", "stationary", "CPU-min", "alone", *by_rows, "together", "later rows", "orders"]
     for column in [*columns, "coverage"]:
         table.add_column(column)
     for row in rows:
         alone = [_interval(part["gap"]) for part in row["by_rows"].values()]
         others = [_interval(row[name]) for name in ("joint_gap", "chain_gap", "exchangeability", "coverage")]
-        table.add_row(row["kernel"], row["member"], f"{row['minutes']:.1f}", _interval(row["gap"]), *alone, *others)
+        table.add_row(
+            row["kernel"],
+            row["member"],
+            "yes" if MEMBERS[row["member"].partition("_of_")[0]].knows_stationarity else "no",
+            f"{row['minutes']:.1f}",
+            _interval(row["gap"]),
+            *alone,
+            *others,
+        )
     return table
 
 

@@ -81,7 +81,9 @@ def test_it_runs_and_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.Mo
         for of in ("rbf/transformer", "rbf/conditional", "sawtooth/transformer", "sawtooth/transformer_of_mixture"):
             assert math.isfinite(figures[f"{name}/{of}"])
     assert "sawtooth/conditional" not in str(figures)
-    assert "behind exact Bayes" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "behind exact Bayes" in shown
+    assert "stationary" in shown
 
     def again(*_: Any, **__: Any) -> Any:
         raise AssertionError("it was learned before")
