@@ -95,6 +95,28 @@ def test_it_runs_and_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.Mo
     assert once_more["gap/rbf/transformer"] == pytest.approx(figures["gap/rbf/transformer"], rel=1e-9)
 
 
+@pytest.mark.usefixtures("tiny")
+def test_a_run_of_less_keeps_the_rest(tmp_path: Path) -> None:
+    out = tmp_path / "neural.json"
+    run.main(["--methods", "transformer,conditional", "--sections", "regression", "--out", str(out)])
+    before = json.loads(out.read_text())
+    (tmp_path / "neural.pieces" / "quick.regression.rbf.conditional.json").write_text(
+        json.dumps(before["tables"]["regression"][1] | {"minutes": 7.0})
+    )
+    run.main(["--methods", "conditional", "--kernels", "rbf", "--sections", "regression", "--out", str(out)])
+    after = json.loads(out.read_text())
+    changed = "train_cpu_min/rbf/conditional"
+    assert after["figures"] == before["figures"] | {changed: 7.0}
+    assert [(row["kernel"], row["member"]) for row in after["tables"]["regression"]] == [
+        ("rbf", "transformer"),
+        ("rbf", "conditional"),
+        ("rbf", "transformer_of_mixture"),
+        ("sawtooth", "transformer"),
+        ("sawtooth", "transformer_of_mixture"),
+    ]
+    assert after["tables"]["regression"][1]["minutes"] == 7.0
+
+
 def test_what_is_not_there_is_said(tmp_path: Path, capsys: Any) -> None:
     with pytest.raises(SystemExit):
         run.main(["--methods", "transformer,oracle", "--out", str(tmp_path / "x.json")])
