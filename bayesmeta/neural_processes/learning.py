@@ -27,7 +27,7 @@ from bayesmeta.networks.learning.checkpoints import Checkpoint
 from bayesmeta.networks.learning.progress_line import progress_line
 from bayesmeta.networks.learning.until_no_gain import learn_until_no_gain, num_held_out
 from bayesmeta.neural_processes.checkpoints import PastCheckpoint, stream_checkpoint
-from bayesmeta.neural_processes.episodes import Episode, Moments, PastEpisodes, StreamedEpisodes, TaskStream
+from bayesmeta.neural_processes.episodes import Episode, Episodes, Moments, PastEpisodes, StreamedEpisodes, TaskStream
 from bayesmeta.neural_processes.heads import RealHead
 from bayesmeta.numerics.gradients import with_gradients
 from bayesmeta.random import randint
@@ -193,7 +193,7 @@ def _from_past(
 
 
 def _ascent(
-    prior: Any, episodes: Any, schedule: Schedule, generator: Generator, checkpoint: Checkpoint | None
+    prior: Any, episodes: Episodes, schedule: Schedule, generator: Generator, checkpoint: Checkpoint | None
 ) -> Ascent:
     def objective(weights: dict[str, Tensor]) -> Tensor:
         num_known = int(randint(schedule.most_known + 1, (), generator=generator))
