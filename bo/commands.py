@@ -220,46 +220,25 @@ def _from_table(
     status: Any,
 ) -> "TuningPrior":
     from bayesmeta.data.csv_tables import naming_lines
-
-    with naming_lines(source):
-        return _from_rows(source, task, target, direction, params, features, family, status)
-
-
-def _from_rows(
-    source: str,
-    task: str,
-    target: str,
-    direction: str,
-    params: list[str],
-    features: list[str],
-    family: str | None,
-    status: Any,
-) -> "TuningPrior":
     from bayesmeta.data.tables import read_frame
     from bo.priors.table_tasks import require_roles
     from bo.priors.tuning_prior import TuningPrior
     from bo.space.search_space import SearchSpace
 
     status.update(f"reading {source}")
-    frame = read_frame(source).to_native()
-    status.update(f"learning a prior from {len(frame)} rows")
-    require_roles(task, target, features, params)  # before the space is inferred from them
-    space = SearchSpace.infer(frame, params) if params else None
-    prior = TuningPrior.from_table(
-        frame,
-        task=task,
-        target=target,
-        direction=direction,
-        space=space,
-        features=features,
-        fit=_fit_of(family, status),
-    )
-    if not params and (doubtful := _like_results(frame, task, prior.space.names)):
-        status.console.print(
-            f"note: {', '.join(doubtful)}: taken as parameters, numbers that differ in nearly every row. If one is a "
-            "result, such as a time or another score, it gives the target away: name the parameters by --params",
-            soft_wrap=True,
-        )
+    with naming_lines(source):
+        frame = read_frame(source).to_native()
+        status.update(f"learning a prior from {len(frame)} rows")
+        require_roles(task, target, features, params)  # before the space is inferred from them
+        space = SearchSpace.infer(frame, params) if params else None
+        columns: dict[str, Any] = {"task": task, "target": target, "features": features}
+        prior = TuningPrior.from_table(frame, **columns, direction=direction, space=space, fit=_fit_of(family, status))
+        if not params and (doubtful := _like_results(frame, task, prior.space.names)):
+            status.console.print(
+                f"note: {', '.join(doubtful)}: taken as parameters, numbers that differ in nearly every row. If one is "
+                "a result, such as a time or another score, it gives the target away: name the parameters by --params",
+                soft_wrap=True,
+            )
     return prior
 
 

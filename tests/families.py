@@ -216,23 +216,19 @@ def _conditional_neural_process() -> Family:
 
 
 def _transformer_neural_process() -> Family:
-    rows = Data.of(rand((20, 2), like=F64, generator=seed(7)), randn((20,), like=F64, generator=seed(8)))
-    sizes = {"width": 8, "num_layers": 2, "num_heads": 2, "linear_width": 4, "hidden": 8}
-    prior = bm.TransformerNeuralProcess.initial(rows, knows_stationarity=False, **sizes)
-    return Family(
-        _with_drawn_weights(prior, 9), 2, lambda n, g: randn((n,), like=F64, generator=g), num_draws=500, exempt=CHAINS
-    )
+    return _small_transformer(bm.TransformerNeuralProcess, CHAINS, knows_stationarity=False)
 
 
 def _causal_transformer_neural_process() -> Family:
+    # a row looks at those before it alone
+    return _small_transformer(bm.CausalTransformerNeuralProcess, CHAINS | {"order_of_rows_is_irrelevant"})
+
+
+def _small_transformer(kind: Any, exempt: frozenset[str], **options: Any) -> Family:
     rows = Data.of(rand((20, 2), like=F64, generator=seed(7)), randn((20,), like=F64, generator=seed(8)))
     sizes = {"width": 8, "num_layers": 2, "num_heads": 2, "linear_width": 4, "hidden": 8}
-    prior = bm.CausalTransformerNeuralProcess.initial(rows, **sizes)
-    # a row looks at those before it alone
-    exempt = CHAINS | {"order_of_rows_is_irrelevant"}
-    return Family(
-        _with_drawn_weights(prior, 9), 2, lambda n, g: randn((n,), like=F64, generator=g), num_draws=500, exempt=exempt
-    )
+    prior = _with_drawn_weights(kind.initial(rows, **sizes, **options), 9)
+    return Family(prior, 2, lambda n, g: randn((n,), like=F64, generator=g), num_draws=500, exempt=exempt)
 
 
 def _latent_neural_process() -> Family:

@@ -15,10 +15,8 @@ from torch import Tensor
 from bayesmeta.data.rows import Data
 from bayesmeta.data.validation import require_finite, require_positive
 from bayesmeta.fields import TensorFields
-from bayesmeta.networks.features import centre_and_scale
+from bayesmeta.networks.features import centre_and_scale_with_digits
 from bayesmeta.numerics.as_floats import as_floats
-
-LEAST_DIGITS = 1e-12  # of x, that a standard deviation has at least
 
 __all__ = ["Inputs", "indicate_missing"]
 
@@ -55,9 +53,8 @@ class Inputs(TensorFields):
         rows = tasks.x[tasks.mask].double()
         if not len(rows):
             raise ValueError("inputs are standardised by rows of past tasks, and these have none")
-        centre, scale = centre_and_scale(rows) if rows.shape[-1] else (rows.new_zeros(0), rows.new_ones(0))
-        # no less than the digits of x: what is left of a column that never varied is rounding
-        return cls(centre, torch.maximum(scale, LEAST_DIGITS * centre.abs()), dict(categories or {}))
+        nothing = rows.new_zeros(0), rows.new_ones(0)
+        return cls(*(centre_and_scale_with_digits(rows) if rows.shape[-1] else nothing), dict(categories or {}))
 
     @property
     def numbers(self) -> list[int]:

@@ -22,11 +22,13 @@ __all__ = [
     "ReluNetwork",
     "TanhFeatures",
     "centre_and_scale",
+    "centre_and_scale_with_digits",
     "on_grid",
     "tanh_features",
 ]
 
 GRID_OF_X = 2.0**-20  # digits that learning sees of x, in standard deviations: see `LearnedFeatures`
+LEAST_DIGITS = 1e-12  # of a column, that a standard deviation has at least
 FIRST_SLOPE = 1.5  # standard deviation of A (x - centre) / scale where the search starts
 
 
@@ -166,7 +168,13 @@ def centre_and_scale(rows: Float[Tensor, "n d"]) -> tuple[Tensor, Tensor]:
     about_first = rows - rows[:1]  # exact, or nearly, wherever rows lie
     centre, scale = rows[0] + about_first.mean(0), about_first.std(0, correction=0)
     # where a column sits far from zero, rounding looks like spread
-    return centre, scale.where(scale > 1e-12 * centre.abs(), 1.0)
+    return centre, scale.where(scale > LEAST_DIGITS * centre.abs(), 1.0)
+
+
+def centre_and_scale_with_digits(rows: Float[Tensor, "n d"]) -> tuple[Tensor, Tensor]:
+    """The same, but no standard deviation is less than the digits of its column: what is left is rounding."""
+    centre, scale = centre_and_scale(rows)
+    return centre, torch.maximum(scale, LEAST_DIGITS * centre.abs())
 
 
 def tanh_features(standard: Tensor, weight: Tensor, bias: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from bayesmeta.networks.embeddings import Inputs
 from bayesmeta.networks.modules import Weights
 from bayesmeta.neural_processes.augmentation import Augmentation
 from bayesmeta.neural_processes.episodes import Episode
-from bayesmeta.neural_processes.heads import GaussianHead, Head, noise_free
+from bayesmeta.neural_processes.heads import GaussianHead, Head
 from bayesmeta.neural_processes.learning import Schedule, calibrate, learn
 from bayesmeta.neural_processes.second_moments import covariance, with_diagonal
 from bayesmeta.warning_kinds import BayesmetaWarning, warn
@@ -47,7 +47,39 @@ class NeuralProcess(TensorFields):
     network: Weights
     learned_from: LearnedFrom | None
 
+    network_kind: ClassVar[type[Weights]]
+    sizes_of_head: ClassVar[tuple[str, ...]] = ("num_y", "num_outputs")  # sizes of the network that the head knows
     knows_functions: ClassVar[bool] = False  # whether y about the function is what the head says, and not learned apart
+
+    @classmethod
+    def initial(
+        cls: type[N],
+        tasks: Data,
+        *,
+        head: type[Head] = GaussianHead,
+        categories: dict[int, int] | None = None,
+        generator: Generator | None = None,
+        **sizes: Any,
+    ) -> N:
+        """A network that has learned nothing, on the scale of `tasks`.
+
+        Args:
+            tasks: whose rows set the scales.
+            head: the kind of the distribution of a row.
+            categories: how many there are, by the column of x that holds them.
+            generator: draws the weights; None draws the same ones each time.
+            sizes: of the network, by the names of the arguments of `network_kind`, such as `width`.
+        """
+        inputs, made = Inputs.of(tasks, categories), head.initial(tasks)
+        known = {name: getattr(made, name) for name in cls.sizes_of_head}
+        network = cls.network_kind.initial(generator=generator, num_inputs=inputs.num_outputs, **known, **sizes)
+        return cast(N, cls._without_rows(inputs, made, network).to(tasks.y.dtype))
+
+    @classmethod
+    def _without_rows(cls, inputs: Inputs, head: Head, network: Weights) -> Any:
+        """The prior with these fields."""
+        made_by: Any = cls
+        return made_by(inputs, head, network)
 
     @property
     def event_shape(self) -> torch.Size:
@@ -74,15 +106,16 @@ class NeuralProcess(TensorFields):
             tasks: past tasks, or a `TaskStream` that draws new ones.
             schedule: how long, with how many tasks and rows at a time.
             generator: chooses tasks and rows; None takes a fixed choice.
-            checkpoint: of a stream, a file from which learning goes on if it is there, and which it keeps up to date.
+            checkpoint: a file from which learning goes on if it is there, to the last bit, and which it keeps up to
+                date. The rest of the call has to be the same; the state of `generator` is in the file.
             augmentation: how past tasks are changed each time that they are learned from; None leaves them as they are.
             progress: show that learning goes on.
 
         Raises:
             TypeError: `tasks` are neither.
-            ValueError: fewer than two past tasks have rows, they are not of these columns, the checkpoint is of another
-                search or given with past tasks, an augmentation is given with a stream or does not go with the head, or
-                `self` has a batch or has seen rows.
+            ValueError: fewer than two past tasks have rows, they are not of these columns, the checkpoint is of
+                learning from something else, of another network or cut short, an augmentation is given with a stream or
+                does not go with the head, or `self` has a batch or has seen rows.
         """
         made = learn(self, tasks, schedule, generator, checkpoint, augmentation=augmentation, progress=progress)
         return cast(N, made)
@@ -108,7 +141,7 @@ class NeuralProcess(TensorFields):
 
     def marginal(self, x: Tensor) -> Normal:
         """p(f(x)) at each row, noise-free."""
-        return noise_free(self.head, self.predict(x))
+        return self.head.noise_free(self.predict(x))
 
     def joint(self, x: Tensor) -> MultivariateNormal:
         """f at all q rows together, by its first two moments: `(*batch, q)` and `(*batch, q, q)`.
@@ -118,17 +151,25 @@ class NeuralProcess(TensorFields):
         alone, and made positive definite. The density of the network's own chain is `log_evidence`.
         """
         prediction = self.predict(x)
-        cov = covariance(self._responses(x, prediction), prediction.stddev)
-        marginal = noise_free(self.head, prediction)
-        return MultivariateNormal(marginal.mean, with_diagonal(cov, marginal.variance))
-
-    def _responses(self, x: Tensor, prediction: Distribution) -> Tensor:
-        """Shares `(*batch, q, q)` of a standard deviation of y_i, by which the mean of y_j moves with it."""
         batch, (num, d) = prediction.batch_shape[:-1], x.shape[-2:]
         rows = x.expand(*batch, num, d)
-        asked = rows[..., None, :, :].expand(*batch, num, num, d)
+        moves = self._moves(rows, prediction, rows[..., None, :, :].expand(*batch, num, num, d))
+        marginal = self.head.noise_free(prediction)
+        return MultivariateNormal(marginal.mean, with_diagonal(covariance(moves, prediction.stddev), marginal.variance))
+
+    def _moves(self, x: Tensor, prediction: Distribution, x_asked: Tensor) -> Tensor:
+        """How far means of y move, once y at one row more is known to be a standard deviation higher.
+
+        Args:
+            x: such rows `(*batch, q, d)`.
+            prediction: of y there.
+            x_asked: whose means they are, for each of these rows `(*batch, q, m, d)`.
+
+        Returns:
+            `(*batch, q, m)`: half of the difference between a standard deviation higher and lower.
+        """
         up, down = (
-            self.head.distribution(self._given_one(rows, prediction.mean + sign * prediction.stddev, asked)).mean
+            self.head.distribution(self._given_one(x, prediction.mean + sign * prediction.stddev, x_asked)).mean
             for sign in (1.0, -1.0)
         )
         return 0.5 * (up - down)
@@ -168,19 +209,18 @@ class NeuralProcess(TensorFields):
         self.head.require(data)
         return clean(data)
 
-    def _not_far(self, data: Data) -> Data:
-        """Rows to condition on: checked, and warned of where they are far from all that was learned from."""
-        data = self._checked(data)
-        if self.learned_from is not None and data.mask.numel():
-            for name, seen in (("x", self.inputs(data.x)), ("y", self.head.seen(data.y))):
-                farthest = float((seen.abs() * data.mask[..., None]).max()) if seen.shape[-1] else 0.0
-                if farthest > FAR:
-                    warn(
-                        f"{name} of a row is {farthest:.3g} standard deviations from the mean of the rows that this "
-                        f"{type(self).__name__} learned from: it has seen nothing like it, and what it says is a guess",
-                        FarFromPastWarning,
-                    )
-        return data
+    def _warn_if_far(self, x: Tensor, y: Tensor, mask: Tensor) -> None:
+        """Say so where rows, as the network sees them, are far from all that was learned from."""
+        if self.learned_from is None or not mask.numel():
+            return
+        for name, seen in (("x", x), ("y", y)):
+            farthest = float((seen.abs() * mask[..., None]).max()) if seen.shape[-1] else 0.0
+            if farthest > FAR:
+                warn(
+                    f"{name} of a row is {farthest:.3g} standard deviations from the mean of the rows that this "
+                    f"{type(self).__name__} learned from: it has seen nothing like it, and what it says is a guess",
+                    FarFromPastWarning,
+                )
 
 
 class KeepsSums(NeuralProcess):
@@ -189,35 +229,11 @@ class KeepsSums(NeuralProcess):
     total: Tensor
     count: Tensor
 
-    network_kind: ClassVar[type[Weights]]
-
     @classmethod
-    def initial(
-        cls: type[S],
-        tasks: Data,
-        *,
-        head: type[Head] = GaussianHead,
-        categories: dict[int, int] | None = None,
-        generator: Generator | None = None,
-        **sizes: Any,
-    ) -> S:
-        """A network that has learned nothing, on the scale of `tasks`.
-
-        Args:
-            tasks: whose rows set the scales.
-            head: the kind of the distribution of a row.
-            categories: how many there are, by the column of x that holds them.
-            generator: draws the weights; None draws the same ones each time.
-            sizes: of the network, by the names of its fields.
-        """
-        inputs, made = Inputs.of(tasks, categories), head.initial(tasks)
-        network = cls.network_kind.initial(
-            generator=generator, num_inputs=inputs.num_outputs, num_y=made.num_y, num_outputs=made.num_outputs, **sizes
-        )
-        nothing = network.weights["encoder.perceptron.first.bias"]
-        total = torch.zeros_like(nothing)
+    def _without_rows(cls, inputs: Inputs, head: Head, network: Weights) -> Any:
+        nothing = torch.zeros_like(network.weights["encoder.perceptron.first.bias"])
         made_by: Any = cls
-        return cast(S, made_by(inputs, made, network, total, total.new_zeros(())).to(tasks.y.dtype))
+        return made_by(inputs, head, network, nothing, nothing.new_zeros(()))
 
     @property
     def has_seen_rows(self) -> bool:
@@ -230,8 +246,10 @@ class KeepsSums(NeuralProcess):
 
     def condition(self: S, data: Data) -> S:
         """The posterior after the rows of `data`: their encodings are added."""
-        data = self._not_far(data)
-        added = self._encodings(data.x, data.y, data.mask).sum(-2)
+        data = self._checked(data)
+        x, y = self.inputs(data.x), self.head.seen(data.y)
+        self._warn_if_far(x, y, data.mask)
+        added = self.network.module.encode(x, y, data.mask).sum(-2)
         return self._replace(total=self.total + added, count=self.count + data.count.to(self.count))
 
     def online(self, batch_shape: Sequence[int]) -> "OnlineSums":
@@ -260,7 +278,12 @@ class KeepsRows(NeuralProcess):
 
     def condition(self: K, data: Data) -> K:
         """The posterior after the rows of `data`, which it keeps beside those that it has seen."""
-        data = self._not_far(data)
+        data = self._checked(data)
+        self._warn_if_far(self.inputs(data.x), self.head.seen(data.y), data.mask)
+        return self._after(data)
+
+    def _after(self: K, data: Data) -> K:
+        """The posterior after rows that were checked."""
         return self._replace(rows=data if self.rows is None else self.rows + data)
 
     def log_evidence(self, data: Data) -> Tensor:

@@ -28,7 +28,7 @@ from bayesmeta.networks.perceptron import ResidualPerceptron
 from bayesmeta.neural_processes.base import KeepsSums
 from bayesmeta.neural_processes.episodes import Episode
 from bayesmeta.neural_processes.function_draws import FunctionDraws
-from bayesmeta.neural_processes.heads import Head, noise_sd
+from bayesmeta.neural_processes.heads import Head
 from bayesmeta.neural_processes.set_encoder import SetEncoder, summary
 from bayesmeta.random import randint
 
@@ -103,7 +103,7 @@ class ConditionalNeuralProcess(KeepsSums):
 
     def sample(self, num_draws: int, *, generator: Generator | None = None) -> FunctionDraws:
         """Draws of f, which remember where they were evaluated: see `FunctionDraws`."""
-        return FunctionDraws(noise_sd(self.head), SumChain(self.expand((num_draws, *self.batch_shape))), generator)
+        return FunctionDraws(self.head.noise_sd, SumChain(self.expand((num_draws, *self.batch_shape))), generator)
 
     def log_evidence(self, data: Data) -> Tensor:
         """log p(y | x) of each task's rows, each predicted given those before it."""

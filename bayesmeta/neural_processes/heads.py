@@ -22,7 +22,7 @@ from bayesmeta.distributions.histogram import Histogram
 from bayesmeta.distributions.marginals import StudentMarginal
 from bayesmeta.distributions.mixture import MixtureDistribution
 from bayesmeta.fields import TensorFields
-from bayesmeta.networks.features import centre_and_scale
+from bayesmeta.networks.features import centre_and_scale_with_digits
 
 __all__ = [
     "FLOOR",
@@ -35,15 +35,12 @@ __all__ = [
     "MixtureHead",
     "RealHead",
     "StudentHead",
-    "noise_free",
-    "noise_sd",
 ]
 
 FLOOR = 1e-3  # of a standard deviation, in those of past rows
 LARGEST_LOG = 8.0  # of a standard deviation, a rate or a concentration: what a network says before it has learned
 LEAST_DF = 2.1  # so that the variance is finite
 NUM_COMPONENTS, NUM_BINS = 3, 100
-LEAST_DIGITS = 1e-12  # of y, that a standard deviation has at least
 LEAST_SHARE = 1e-4  # of the variance of y, that the function has at least
 
 H = TypeVar("H", bound="Head")
@@ -87,6 +84,21 @@ class Head(TensorFields):
         """How many of these, the first, say where y is."""
         return 1
 
+    @property
+    def noise_sd(self) -> Tensor:
+        """Standard deviation of y about the function, zero where it is not known."""
+        return torch.zeros_like(self.scale)
+
+    def noise_free(self, prediction: Distribution) -> Normal:
+        """The function at each row, by the moments of what is predicted of y there.
+
+        Raises:
+            TypeError: the head is not of real numbers, and then y is no function of x with noise.
+        """
+        raise TypeError(
+            f"a function without noise is known of heads of real numbers alone; this is {type(self).__name__}"
+        )
+
     def seen(self, y: Tensor) -> Tensor:
         """y `(...)` as networks see it, `(..., num_y)`."""
         return ((y - self.centre) / self.scale)[..., None]
@@ -127,8 +139,11 @@ class RealHead(Head):
     def in_standard_units(self: R) -> R:
         return replace(self, centre=torch.zeros_like(self.centre), scale=torch.ones_like(self.scale))
 
+    @property
+    def noise_sd(self) -> Tensor:
+        return super().noise_sd if self.noise_var is None else self.noise_var.sqrt()
+
     def noise_free(self, prediction: Distribution) -> Normal:
-        """The function at each row, by the moments of what is predicted of y there."""
         var = prediction.variance
         left = var if self.noise_var is None else var - self.noise_var
         return Normal(prediction.mean, torch.maximum(left, LEAST_SHARE * var).sqrt(), validate_args=False)
@@ -331,25 +346,6 @@ def require_counts(data: Data) -> None:
         )
 
 
-def noise_sd(head: Head) -> Tensor:
-    """Standard deviation of y about the function, zero where it is not known."""
-    known = head.noise_var if isinstance(head, RealHead) else None
-    return torch.zeros_like(head.scale) if known is None else known.sqrt()
-
-
-def noise_free(head: Head, prediction: Distribution) -> Normal:
-    """What is believed of the function, of a head of real numbers.
-
-    Raises:
-        TypeError: the head is of another kind, and then y is no function of x with noise.
-    """
-    if not isinstance(head, RealHead):
-        raise TypeError(
-            f"a function without noise is known of heads of real numbers alone; this is {type(head).__name__}"
-        )
-    return head.noise_free(prediction)
-
-
 def _spread(log_sd: Tensor) -> Tensor:
     """Standard deviations, none below the floor."""
     return (FLOOR**2 + (2.0 * log_sd.clamp(max=LARGEST_LOG)).exp()).sqrt()
@@ -364,9 +360,9 @@ def _real(tasks: Data) -> Tensor:
 
 
 def _centre_and_scale(y: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of all rows, the latter no less than the digits of y: what is left is rounding."""
-    centre, scale = (value[0] for value in centre_and_scale(y[:, None]))
-    return centre, torch.maximum(scale, LEAST_DIGITS * centre.abs())
+    """Mean and standard deviation of all rows."""
+    centre, scale = centre_and_scale_with_digits(y[:, None])
+    return centre[0], scale[0]
 
 
 def _some(values: Tensor, most: int = 10**6) -> Tensor:

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from scipy.optimize import minimize_scalar
 from torch import Generator, Tensor
 from torch.distributions import Distribution
@@ -24,9 +23,12 @@ from bayesmeta.data.validation import require_enough_tasks
 from bayesmeta.doors import require_rows
 from bayesmeta.fields import LearnedFrom
 from bayesmeta.networks.learning.ascent import Ascent, Steps
+from bayesmeta.networks.learning.checkpoints import Checkpoint
+from bayesmeta.networks.learning.progress_line import progress_line
 from bayesmeta.networks.learning.until_no_gain import learn_until_no_gain, num_held_out
 from bayesmeta.neural_processes.augmentation import Augmentation, Augmented
-from bayesmeta.neural_processes.episodes import Episode, Moments, PastEpisodes, StreamedEpisodes, TaskStream
+from bayesmeta.neural_processes.checkpoints import PastCheckpoint, stream_checkpoint
+from bayesmeta.neural_processes.episodes import Episode, Episodes, Moments, PastEpisodes, StreamedEpisodes, TaskStream
 from bayesmeta.neural_processes.heads import RealHead
 from bayesmeta.numerics.gradients import with_gradients
 from bayesmeta.random import randint
@@ -99,7 +101,7 @@ def learn(
     Raises:
         TypeError: `tasks` are neither.
         ValueError: fewer than two past tasks have rows, they are not of the prior's columns, a checkpoint is of another
-            search or given with past tasks, or `prior` has a batch or has seen rows.
+            learning, or `prior` has a batch or has seen rows.
     """
     if prior.batch_shape or prior.has_seen_rows:
         raise ValueError(f"fit starts from a prior; got a posterior. Use {type(prior).__name__}.initial")
@@ -111,11 +113,9 @@ def learn(
             raise ValueError("augmentation is of past tasks; a stream draws as many tasks as are wanted")
         return _from_stream(prior, tasks, schedule, generator, path, progress)
     require_rows(f"{type(prior).__name__}.fit", tasks, statistics=False)
-    if path is not None:
-        raise ValueError("a checkpoint is of learning from a stream of tasks; past tasks are few, and learned anew")
     require_enough_tasks(tasks.count, prior.batch_shape)
     some = prior._checked(tasks[tasks.count > 0])
-    weights = _from_past(prior, some, schedule, generator, augmentation, progress)
+    weights = _from_past(prior, some, schedule, generator, path, augmentation, progress)
     episodes = PastEpisodes(some, schedule.num_tasks, schedule.num_asked, schedule.most_known)
     return _with(prior, weights, LearnedFrom.counts(tasks.count), episodes, generator, schedule.most_known)
 
@@ -155,13 +155,12 @@ def _from_stream(
     prior: Any, stream: Any, schedule: Schedule, generator: Generator, path: Path | None, progress: bool
 ) -> Any:
     episodes = StreamedEpisodes(stream, schedule.num_tasks, schedule.num_asked)
-    ascent = _ascent(prior, episodes, schedule, generator, path)
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-    with Progress(*columns, disable=not progress, transient=True) as screen:
-        bar = screen.add_task("learning a neural process", total=None)
+    checkpoint = None if path is None else stream_checkpoint(path)
+    ascent = _ascent(prior, episodes, schedule, generator, checkpoint)
+    with progress_line("learning a neural process", shown=progress) as say:
 
         def look(_: dict[str, Tensor]) -> bool:
-            screen.update(bar, description=f"learning a neural process: step {ascent.step}, {ascent.value:.3f} per row")
+            say(f"learning a neural process: step {ascent.step}, {ascent.value:.3f} per row")
             return False
 
         weights = ascent.run(look, interval=schedule.interval)
@@ -175,9 +174,12 @@ def _from_past(
     tasks: Data,
     schedule: Schedule,
     generator: Generator,
+    path: Path | None,
     augmentation: Augmentation | None,
     progress: bool,
 ) -> dict[str, Tensor]:
+    how = {"schedule": schedule, "augmentation": augmentation or Augmentation()}
+    checkpoint = None if path is None else PastCheckpoint(path, tasks, prior.network.weights, how, generator)
     shuffled = some_tasks(tasks, len(tasks), generator)
     held_out = PastEpisodes(shuffled[: num_held_out(len(tasks))], 64, schedule.num_asked, schedule.most_known)
     looks = [held_out.draw(num, generator) for num in _spread_over(schedule.most_known)]
@@ -186,24 +188,32 @@ def _from_past(
         some = shuffled[part]
         changed = None if augmentation is None else Augmented(augmentation, some, prior.inputs, prior.head)
         episodes = PastEpisodes(some, schedule.num_tasks, schedule.num_asked, schedule.most_known, changed)
-        return _ascent(prior, episodes, schedule, generator, None).run(enough, interval=schedule.interval)
+        return _ascent(prior, episodes, schedule, generator, checkpoint).run(enough, interval=schedule.interval)
 
     def value(weights: dict[str, Tensor]) -> float:
         each = [mean_log_prob(prior, weights, look, Generator().manual_seed(0)) for look in looks]
         return float(torch.stack(each).mean())
 
     return learn_until_no_gain(
-        learn_part, value, len(tasks), patience=PATIENCE, name="a neural process", progress=progress
+        learn_part,
+        value,
+        len(tasks),
+        patience=PATIENCE,
+        name="a neural process",
+        progress=progress,
+        standing=None if checkpoint is None else checkpoint.standing,
     )
 
 
-def _ascent(prior: Any, episodes: Any, schedule: Schedule, generator: Generator, path: Path | None) -> Ascent:
+def _ascent(
+    prior: Any, episodes: Episodes, schedule: Schedule, generator: Generator, checkpoint: Checkpoint | None
+) -> Ascent:
     def objective(weights: dict[str, Tensor]) -> Tensor:
         num_known = int(randint(schedule.most_known + 1, (), generator=generator))
         return mean_log_prob(prior, weights, episodes.draw(num_known, generator), generator)
 
     start = {name: value.float() for name, value in prior.network.weights.items()}
-    return Ascent(start, objective, schedule.steps(), generator=generator, checkpoint=path)
+    return Ascent(start, objective, schedule.steps(), generator=generator, checkpoint=checkpoint)
 
 
 def mean_log_prob(prior: Any, weights: Mapping[str, Tensor], episode: Episode, generator: Generator) -> Tensor:
@@ -251,13 +261,8 @@ def _noise_var(prior: Any, episodes: list[Episode]) -> Tensor:
         posterior = prior.condition(Data(episode.x, episode.y, episode.mask).to(prior.dtype))
         x = episode.x_asked.to(prior.dtype)
         prediction = posterior.predict(x)
-        up, down = (
-            prior.head.distribution(
-                posterior._given_one(x, prediction.mean + sign * prediction.stddev, x[..., None, :])
-            ).mean[..., 0]
-            for sign in (1.0, -1.0)
-        )
-        share = ((up - down) / (2.0 * prediction.stddev)).clamp(0.0, 1.0)
+        moves = posterior._moves(x, prediction, x[..., None, :])[..., 0]
+        share = (moves / prediction.stddev).clamp(0.0, 1.0)
         found.append(((1.0 - share) * prediction.variance)[episode.mask_asked])
     return torch.cat(found).median()
 

@@ -13,8 +13,8 @@ import torch
 from torch import Generator, Tensor
 from torch.distributions import Distribution
 
-from bayesmeta import Data
-from bayesmeta.neural_processes.base import KeepsRows, KeepsSums
+from bayesmeta import Data, TransformerNeuralProcess
+from bayesmeta.neural_processes.base import KeepsSums
 from bayesmeta.online.protocol import DrawsFunctions, Index, State, Task
 from bayesmeta.random import randn
 
@@ -117,8 +117,8 @@ class OnlineFewRows(DrawsFunctions):
             sums = {name: _with_some(getattr(old, name), getattr(some, name), entry) for name in ("total", "count")}
             return old._replace(**sums)
         now = self.posterior()
-        if isinstance(now, KeepsRows):
-            now.__dict__["_encoded"] = _with_some(old._encoded, some._encoded, entry)
+        if isinstance(now, TransformerNeuralProcess):
+            return now._with_encoded(_with_some(old._encoded, some._encoded, entry))
         return now
 
 

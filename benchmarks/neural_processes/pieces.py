@@ -9,10 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import safetensors
-
 import bayesmeta
 from bayesmeta.io import write_whole
+from bayesmeta.networks.learning.checkpoints import read_numbers
 
 __all__ = ["Pieces"]
 
@@ -51,7 +50,8 @@ class Pieces:
         """
         path, checkpoint = self.path(name, "safetensors"), self.path(name, "checkpoint")
         if not path.exists():
-            before, start = _step(checkpoint), time.process_time()
+            before = read_numbers(checkpoint)["step"] if checkpoint.exists() else 0
+            start = time.process_time()
             prior = learn(checkpoint)
             minutes = (time.process_time() - start) / 60.0
             # steps that were taken by a process that is gone took as long as these
@@ -59,10 +59,3 @@ class Pieces:
             bayesmeta.save(prior, path)
             self.numbers(f"{name}.minutes", lambda: {"minutes": whole})
         return bayesmeta.load(path), float(self.numbers(f"{name}.minutes", dict)["minutes"])
-
-
-def _step(checkpoint: Path) -> int:
-    if not checkpoint.exists():
-        return 0
-    with safetensors.safe_open(str(checkpoint), "pt") as file:
-        return int(json.loads(file.metadata()["bayesmeta checkpoint"])["step"])

@@ -4,7 +4,7 @@
 
 `--methods` names members, `--sections` parts: `regression` takes 1-D functions of several kinds, `wheel` is a bandit.
 What was computed lies in a folder beside FILE, so a run that is cut short goes on where it was; what FILE has of other
-sections stays.
+sections, kernels and members stays.
 """
 
 import os
@@ -175,13 +175,21 @@ def _figures(row: dict[str, Any]) -> list[Figure]:
 def _shown(rows: Rows) -> Table:
     table = Table(title="behind exact Bayes, nats per row, with intervals of 95% over tasks")
     by_rows = [f"{low}-{high} rows" for low, high in ROWS]
-    columns = ["kernel", "member", "CPU-min", "alone", *by_rows, "together", "later rows", "orders"]
+    columns = ["kernel", "member", "stationary", "CPU-min", "alone", *by_rows, "together", "later rows", "orders"]
     for column in [*columns, "coverage"]:
         table.add_column(column)
     for row in rows:
         alone = [_interval(part["gap"]) for part in row["by_rows"].values()]
         others = [_interval(row[name]) for name in ("joint_gap", "chain_gap", "exchangeability", "coverage")]
-        table.add_row(row["kernel"], row["member"], f"{row['minutes']:.1f}", _interval(row["gap"]), *alone, *others)
+        table.add_row(
+            row["kernel"],
+            row["member"],
+            "yes" if MEMBERS[row["member"].partition("_of_")[0]].knows_stationarity else "no",
+            f"{row['minutes']:.1f}",
+            _interval(row["gap"]),
+            *alone,
+            *others,
+        )
     return table
 
 
@@ -230,6 +238,7 @@ def _shown_wheel(rows: Rows) -> Table:
 
 
 SECTIONS = {"regression": (regression, _shown), "wheel": (wheel, _shown_wheel)}
+KEYS = {"regression": ("kernel", "member"), "wheel": ("delta", "member")}  # that tell rows of a table apart
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -251,14 +260,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
         bar = screen.add_task("", total=None)
         for name in sections:
             section, _ = SECTIONS[name]
-            found, tables[name] = section(
+            found, rows = section(
                 pieces, BUDGETS[options.budget], members, kernels, lambda text: screen.update(bar, description=text)
             )
-            figures[name] = {each.name: each.value for each in found}
+            tables[name] = _merged(tables.get(name, []), rows, KEYS[name])
+            figures[name] = figures.get(name, {}) | {each.name: each.value for each in found}
     for name in sections:
         Console(width=200).print(SECTIONS[name][1](tables[name]))
     every = [Figure(name, value, "") for section in figures.values() for name, value in section.items()]
     write_json(options.out, every, environment(PACKAGES), budget=options.budget, sections=figures, tables=tables)
+
+
+def _merged(before: Rows, now: Rows, key: tuple[str, ...]) -> Rows:
+    """Rows of a file, of which those that were asked for now take the place of older ones."""
+    return list({tuple(row[name] for name in key): row for row in [*before, *now]}.values())
 
 
 def _kept(out: Path, budget: str) -> tuple[dict[str, dict[str, float]], dict[str, Rows]]:

@@ -81,7 +81,9 @@ def test_it_runs_and_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.Mo
         for of in ("rbf/transformer", "rbf/conditional", "sawtooth/transformer", "sawtooth/transformer_of_mixture"):
             assert math.isfinite(figures[f"{name}/{of}"])
     assert "sawtooth/conditional" not in str(figures)
-    assert "behind exact Bayes" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "behind exact Bayes" in shown
+    assert "stationary" in shown
 
     def again(*_: Any, **__: Any) -> Any:
         raise AssertionError("it was learned before")
@@ -91,6 +93,28 @@ def test_it_runs_and_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.Mo
     run.main(["--methods", "transformer,conditional", "--sections", "regression", "--out", str(out)])
     once_more = json.loads(out.read_text())["figures"]
     assert once_more["gap/rbf/transformer"] == pytest.approx(figures["gap/rbf/transformer"], rel=1e-9)
+
+
+@pytest.mark.usefixtures("tiny")
+def test_a_run_of_less_keeps_the_rest(tmp_path: Path) -> None:
+    out = tmp_path / "neural.json"
+    run.main(["--methods", "transformer,conditional", "--sections", "regression", "--out", str(out)])
+    before = json.loads(out.read_text())
+    (tmp_path / "neural.pieces" / "quick.regression.rbf.conditional.json").write_text(
+        json.dumps(before["tables"]["regression"][1] | {"minutes": 7.0})
+    )
+    run.main(["--methods", "conditional", "--kernels", "rbf", "--sections", "regression", "--out", str(out)])
+    after = json.loads(out.read_text())
+    changed = "train_cpu_min/rbf/conditional"
+    assert after["figures"] == before["figures"] | {changed: 7.0}
+    assert [(row["kernel"], row["member"]) for row in after["tables"]["regression"]] == [
+        ("rbf", "transformer"),
+        ("rbf", "conditional"),
+        ("rbf", "transformer_of_mixture"),
+        ("sawtooth", "transformer"),
+        ("sawtooth", "transformer_of_mixture"),
+    ]
+    assert after["tables"]["regression"][1]["minutes"] == 7.0
 
 
 def test_what_is_not_there_is_said(tmp_path: Path, capsys: Any) -> None:

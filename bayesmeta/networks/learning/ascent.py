@@ -5,7 +5,7 @@ shortened; what is learned is the average over the last steps, of exponentially 
 gradient is no number, the search goes back to the best that it knows, and on from there with half the rate.
 
 A search can write down where it stands, and go on from there as if it had not stopped: to the last bit, where the
-objective draws from the generator that it is given and from nothing else.
+objective draws from the generator that it is given and from nothing else. One that has ended stays at its end.
 
 Sources: Loshchilov and Hutter, Decoupled weight decay regularization (2019), SGDR (2017), for the cosine; Polyak and
 Juditsky, Acceleration of stochastic approximation by averaging (1992).
@@ -14,13 +14,12 @@ Juditsky, Acceleration of stochastic approximation by averaging (1992).
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Generator, Tensor
 
-from bayesmeta.networks.learning.checkpoints import read_checkpoint, write_checkpoint
+from bayesmeta.networks.learning.checkpoints import Checkpoint
 from bayesmeta.networks.learning.soap import Soap
 from bayesmeta.warning_kinds import BayesmetaWarning, warn
 
@@ -76,7 +75,7 @@ class Ascent:
         objective: of such tensors, to be made as great as possible.
         steps: how it goes.
         generator: from which the objective draws; it is part of what a checkpoint holds.
-        checkpoint: a file that is written at every look, and read if it is there.
+        checkpoint: is written at every look, and read if there is something to go on from.
 
     Raises:
         ValueError: the checkpoint is of another search.
@@ -89,15 +88,15 @@ class Ascent:
         steps: Steps,
         *,
         generator: Generator | None = None,
-        checkpoint: Path | None = None,
+        checkpoint: Checkpoint | None = None,
     ) -> None:
         self.objective, self.steps, self.generator, self.checkpoint = objective, steps, generator, checkpoint
-        self.step, self.num_falls, self.value = 0, 0, math.nan
+        self.step, self.num_falls, self.has_ended, self.value = 0, 0, False, math.nan
         self.values = {name: value.detach().clone().requires_grad_() for name, value in start.items()}
         self.average = {name: value.detach().clone() for name, value in self.values.items()}
         self.best = self.learned()
         self.optimiser = self._optimiser()
-        if checkpoint is not None and checkpoint.exists():
+        if checkpoint is not None:
             self._resume(checkpoint)
 
     def learned(self) -> Values:
@@ -106,16 +105,14 @@ class Ascent:
 
     def run(self, enough: Callable[[Values], bool], *, interval: int) -> Values:
         """Take steps, and ask `enough` of what was learned after every `interval` of them."""
-        while self.step < self.steps.num:
+        while self.step < self.steps.num and not self.has_ended:
             self._take_step()
             if self.step % interval == 0:
                 learned = self.learned()
-                ends = enough(learned)
+                self.has_ended = enough(learned)
                 self.best = learned
                 if self.checkpoint is not None:
                     self._write(self.checkpoint)
-                if ends:
-                    break
         return self.learned()
 
     def _take_step(self) -> None:
@@ -162,7 +159,7 @@ class Ascent:
         settings: dict[str, Any] = {"lr": 0.0, "betas": self.steps.betas, "weight_decay": self.steps.decay}
         return Soap(groups, **settings) if self.steps.in_eigenbases else torch.optim.AdamW(groups, **settings)
 
-    def _write(self, path: Path) -> None:
+    def _write(self, checkpoint: Checkpoint) -> None:
         tensors: dict[str, Tensor] = {}
         for name, value in self.values.items():
             state = self.optimiser.state.get(value, {})
@@ -171,17 +168,21 @@ class Ascent:
             tensors |= {f"{key}.{name}": part for key, part in state.items()}
         if self.generator is not None:
             tensors["generator"] = self.generator.get_state()
-        write_checkpoint(path, tensors, {"step": self.step, "num_falls": self.num_falls, "num": self.steps.num})
+        numbers = {"step": self.step, "num": self.steps.num, "num_falls": self.num_falls, "ended": int(self.has_ended)}
+        checkpoint.write(tensors, numbers)
 
-    def _resume(self, path: Path) -> None:
-        names = {f"value.{name}": tuple(value.shape) for name, value in self.values.items()}
-        tensors, numbers = read_checkpoint(path, names)
+    def _resume(self, checkpoint: Checkpoint) -> None:
+        found = checkpoint.read({f"value.{name}": tuple(value.shape) for name, value in self.values.items()})
+        if found is None:
+            return
+        tensors, numbers = found
         if numbers["num"] != self.steps.num:
             raise ValueError(
-                f"{path} is of a search of {numbers['num']} steps, and this one has {self.steps.num}. Delete it, or "
-                "ask for as many"
+                f"{checkpoint.path} is of a search of {numbers['num']} steps, and this one has {self.steps.num}. "
+                "Delete it, or ask for as many"
             )
-        self.step, self.num_falls = numbers["step"], numbers["num_falls"]
+        self.step, self.num_falls = int(numbers["step"]), int(numbers["num_falls"])
+        self.has_ended = bool(numbers.get("ended", False))
         with torch.no_grad():
             for name, value in self.values.items():
                 value.copy_(tensors[f"value.{name}"])

@@ -12,16 +12,34 @@ Source: Prechelt, Early stopping, but when? (1998).
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TypeVar
 
 import torch
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-__all__ = ["learn_until_no_gain", "num_held_out"]
+from bayesmeta.networks.learning.progress_line import progress_line
+
+__all__ = ["Standing", "learn_until_no_gain", "num_held_out"]
 
 HELD_OUT = 0.2  # of the tasks
 
 T = TypeVar("T")
+
+
+@dataclass
+class Standing:
+    """Where the loop stands: all by which its runs end.
+
+    Args:
+        run: 1, without the tasks that are left out, or 2, from all.
+        num_looks: in this run.
+        best, best_at: the greatest value in the first run, and the look that had it.
+    """
+
+    run: int = 1
+    num_looks: int = 0
+    best: float = -math.inf
+    best_at: int = 0
 
 
 def num_held_out(num_tasks: int) -> int:
@@ -37,6 +55,7 @@ def learn_until_no_gain(
     patience: int,
     name: str,
     progress: bool,
+    standing: Standing | None = None,
 ) -> T:
     """What is learned from all tasks, by a run as long as was best for tasks that were left out.
 
@@ -49,31 +68,30 @@ def learn_until_no_gain(
         patience: for how many looks of the first run held-out tasks may not gain.
         name: of what is learned, as a line of progress says it.
         progress: whether there is such a line.
+        standing: where to go on, None for the beginning. It is kept up to date: who wants to be able to go on writes it
+            down after each look, and calls this again with a `learn` that goes on, or has ended, where it was.
 
     Returns:
         What `learn` returned of all tasks.
     """
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-    with Progress(*columns, disable=not progress, transient=True) as screen:
-        bar = screen.add_task(f"learning {name}", total=None)
-        best, best_at, seen = -math.inf, 0, 0
+    at = standing or Standing()
+    with progress_line(f"learning {name}", shown=progress) as say:
 
         def no_gain(learned: T) -> bool:
-            nonlocal best, best_at, seen
             with torch.no_grad():
-                seen, now = seen + 1, value(learned)
-            if now > best:
-                best, best_at = now, seen
-            screen.update(bar, description=f"learning {name}: {best:.3f} per row of held-out tasks")
-            return seen - best_at >= patience
-
-        learn(slice(num_held_out(num_tasks), None), no_gain)
-        left = best_at
+                now = value(learned)
+            at.num_looks += 1
+            if now > at.best:
+                at.best, at.best_at = now, at.num_looks
+            say(f"learning {name}: {at.best:.3f} per row of held-out tasks")
+            return at.num_looks - at.best_at >= patience
 
         def as_many(_learned: T) -> bool:
-            nonlocal left
-            left -= 1
-            screen.update(bar, description=f"learning {name} from all tasks: {left} to go")
-            return left <= 0
+            at.num_looks += 1
+            say(f"learning {name} from all tasks: {at.best_at - at.num_looks} to go")
+            return at.num_looks >= at.best_at
 
+        if at.run == 1:
+            learn(slice(num_held_out(num_tasks), None), no_gain)
+            at.run, at.num_looks = 2, 0
         return learn(slice(None), as_many)

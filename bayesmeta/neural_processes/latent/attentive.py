@@ -16,10 +16,10 @@ Source: Kim et al., Attentive neural processes (2019).
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import Tensor, nn
 from torch.distributions import Normal
 
 from bayesmeta.data.rows import Data
@@ -29,7 +29,7 @@ from bayesmeta.networks.modules import Weights
 from bayesmeta.networks.multihead import MultiheadAttention, SelfAttentionLayer
 from bayesmeta.networks.perceptron import ResidualPerceptron
 from bayesmeta.neural_processes.base import KeepsRows
-from bayesmeta.neural_processes.heads import GaussianHead, Head
+from bayesmeta.neural_processes.heads import Head
 from bayesmeta.neural_processes.latent.vector import KnowsVector, VectorModule
 
 __all__ = ["AttentiveNetwork", "AttentiveNeuralProcess"]
@@ -137,30 +137,7 @@ class AttentiveNeuralProcess(KnowsVector, KeepsRows):
     rows: Data | None = None
     learned_from: LearnedFrom | None = None
 
-    @classmethod
-    def initial(
-        cls,
-        tasks: Data,
-        *,
-        head: type[Head] = GaussianHead,
-        categories: dict[int, int] | None = None,
-        generator: Generator | None = None,
-        **sizes: Any,
-    ) -> "AttentiveNeuralProcess":
-        """A network that has learned nothing, on the scale of `tasks`.
-
-        Args:
-            tasks: whose rows set the scales.
-            head: the kind of the distribution of a row.
-            categories: how many there are, by the column of x that holds them.
-            generator: draws the weights; None draws the same ones each time.
-            sizes: of the network, see `AttentiveNetwork`.
-        """
-        inputs, made = Inputs.of(tasks, categories), head.initial(tasks)
-        network = AttentiveNetwork.initial(
-            generator=generator, num_inputs=inputs.num_outputs, num_y=made.num_y, num_outputs=made.num_outputs, **sizes
-        )
-        return cls(inputs, made, network).to(tasks.y.dtype)
+    network_kind: ClassVar[type[Weights]] = AttentiveNetwork
 
     @cached_property
     def _known(self) -> Known:

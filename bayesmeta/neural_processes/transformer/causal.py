@@ -2,8 +2,9 @@ r"""A causal transformer neural process: each row looks at those before it, and 
 
 So a row more costs that row, where `TransformerNeuralProcess` looks at all of them again, and the log density of many
 rows is one pass. The price is that the order in which rows come matters: what it says of them in one order is not what
-it says in another, though both are of the same task. It does not obey the law of `bayesmeta.testing` that asks for
-this, `order_of_rows_is_irrelevant`, and obeys all others.
+it says in another, though both are of the same task. So it does not obey the law `order_of_rows_is_irrelevant` of
+`bayesmeta.testing`. As other members whose draws are chains, it is also exempt from those by which draws agree with
+predictions, `draws_agree_with_predict`, `draws_follow_the_marginal` and `joint_agrees_with_draws`; it obeys the rest.
 
 Take it where rows arrive one after another and answers are wanted after each. Where all rows are there at once, a set
 is the better thing to look at.
@@ -14,7 +15,7 @@ models (2026).
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
 import torch
 from torch import Tensor
@@ -24,6 +25,8 @@ from bayesmeta.neural_processes.transformer.network import Encoded
 from bayesmeta.neural_processes.transformer.plain import TransformerNeuralProcess
 
 __all__ = ["CausalTransformerNeuralProcess"]
+
+C = TypeVar("C", bound="CausalTransformerNeuralProcess")
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,12 +38,11 @@ class CausalTransformerNeuralProcess(TransformerNeuralProcess):
 
     has_context: ClassVar[bool] = False
 
-    def condition(self, data: Data) -> "CausalTransformerNeuralProcess":
-        """The posterior after the rows of `data`, which come after those that it has seen."""
-        after = super().condition(data)
+    def _after(self: C, data: Data) -> C:
+        after = super()._after(data)
         if after.batch_shape == self.batch_shape and "_encoded" in self.__dict__:
             # what is known of earlier rows stays as it is
-            after.__dict__["_encoded"] = self._extended(self._encoded, self._checked(data).expand(self.batch_shape))
+            return after._with_encoded(self._extended(self._encoded, data.expand(self.batch_shape)))
         return after
 
     def log_evidence(self, data: Data) -> Tensor:

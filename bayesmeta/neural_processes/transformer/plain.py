@@ -27,10 +27,11 @@ from torch.distributions import Distribution, Normal
 from bayesmeta.data.rows import Data
 from bayesmeta.fields import LearnedFrom
 from bayesmeta.networks.embeddings import Inputs
+from bayesmeta.networks.modules import Weights
 from bayesmeta.neural_processes.base import KeepsRows
 from bayesmeta.neural_processes.episodes import Episode
 from bayesmeta.neural_processes.function_draws import FunctionDraws
-from bayesmeta.neural_processes.heads import GaussianHead, Head, noise_free, noise_sd
+from bayesmeta.neural_processes.heads import GaussianHead, Head
 from bayesmeta.neural_processes.transformer.network import Encoded, TransformerNetwork
 from bayesmeta.random import randint
 
@@ -58,6 +59,8 @@ class TransformerNeuralProcess(KeepsRows):
     rows: Data | None = None
     learned_from: LearnedFrom | None = None
 
+    network_kind: ClassVar[type[Weights]] = TransformerNetwork
+    sizes_of_head: ClassVar[tuple[str, ...]] = (*KeepsRows.sizes_of_head, "num_locations")
     has_context: ClassVar[bool] = True  # whether rows that are known together are a set
 
     @classmethod
@@ -75,27 +78,18 @@ class TransformerNeuralProcess(KeepsRows):
 
         Args:
             tasks: whose rows set the scales.
-            head: the kind of the predictive distribution.
+            head: the kind of the distribution of a row.
             knows_stationarity: whether rows are told apart by differences of x alone.
             categories: how many there are, by the column of x that holds them.
             generator: draws the weights; None draws the same ones each time.
             sizes: of the network, see `TransformerNetwork`.
         """
-        inputs, made = Inputs.of(tasks, categories), head.initial(tasks)
-        network = TransformerNetwork.initial(
-            generator=generator,
-            num_inputs=inputs.num_outputs,
-            num_y=made.num_y,
-            num_outputs=made.num_outputs,
-            num_locations=made.num_locations,
-            knows_stationarity=knows_stationarity,
-            **sizes,
-        )
-        return cls(inputs, made, network).to(tasks.y.dtype)
+        options: dict[str, Any] = {"head": head, "categories": categories, "generator": generator}
+        return super().initial(tasks, knows_stationarity=knows_stationarity, **options, **sizes)
 
     def sample(self, num_draws: int, *, generator: Generator | None = None) -> FunctionDraws:
         """Draws of f, which remember where they were evaluated: see `FunctionDraws`."""
-        return FunctionDraws(noise_sd(self.head), LaterChain(self.expand((num_draws, *self.batch_shape))), generator)
+        return FunctionDraws(self.head.noise_sd, LaterChain(self.expand((num_draws, *self.batch_shape))), generator)
 
     def chain_log_prob(self, data: Data) -> Tensor:
         """log p(y | x) of each task's rows in their order, as draws of functions go: a joint density in few passes.
@@ -146,6 +140,12 @@ class TransformerNeuralProcess(KeepsRows):
     @cached_property
     def _encoded(self) -> Encoded:
         return self._encoding_of(self._kept)
+
+    def _with_encoded(self: T, encoded: Encoded) -> T:
+        """The same posterior, which need not look at its rows: `encoded` is what the network makes of them."""
+        known = self._replace()
+        known.__dict__["_encoded"] = encoded
+        return known
 
     def _encoding_of(self, context: Data) -> Encoded:
         with torch.no_grad():
@@ -198,7 +198,7 @@ class LaterChain:
         return self._posterior.head.distribution(answer.reshape(*batch, x.shape[-2], answer.shape[-1]))
 
     def marginal(self, x: Tensor) -> Normal:
-        return noise_free(self._posterior.head, self.predict(x))
+        return self._posterior.head.noise_free(self.predict(x))
 
     @torch.no_grad()
     def add(self, x: Tensor, y: Tensor) -> None:

@@ -1,5 +1,6 @@
 """Past tasks that are changed as they are learned from: rows stay rows of one function, and held-out tasks stay."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -151,3 +152,12 @@ def test_refuses_to_augment_a_stream() -> None:
     start = ConditionalNeuralProcess.initial(tasks, width=8, num_layers=1)
     with pytest.raises(ValueError, match="stream"):
         start.fit(Stream(), augmentation=Augmentation(jitter=0.1), progress=False)
+
+
+def test_a_checkpoint_of_another_augmentation_is_refused(tmp_path: Path) -> None:
+    tasks, path = lines(shared=False), tmp_path / "learning.safetensors"
+    start = ConditionalNeuralProcess.initial(tasks, width=8, num_layers=1)
+    settings: Any = {"schedule": Schedule(num_steps=3), "checkpoint": path, "progress": False}
+    start.fit(tasks, augmentation=Augmentation(shift=0.5), **settings)
+    with pytest.raises(ValueError, match="augmentation.shift"):
+        start.fit(tasks, augmentation=Augmentation(shift=1.0), **settings)

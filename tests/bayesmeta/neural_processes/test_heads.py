@@ -18,7 +18,6 @@ from bayesmeta.neural_processes.heads import (
     MixtureHead,
     RealHead,
     StudentHead,
-    noise_free,
 )
 from bayesmeta.random import rand, randn
 from tests.families import F64, seed
@@ -105,12 +104,12 @@ def test_a_count_can_be_poisson() -> None:
 def test_the_function_has_what_the_noise_leaves() -> None:
     head = replace(GaussianHead.initial(rows(GaussianHead)), noise_var=F64 + 0.25)
     prediction = head.distribution(outputs(head, 30))
-    found = noise_free(head, prediction)
+    found = head.noise_free(prediction)
     assert torch.equal(found.mean, prediction.mean)
     left = (prediction.variance - 0.25).clamp(min=0.0)
     assert ((found.variance - left).abs() <= 1e-4 * prediction.variance + 1e-12).all()
     with pytest.raises(TypeError, match="this is BernoulliHead"):
-        noise_free(BernoulliHead.initial(rows(BernoulliHead)), prediction)
+        BernoulliHead.initial(rows(BernoulliHead)).noise_free(prediction)
 
 
 @pytest.mark.parametrize(

@@ -4,12 +4,14 @@ import math
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Generator, Tensor
 
 from bayesmeta.networks.learning.ascent import MAX_FALLS, Ascent, DivergedWarning, Steps
+from bayesmeta.networks.learning.checkpoints import Checkpoint, read_numbers
 from tests.families import F64
 from tests.seeds import seed
 
@@ -117,29 +119,49 @@ def test_a_search_that_always_diverges_says_so() -> None:
 def test_a_search_goes_on_to_the_last_bit(stops: list[int], tmp_path: Path) -> None:
     steps = Steps(60, 0.05, warm_up=0.1, average=0.9, decay=0.01)
 
-    def ascent(generator: Generator, path: Path | None) -> Ascent:
-        return Ascent(START, noisy(generator), steps, generator=generator, checkpoint=path)
+    def ascent(generator: Generator, file: Checkpoint | None, objective: Any = noisy) -> Ascent:
+        return Ascent(START, objective(generator), steps, generator=generator, checkpoint=file)
+
+    def dies_after(num: int) -> Any:
+        def objective(generator: Generator) -> Any:
+            left, inner = iter(range(num)), noisy(generator)
+            return lambda values: inner(values) if next(left, None) is not None else pytest.fail("killed")
+
+        return objective
 
     whole = ascent(seed(1), None).run(never, interval=10)
-    path = tmp_path / "search.safetensors"
+    file, done = Checkpoint(tmp_path / "search.safetensors"), 0
     for stop in stops:
-        search = ascent(seed(99), path) if path.exists() else ascent(seed(1), path)
-        search.run(lambda _, at=stop, search=search: search.step >= at, interval=10)
-        # what came after the last look is lost, as by kill -9
-        search._take_step()
-    found = ascent(seed(99), path).run(never, interval=10)
+        # steps after the last look are lost, as by kill -9
+        search = ascent(seed(99 if done else 1), file, dies_after(stop + 3 - done))
+        with pytest.raises(pytest.fail.Exception, match="killed"):
+            search.run(never, interval=10)
+        done = stop
+    assert read_numbers(file.path)["step"] == done
+    found = ascent(seed(99), file).run(never, interval=10)
     assert all(torch.equal(found[name], whole[name]) for name in whole)
+
+
+def test_a_search_that_has_ended_stays_at_its_end(tmp_path: Path) -> None:
+    file = Checkpoint(tmp_path / "search.safetensors")
+    search = Ascent(START, hill, Steps(60, 0.05), checkpoint=file)
+    found = search.run(lambda _: search.step >= 20, interval=10)
+    again = Ascent(START, lambda _: pytest.fail("it has ended"), Steps(60, 0.05), checkpoint=file).run(
+        never, interval=10
+    )
+    assert all(torch.equal(again[name], found[name]) for name in found)
 
 
 def test_checkpoints_of_others_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "search.safetensors"
-    Ascent(START, hill, Steps(20), checkpoint=path).run(never, interval=10)
+    file = Checkpoint(path)
+    Ascent(START, hill, Steps(20), checkpoint=file).run(never, interval=10)
     with pytest.raises(ValueError, match=r"of another network: value.b has shape \(3,\) here and \(2,\) there"):
-        Ascent({**START, "b": torch.zeros(3).to(F64)}, hill, Steps(20), checkpoint=path)
+        Ascent({**START, "b": torch.zeros(3).to(F64)}, hill, Steps(20), checkpoint=file)
     with pytest.raises(ValueError, match="a search of 20 steps, and this one has 30"):
-        Ascent(START, hill, Steps(30), checkpoint=path)
+        Ascent(START, hill, Steps(30), checkpoint=file)
     whole = path.read_bytes()
     for raw in (b"", b"no checkpoint", whole[:-7], whole[: len(whole) // 2]):
         path.write_bytes(raw)
         with pytest.raises(ValueError, match="is no checkpoint, or is cut short"):
-            Ascent(START, hill, Steps(20), checkpoint=path)
+            Ascent(START, hill, Steps(20), checkpoint=file)
