@@ -9,6 +9,7 @@ Source of the setting: Nguyen and Grover, Transformer neural processes (2022).
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -39,12 +40,14 @@ class Budget:
         num_tasks: for each number of known rows.
         step: between numbers of known rows.
         wheel: of the wheel bandit.
+        data: the folder of real data.
     """
 
     effort: float
     num_tasks: int
     step: int
     wheel: WheelBudget
+    data: Path | None = None
 
 
 BUDGETS = {"quick": Budget(0.01, 8, 9, WHEELS["quick"]), "full": Budget(1.0, 32, 1, WHEELS["full"])}

@@ -1,8 +1,13 @@
 """How far neural processes are from exact Bayes under the prior that they were trained on.
 
-    python -m benchmarks.neural_processes --budget quick|full --out FILE
+    python -m benchmarks.neural_processes --budget quick|full --out FILE --sections ... --methods ... --data DIR
 
-`--methods` names members, `--sections` parts: `regression` takes 1-D functions of several kinds, `wheel` is a bandit.
+`--methods` names members, `--sections` parts: `regression` takes 1-D functions of several kinds, `wheel` is a bandit,
+`sinusoids` are few-shot tasks with MAML beside, `few_tasks` asks what changed copies of few past tasks are worth,
+`images` is their completion from few pixels, and `hierarchical` is of
+small grouped data sets. DIR has the folders omniglot/ and hierarchical/. Without it images are scikit-learn's digits,
+and there is no `hierarchical`.
+
 What was computed lies in a folder beside FILE, so a run that is cut short goes on where it was; what FILE has of other
 sections, kernels and members stays.
 """
@@ -16,6 +21,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -40,6 +46,8 @@ from benchmarks.neural_processes.regression import (
     prior_of,
     scores_of,
 )
+from benchmarks.neural_processes.sections import few_tasks, hierarchical, images, sinusoids
+from benchmarks.neural_processes.sections.folders import NEED_DATA, require_folders
 from benchmarks.report import Figure, environment, write_json
 
 __all__ = ["main"]
@@ -101,6 +109,8 @@ def regression(
         rows += [on.row(member, kernel) for member in members if kernel == "rbf" or member in ON_ALL]
         if ON_MIXTURE in members and "mixture" in kernels:
             rows.append(on.row(ON_MIXTURE, "mixture"))
+        if kernel != "rbf" and ON_MIXTURE in members and "rbf" in kernels:  # far from what it has learned
+            rows.append(on.row(ON_MIXTURE, "rbf"))
     return [figure for row in rows for figure in _figures(row)], rows
 
 
@@ -237,7 +247,14 @@ def _shown_wheel(rows: Rows) -> Table:
     return table
 
 
-SECTIONS = {"regression": (regression, _shown), "wheel": (wheel, _shown_wheel)}
+SECTIONS = {
+    "regression": (regression, _shown),
+    "wheel": (wheel, _shown_wheel),
+    "sinusoids": (sinusoids.sinusoids, sinusoids.shown),
+    "few_tasks": (few_tasks.few_tasks, few_tasks.shown),
+    "images": (images.images, images.shown),
+    "hierarchical": (hierarchical.hierarchical, hierarchical.shown),
+}
 KEYS = {"regression": ("kernel", "member"), "wheel": ("delta", "member")}  # that tell rows of a table apart
 
 
@@ -245,25 +262,31 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="How far neural processes are from exact Bayes.")
     parser.add_argument("--budget", choices=list(BUDGETS), default="quick")
     parser.add_argument("--methods", default=",".join(MEMBERS), help="members, separated by commas")
-    parser.add_argument("--sections", default=",".join(SECTIONS), help="separated by commas")
+    parser.add_argument("--sections", help="separated by commas; all that can be run")
+    parser.add_argument("--data", type=Path, help="the folder that holds omniglot/ and hierarchical/")
     parser.add_argument("--kernels", default=",".join([*STREAMS, "mixture"]), help="of regression, separated by commas")
     parser.add_argument("--out", type=Path, required=True, help="a JSON file; pieces lie in a folder beside it")
     options = parser.parse_args(arguments)
-    members, sections, kernels = (each.split(",") for each in (options.methods, options.sections, options.kernels))
+    runnable = [name for name in SECTIONS if options.data or name not in NEED_DATA]
+    sections = options.sections.split(",") if options.sections else runnable
+    members, kernels = options.methods.split(","), options.kernels.split(",")
     kinds = ((members, MEMBERS, "method"), (sections, SECTIONS, "section"), (kernels, [*STREAMS, "mixture"], "kernel"))
     for chosen, known, what in kinds:
         for name in chosen:
             if name not in known:
                 parser.error(f"there is no {what} {name!r}; there are {', '.join(known)}")
+    try:
+        require_folders(sections, options.data)
+    except FileNotFoundError as missing:
+        parser.error(str(missing))
+    budget = replace(BUDGETS[options.budget], data=options.data)
     pieces, figures, tables = Pieces(options.out, options.budget), *_kept(options.out, options.budget)
     with Progress(transient=True) as screen:
         bar = screen.add_task("", total=None)
         for name in sections:
             section, _ = SECTIONS[name]
-            found, rows = section(
-                pieces, BUDGETS[options.budget], members, kernels, lambda text: screen.update(bar, description=text)
-            )
-            tables[name] = _merged(tables.get(name, []), rows, KEYS[name])
+            found, rows = section(pieces, budget, members, kernels, lambda text: screen.update(bar, description=text))
+            tables[name] = _merged(tables.get(name, []), rows, KEYS.get(name, ("setting", "method")))
             figures[name] = figures.get(name, {}) | {each.name: each.value for each in found}
     for name in sections:
         Console(width=200).print(SECTIONS[name][1](tables[name]))

@@ -6,6 +6,7 @@ BoTorch as its users run it: its own fit of a `SingleTaskGP`, and `optimize_acqf
 
 import time
 from collections.abc import Callable, Sequence
+from functools import cache
 
 import optuna
 import torch
@@ -13,10 +14,10 @@ from optuna.distributions import FloatDistribution
 from rich.table import Table
 from torch import Generator, Tensor
 
-from bayesmeta import Data
+from bayesmeta import Data, TransformerNeuralProcess
 from bayesmeta.random import seeded
 from benchmarks.report import Figure
-from bo import MetaSampler, SearchSpace, TuningPrior
+from bo import MetaSampler, SearchSpace, TuningPrior, fit_of
 from bo.single_study.baseline import fit_by_botorch, log_expected_improvement
 
 __all__ = ["MEASURED", "cost_table", "suggestion_cost"]
@@ -61,17 +62,23 @@ def by_botorch(x: Tensor, y: Tensor, centre: Tensor) -> Suggest:
     return suggest
 
 
-def learned_prior() -> TuningPrior:
+def learned_prior(fit: Callable[..., TuningPrior] = TuningPrior.fit) -> TuningPrior:
     generator = Generator().manual_seed(0)
     centres = 0.3 + 0.4 * torch.rand(NUM_PAST, 1, 6, generator=generator, dtype=torch.float64)
     x = torch.stack([SPACE.sobol(NUM_PAST_ROWS, generator=generator) for _ in range(NUM_PAST)])
     y = objective(x, centres)
-    return TuningPrior.fit(SPACE, Data(x, y, torch.ones_like(y, dtype=torch.bool)), "maximize")
+    return fit(SPACE, Data(x, y, torch.ones_like(y, dtype=torch.bool)), "maximize")
+
+
+@cache
+def learned_network() -> TuningPrior:
+    return learned_prior(fit_of(TransformerNeuralProcess))
 
 
 # what prepares a suggestion after the rows x, y
 MEASURED: dict[str, Callable[[Tensor, Tensor, Tensor], Suggest]] = {
     "default": lambda *rows: by_sampler(lambda: MetaSampler(learned_prior(), seed=0), *rows),
+    "transformer": lambda *rows: by_sampler(lambda: MetaSampler(learned_network(), seed=0), *rows),
     "gp": by_botorch,
     "gpsampler": lambda *rows: by_sampler(lambda: optuna.samplers.GPSampler(seed=0), *rows),
     "tpe": lambda *rows: by_sampler(lambda: optuna.samplers.TPESampler(seed=0), *rows),

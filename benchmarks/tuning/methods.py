@@ -14,9 +14,9 @@ import torch
 from optuna.samplers import GPSampler
 from torch import Tensor
 
-from bayesmeta import Data, DeepKernel, GaussianProcess, LearnedFeatures
+from bayesmeta import Data, DeepKernel, GaussianProcess, LearnedFeatures, TransformerNeuralProcess
 from benchmarks.tuning.lists import mean_rank, zero_shot
-from bo import SearchSpace, SharedConfigurations, TuningPrior, fit_family, fit_rgpe
+from bo import SearchSpace, SharedConfigurations, TuningPrior, fit_family, fit_of, fit_rgpe
 from bo.replay.methods import METHODS, learned, optuna_method
 from bo.replay.pool import Method, Pool
 from bo.single_study.baseline import NUM_INITIAL
@@ -77,6 +77,11 @@ def deep_kernel(past: Sequence[Pool], space: SearchSpace) -> Method:
     return method
 
 
+def transformer(past: Sequence[Pool], space: SearchSpace) -> Method:
+    """A transformer that learned from simulated objectives, and then from past tasks."""
+    return learned(fit_of(TransformerNeuralProcess)(space, _tasks(past), "maximize"))
+
+
 class PoolGPSampler(GPSampler):
     """Optuna's sampler, with the rows of a pool that are left as the candidates of its acquisition function.
 
@@ -111,6 +116,7 @@ LEARNED: dict[str, Learn] = {
     "pretrained_gp": pretrained_gp,
     "learned_features": learned_features,
     "deep_kernel": deep_kernel,
+    "transformer": transformer,
 }
 BASELINES: dict[str, Method] = {**METHODS, "gpsampler": gpsampler}
 # without given rows these choose the same for every seed, and are run once

@@ -49,6 +49,8 @@ def fit_of(family: Any) -> Callable[..., TuningPrior]:
 
         TuningPrior.from_studies(studies, fit=fit_of(bayesmeta.TransformerNeuralProcess))
 
+    Neural processes learn from simulated objectives first (`bo.priors.networks`), others from past tasks alone.
+
     Args:
         family: with `initial(tasks)` and `fit(tasks)`, whose priors have `condition` and `marginal`.
 
@@ -76,9 +78,21 @@ def fit_of(family: Any) -> Callable[..., TuningPrior]:
             raise ValueError(f"{family.__name__} learns from rows alone, and cannot take features of tasks")
         if constraints:
             raise ValueError(f"{family.__name__} knows no constraints, and past trials have {sorted(constraints)}")
-        return fit_family(space, tasks, direction, lambda scores: learner.initial(scores).fit(scores))
+        return fit_family(space, tasks, direction, lambda scores: _learned(learner, space, scores))
 
     return fit
+
+
+def _learned(family: Any, space: SearchSpace, scores: Data) -> TaskModel:
+    from bayesmeta.neural_processes.base import NeuralProcess
+
+    if issubclass(family, NeuralProcess):
+        from bo.priors.networks import learn_network
+
+        learned: TaskModel = learn_network(family, space, scores)
+        return learned
+    plain: TaskModel = family.initial(scores).fit(scores)
+    return plain
 
 
 def varying_tasks(tasks: Data, direction: str) -> Data:

@@ -6,7 +6,6 @@ it has learned from a stream of Matern-5/2 tasks. It is asked about half of the 
 its gap to exact Bayes is in nats per row. A replication has past tasks of its own, the same for all options.
 """
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -18,6 +17,7 @@ from bayesmeta import Data, TransformerNeuralProcess
 from bayesmeta.neural_processes import Augmentation, Schedule
 from benchmarks.neural_processes.pieces import Pieces
 from benchmarks.neural_processes.processes import STREAMS
+from benchmarks.neural_processes.sections.scores import Rows, interval
 from benchmarks.report import Figure
 
 __all__ = ["BUDGETS", "OPTIONS", "FewBudget", "few_tasks", "shown"]
@@ -53,10 +53,10 @@ OPTIONS: dict[str, Augmentation | None] = {
 
 
 def few_tasks(
-    pieces: Pieces, budget: str, _members: Sequence[str], _kernels: Sequence[str], say: Callable[[str], None]
-) -> tuple[list[Figure], list[dict[str, Any]]]:
+    pieces: Pieces, _budget: Any, _members: Sequence[str], _kernels: Sequence[str], say: Callable[[str], None]
+) -> tuple[list[Figure], Rows]:
     """`few_tasks/<past tasks>/<option>`: mean gap in nats per row, and half of its interval of 95%."""
-    size = BUDGETS[budget]
+    size = BUDGETS[pieces.budget]
 
     def first() -> Any:
         return pieces.learned("prior/few_tasks", size.num_steps, lambda _: learned_first(size.num_steps))[0]
@@ -70,29 +70,25 @@ def few_tasks(
             gaps = pieces.numbers(name, lambda num=num, time=replication: gaps_of(num, time, size, first))
             for option, each in gaps.items():
                 found.setdefault(option, []).extend(each)
-        rows += [{"past tasks": num, "option": option, **_interval(each)} for option, each in found.items()]
+        for option, each in found.items():
+            rows.append({"setting": str(num), "method": option, "gap": interval(torch.tensor(each))})
     return [figure for row in rows for figure in _figures(row)], rows
 
 
-def shown(rows: list[dict[str, Any]]) -> Table:
+def shown(rows: Rows) -> Table:
     table = Table(title="few past tasks: gap to exact Bayes, nats per row, with intervals of 95% over tasks")
     for column in ("past tasks", "option", "gap"):
         table.add_column(column)
     for row in rows:
-        table.add_row(str(row["past tasks"]), row["option"], f"{row['gap']:.3f} ± {row['half']:.3f}")
+        table.add_row(row["setting"], row["method"], f"{row['gap'][0]:.3f} ± {row['gap'][1]:.3f}")
     return table
 
 
-def _interval(gaps: list[float]) -> dict[str, float]:
-    values = torch.tensor(gaps, dtype=torch.float64)
-    return {"gap": float(values.mean()), "half": 1.96 * float(values.std()) / math.sqrt(len(values))}
-
-
 def _figures(row: dict[str, Any]) -> list[Figure]:
-    of = f"{row['past tasks']}/{row['option']}"
+    of = f"{row['setting']}/{row['method']}"
     return [
-        Figure(f"few_tasks/{of}", row["gap"], "nats per row behind exact Bayes"),
-        Figure(f"few_tasks_half/{of}", row["half"], "half of its interval of 95%"),
+        Figure(f"few_tasks/{of}", row["gap"][0], "nats per row behind exact Bayes"),
+        Figure(f"few_tasks_half/{of}", row["gap"][1], "half of its interval of 95%"),
     ]
 
 

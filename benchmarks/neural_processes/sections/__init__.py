@@ -1,0 +1,1 @@
+"""Sections that compare neural processes with other methods, by scores of single tasks."""
