@@ -159,5 +159,5 @@ def test_a_checkpoint_of_another_augmentation_is_refused(tmp_path: Path) -> None
     start = ConditionalNeuralProcess.initial(tasks, width=8, num_layers=1)
     settings: Any = {"schedule": Schedule(num_steps=3), "checkpoint": path, "progress": False}
     start.fit(tasks, augmentation=Augmentation(shift=0.5), **settings)
-    with pytest.raises(ValueError, match="augmentation.shift"):
+    with pytest.raises(ValueError, match=r"augmentation\.shift"):
         start.fit(tasks, augmentation=Augmentation(shift=1.0), **settings)
