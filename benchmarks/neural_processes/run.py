@@ -8,6 +8,7 @@
 small grouped data sets. DIR has the folders omniglot/ and hierarchical/. Without it images are scikit-learn's digits,
 and there is no `hierarchical`.
 
+`--effort` shortens what members of `regression` learn; CPU-minutes are among the figures.
 What was computed lies in a folder beside FILE, so a run that is cut short goes on where it was; what FILE has of other
 sections, kernels and members stays.
 """
@@ -86,14 +87,20 @@ class OnKernel:
             prior, minutes = self._learned(member, source)
             return _measured(prior, self.parts) | {"minutes": minutes}
 
-        found = self.pieces.numbers(f"regression/{self.kernel}/{name}", measured)
+        found = self.pieces.numbers(f"regression/{self.kernel}/{name}{self._effort}", measured)
         return {"kernel": self.kernel, "member": name, **found}
+
+    @property
+    def _effort(self) -> str:
+        """In names of pieces, where it is not that of the budget."""
+        usual = BUDGETS[self.pieces.budget].effort
+        return "" if self.budget.effort == usual else f"/effort_{self.budget.effort / usual:g}"
 
     def _learned(self, member: str, source: str) -> tuple[Any, float]:
         self.say(f"{member} learns from {source}")
         effort = self.budget.effort
         return self.pieces.learned(
-            f"prior/{source}/{member}",
+            f"prior/{source}/{member}{self._effort}",
             num_steps(member, effort),
             lambda checkpoint: prior_of(source, member, effort, checkpoint),
         )
@@ -265,6 +272,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--sections", help="separated by commas; all that can be run")
     parser.add_argument("--data", type=Path, help="the folder that holds omniglot/ and hierarchical/")
     parser.add_argument("--kernels", default=",".join([*STREAMS, "mixture"]), help="of regression, separated by commas")
+    parser.add_argument("--effort", type=float, default=1.0, help="share of the steps of regression's members")
     parser.add_argument("--out", type=Path, required=True, help="a JSON file; pieces lie in a folder beside it")
     options = parser.parse_args(arguments)
     runnable = [name for name in SECTIONS if options.data or name not in NEED_DATA]
@@ -279,7 +287,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         require_folders(sections, options.data)
     except FileNotFoundError as missing:
         parser.error(str(missing))
-    budget = replace(BUDGETS[options.budget], data=options.data)
+    budget = BUDGETS[options.budget]
+    budget = replace(budget, data=options.data, effort=options.effort * budget.effort)
     pieces, figures, tables = Pieces(options.out, options.budget), *_kept(options.out, options.budget)
     with Progress(transient=True) as screen:
         bar = screen.add_task("", total=None)
