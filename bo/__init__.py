@@ -13,6 +13,7 @@ __all__ = [
     "RankingWeightedEnsemble",
     "SearchSpace",
     "SharedConfigurations",
+    "SimulatedStudies",
     "Surrogate",
     "TuningPrior",
     "UnlikePastWarning",
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from bo.priors.families import fit_family, fit_of
     from bo.priors.rgpe import RankingWeightedEnsemble, fit_rgpe
     from bo.priors.shared_configurations import SharedConfigurations
+    from bo.priors.simulated_studies import SimulatedStudies
     from bo.priors.tuning_prior import TuningPrior
     from bo.samplers.meta import MetaSampler, UnlikePastWarning
     from bo.samplers.point_sampler import NoSuggestionWarning
@@ -59,6 +61,7 @@ else:
             "RankingWeightedEnsemble": "priors.rgpe",
             "SearchSpace": "space.search_space",
             "SharedConfigurations": "priors.shared_configurations",
+            "SimulatedStudies": "priors.simulated_studies",
             "Surrogate": "surrogate.model",
             "TuningPrior": "priors.tuning_prior",
             "UnlikePastWarning": "samplers.meta",
