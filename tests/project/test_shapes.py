@@ -2,7 +2,9 @@
 
 import pytest
 import torch
-from jaxtyping import TypeCheckError
+from beartype import beartype
+from jaxtyping import Float, TypeCheckError, jaxtyped
+from torch import Tensor
 
 from bayesmeta.networks.features import TanhFeatures
 from bo.samplers.request import distance
@@ -33,3 +35,33 @@ def test_fields_of_a_dataclass_are_checked() -> None:
     TanhFeatures(weight=NARROW, bias=torch.zeros(3), centre=torch.zeros(1), scale=torch.ones(1))
     with pytest.raises(TypeCheckError):
         TanhFeatures(weight=NARROW, bias=torch.zeros(4), centre=torch.zeros(1), scale=torch.ones(1))
+
+
+def test_what_a_function_without_sizes_is_given_is_checked() -> None:
+    called = []
+
+    @jaxtyped(typechecker=beartype)
+    def half(number: int, parts: "list[int] | None" = None) -> int:
+        called.append(number)
+        return number / 2  # type: ignore[return-value]
+
+    for wrong in ((1.0,), (1, [1.0])):
+        with pytest.raises(TypeCheckError, match="half"):
+            half(*wrong)
+    assert not called
+    with pytest.raises(TypeCheckError, match="return value"):
+        half(1)
+
+
+def test_a_size_is_one_in_arguments_and_in_what_is_returned() -> None:
+    @jaxtyped(typechecker=beartype)
+    def first(x: Float[Tensor, "n d"], num: int) -> Float[Tensor, "n"]:
+        return outer(x)[:num]
+
+    @jaxtyped(typechecker=beartype)
+    def outer(x: Float[Tensor, "d n"]) -> Float[Tensor, "d"]:  # letters of its own
+        return x[:, 0]
+
+    assert first(POINTS, 3).shape == (3,)
+    with pytest.raises(TypeCheckError, match="return value"):
+        first(POINTS, 2)
