@@ -25,7 +25,7 @@ START = {
     ),
 }
 every = pytest.mark.parametrize("member", START)
-SCHEDULE = Schedule(24, num_tasks=4, most_known=4, num_asked=3)
+SCHEDULE = Schedule(15, num_tasks=4, most_known=4, num_asked=3)
 INTERVAL = 3  # steps between looks
 
 
