@@ -11,6 +11,7 @@ Source: Vyas et al., SOAP: improving and stabilizing Shampoo using Adam (2024), 
 eigenvectors, and with a first step that is like all others.
 """
 
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -71,11 +72,22 @@ class Soap(torch.optim.Optimizer):
         state["mean"].lerp_(turned, 1.0 - betas[0])
         state["square"].lerp_(turned.square(), 1.0 - betas[1])
         spread = (state["square"] / (1.0 - betas[1] ** num)).sqrt() + EPSILON
-        move = _back(state["mean"] / ((1.0 - betas[0] ** num) * spread), state)
+        most = _most(betas)
+        move = _back((state["mean"] / ((1.0 - betas[0] ** num) * spread)).clamp(-most, most), state)
         for parameter, each in zip(parameters, move, strict=True):
             parameter.mul_(1.0 - rate * decay).sub_(each, alpha=rate)
         if num % INTERVAL == 0:
             _turn_bases(state)
+
+
+def _most(betas: tuple[float, float]) -> float:
+    """The longest that a mean gradient can be, in roots of mean squares, while a basis stays.
+
+    By the inequality of Cauchy and Schwarz; one where both betas are the same. Squares stay behind where a basis is
+    turned, and a gradient that was in none of the old directions would be divided by next to nothing.
+    """
+    ratio = betas[0] ** 2 / betas[1]
+    return (1.0 - betas[0]) / math.sqrt((1.0 - betas[1]) * (1.0 - ratio)) if ratio < 1.0 else math.inf
 
 
 def _products(gradient: Tensor) -> tuple[tuple[str, Tensor], ...]:

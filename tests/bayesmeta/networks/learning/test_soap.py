@@ -89,3 +89,19 @@ def test_a_turned_valley_takes_fewer_steps_than_by_adam() -> None:
 def test_long_sides_keep_their_basis(shape: tuple[int, int]) -> None:
     ends = path(lambda v: v.square().sum(), torch.ones(shape), 12)
     assert ends[-1].abs().max() < 1.0
+
+
+def test_no_step_is_long_after_a_basis_is_turned() -> None:
+    """Squares belong to the old basis: a mean gradient in a new direction must not be divided by next to nothing."""
+    rate, size = 0.1, 6
+    value = torch.zeros(size, size, dtype=torch.float64, requires_grad=True)
+    optimiser = Soap([value], rate)
+    first, then = drawn(size, number=11), drawn(size, number=12)
+    then = then - (then @ first) / (first @ first) * first + 1e-3 * first  # next to nothing of it is in the old basis
+    for step in range(3 * INTERVAL):
+        before = value.detach().clone()
+        direction = first if step == 0 else then
+        value.grad = torch.outer(direction, direction)
+        optimiser.step()
+        longest = rate * size  # each entry moves by the rate at most, in whichever basis
+        assert float((value.detach() - before).norm()) <= longest * (1.0 + 1e-9), step
