@@ -71,8 +71,8 @@ def _attentive(tasks: Data) -> AttentiveNeuralProcess:
 MEMBERS = {
     "transformer": Member(lambda tasks: _transformer(tasks, knows_stationarity=True), 3000),
     "transformer_anywhere": Member(lambda tasks: _transformer(tasks, knows_stationarity=False), 3000),
-    "conditional": Member(lambda tasks: ConditionalNeuralProcess.initial(tasks, head=BernoulliHead), 8000),
-    "attentive": Member(_attentive, 4000),
+    "conditional": Member(lambda tasks: ConditionalNeuralProcess.initial(tasks, head=BernoulliHead), 6000),
+    "attentive": Member(_attentive, 3000),
 }
 
 
