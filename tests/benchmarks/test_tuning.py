@@ -26,6 +26,7 @@ from benchmarks.tuning.runs import Failure, Job, Journal, Plan, Run, make_jobs, 
 from benchmarks.tuning.summary import Curves, average_ranks, gather, hurts, summarise
 from bo import SearchSpace, TuningPrior
 from bo.replay.pool import Method, Pool
+from tests.bo.short import learn_shortly
 from tests.families import seed
 from tests.seeds import shifted
 
@@ -199,6 +200,7 @@ def test_values_that_were_not_chosen_are_not_used(
 ) -> None:
     """With all values hidden but those given and chosen, the choices are the same."""
     monkeypatch.setattr(deep_kernel_fit, "NUM_STEPS", 10)  # how well it learns does not matter here
+    learn_shortly(monkeypatch)
     pools = load(write(tmp_path, layout), "toy")
     pool, past = pools["a"], [pools[name] for name in TASKS[1:]]
     for given in ([], [3, 17, 8, 25, 20]):

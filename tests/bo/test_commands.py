@@ -15,7 +15,6 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import optuna
@@ -28,10 +27,10 @@ import bayesmeta as bm
 from bayesmeta import cli, io
 from bayesmeta.cli import plain_warnings
 from bo import MetaSampler, SearchSpace, TuningPrior
-from bo.priors import networks
 from bo.samplers.meta import UnlikePastWarning
 from tests.bayesmeta.test_io import rewrite, same
 from tests.bo.past import NUM_TASKS, NUM_TRIALS, SPACE, learned, objective, studies, table
+from tests.bo.short import learn_shortly
 from tests.seeds import seed, shifted
 
 COLUMNS = ("--task", "task", "--target", "loss", "--direction", "minimize")
@@ -164,8 +163,7 @@ def test_fit_learns_from_a_storage(run: Run, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("family", ["TransformerNeuralProcess", "LearnedFeatures"])
 def test_a_family_can_be_named(run: Run, tmp_path: Path, family: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("SIMULATED", "PAST"):
-        monkeypatch.setattr(networks, name, replace(getattr(networks, name), num_steps=3))
+    learn_shortly(monkeypatch)
     frame().write_parquet(tmp_path / "past.parquet")
     status, out, err = run("fit", "past.parquet", *COLUMNS, "--family", family, "-o", "prior.safetensors")
     assert status == 0, err

@@ -1,6 +1,5 @@
 """A neural process as a prior for tuning: what it learns from, in which order, and that it suggests."""
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,8 +8,8 @@ import torch
 from bayesmeta import ConditionalNeuralProcess, Data, TransformerNeuralProcess, load, save
 from bayesmeta.neural_processes.base import NeuralProcess
 from bo import SearchSpace, SimulatedStudies, TuningPrior, fit_of
-from bo.priors import networks
 from tests.bo import past
+from tests.bo.short import learn_shortly
 from tests.seeds import seed
 
 SPACE = SearchSpace(past.SPACE)
@@ -19,8 +18,7 @@ X = SPACE.sobol(24, generator=seed(0))
 
 @pytest.fixture(autouse=True)
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("SIMULATED", "PAST"):
-        monkeypatch.setattr(networks, name, replace(getattr(networks, name), num_steps=3))
+    learn_shortly(monkeypatch)
 
 
 def tasks() -> Data:
