@@ -112,7 +112,7 @@ class NeuralProcess(TensorFields):
             progress: show that learning goes on.
 
         Raises:
-            TypeError: `tasks` are neither.
+            TypeError: `tasks` are neither, or `augmentation` is none.
             ValueError: fewer than two past tasks have rows, they are not of these columns, the checkpoint is of
                 learning from something else, of another network or cut short, an augmentation is given with a stream or
                 does not go with the head, or `self` has a batch or has seen rows.

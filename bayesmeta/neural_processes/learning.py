@@ -99,7 +99,7 @@ def learn(
     """A neural process that has learned from past tasks, or from a stream of them.
 
     Raises:
-        TypeError: `tasks` are neither.
+        TypeError: `tasks` are neither, or `augmentation` is none.
         ValueError: fewer than two past tasks have rows, they are not of the prior's columns, a checkpoint is of another
             learning, or `prior` has a batch or has seen rows.
     """
@@ -108,6 +108,8 @@ def learn(
     schedule = schedule or DEFAULT
     generator = generator or Generator().manual_seed(0)
     path = None if checkpoint is None else Path(checkpoint)
+    if not isinstance(augmentation, Augmentation | None):
+        raise TypeError(f"augmentation must be an Augmentation or None; got {type(augmentation).__name__}")
     if isinstance(tasks, TaskStream):
         if augmentation is not None:
             raise ValueError("augmentation is of past tasks; a stream draws as many tasks as are wanted")

@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 
 from bayesmeta.data.rows import Data
+from bayesmeta.data.validation import require_finite
 from bayesmeta.random import rand, randint, randn
 from bo.past_tasks.scores import normal_scores
 
@@ -32,9 +33,17 @@ class SimulatedStudies:
 
     Args:
         points: encoded by a search space, of which each objective is evaluated at some.
+
+    Raises:
+        ValueError: there are none, or one is not finite.
     """
 
     points: Float[Tensor, "n d"]
+
+    def __post_init__(self) -> None:
+        if self.points.ndim != 2 or not len(self.points):
+            raise ValueError(f"points must be rows (n, d), one or more; got shape {tuple(self.points.shape)}")
+        require_finite("points", self.points)
 
     def draw(self, num_tasks: int, num_rows: int, *, generator: Generator) -> Data:
         """Tasks on rows of `points`, each with rows of its own."""

@@ -1,5 +1,6 @@
 """Objectives that a simulator draws, from which a network learns to tune."""
 
+import pytest
 import torch
 
 from bayesmeta.neural_processes import TaskStream
@@ -47,3 +48,9 @@ def test_columns_differ_in_how_much_they_matter() -> None:
     slopes = (centred * tasks.y[..., None]).mean(1).square()
     share = slopes.amax(-1) / slopes.sum(-1)
     assert float(share.mean()) > 0.75
+
+
+@pytest.mark.parametrize("bad", [torch.zeros(0, 2), torch.full((3, 2), torch.nan)])
+def test_refuses_points_that_are_none(bad: torch.Tensor) -> None:
+    with pytest.raises(ValueError, match="points must be"):
+        SimulatedStudies(bad)
