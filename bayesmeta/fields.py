@@ -24,6 +24,8 @@ class TensorFields(Described):
     Its public methods check what they are given, see `bayesmeta.doors`.
     """
 
+    gains_from_float64: ClassVar[bool] = True  # whether answers are more exact there than in float32
+
     _matrices: ClassVar[tuple[str, ...]] = ()  # fields that are positive definite, in any dtype
 
     def __init_subclass__(cls) -> None:

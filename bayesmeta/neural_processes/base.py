@@ -49,6 +49,7 @@ class NeuralProcess(TensorFields):
 
     network_kind: ClassVar[type[Weights]]
     sizes_of_head: ClassVar[tuple[str, ...]] = ("num_y", "num_outputs")  # sizes of the network that the head knows
+    gains_from_float64: ClassVar[bool] = False  # networks learn in float32
     knows_functions: ClassVar[bool] = False  # whether y about the function is what the head says, and not learned apart
 
     @classmethod

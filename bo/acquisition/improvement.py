@@ -90,7 +90,8 @@ def expected_improvement(f: Distribution, best: float | Tensor, *, maximize: boo
         return f.expectation(lambda each: expected_improvement(each, best, maximize=maximize))
     if not isinstance(f, Normal):
         raise TypeError(f"expected improvement needs a normal or a mixture of normals; got {type(f).__name__}")
-    gain = f.mean - best if maximize else best - f.mean
-    u = gain / f.stddev
+    mean, sd = f.mean.double(), f.stddev.double()  # far below the best, two numbers nearly cancel
+    gain = mean - best if maximize else best - mean
+    u = gain / sd
     density = (-0.5 * u.square()).exp() / math.sqrt(2.0 * math.pi)
-    return gain * torch.special.ndtr(u) + f.stddev * density
+    return (gain * torch.special.ndtr(u) + sd * density).clamp(min=0.0).to(f.mean)

@@ -8,7 +8,6 @@ import torch
 
 from bayesmeta.data.rows import Data
 from bayesmeta.fields import TensorFields
-from bayesmeta.neural_processes.base import NeuralProcess
 from bo.acquisition.improvement import believing, improvement
 from bo.acquisition.suggester import StudyState, Suggestion, TaskModel
 from bo.past_tasks.scores import normal_scores
@@ -34,9 +33,9 @@ class OnePosterior(TensorFields):
     scores: bool = True
 
     def suggest(self, study: StudyState) -> Suggestion:
-        # networks have learned in float32, and say nothing more exact in another
-        exact = isinstance(self.functions, TensorFields) and not isinstance(self.functions, NeuralProcess)
-        if exact and self.functions.dtype != torch.float64:
+        functions = self.functions
+        gains = isinstance(functions, TensorFields) and functions.gains_from_float64
+        if gains and functions.dtype != torch.float64:
             return self.to(torch.float64).suggest(study.double())
         return Suggestion("mixture", learned_from_study(self.functions, study, scores=self.scores).improvement())
 

@@ -113,6 +113,7 @@ def test_a_run_of_less_keeps_the_rest(tmp_path: Path) -> None:
         ("rbf", "transformer_of_mixture"),
         ("sawtooth", "transformer"),
         ("sawtooth", "transformer_of_mixture"),
+        ("sawtooth", "transformer_of_rbf"),
     ]
     assert after["tables"]["regression"][1]["minutes"] == 7.0
 

@@ -144,21 +144,6 @@ class TransformerModule(nn.Module):
             tokens, linear = (torch.cat([part[i] for part in parts], 1) for i in range(2))
         return Encoded(x, mask, tuple(known))
 
-    def encode_and_ask(self, x: Tensor, y: Tensor, mask: Tensor, x_asked: Tensor) -> tuple[Encoded, Tensor]:
-        """What `encode` makes of context rows and `ask` answers then, in one pass: half the calls of small tasks."""
-        num_known, every = x.shape[1], torch.cat([x, x_asked], 1)
-        tokens, linear = self._start(every, y, torch.zeros_like(mask))
-        distances, real, known = distance_functions(every, x), excluding(mask[:, None], x), []
-        for layer in self.layers:
-            tokens, linear, own = layer(tokens, linear, num_known, None, distances, real)
-            known.append(own)
-        answer = self._answer(tokens[:, num_known:], linear[:, num_known:])
-        return Encoded(x, mask, tuple(known)), answer
-
-    def is_small(self, num_tasks: int, num_known: int, num_asked: int, d: int) -> bool:
-        """Whether all functions of distances are held at once."""
-        return num_tasks * num_known * (num_known + num_asked) * d * NUM_DISTANCES <= MOST
-
     def extend(self, before: Encoded, x: Tensor, y: Tensor, mask: Tensor | None = None) -> Encoded:
         """Later rows, after those of `before` and after each other; all count where there is no mask `(b, m)`."""
         num = x.shape[1]

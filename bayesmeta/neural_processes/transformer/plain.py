@@ -123,23 +123,10 @@ class TransformerNeuralProcess(KeepsRows):
     def _outputs(self, x: Shaped[Tensor, "*tasks q d"]) -> Tensor:
         rows = self._kept
         batch = torch.Size(np.broadcast_shapes(rows.batch_shape, x.shape[:-2]))
-        at = self if batch == rows.batch_shape else self.expand(batch)
+        known = self._encoded if batch == rows.batch_shape else self.expand(batch)._encoded
         flat = self.inputs(x.expand(*batch, *x.shape[-2:])).reshape(batch.numel(), x.shape[-2], self.inputs.num_outputs)
-        answer = at._first_answers(flat) if at._looks_first(flat) else self.network.module.ask(at._encoded, flat)
+        answer = self.network.module.ask(known, flat)
         return answer.reshape(*batch, x.shape[-2], -1)
-
-    def _looks_first(self, asked: Tensor) -> bool:
-        """Whether rows, at which it has not looked yet, are looked at in the same pass as what is asked."""
-        if "_encoded" in self.__dict__ or not self.has_context or asked.requires_grad:
-            return False
-        num_tasks, num_asked, d = asked.shape
-        return self.network.module.is_small(num_tasks, self._kept.mask.shape[-1], num_asked, d)
-
-    @torch.no_grad()
-    def _first_answers(self, asked: Tensor) -> Tensor:
-        known, answer = self.network.module.encode_and_ask(*self._flat_rows(self._kept), asked)
-        self.__dict__["_encoded"] = known  # where a cached property keeps its value
-        return answer
 
     def _given_one(self, x: Tensor, y: Tensor, x_asked: Tensor) -> Tensor:
         *batch, num, num_asked, _ = x_asked.shape

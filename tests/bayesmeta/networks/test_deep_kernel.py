@@ -17,7 +17,7 @@ from bayesmeta import Data, DeepKernel, GaussianProcess
 from bayesmeta.fields import LearnedFrom
 from bayesmeta.networks import deep_kernel_fit
 from bayesmeta.networks.features import ReluNetwork
-from bayesmeta.networks.learning import until_no_gain
+from bayesmeta.networks.learning import progress_line
 from bayesmeta.random import rand, randn
 from bo import SearchSpace, fit_family
 from tests.bayesmeta.test_io import same
@@ -221,7 +221,7 @@ def test_it_is_saved_and_loaded(learned: DeepKernel, tmp_path: Path) -> None:
 def test_progress_is_shown(progress: bool, past: Data, monkeypatch: pytest.MonkeyPatch) -> None:
     said = []
 
-    class Screen(until_no_gain.Progress):
+    class Screen(progress_line.Progress):
         def __init__(self, *columns: Any, disable: bool, transient: bool) -> None:
             super().__init__(*columns, disable=disable, transient=transient)
             said.append(not disable)
@@ -230,7 +230,7 @@ def test_progress_is_shown(progress: bool, past: Data, monkeypatch: pytest.Monke
             said.append(fields["description"])
 
     monkeypatch.setattr(deep_kernel_fit, "NUM_STEPS", 2 * deep_kernel_fit.INTERVAL)
-    monkeypatch.setattr(until_no_gain, "Progress", Screen)
+    monkeypatch.setattr(progress_line, "Progress", Screen)
     few = past[:3].rows(slice(5)).to(torch.float64)
     DeepKernel.initial(few, width=2).fit(few, generator=seed(0), progress=progress)
     assert said[0] == progress

@@ -17,7 +17,7 @@ from bayesmeta.checks.predictive_checks import TaskMean, log_score
 from bayesmeta.networks import learned_features_fit
 from bayesmeta.networks.features import TanhFeatures
 from bayesmeta.networks.learned_features_fit import _Unknown, log_evidence, some_of
-from bayesmeta.networks.learning import until_no_gain
+from bayesmeta.networks.learning import progress_line
 from bayesmeta.random import rand, randn
 from tests.families import F64, _spd, seed
 
@@ -352,7 +352,7 @@ def test_progress_is_shown_where_learning_takes_long(
 ) -> None:
     said = []
 
-    class Screen(until_no_gain.Progress):
+    class Screen(progress_line.Progress):
         def __init__(self, *columns: Any, disable: bool, transient: bool) -> None:
             super().__init__(*columns, disable=disable, transient=transient)
             assert transient
@@ -362,7 +362,7 @@ def test_progress_is_shown_where_learning_takes_long(
             said.append(fields["description"])
 
     monkeypatch.setattr(learned_features_fit, "SLOW", slow)
-    monkeypatch.setattr(until_no_gain, "Progress", Screen)
+    monkeypatch.setattr(progress_line, "Progress", Screen)
     some = past[:20]  # of three tasks the held-out one may not gain at all, and then there is nothing to go
     LearnedFeatures.initial(some, width=2).fit(some, progress=progress)
     assert said[0] == shown
