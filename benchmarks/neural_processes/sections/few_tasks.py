@@ -42,7 +42,7 @@ class FewBudget(NamedTuple):
     num_steps: int
 
 
-BUDGETS = {"quick": FewBudget((20,), 1, 50, 100), "full": FewBudget((20,), 3, 400, 800)}
+BUDGETS = {"quick": FewBudget((20,), 1, 50, 100), "full": FewBudget((20,), 1, 400, 800)}
 OPTIONS: dict[str, Augmentation | None] = {
     "as_they_are": None,
     "interpolation": Augmentation(interpolation=0.5),
