@@ -4,9 +4,8 @@
 
 `--methods` names members, `--sections` parts: `regression` takes 1-D functions of several kinds, `wheel` is a bandit,
 `sinusoids` are few-shot tasks with MAML beside, `few_tasks` asks what changed copies of few past tasks are worth,
-`images` is their completion from few pixels, and `hierarchical` is of
-small grouped data sets. DIR has the folders omniglot/ and hierarchical/. Without it images are scikit-learn's digits,
-and there is no `hierarchical`.
+`images` are completed from few pixels, and `hierarchical` is of small grouped data sets. DIR has the folders omniglot/
+and hierarchical/. Without it images are scikit-learn's digits, and there is no `hierarchical`.
 
 `--effort` shortens what members of `regression` learn; CPU-minutes are among the figures.
 What was computed lies in a folder beside FILE, so a run that is cut short goes on where it was; what FILE has of other
@@ -19,7 +18,6 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import argparse
 import json
-import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -49,6 +47,7 @@ from benchmarks.neural_processes.regression import (
 )
 from benchmarks.neural_processes.sections import few_tasks, hierarchical, images, sinusoids
 from benchmarks.neural_processes.sections.folders import NEED_DATA, require_folders
+from benchmarks.neural_processes.sections.scores import interval
 from benchmarks.report import Figure, environment, write_json
 
 __all__ = ["main"]
@@ -153,7 +152,7 @@ def _between(values: Tensor, low: int, high: int) -> Tensor:
 def _mean(values: Tensor) -> list[float] | None:
     """Mean over tasks, and half of the interval of 95%."""
     known = values[~values.isnan()]
-    return None if not len(known) else [float(known.mean()), 1.96 * float(known.std()) / math.sqrt(len(known))]
+    return interval(known) if len(known) else None
 
 
 def _milliseconds(prior: Any, parts: list[Part]) -> float:
