@@ -31,6 +31,7 @@ from botorch.acquisition.analytic import (
 from botorch.acquisition.cost_aware import InverseCostWeightedUtility
 from botorch.acquisition.knowledge_gradient import qKnowledgeGradient, qMultiFidelityKnowledgeGradient
 from botorch.acquisition.max_value_entropy_search import qMultiFidelityMaxValueEntropy
+from botorch.acquisition.multi_objective import logei
 from botorch.acquisition.multi_objective.logei import (
     qLogExpectedHypervolumeImprovement,
     qLogNoisyExpectedHypervolumeImprovement,
@@ -357,6 +358,13 @@ FOR_LISTS_OF_GPS: dict[str, Callable[[Any, Tensor], Any]] = {
 }
 
 
+@pytest.fixture
+def _nothing_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """BoTorch compiles a faster kernel in a folder of all processes, and waits for whoever was killed doing so."""
+    monkeypatch.setattr(logei, "_load_attempted", True)
+
+
+@pytest.mark.usefixtures("_nothing_is_compiled")
 @pytest.mark.parametrize("family", FULL_RANK)
 @pytest.mark.parametrize(
     ("name", "kind"),
