@@ -3,17 +3,16 @@
 Keys and values are those of rows that are known. Beside them stands a *sink*, a key of score zero whose value is zero:
 rows that are all far away then say little, many say more than few, and nothing to attend to is no division by zero.
 
-With distances, a score is the product of query and key plus a function of the signed difference of inputs: a sum of
-bumps of several widths, odd bumps, |d| and d^2 / 2, with coefficients that are linear in the query's token. So
-attention can be a kernel from the first step on, and what it learns at one place holds at all others.
+With differences of inputs, a score is the product of query and key plus functions of the signed difference, whose
+coefficients are linear in the query's token: see `bayesmeta.networks.differences`. So attention can be a kernel from
+the first step on, near to far or periodic, and what it learns at one place holds at all others.
 
 Beside the tokens runs a *linear stream*, which begins as y. The same attention weights move it, then a matrix mixes
 its channels, and no layer bends it; tokens see it after each layer. Posterior means are linear in y where the kernel is
 known, and this stream is their short way out. What a layer adds to it has either sign and mixes heads, so that layers
 together can take the steps of an iterative solution, whose products of kernels no head has by itself.
 
-Source: Vaswani et al., Attention is all you need (2017); distances: Ashman et al., Translation equivariant transformer
-neural processes (2024).
+Source: Vaswani et al., Attention is all you need (2017).
 """
 
 from typing import NamedTuple
@@ -22,12 +21,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
+from bayesmeta.networks.differences import Differences
 from bayesmeta.networks.perceptron import PerceptronLayer, zeroed
 
-__all__ = ["NUM_DISTANCES", "AttentionLayer", "Known", "attend", "distance_functions", "excluding"]
+__all__ = ["AttentionLayer", "Known", "attend", "excluding"]
 
-WIDTHS = (0.03, 0.08, 0.2, 0.5, 1.2)  # of bumps, in standard deviations of the inputs
-NUM_DISTANCES = 2 * len(WIDTHS) + 2  # functions of each input
 LARGEST_GATE = 1.5  # of what a layer adds to the linear stream
 
 
@@ -49,11 +47,13 @@ class AttentionLayer(nn.Module):
         width: of tokens.
         num_heads: each has its part of the widths.
         linear_width: of the linear stream.
-        num_distances: functions of distance; zero without distances.
+        num_distances, num_waves: functions of differences, and waves of each; zero without.
         hidden: width of the hidden layer.
     """
 
-    def __init__(self, width: int, *, num_heads: int, linear_width: int, num_distances: int, hidden: int) -> None:
+    def __init__(
+        self, width: int, *, num_heads: int, linear_width: int, num_distances: int, num_waves: int, hidden: int
+    ) -> None:
         super().__init__()
         self.num_heads, self.num_distances = num_heads, num_distances
         self.norm = nn.LayerNorm(width)
@@ -66,6 +66,7 @@ class AttentionLayer(nn.Module):
         self.look = zeroed(nn.Linear(linear_width, width))
         self._begin()
         self.perceptron = PerceptronLayer(width, hidden)
+        self.wave = zeroed(nn.Linear(width, num_heads * 2 * num_waves)) if num_waves else None
 
     def forward(
         self,
@@ -73,7 +74,7 @@ class AttentionLayer(nn.Module):
         linear: Tensor,
         num_known: int,
         before: Known | None,
-        distances: Tensor | None,
+        differences: Differences | None,
         mask: Tensor | None,
     ) -> tuple[Tensor, Tensor, Known | None]:
         """Tokens and linear stream after the layer, and what it keeps of known ones, None where all came before.
@@ -82,7 +83,7 @@ class AttentionLayer(nn.Module):
             tokens, linear: `(b, q, width)` and `(b, q, linear_width)`.
             num_known: so many of the tokens, from the first, are those of known rows.
             before: known rows that came earlier.
-            distances: functions of those of all tokens and all known rows `(b, q, num_distances, k)`.
+            differences: of all tokens and all known rows; None where their inputs are not looked at.
             mask: what `excluding` makes of which known rows count for which tokens, `(b, q, k)` or `(b, 1, k)`; None
                 where all do.
         """
@@ -92,8 +93,7 @@ class AttentionLayer(nn.Module):
             own = self._known(normed[:, :num_known], linear[:, :num_known])
         known = own if before is None else before if own is None else before.and_more(own)
         assert known is not None
-        bias = None if self.distance is None or distances is None else self._bias(normed, distances)
-        taken = self._attend(self.query(normed), known, bias, mask)
+        taken = self._attend(normed, known, differences, mask)
         width = tokens.shape[-1] // self.num_heads
         gate = LARGEST_GATE * torch.tanh(self.gate(normed))
         linear = linear + gate * self.mix(taken[..., width:].flatten(2))
@@ -115,15 +115,25 @@ class AttentionLayer(nn.Module):
         keys, values = self.key_value(normed).chunk(2, -1)
         return Known(keys, torch.cat([self._by_head(values), self._by_head(linear)], -1).flatten(2))
 
-    def _bias(self, normed: Tensor, distances: Tensor) -> Tensor:
-        assert self.distance is not None
-        coefficients = self.distance(normed).unflatten(-1, (self.num_heads, self.num_distances))
-        return (coefficients @ distances).transpose(1, 2)
-
-    def _attend(self, queries: Tensor, known: Known, bias: Tensor | None, mask: Tensor | None) -> Tensor:
+    def _attend(self, normed: Tensor, known: Known, differences: Differences | None, mask: Tensor | None) -> Tensor:
         """`(b, q, heads, part of width and linear stream)`."""
-        q, k, v = (self._by_head(part).transpose(1, 2) for part in (queries, *known))
+        q, k, v = (self._by_head(part).transpose(1, 2) for part in (self.query(normed), *known))
+        bias = None
+        if differences is not None and self.wave is not None:
+            q = torch.cat([q, self._amplitudes(self.wave(normed), differences.asked)], -1)
+            k = torch.cat([k, differences.known[:, None].expand(-1, self.num_heads, -1, -1)], -1)
+        if differences is not None and self.distance is not None:
+            bias = (self._by_head(self.distance(normed)) @ differences.distances).transpose(1, 2)
         return attend(q, k, v, bias, mask).transpose(1, 2)
+
+    def _amplitudes(self, chosen: Tensor, asked: Tensor) -> Tensor:
+        """What makes of a key's waves those of the difference, in the amplitudes a, b that a query chose.
+
+        a cos(A - B) + b sin(A - B) = (a cos A + b sin A) cos B + (a sin A - b cos A) sin B.
+        """
+        a, b = self._by_head(chosen).transpose(1, 2).chunk(2, -1)
+        cos, sin = asked[:, None].chunk(2, -1)
+        return torch.cat([a * cos + b * sin, a * sin - b * cos], -1)
 
     def _by_head(self, part: Tensor) -> Tensor:
         return part.unflatten(-1, (self.num_heads, -1))
@@ -151,10 +161,3 @@ def attend(queries: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None, m
     weights = pad(scores, (0, 1)).softmax(-1)[..., :-1]  # the sink has score zero, and its value adds nothing
     return weights @ values
 
-
-def distance_functions(queries: Tensor, keys: Tensor) -> Tensor:
-    """Functions of the differences of inputs `(b, q, d)` and `(b, k, d)`: `(b, q, d * NUM_DISTANCES, k)`."""
-    difference = (queries[:, :, :, None] - keys.mT[:, None])[:, :, :, None]
-    ratio = difference / torch.tensor(WIDTHS).to(difference)[:, None]
-    bumps = torch.exp(-0.5 * ratio.square())
-    return torch.cat([bumps, ratio * bumps, difference.abs(), 0.5 * difference.square()], 3).flatten(2, 3)

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import gelu, pad
 
-from bayesmeta.networks.attention import NUM_DISTANCES, AttentionLayer, Known, distance_functions, excluding
+from bayesmeta.networks.attention import AttentionLayer, Known, excluding
+from bayesmeta.networks.differences import NUM_DISTANCES, Differences, first_frequencies
 from bayesmeta.networks.modules import Weights
 from bayesmeta.networks.perceptron import zeroed
 
@@ -59,6 +60,7 @@ class TransformerNetwork(Weights):
         num_locations: so many of these, the first, are linear in y up to what attention and the layers add.
         knows_stationarity: whether rows are told from each other by differences of x alone.
         width, num_layers, num_heads, linear_width, hidden: of tokens, attention, the linear stream, hidden layers.
+        num_frequencies: of waves, by which attention sees how functions repeat.
     """
 
     num_inputs: int
@@ -71,6 +73,7 @@ class TransformerNetwork(Weights):
     num_heads: int = 4
     linear_width: int = 32
     hidden: int = 144
+    num_frequencies: int = 8
 
     def build(self) -> "TransformerModule":
         return TransformerModule(self)
@@ -93,6 +96,7 @@ class TransformerModule(nn.Module):
                 num_heads=sizes.num_heads,
                 linear_width=linear_width,
                 num_distances=NUM_DISTANCES * sizes.num_inputs,
+                num_waves=sizes.num_frequencies * sizes.num_inputs,
                 hidden=sizes.hidden,
             )
             for _ in range(sizes.num_layers)
@@ -100,6 +104,7 @@ class TransformerModule(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.last = zeroed(nn.Linear(width, sizes.num_outputs))
         self.end = nn.Linear(linear_width, sizes.num_locations, bias=False) if sizes.num_locations else None
+        self.log_frequencies = nn.Parameter(first_frequencies(sizes.num_frequencies).log())
 
     def forward(self, x: Tensor, y: Tensor, later: Tensor, x_asked: Tensor, counts: Tensor) -> Tensor:
         """Answers about rows, each of which may know other rows: what training asks, in one pass.
@@ -116,16 +121,16 @@ class TransformerModule(nn.Module):
         """
         num_known, every = x.shape[1], torch.cat([x, x_asked], 1)
         tokens, linear = self._start(every, y, later)
-        distances, mask = distance_functions(every, x), excluding(counts, x)
+        differences, mask = self._differences(every, x), excluding(counts, x)
         for layer in self.layers:
-            tokens, linear, _ = layer(tokens, linear, num_known, None, distances, mask)
+            tokens, linear, _ = layer(tokens, linear, num_known, None, differences, mask)
         return self._answer(tokens[:, num_known:], linear[:, num_known:])
 
     def encode(self, x: Tensor, y: Tensor, mask: Tensor) -> Encoded:
         """Context rows, of which those count where `mask` `(b, k)` is true."""
         tokens, linear = self._start(x, y, torch.zeros_like(mask))
         pieces, known = self._pieces(x, x), []
-        whole, real = distance_functions(x, x) if len(pieces) == 1 else None, excluding(mask[:, None], x)
+        whole, real = self._differences(x, x) if len(pieces) == 1 else None, excluding(mask[:, None], x)
         for layer in cast(Sequence[AttentionLayer], self.layers):
             known.append(layer.known(tokens, linear))
             if len(known) == len(self.layers):
@@ -136,7 +141,7 @@ class TransformerModule(nn.Module):
                     linear[:, piece],
                     0,
                     known[-1],
-                    distance_functions(x[:, piece], x) if whole is None else whole,
+                    self._differences(x[:, piece], x) if whole is None else whole,
                     real,
                 )
                 for piece in pieces
@@ -150,12 +155,12 @@ class TransformerModule(nn.Module):
         if not num:
             return before
         tokens, linear = self._start(x, y, torch.ones_like(x[..., 0], dtype=torch.bool))
-        distances, known = distance_functions(x, torch.cat([before.x, x], 1)), []
+        differences, known = self._differences(x, torch.cat([before.x, x], 1)), []
         real = torch.ones_like(x[..., 0], dtype=torch.bool) if mask is None else mask
         up_to_itself = real[:, None] & torch.ones(num, num, dtype=torch.bool, device=x.device).tril()
         seen = excluding(torch.cat([before.mask[:, None].expand(-1, num, -1), up_to_itself], 2), x)
         for layer, old in zip(self.layers, before.layers, strict=True):
-            tokens, linear, own = layer(tokens, linear, num, old, distances, seen)
+            tokens, linear, own = layer(tokens, linear, num, old, differences, seen)
             known.append(own)
         return before.and_more(Encoded(x, real, tuple(known)))
 
@@ -166,10 +171,13 @@ class TransformerModule(nn.Module):
     def _ask(self, known: Encoded, x: Tensor) -> Tensor:
         nothing = torch.zeros_like(known.mask[:, :0])
         tokens, linear = self._start(x, known.x.new_zeros(len(x), 0, self.start.in_features), nothing)
-        distances, mask = distance_functions(x, known.x), excluding(known.mask[:, None], x)
+        differences, mask = self._differences(x, known.x), excluding(known.mask[:, None], x)
         for layer, old in zip(self.layers, known.layers, strict=True):
-            tokens, linear, _ = layer(tokens, linear, 0, old, distances, mask)
+            tokens, linear, _ = layer(tokens, linear, 0, old, differences, mask)
         return self._answer(tokens, linear)
+
+    def _differences(self, queries: Tensor, keys: Tensor) -> Differences:
+        return Differences.of(queries, keys, self.log_frequencies.exp())
 
     def _pieces(self, queries: Tensor, keys: Tensor) -> list[slice]:
         """Parts of the queries, in each of which there are no more than `MOST` functions of distances."""
