@@ -17,7 +17,7 @@
 # it from what could be known? Where tasks are draws of a Gaussian process whose lengthscale and scale vary from task
 # to task, that can be computed: exact Bayes integrates both.
 #
-# The network is a `TransformerNeuralProcess`. It was trained for 23,000 steps, about 20 minutes of one core, on tasks
+# The network is a `TransformerNeuralProcess`. It was trained for 23,000 steps, 20 to 40 minutes of one core, on tasks
 # with a lengthscale uniform on (.1, .6), a scale uniform on (.1, 1), and noise of standard deviation .02:
 # `python -m benchmarks.neural_processes --budget full --methods transformer` trains it again.
 

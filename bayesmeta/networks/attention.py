@@ -160,4 +160,3 @@ def attend(queries: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None, m
         scores = scores + mask[..., None, :, :]
     weights = pad(scores, (0, 1)).softmax(-1)[..., :-1]  # the sink has score zero, and its value adds nothing
     return weights @ values
-

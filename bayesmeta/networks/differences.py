@@ -59,4 +59,5 @@ def waves(x: Tensor, frequencies: Tensor) -> Tensor:
 
 def first_frequencies(num: int) -> Tensor:
     """Of waves before learning, evenly on the scale of logarithms: `(num,)`."""
-    return torch.logspace(*(math.log10(end) for end in FREQUENCIES), num)
+    low, high = FREQUENCIES
+    return torch.logspace(math.log10(low), math.log10(high), num)
