@@ -1,0 +1,77 @@
+r"""A diffusion prior as a chain of Gaussians, from the highest level of noise down to theta.
+
+At each level the network guesses theta, and past tasks say by how much it errs: theta given u_s is taken to be
+$N(h_s(u_s), T_s)$. That makes the chain a distribution that can be written down,
+
+$$ p(u_S) = N(0, (1 + S^2) C), \quad p(u_r \mid u_s) = N(a h_s + b u_s, a^2 T_s + v C), \quad
+p(\theta \mid u_1) = N(h_1, T_1), $$
+
+with a, b and v of `Step`. Where theta is Gaussian it is exact with any number of levels. Elsewhere the error of a
+constant T_s falls with the number of levels; samplers target the posterior under the chain, whatever its error.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from bayesmeta.diffusion.levels import Step
+from bayesmeta.numerics.linalg import cholesky, symmetric
+
+__all__ = ["Chain", "Denoise"]
+
+Denoise = Callable[[Tensor, int], Tensor]  # u `(..., k)` and a level to theta `(..., k)`
+
+
+@dataclass(frozen=True, eq=False)
+class Chain:
+    """Levels, and how far guesses are off at each.
+
+    Args:
+        noises: of the levels, rising `(s,)`.
+        root: C = root @ root.mT, `(k, k)`.
+        residual_cov: T of each level, in units in which C is the identity `(s, k, k)`.
+        denoise: the guesses, about the mean of theta.
+    """
+
+    noises: Tensor
+    root: Tensor
+    residual_cov: Tensor
+    denoise: Denoise
+
+    @property
+    def num_levels(self) -> int:
+        return len(self.noises)
+
+    @cached_property
+    def cov(self) -> Tensor:
+        """C."""
+        return self.root @ self.root.mT
+
+    @cached_property
+    def residual_roots(self) -> Tensor:
+        """Roots of the covariances of theta at each level, `(s, k, k)`."""
+        return self.root @ cholesky(self.residual_cov, "covariance of residuals")
+
+    def residual(self, level: int) -> Tensor:
+        """Covariance of theta given u at a level, `(k, k)`."""
+        root = self.residual_roots[level]
+        return root @ root.mT
+
+    def step(self, level: int) -> Step:
+        """From a level to the one below."""
+        return Step.down(float(self.noises[level]), float(self.noises[level - 1]))
+
+    def between(self, level: int) -> tuple[Tensor, Tensor]:
+        """Of theta, given u at a level and u at the one below: its covariance, and a gain.
+
+        Its mean is `h + (u_below - expected) @ gain.mT`, `expected` being that of u_below given u.
+        """
+        a, _, var = self.step(level)
+        values, vectors = torch.linalg.eigh(self.residual_cov[level])
+        total = a * a * values + var
+        basis, inverse = self.root @ vectors, torch.linalg.solve(self.root.mT, vectors)
+        cov = (basis * (var * values / total)) @ basis.mT
+        return symmetric(cov), (basis * (a * values / total)) @ inverse.mT

@@ -1,0 +1,72 @@
+r"""Guesses of theta from theta with noise: what a Gaussian would guess, plus what a network has to say.
+
+In units in which theta has mean zero and covariance I, at a level of noise s,
+
+$$ h(u, s) = \frac{u}{1 + s^2} + g_s \frac{s}{\sqrt{1 + s^2}} F\left(\frac{u}{\sqrt{1 + s^2}}, s\right), $$
+
+whose first part is exact for a Gaussian. The network F has inputs and targets of variance one at every level and begins
+as zero, and the gate g is what held-out tasks say that its answers are worth: so few past tasks do no harm.
+
+Source: Karras et al., Elucidating the design space of diffusion-based generative models (2022), for the scales.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from bayesmeta.networks.modules import Weights
+from bayesmeta.networks.perceptron import ResidualPerceptron, zeroed
+
+__all__ = ["DenoiserNetwork", "gaussian_guess", "network_guess", "network_scale"]
+
+NUM_WAVES = 6  # of the logarithm of the level
+
+
+@dataclass(frozen=True, eq=False)
+class DenoiserNetwork(Weights):
+    """Sizes of a network from vectors and a level to vectors, with its weights.
+
+    Args:
+        num_values: of a vector.
+        width, num_layers: hidden layers.
+    """
+
+    num_values: int
+    width: int = 192
+    num_layers: int = 3
+
+    def build(self) -> "DenoiserModule":
+        return DenoiserModule(self)
+
+
+class DenoiserModule(nn.Module):
+    """See `DenoiserNetwork`."""
+
+    def __init__(self, sizes: DenoiserNetwork) -> None:
+        super().__init__()
+        num = sizes.num_values
+        self.perceptron = ResidualPerceptron(num + 2 * NUM_WAVES, num, width=sizes.width, num_layers=sizes.num_layers)
+        self.perceptron.last = zeroed(self.perceptron.last)
+
+    def forward(self, u: Tensor, noise: Tensor) -> Tensor:
+        """F: u `(..., k)` in units in which theta is white, noise `(...)`; `(..., k)`."""
+        scaled = u / (1.0 + noise.square()).sqrt()[..., None]
+        angles = noise.log()[..., None] * (math.pi / 8.0) * torch.arange(1, NUM_WAVES + 1).to(noise)
+        return self.perceptron(torch.cat([scaled, angles.sin(), angles.cos()], -1))
+
+
+def gaussian_guess(u: Tensor, noise: Tensor) -> Tensor:
+    """The mean of theta given u, were theta N(0, I)."""
+    return u / (1.0 + noise.square())[..., None]
+
+
+def network_scale(noise: Tensor) -> Tensor:
+    """Standard deviation of theta about that guess."""
+    return noise / (1.0 + noise.square()).sqrt()
+
+
+def network_guess(module: nn.Module, u: Tensor, noise: Tensor) -> Tensor:
+    """What the network adds to the guess, before its gate."""
+    return network_scale(noise)[..., None] * module(u, noise)

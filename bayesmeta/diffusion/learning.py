@@ -1,0 +1,108 @@
+r"""How a denoiser learns: to tell theta from theta with noise, at all levels alike.
+
+Past tasks are seen through noise and in part, so theta is drawn for each of them from what the prior so far knows of
+it: from the Gaussian first, and then from the diffusion prior itself, in turns. Draws of a Gaussian are more Gaussian
+than theta is, and each turn brings them nearer. A fifth of the tasks is left out of a first run, says when to stop,
+and calibrates.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Generator, Tensor
+
+from bayesmeta.diffusion.denoiser import DenoiserNetwork, gaussian_guess, network_scale
+from bayesmeta.diffusion.levels import LARGEST_NOISE, SMALLEST_NOISE
+from bayesmeta.networks.learning.ascent import Ascent, Steps
+from bayesmeta.networks.learning.until_no_gain import learn_until_no_gain, num_held_out
+from bayesmeta.random import rand, randint, randn
+
+__all__ = ["DiffusionSchedule", "learn_denoiser"]
+
+NUM_INTERVALS = 40  # between looks at held-out tasks, in all steps
+PATIENCE = 12  # looks in which they do not gain
+NUM_LOOKS = 2048  # noisy vectors by which held-out tasks are looked at
+
+
+@dataclass(frozen=True)
+class DiffusionSchedule:
+    """How a denoiser learns.
+
+    Args:
+        num_steps: at most.
+        num_vectors: of a step.
+        rate: the highest.
+        average: weight of earlier steps in the average that is learned.
+        num_draws, num_particles: of theta for each past task, and of the filter that draws it.
+        num_rounds: in which theta is drawn anew.
+    """
+
+    num_steps: int = 4000
+    num_vectors: int = 256
+    rate: float = 2e-3
+    average: float = 0.995
+    num_draws: int = 8
+    num_particles: int = 64
+    num_rounds: int = 3
+
+    @property
+    def interval(self) -> int:
+        return max(1, self.num_steps // NUM_INTERVALS)
+
+    def steps(self) -> Steps:
+        """Of the ascent."""
+        return Steps(
+            self.num_steps, self.rate, warm_up=0.03, longest=10.0, average=self.average, decay=1e-4, in_eigenbases=True
+        )
+
+
+Report = Callable[[Mapping[str, Tensor]], None]
+
+
+def learn_denoiser(
+    network: DenoiserNetwork, theta: Tensor, schedule: DiffusionSchedule, generator: Generator, *, progress: bool
+) -> tuple[DenoiserNetwork, DenoiserNetwork]:
+    """A network that learned from all tasks, and one that knows nothing of the first `num_held_out` of them.
+
+    Args:
+        network: where learning starts.
+        theta: white, of past tasks in random order `(tasks, draws, k)`.
+    """
+    held_out = theta[: num_held_out(len(theta))].float()
+    look = _look(held_out.flatten(0, 1), NUM_LOOKS, Generator().manual_seed(0))
+    best: dict[str, Any] = {"value": -torch.inf, "weights": dict(network.weights)}
+
+    def learn(part: slice, enough: Callable[[dict[str, Tensor]], bool]) -> dict[str, Tensor]:
+        some = theta[part].float().flatten(0, 1)
+
+        def objective(weights: dict[str, Tensor]) -> Tensor:
+            return -_loss(network, weights, *_look(some, schedule.num_vectors, generator))
+
+        return Ascent(network.weights, objective, schedule.steps(), generator=generator).run(
+            enough, interval=schedule.interval
+        )
+
+    def value(weights: dict[str, Tensor]) -> float:
+        found = -float(_loss(network, weights, *look))
+        if found > best["value"]:
+            best.update(value=found, weights=weights)
+        return found
+
+    weights = learn_until_no_gain(learn, value, len(theta), patience=PATIENCE, name="a denoiser", progress=progress)
+    return network.with_weights(weights), network.with_weights(best["weights"])
+
+
+def _look(theta: Tensor, num: int, generator: Generator) -> tuple[Tensor, Tensor, Tensor]:
+    """Vectors of theta, levels, and theta with as much noise."""
+    some = theta[randint(len(theta), (num,), generator=generator).to(theta.device)]
+    low, high = (torch.tensor(level).log() for level in (SMALLEST_NOISE, LARGEST_NOISE))
+    level = (low + (high - low) * rand((num,), like=some, generator=generator)).exp()
+    return some, level, some + level[:, None] * randn(some.shape, like=some, generator=generator)
+
+
+def _loss(network: DenoiserNetwork, weights: Mapping[str, Tensor], theta: Tensor, level: Tensor, u: Tensor) -> Tensor:
+    """Mean square of what the network leaves of the residual, whose variance is one for a Gaussian theta."""
+    target = (theta - gaussian_guess(u, level)) / network_scale(level)[:, None]
+    return (target - network.at(weights, u, level)).square().mean()

@@ -1,0 +1,122 @@
+"""What rows of a task say of the vector theta: linear in it, each with noise of standard deviation one.
+
+`ArmRows` see one coordinate each, which costs no product with a matrix; `Functionals` see any linear function.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from bayesmeta.data.statistics import Statistics
+
+__all__ = ["ArmRows", "Functionals", "Observations"]
+
+
+@runtime_checkable
+class Observations(Protocol):
+    """Rows `y = H theta + noise` of tasks, in units of their noise; pads have a zero row and y zero."""
+
+    @property
+    def y(self) -> Tensor:
+        """`(b, m)`."""
+        ...
+
+    @property
+    def log_unit(self) -> Tensor:
+        """What the log density of y has beside that in units of the noise, `(b,)`."""
+        ...
+
+    def of(self, theta: Tensor) -> Tensor:
+        """H theta: `(b, n, k)` to `(b, n, m)`."""
+        ...
+
+    def cross(self, cov: Tensor) -> Tensor:
+        """C H', of a covariance `(k, k)`: `(b, k, m)`."""
+        ...
+
+    def both(self, cov: Tensor) -> Tensor:
+        """H C H': `(b, m, m)`."""
+        ...
+
+
+@dataclass(frozen=True)
+class ArmRows:
+    """Means of arms that were observed.
+
+    Args:
+        arm: which `(b, m)`.
+        root: of the precision of each mean `(b, m)`, zero for pads.
+        y: the mean times that.
+        log_unit: `(b,)`.
+    """
+
+    arm: Tensor
+    root: Tensor
+    y: Tensor
+    log_unit: Tensor
+
+    @classmethod
+    def of_statistics(cls, statistics: Statistics, loc: Tensor, noise_var: Tensor) -> "ArmRows":
+        """From statistics of each arm of each task `(b, k)`, about a mean of theta `(k,)`."""
+        count = statistics.count
+        num = int((count > 0).sum(-1).max()) if count.numel() else 0
+        arm = count.topk(num, -1, sorted=False).indices.sort(-1).values
+        seen, shift = count.gather(-1, arm), statistics.mean_from(loc[:, None])[..., 0]
+        root = (seen / noise_var).sqrt()
+        within = statistics.scatter.sum((-3, -2, -1)) / noise_var
+        # rows of one arm are as informative as their mean, and beside it have a density that knows no theta
+        extra = count.sum(-1) * (2.0 * math.pi * noise_var).log() + within
+        return cls(arm, root, root * shift.gather(-1, arm), -0.5 * extra)
+
+    def of(self, theta: Tensor) -> Tensor:
+        b, n, _ = theta.shape
+        return theta.gather(-1, self.arm[:, None].expand(b, n, -1)) * self.root[:, None]
+
+    def cross(self, cov: Tensor) -> Tensor:
+        return cov[self.arm].mT * self.root[:, None]
+
+    def both(self, cov: Tensor) -> Tensor:
+        return cov[self.arm[:, :, None], self.arm[:, None, :]] * (self.root[:, :, None] * self.root[:, None, :])
+
+
+@dataclass(frozen=True)
+class Functionals:
+    """Linear functions of theta.
+
+    Args:
+        matrix: in units of the noise `(b, m, k)`, zero for pads.
+        y: in units of the noise `(b, m)`.
+        log_unit: `(b,)`.
+    """
+
+    matrix: Tensor
+    y: Tensor
+    log_unit: Tensor
+
+    @classmethod
+    def of_rows(cls, x: Tensor, y: Tensor, mask: Tensor, loc: Tensor, noise_var: Tensor) -> "Functionals":
+        """From rows `y = x'theta + noise`, about a mean of theta: x `(b, n, k)`, y and mask `(b, n)`.
+
+        More rows than k are as informative as k of them.
+        """
+        root = noise_var.sqrt()
+        matrix = (x / root).where(mask[..., None], 0.0)
+        rows = ((y - x @ loc) / root).where(mask, 0.0)
+        log_unit = -0.5 * mask.sum(-1) * (2.0 * math.pi * noise_var).log()
+        if matrix.shape[-2] > matrix.shape[-1]:
+            turn, matrix = torch.linalg.qr(matrix)
+            before, rows = rows.square().sum(-1), (turn.mT @ rows[..., None])[..., 0]
+            log_unit = log_unit - 0.5 * (before - rows.square().sum(-1))
+        return cls(matrix, rows, log_unit)
+
+    def of(self, theta: Tensor) -> Tensor:
+        return theta @ self.matrix.mT
+
+    def cross(self, cov: Tensor) -> Tensor:
+        return cov @ self.matrix.mT
+
+    def both(self, cov: Tensor) -> Tensor:
+        return self.matrix @ cov @ self.matrix.mT

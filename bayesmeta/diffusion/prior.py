@@ -1,0 +1,331 @@
+r"""A diffusion prior over the mean rewards of arms: any shape of task distribution, learned from past tasks.
+
+For each task, with rows (x, y) whose x is the index of one of K arms, y = theta_x + e with normal noise, as in
+`CorrelatedArms`; but theta is of any distribution, which a network learned by taking noise away. Without its network it
+is the Gaussian prior of `CorrelatedArms`, and what the network adds counts as much as held-out tasks gain by it.
+
+A posterior is a mixture of Gaussians: particles of a filter down the levels of noise, weighted by what they leave
+unexplained, each with what the rows say of theta given the lowest level. The filter draws from a fixed seed, so a
+posterior is a function of its rows. `ess` says how many particles carry it.
+
+Sources: Hsieh et al., Thompson sampling with diffusion generative prior (2023), for the prior; Wu et al., Practical and
+asymptotically exact conditional sampling in diffusion models (2023), for weighted particles.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import torch
+from jaxtyping import Float, Shaped
+from torch import Generator, Tensor
+from torch.distributions import MultivariateNormal, Normal
+
+from bayesmeta.data.rows import Data
+from bayesmeta.data.samples import random_order
+from bayesmeta.data.statistics import Statistics
+from bayesmeta.data.validation import require_enough_tasks
+from bayesmeta.diffusion.calibration import Calibration
+from bayesmeta.diffusion.chain import Chain
+from bayesmeta.diffusion.denoiser import DenoiserNetwork, gaussian_guess, network_guess
+from bayesmeta.diffusion.fitting import gaussian_calibration, learn_in_rounds
+from bayesmeta.diffusion.learning import DiffusionSchedule
+from bayesmeta.diffusion.levels import noises
+from bayesmeta.diffusion.observations import ArmRows
+from bayesmeta.diffusion.posterior import WeightedGaussians, posterior_of
+from bayesmeta.distributions.mixture import MixtureDistribution
+from bayesmeta.fields import LearnedFrom, TensorFields
+from bayesmeta.numerics.gradients import with_gradients
+from bayesmeta.regression.arms_by_number import arm_index, per_arm
+from bayesmeta.regression.correlated_arms import ArmFunctions, CorrelatedArms
+
+__all__ = ["DiffusionPrior"]
+
+MOST = 2**22  # numbers of particles that are held at once
+PIECE = 64  # past tasks of which theta is drawn at a time
+NUM_LEVELS = 10
+NUM_PARTICLES = 512
+
+
+@dataclass(frozen=True, eq=False)
+class DiffusionPrior(TensorFields):
+    """A diffusion model of the mean rewards of K arms: `DiffusionPrior.initial(tasks).fit(tasks)`.
+
+    Args:
+        arms: the Gaussian prior whose noise, mean and covariance set the scales.
+        network: what is not Gaussian, learned.
+        noises: levels, rising, in standard deviations of the mean rewards `(s,)`.
+        gates: worth of the network's answers at each level, from 0 to 1 `(s,)`.
+        residual_cov: of what guesses leave at each level, in units in which mean rewards are white `(s, k, k)`.
+        num_particles: of a posterior.
+        rows: of each arm of each task that it was conditioned on: count, mean and scatter.
+        learned_from: what `fit` learned this prior from, None for one written by hand.
+    """
+
+    arms: CorrelatedArms
+    network: DenoiserNetwork
+    noises: Float[Tensor, " s"]
+    gates: Float[Tensor, " s"]
+    residual_cov: Float[Tensor, "s k k"]
+    num_particles: int = NUM_PARTICLES
+    rows: Statistics | None = None
+    learned_from: LearnedFrom | None = None
+
+    @classmethod
+    def initial(
+        cls,
+        tasks: Data | Statistics,
+        *,
+        num_arms: int | None = None,
+        num_levels: int = NUM_LEVELS,
+        num_particles: int = NUM_PARTICLES,
+        generator: Generator | None = None,
+        **sizes: Any,
+    ) -> "DiffusionPrior":
+        """The Gaussian prior of `CorrelatedArms.initial`, with a network that has learned nothing.
+
+        Args:
+            tasks: whose rows set the scales.
+            num_arms: K, by default the arms up to the greatest that `tasks` show.
+            num_levels: of noise: 10 are enough for decisions, 25 for evidence.
+            num_particles: of a posterior.
+            generator: draws the weights; None draws the same ones each time.
+            sizes: of the network, see `DenoiserNetwork`.
+        """
+        arms = CorrelatedArms.initial(tasks, num_arms=num_arms)
+        network = DenoiserNetwork.initial(generator=generator, num_values=arms.num_arms, **sizes)
+        levels = noises(num_levels)
+        return cls(arms, network, levels, *gaussian_calibration(levels, arms.num_arms), num_particles)
+
+    @property
+    def num_arms(self) -> int:
+        return self.arms.num_arms
+
+    @property
+    def batch_shape(self) -> torch.Size:
+        return torch.Size() if self.rows is None else self.rows.batch_shape[:-1]
+
+    @property
+    def event_shape(self) -> torch.Size:
+        return torch.Size()
+
+    @property
+    def num_inputs(self) -> int:
+        """One column of x, the number of the arm."""
+        return 1
+
+    @property
+    def ess(self) -> Tensor:
+        """Effective number of the particles of each task, `batch_shape`."""
+        return self._posterior.ess.reshape(self.batch_shape)
+
+    @property
+    def num_ancestors(self) -> Tensor:
+        """Particles that the first ones left descendants among, of each task: where few are, `ess` says too much."""
+        return self._posterior.num_ancestors.reshape(self.batch_shape)
+
+    def condition(self, data: Data | Statistics) -> "DiffusionPrior":
+        """Posterior of the mean rewards after the rows of `data`, which are kept beside those seen before.
+
+        Args:
+            data: as of `CorrelatedArms.condition`.
+
+        Raises:
+            IndexError: a row names an arm that does not exist.
+            ValueError: `x` does not have one column of whole numbers, or `y` is not one number per row.
+        """
+        rows = self.statistics(data)
+        return self._replace(rows=rows if self.rows is None else self.rows + rows)
+
+    def predict(self, x: Shaped[Tensor, "*tasks q 1"]) -> MixtureDistribution:
+        """p(y | arm) at each row: batch_shape `(*batch, q)`."""
+        return self._mixed(x, self.arms.noise_var)
+
+    def marginal(self, x: Shaped[Tensor, "*tasks q 1"]) -> MixtureDistribution:
+        """p(mean reward of the arm) at each row."""
+        return self._mixed(x, torch.zeros_like(self.arms.noise_var))
+
+    def joint(self, x: Shaped[Tensor, "*tasks q 1"]) -> MixtureDistribution:
+        """The mean rewards at all rows together; degenerate where an arm is named twice."""
+        mean, cov, log_weights = self._at(x)
+        return MixtureDistribution(log_weights, MultivariateNormal(mean, cov[..., None, :, :]), -1)
+
+    def sample(self, num_draws: int, *, generator: Generator | None = None) -> ArmFunctions:
+        """Draws of all mean rewards together, as functions of the arm."""
+        return ArmFunctions(self.sample_params(num_draws, generator=generator), self.arms.noise_var)
+
+    def sample_params(self, num_draws: int, *, generator: Generator | None = None) -> Tensor:
+        """Mean rewards `(num_draws, *batch, k)`."""
+        drawn = self._posterior.draw(num_draws, generator)
+        return drawn.reshape(num_draws, *self.batch_shape, self.num_arms).to(self.arms.loc)
+
+    def log_evidence(self, data: Data | Statistics) -> Tensor:
+        """log p(y | arms) for each task: what the filter estimates, from a fixed seed.
+
+        The estimate is of the density without bias; its logarithm is below by half of the variance of its error.
+        """
+        after = self.condition(data)
+        found = after._posterior.log_evidence.reshape(after.batch_shape)
+        before = 0.0 if self.rows is None else self._posterior.log_evidence.reshape(self.batch_shape)
+        return (found - before).to(self.arms.loc)
+
+    def statistics(self, data: Data | Statistics) -> Statistics:
+        """All that this family knows of the rows of `data`; statistics pass through."""
+        return per_arm(data, self.num_arms)
+
+    def fit(
+        self,
+        tasks: Data | Statistics,
+        *,
+        schedule: DiffusionSchedule | None = None,
+        generator: Generator | None = None,
+        progress: bool = True,
+    ) -> "DiffusionPrior":
+        """A prior learned from `tasks`, which may each show some of the arms, through noise.
+
+        Args:
+            tasks: at least two tasks with rows, on one axis.
+            schedule: how long, with how many vectors at a time.
+            generator: of all that is drawn; None takes a fixed choice.
+            progress: show that learning goes on.
+
+        Raises:
+            ValueError: fewer than two tasks have rows, or `self` has seen rows.
+        """
+        if self.rows is not None:
+            raise ValueError("fit starts from a prior; got a posterior. Use DiffusionPrior.initial")
+        stats = self.statistics(tasks)
+        require_enough_tasks(stats.count.sum(-1), self.batch_shape)
+        learned = _learned(
+            self, stats, schedule or DiffusionSchedule(), generator or Generator().manual_seed(0), progress
+        )
+        return learned._replace(learned_from=LearnedFrom.counts(stats.count.sum(-1)))
+
+    def expand(self, batch_shape: Sequence[int]) -> "DiffusionPrior":
+        if self.rows is None and not batch_shape:
+            return self
+        rows = self._kept
+        return self._replace(rows=_expanded(rows, (*batch_shape, self.num_arms)))
+
+    def __getitem__(self, index: Any) -> "DiffusionPrior":
+        if self.rows is None or not self.batch_shape:
+            raise IndexError("this DiffusionPrior has no batch to index")
+        return self._replace(rows=self.rows[index])
+
+    @property
+    def chain(self) -> Chain:
+        """The prior as a chain of Gaussians, in float64 and about the mean."""
+        return self._chain
+
+    @cached_property
+    def _chain(self) -> Chain:
+        values, vectors = torch.linalg.eigh(self.arms.cov.double())
+        scale, levels = values.clamp(min=values.max() * 1e-12).sqrt(), self.noises.double()
+        root, back = (vectors * scale) @ vectors.mT, (vectors / scale) @ vectors.mT
+        gates, module = self.gates.double(), self.network.module
+
+        def denoise(u: Tensor, level: int) -> Tensor:
+            white, noise = u @ back, levels[level].expand(u.shape[:-1])
+            guess = gaussian_guess(white, noise)
+            if bool(gates[level] > 0.0):
+                with torch.no_grad():
+                    said = network_guess(module, white.to(self.network.dtype), noise.to(self.network.dtype))
+                guess = guess + gates[level] * said.to(guess)
+            return guess @ root
+
+        return Chain(levels, root, self.residual_cov.double(), denoise)
+
+    @property
+    def _kept(self) -> Statistics:
+        return Statistics.zeros((self.num_arms,), 0, 1, device=self.device) if self.rows is None else self.rows
+
+    @cached_property
+    def _posterior(self) -> WeightedGaussians:
+        """About the mean, tasks on one axis."""
+        rows, num = self._kept, self.batch_shape.numel()
+        flat = _reshaped(rows, (num, self.num_arms))
+        loc, noise_var = self.arms.loc.double(), self.arms.noise_var.double()
+        piece = max(1, MOST // (self.num_particles * self.num_arms))
+        found = posterior_of(
+            self.chain,
+            lambda some: ArmRows.of_statistics(flat[some], loc, noise_var),
+            num,
+            self.num_particles,
+            piece=piece,
+        )
+        return replace(found, mean=found.mean + loc)
+
+    def _at(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Means `(*batch, n, q)` and covariance `(*batch, q, q)` of mean rewards at rows, and weights `(*batch, n)`."""
+        arm, found = arm_index(x, self.num_arms), self._posterior
+        batch = torch.broadcast_shapes(self.batch_shape, arm.shape[:-1])
+        arm, k, n = arm.expand(*batch, -1), self.num_arms, self.num_particles
+        q = arm.shape[-1]
+        mean = found.mean.reshape(*self.batch_shape, n, k).expand(*batch, n, k)
+        cov = found.cov.reshape(*self.batch_shape, k, k).expand(*batch, k, k)
+        rows = cov.gather(-2, arm[..., None].expand(*batch, q, k))
+        both = rows.gather(-1, arm[..., None, :].expand(*batch, q, q))
+        log_weights = found.log_weights.reshape(*self.batch_shape, n).expand(*batch, n)
+        each = mean.gather(-1, arm[..., None, :].expand(*batch, n, q))
+        return each.to(self.arms.loc), both.to(self.arms.loc), log_weights
+
+    def _mixed(self, x: Tensor, noise_var: Tensor) -> MixtureDistribution:
+        mean, cov, log_weights = self._at(x)
+        sd = (cov.diagonal(dim1=-2, dim2=-1) + noise_var).sqrt()[..., None, :]
+        return MixtureDistribution(log_weights[..., None], Normal(mean, sd.expand_as(mean)), -2)
+
+
+@with_gradients
+def _learned(
+    prior: DiffusionPrior, stats: Statistics, schedule: DiffusionSchedule, generator: Generator, progress: bool
+) -> DiffusionPrior:
+    seen = stats[stats.count.sum(-1) > 0]
+    arms = prior.arms.fit(seen)
+    start = replace(prior, arms=arms)
+    order = random_order(len(seen.count), generator)
+    shuffled = seen[order]
+
+    def draw_theta(network: DenoiserNetwork, calibration: Calibration, generator: Generator) -> Tensor:
+        now = replace(
+            start,
+            network=network,
+            gates=calibration.gates,
+            residual_cov=calibration.residual_cov,
+            num_particles=schedule.num_particles,
+        )
+        with torch.no_grad():
+            drawn = torch.cat(
+                [
+                    now.condition(shuffled[i : i + PIECE]).sample_params(schedule.num_draws, generator=generator)
+                    for i in range(0, len(order), PIECE)
+                ],
+                1,
+            )
+        white = torch.linalg.solve(now.chain.root, (drawn.double() - arms.loc.double())[..., None])[..., 0]
+        return white.movedim(0, 1)
+
+    network, found = learn_in_rounds(
+        prior.network, prior.noises.double(), draw_theta, schedule, generator, progress=progress
+    )
+    return replace(start, network=network, gates=found.gates, residual_cov=found.residual_cov)
+
+
+def _reshaped(rows: Statistics, shape: tuple[int, ...]) -> Statistics:
+    assert rows.second is not None
+    return Statistics(
+        rows.count.reshape(shape),
+        rows.origin.reshape(*shape, 1),
+        rows.first.reshape(*shape, 1),
+        rows.second.reshape(*shape, 1, 1),
+    )
+
+
+def _expanded(rows: Statistics, shape: tuple[int, ...]) -> Statistics:
+    assert rows.second is not None
+    return Statistics(
+        rows.count.expand(shape),
+        rows.origin.expand(*shape, 1),
+        rows.first.expand(*shape, 1),
+        rows.second.expand(*shape, 1, 1),
+    )

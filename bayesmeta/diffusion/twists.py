@@ -1,0 +1,50 @@
+"""A Gaussian guess of theta, and what rows make of it: how probable they are under it, and what they leave of it."""
+
+import torch
+from torch import Generator, Tensor
+
+from bayesmeta.diffusion.observations import Observations
+from bayesmeta.numerics.linalg import cholesky
+from bayesmeta.random import randn
+
+__all__ = ["Twist"]
+
+
+class Twist:
+    """Guesses N(mean, cov) of theta, one mean for each particle and one covariance for all, met with rows.
+
+    Args:
+        rows: of tasks.
+        cov: `(k, k)`.
+    """
+
+    def __init__(self, rows: Observations, cov: Tensor) -> None:
+        self.rows, self.cov = rows, cov
+        both = rows.both(cov)
+        self._factor = cholesky(both + torch.eye(both.shape[-1]).to(both), "covariance of what was observed")
+        self._log_det = 2.0 * self._factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+
+    def log_prob(self, mean: Tensor) -> Tensor:
+        """Of the rows, short of `rows.log_unit`: mean `(b, n, k)` to `(b, n)`."""
+        white = torch.linalg.solve_triangular(self._factor, (self.rows.y[:, None] - self.rows.of(mean)).mT, upper=False)
+        return -0.5 * (white.square().sum(-2) + self._log_det[:, None])
+
+    def given(self, guess: Tensor, noise: Tensor | None = None) -> Tensor:
+        """The guess after the rows: a mean from a mean, a draw from a draw and noise of the rows `(b, n, m)`."""
+        left = self.rows.y[:, None] - self.rows.of(guess)
+        left = left if noise is None else left - noise
+        return guess + torch.cholesky_solve(left.mT, self._factor).mT @ self._cross.mT
+
+    def draw(self, mean: Tensor, root: Tensor, generator: Generator) -> Tensor:
+        """A draw of theta given the rows, `root @ root.mT` being the covariance."""
+        prior = mean + randn((*mean.shape[:-1], root.shape[-1]), like=mean, generator=generator) @ root.mT
+        return self.given(prior, randn((*mean.shape[:-1], self.rows.y.shape[-1]), like=mean, generator=generator))
+
+    def cov_given(self) -> Tensor:
+        """Covariance of theta given the rows `(b, k, k)`."""
+        half = torch.linalg.solve_triangular(self._factor, self._cross.mT, upper=False)
+        return self.cov - half.mT @ half
+
+    @property
+    def _cross(self) -> Tensor:
+        return self.rows.cross(self.cov)
