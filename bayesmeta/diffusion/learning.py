@@ -13,13 +13,14 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
+from bayesmeta.diffusion.calibration import Calibration, calibrated
 from bayesmeta.diffusion.denoiser import DenoiserNetwork, gaussian_guess, network_scale
 from bayesmeta.diffusion.levels import LARGEST_NOISE, SMALLEST_NOISE
 from bayesmeta.networks.learning.ascent import Ascent, Steps
 from bayesmeta.networks.learning.until_no_gain import learn_until_no_gain, num_held_out
 from bayesmeta.random import rand, randint, randn
 
-__all__ = ["DiffusionSchedule", "learn_denoiser"]
+__all__ = ["DiffusionSchedule", "gaussian_calibration", "learn_denoiser", "learn_in_rounds"]
 
 NUM_INTERVALS = 40  # between looks at held-out tasks, in all steps
 PATIENCE = 12  # looks in which they do not gain
@@ -58,7 +59,38 @@ class DiffusionSchedule:
         )
 
 
-Report = Callable[[Mapping[str, Tensor]], None]
+DrawTheta = Callable[[DenoiserNetwork, Calibration, Generator], Tensor]
+
+
+def gaussian_calibration(levels: Tensor, size: int) -> Calibration:
+    """Of a Gaussian theta: the network is not asked, and residuals are as wide as they are then."""
+    var = levels.square() / (1.0 + levels.square())
+    return Calibration(torch.zeros_like(levels), var[:, None, None] * torch.eye(size).to(levels))
+
+
+def learn_in_rounds(
+    network: DenoiserNetwork,
+    levels: Tensor,
+    draw_theta: DrawTheta,
+    schedule: DiffusionSchedule,
+    generator: Generator,
+    *,
+    progress: bool,
+) -> tuple[DenoiserNetwork, Calibration]:
+    """A network, and what held-out tasks say of it.
+
+    Args:
+        network: where learning starts in each round, so that none has seen the tasks that calibrate it.
+        draw_theta: white theta of past tasks, in one random order, from what the prior says of them with a network and
+            a calibration: `(tasks, draws, k)`.
+    """
+    learned, calibration = network, gaussian_calibration(levels, network.num_values)
+    for _ in range(schedule.num_rounds):
+        theta = draw_theta(learned, calibration, generator)
+        learned, without_held_out = learn_denoiser(network, theta, schedule, generator, progress=progress)
+        held_out = theta[: num_held_out(len(theta))]
+        calibration = calibrated(without_held_out.module, held_out, levels, generator)
+    return learned, calibration
 
 
 def learn_denoiser(

@@ -24,7 +24,7 @@ from bayesmeta.diffusion.observations import Observations
 from bayesmeta.diffusion.twists import Twist
 from bayesmeta.random import rand, randn
 
-__all__ = ["Particles", "effective_size", "filtered", "resampled"]
+__all__ = ["FEW", "Particles", "effective_size", "filtered", "resampled"]
 
 FEW = 0.5  # share of the particles: fewer effective ones are resampled
 

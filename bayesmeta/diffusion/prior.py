@@ -15,7 +15,7 @@ asymptotically exact conditional sampling in diffusion models (2023), for weight
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float, Shaped
@@ -29,8 +29,7 @@ from bayesmeta.data.validation import require_enough_tasks
 from bayesmeta.diffusion.calibration import Calibration
 from bayesmeta.diffusion.chain import Chain
 from bayesmeta.diffusion.denoiser import DenoiserNetwork, gaussian_guess, network_guess
-from bayesmeta.diffusion.fitting import gaussian_calibration, learn_in_rounds
-from bayesmeta.diffusion.learning import DiffusionSchedule
+from bayesmeta.diffusion.learning import DiffusionSchedule, gaussian_calibration, learn_in_rounds
 from bayesmeta.diffusion.levels import noises
 from bayesmeta.diffusion.observations import ArmRows
 from bayesmeta.diffusion.posterior import WeightedGaussians, posterior_of
@@ -39,6 +38,9 @@ from bayesmeta.fields import LearnedFrom, TensorFields
 from bayesmeta.numerics.gradients import with_gradients
 from bayesmeta.regression.arms_by_number import arm_index, per_arm
 from bayesmeta.regression.correlated_arms import ArmFunctions, CorrelatedArms
+
+if TYPE_CHECKING:
+    from bayesmeta.diffusion.online import OnlineParticles
 
 __all__ = ["DiffusionPrior"]
 
@@ -201,6 +203,12 @@ class DiffusionPrior(TensorFields):
             self, stats, schedule or DiffusionSchedule(), generator or Generator().manual_seed(0), progress
         )
         return learned._replace(learned_from=LearnedFrom.counts(stats.count.sum(-1)))
+
+    def online(self, batch_shape: Sequence[int]) -> "OnlineParticles":
+        """The posterior of tasks, to be updated in place."""
+        from bayesmeta.diffusion.online import OnlineParticles
+
+        return OnlineParticles(self, batch_shape)
 
     def expand(self, batch_shape: Sequence[int]) -> "DiffusionPrior":
         if self.rows is None and not batch_shape:

@@ -84,7 +84,7 @@ def test_past_tasks_of_three_kinds_teach_more_than_their_covariance() -> None:
 
 
 def test_few_gaussian_tasks_are_not_overrated() -> None:
-    tasks, schedule = gaussian_tasks(20, 1), DiffusionSchedule(num_steps=300, num_rounds=1)
+    tasks, schedule = gaussian_tasks(20, 1), DiffusionSchedule(num_steps=200, num_rounds=2)
     learned = DiffusionPrior.initial(tasks, width=16, num_layers=1).fit(tasks, schedule=schedule, progress=False)
     new = gaussian_tasks(200, 11)
     loss = learned.arms.log_evidence(new) - learned.log_evidence(new)

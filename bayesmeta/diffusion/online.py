@@ -1,0 +1,123 @@
+"""Particles that stay warm between rows: what a policy owns while its tasks run.
+
+Particles are kept at a level of noise. Given u there and all rows, theta is Gaussian with one covariance for all
+particles of a task, so a row costs a step of Kalman's filter for the mean of each and one for the covariance, and no
+look at the network. Weights follow from what each particle expected of the row. Particles are never moved, so that in
+the end few have all the weight: then the task is looked at anew, from all of its rows.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Generator, Tensor
+from torch.distributions import Distribution, Normal
+
+from bayesmeta.data.statistics import Statistics
+from bayesmeta.data.validation import require_finite
+from bayesmeta.diffusion.particle_filter import FEW, effective_size
+from bayesmeta.distributions.mixture import MixtureDistribution
+from bayesmeta.numerics.linalg import cholesky, positive
+from bayesmeta.numerics.square_root import potter
+from bayesmeta.online.protocol import Index, State, Task, distinct, rows_before
+from bayesmeta.online.sums import statistics_from, statistics_state
+from bayesmeta.random import categorical, randn
+from bayesmeta.regression.arms_by_number import arm_index
+
+if TYPE_CHECKING:
+    from bayesmeta.diffusion.prior import DiffusionPrior
+
+__all__ = ["OnlineParticles"]
+
+
+class OnlineParticles:
+    """Particles of tasks, to be updated in place.
+
+    Args:
+        prior: without rows.
+        batch_shape: tasks.
+    """
+
+    def __init__(self, prior: "DiffusionPrior", batch_shape: Sequence[int]) -> None:
+        self.prior, self.batch_shape = prior, torch.Size(batch_shape)
+        k = prior.num_arms
+        self.statistics = Statistics.zeros((*self.batch_shape, k), 0, 1, device=prior.device)
+        self._noise_var = prior.arms.noise_var.double()
+        found = prior._posterior
+        num = self.batch_shape.numel()
+        self._mean = found.mean.expand(num, -1, -1).reshape(*self.batch_shape, -1, k).clone()
+        root = cholesky(positive(found.cov), "covariance of a particle")
+        self._root = root.expand(num, -1, -1).reshape(*self.batch_shape, k, k).clone()
+        self._log_weights = found.log_weights.expand(num, -1).reshape(*self.batch_shape, -1).clone()
+        self.num_reruns = torch.zeros(self.batch_shape, dtype=torch.long)
+
+    @property
+    def ess(self) -> Tensor:
+        """Effective number of the particles of each task."""
+        return effective_size(self._log_weights)
+
+    def add(self, index: Index, x: Tensor, y: Tensor) -> None:
+        arm, turn = arm_index(x[:, None], self.prior.num_arms)[:, 0], rows_before(index)
+        require_finite("y", y)
+        for i in range(int(turn.max()) + 1):
+            rows = turn == i
+            self._step(tuple(part[rows] for part in index), arm[rows], y[rows].double())
+        self.statistics.add_rows((*index, arm), x[:, :0], y)
+        self._look_anew(index)
+
+    def draw(self, x: Tensor, task: Task = None, *, generator: Generator | None = None) -> Tensor:
+        mean, root, log_weights = self._at(x, task)
+        chosen = categorical(1, log_weights, generator=generator)[0]
+        own = mean.gather(1, chosen[:, None, None].expand(-1, 1, mean.shape[-1]))[:, 0]
+        noise = randn((len(own), root.shape[-1]), like=root, generator=generator)
+        theta = own + (root @ noise[..., None])[..., 0]
+        return theta.gather(-1, x[..., 0].long()).to(self.prior.arms.loc)
+
+    def marginal(self, x: Tensor, task: Task = None) -> Distribution:
+        mean, root, log_weights = self._at(x, task)
+        arm, like = x[..., 0].long(), self.prior.arms.loc
+        each = mean.gather(-1, arm[:, None].expand(-1, mean.shape[1], -1))
+        var = root.square().sum(-1).gather(-1, arm)
+        sd = var.sqrt()[:, None].expand_as(each)
+        return MixtureDistribution(log_weights[..., None], Normal(each.to(like), sd.to(like)), -2)
+
+    def posterior(self, index: Any = ...) -> "DiffusionPrior":
+        return self.prior.condition(self.statistics[index])
+
+    def state_dict(self) -> State:
+        particles = {"mean": self._mean, "root": self._root, "log_weights": self._log_weights}
+        return {"statistics": statistics_state(self.statistics), "num_reruns": self.num_reruns, **particles}
+
+    def load_state_dict(self, state: State) -> None:
+        statistics = statistics_from(state["statistics"])
+        assert statistics is not None
+        self.statistics, self.num_reruns = statistics, state["num_reruns"].clone()
+        self._mean, self._root, self._log_weights = (state[name].clone() for name in ("mean", "root", "log_weights"))
+
+    def _step(self, index: Index, arm: Tensor, y: Tensor) -> None:
+        """One row of each of distinct tasks."""
+        mean, root = self._mean[index], self._root[index]
+        f = root.gather(-2, arm[:, None, None].expand(-1, 1, root.shape[-1]))[:, 0]
+        left = y[:, None] - mean.gather(-1, arm[:, None, None].expand(-1, mean.shape[1], 1))[..., 0]
+        var = f.square().sum(-1) + self._noise_var
+        gain, moved = potter(root, f, self._noise_var.expand(len(f)))
+        self._mean[index] = mean + left[..., None] * gain[:, None]
+        self._root[index] = moved
+        log_prob = -0.5 * (left.square() / var[:, None] + (2.0 * math.pi * var).log()[:, None])
+        self._log_weights[index] = (self._log_weights[index] + log_prob).log_softmax(-1)
+
+    def _look_anew(self, index: Index) -> None:
+        few = effective_size(self._log_weights[index]) < FEW * self._log_weights.shape[-1]
+        if not bool(few.any()):
+            return
+        poor = distinct(tuple(part[few] for part in index))
+        found = self.prior.condition(self.statistics[poor])._posterior
+        self._mean[poor], self._log_weights[poor] = found.mean, found.log_weights
+        self._root[poor] = cholesky(positive(found.cov), "covariance of a particle")
+        self.num_reruns[poor] += 1
+
+    def _at(self, x: Tensor, task: Task) -> tuple[Tensor, Tensor, Tensor]:
+        """Means, root and weights of the task of each decision."""
+        index = slice(None) if task is None else torch.full((len(x),), task) if isinstance(task, int) else task
+        return self._mean[index], self._root[index], self._log_weights[index]
