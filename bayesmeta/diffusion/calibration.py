@@ -48,15 +48,10 @@ def _at(module: nn.Module, theta: Tensor, noise: Tensor, generator: Generator) -
     looks = theta.repeat(1, NUM_LOOKS, 1)
     u = looks + noise * randn(looks.shape, like=looks, generator=generator)
     level = noise.expand(u.shape[:-1])
-    residual, said = looks - gaussian_guess(u, level), _said(module, u, level)
+    residual, said = looks - gaussian_guess(u, level), network_guess(module, u, level)
     worth = (residual * said).sum() / said.square().sum().clamp(min=torch.finfo(said.dtype).tiny)
     gate = worth.clamp(0.0, 1.0)
     return gate, shrunk_covariance(residual - gate * said)
-
-
-def _said(module: nn.Module, u: Tensor, level: Tensor) -> Tensor:
-    with torch.no_grad():
-        return network_guess(module, u.float(), level.float()).to(u)
 
 
 def shrunk_covariance(residual: Tensor) -> Tensor:

@@ -64,11 +64,18 @@ class Chain:
         """From a level to the one below."""
         return Step.down(float(self.noises[level]), float(self.noises[level - 1]))
 
+    @cached_property
+    def _betweens(self) -> list[tuple[Tensor, Tensor]]:
+        return [self._between(level) for level in range(1, self.num_levels)]
+
     def between(self, level: int) -> tuple[Tensor, Tensor]:
         """Of theta, given u at a level and u at the one below: its covariance, and a gain.
 
         Its mean is `h + (u_below - expected) @ gain.mT`, `expected` being that of u_below given u.
         """
+        return self._betweens[level - 1]
+
+    def _between(self, level: int) -> tuple[Tensor, Tensor]:
         a, _, var = self.step(level)
         values, vectors = torch.linalg.eigh(self.residual_cov[level])
         total = a * a * values + var

@@ -69,7 +69,7 @@ def filtered(chain: Chain, rows: Observations, num: int, generator: Generator) -
         num: particles of each task.
     """
     u, log_weights = _first(chain, rows, num, generator)
-    evidence, ancestor = _zeros(log_weights), torch.arange(num, device=u.device).expand(len(u), num)
+    evidence, ancestor = torch.zeros_like(rows.log_unit), torch.arange(num, device=u.device).expand(len(u), num)
     top = chain.num_levels - 1
     mean, twist = chain.denoise(u, top), Twist(rows, chain.residual(top))
     log_weights = log_weights + twist.log_prob(mean)
@@ -129,7 +129,3 @@ def resampled(
 
 def _like(index: Tensor, part: Tensor) -> Tensor:
     return index if part.ndim == 2 else index[..., None].expand(*index.shape, part.shape[-1])
-
-
-def _zeros(log_weights: Tensor) -> Tensor:
-    return log_weights.new_zeros(len(log_weights))

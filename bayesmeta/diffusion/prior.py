@@ -12,7 +12,7 @@ Sources: Hsieh et al., Thompson sampling with diffusion generative prior (2023),
 asymptotically exact conditional sampling in diffusion models (2023), for weighted particles.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -138,7 +138,9 @@ class DiffusionPrior(TensorFields):
             ValueError: `x` does not have one column of whole numbers, or `y` is not one number per row.
         """
         rows = self.statistics(data)
-        return self._replace(rows=rows if self.rows is None else self.rows + rows)
+        after = self._replace(rows=rows if self.rows is None else self.rows + rows)
+        after.__dict__["chain"] = self.chain  # rows do not change it
+        return after
 
     def predict(self, x: Shaped[Tensor, "*tasks q 1"]) -> MixtureDistribution:
         """p(y | arm) at each row: batch_shape `(*batch, q)`."""
@@ -213,21 +215,16 @@ class DiffusionPrior(TensorFields):
     def expand(self, batch_shape: Sequence[int]) -> "DiffusionPrior":
         if self.rows is None and not batch_shape:
             return self
-        rows = self._kept
-        return self._replace(rows=_expanded(rows, (*batch_shape, self.num_arms)))
+        return self._replace(rows=_shaped(self._kept, (*batch_shape, self.num_arms), Tensor.expand))
 
     def __getitem__(self, index: Any) -> "DiffusionPrior":
         if self.rows is None or not self.batch_shape:
             raise IndexError("this DiffusionPrior has no batch to index")
         return self._replace(rows=self.rows[index])
 
-    @property
+    @cached_property
     def chain(self) -> Chain:
         """The prior as a chain of Gaussians, in float64 and about the mean."""
-        return self._chain
-
-    @cached_property
-    def _chain(self) -> Chain:
         values, vectors = torch.linalg.eigh(self.arms.cov.double())
         scale, levels = values.clamp(min=values.max() * 1e-12).sqrt(), self.noises.double()
         root, back = (vectors * scale) @ vectors.mT, (vectors / scale) @ vectors.mT
@@ -237,9 +234,7 @@ class DiffusionPrior(TensorFields):
             white, noise = u @ back, levels[level].expand(u.shape[:-1])
             guess = gaussian_guess(white, noise)
             if bool(gates[level] > 0.0):
-                with torch.no_grad():
-                    said = network_guess(module, white.to(self.network.dtype), noise.to(self.network.dtype))
-                guess = guess + gates[level] * said.to(guess)
+                guess = guess + gates[level] * network_guess(module, white, noise)
             return guess @ root
 
         return Chain(levels, root, self.residual_cov.double(), denoise)
@@ -252,7 +247,7 @@ class DiffusionPrior(TensorFields):
     def _posterior(self) -> WeightedGaussians:
         """About the mean, tasks on one axis."""
         rows, num = self._kept, self.batch_shape.numel()
-        flat = _reshaped(rows, (num, self.num_arms))
+        flat = _shaped(rows, (num, self.num_arms), Tensor.reshape)
         loc, noise_var = self.arms.loc.double(), self.arms.noise_var.double()
         piece = max(1, MOST // (self.num_particles * self.num_arms))
         found = posterior_of(
@@ -319,21 +314,12 @@ def _learned(
     return replace(start, network=network, gates=found.gates, residual_cov=found.residual_cov)
 
 
-def _reshaped(rows: Statistics, shape: tuple[int, ...]) -> Statistics:
+def _shaped(rows: Statistics, shape: tuple[int, ...], change: Callable[..., Tensor]) -> Statistics:
+    """Statistics of another batch, by `Tensor.reshape` or `Tensor.expand`."""
     assert rows.second is not None
     return Statistics(
-        rows.count.reshape(shape),
-        rows.origin.reshape(*shape, 1),
-        rows.first.reshape(*shape, 1),
-        rows.second.reshape(*shape, 1, 1),
-    )
-
-
-def _expanded(rows: Statistics, shape: tuple[int, ...]) -> Statistics:
-    assert rows.second is not None
-    return Statistics(
-        rows.count.expand(shape),
-        rows.origin.expand(*shape, 1),
-        rows.first.expand(*shape, 1),
-        rows.second.expand(*shape, 1, 1),
+        change(rows.count, shape),
+        change(rows.origin, (*shape, 1)),
+        change(rows.first, (*shape, 1)),
+        change(rows.second, (*shape, 1, 1)),
     )

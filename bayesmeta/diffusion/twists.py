@@ -1,5 +1,7 @@
 """A Gaussian guess of theta, and what rows make of it: how probable they are under it, and what they leave of it."""
 
+from functools import cached_property
+
 import torch
 from torch import Generator, Tensor
 
@@ -45,6 +47,6 @@ class Twist:
         half = torch.linalg.solve_triangular(self._factor, self._cross.mT, upper=False)
         return self.cov - half.mT @ half
 
-    @property
+    @cached_property
     def _cross(self) -> Tensor:
         return self.rows.cross(self.cov)

@@ -55,7 +55,7 @@ class AttentionLayer(nn.Module):
         self, width: int, *, num_heads: int, linear_width: int, num_distances: int, num_waves: int, hidden: int
     ) -> None:
         super().__init__()
-        self.num_heads, self.num_distances = num_heads, num_distances
+        self.num_heads = num_heads
         self.norm = nn.LayerNorm(width)
         self.query = nn.Linear(width, width)
         self.key_value = nn.Linear(width, 2 * width)
