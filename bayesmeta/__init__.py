@@ -16,6 +16,7 @@ __all__ = [
     "CorrelatedArms",
     "Data",
     "DeepKernel",
+    "DiffusionPrior",
     "DirichletCategorical",
     "FittedMixedModel",
     "GammaExponential",
@@ -67,6 +68,7 @@ if TYPE_CHECKING:
     from bayesmeta.data.columns import Columns
     from bayesmeta.data.rows import Data
     from bayesmeta.data.statistics import Statistics
+    from bayesmeta.diffusion.prior import DiffusionPrior
     from bayesmeta.glm.logistic import LogisticGaussian
     from bayesmeta.glm.poisson import PoissonExposureGaussian, PoissonGaussian
     from bayesmeta.gp.past_functions import PastFunctions
@@ -105,6 +107,7 @@ else:
             "CorrelatedArms": "regression.correlated_arms",
             "Data": "data.rows",
             "DeepKernel": "networks.deep_kernel",
+            "DiffusionPrior": "diffusion.prior",
             "DirichletCategorical": "conjugate.categorical",
             "FittedMixedModel": "mixed_models.model",
             "GammaExponential": "conjugate.rates",

@@ -16,7 +16,7 @@ from torch.distributions import Distribution, Normal
 
 from bayesmeta.data.statistics import Statistics
 from bayesmeta.data.validation import require_finite
-from bayesmeta.diffusion.particle_filter import FEW, effective_size
+from bayesmeta.diffusion.sampling.particle_filter import FEW, effective_size
 from bayesmeta.distributions.mixture import MixtureDistribution
 from bayesmeta.numerics.linalg import cholesky, positive
 from bayesmeta.numerics.square_root import potter

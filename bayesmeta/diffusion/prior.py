@@ -26,13 +26,13 @@ from bayesmeta.data.rows import Data
 from bayesmeta.data.samples import random_order
 from bayesmeta.data.statistics import Statistics
 from bayesmeta.data.validation import require_enough_tasks
-from bayesmeta.diffusion.calibration import Calibration
-from bayesmeta.diffusion.chain import Chain
-from bayesmeta.diffusion.denoiser import DenoiserNetwork, gaussian_guess, network_guess
-from bayesmeta.diffusion.learning import DiffusionSchedule, gaussian_calibration, learn_in_rounds
-from bayesmeta.diffusion.levels import noises
-from bayesmeta.diffusion.observations import ArmRows
-from bayesmeta.diffusion.posterior import WeightedGaussians, posterior_of
+from bayesmeta.diffusion.denoising.calibration import Calibration
+from bayesmeta.diffusion.denoising.denoiser import DenoiserNetwork, gaussian_guess, network_guess
+from bayesmeta.diffusion.denoising.learning import DiffusionSchedule, gaussian_calibration, learn_in_rounds
+from bayesmeta.diffusion.denoising.levels import noises
+from bayesmeta.diffusion.sampling.chain import Chain
+from bayesmeta.diffusion.sampling.observations import ArmRows
+from bayesmeta.diffusion.sampling.posterior import WeightedGaussians, posterior_of
 from bayesmeta.distributions.mixture import MixtureDistribution
 from bayesmeta.fields import LearnedFrom, TensorFields
 from bayesmeta.numerics.gradients import with_gradients

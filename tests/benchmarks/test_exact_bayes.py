@@ -19,7 +19,9 @@ def correlation(difference: Tensor, point: Tensor) -> Tensor:
 
 def densities(x: Tensor, y: Tensor, num_known: int, lengthscale: float, scale: float) -> tuple[float, float, Tensor]:
     """Log evidence of the known rows, of all rows, and mean and variance of the others."""
-    cov = scale**2 * rbf(x[:, None] - x, torch.tensor(lengthscale, dtype=torch.float64)).numpy() + NOISE**2 * np.eye(len(x))
+    cov = scale**2 * rbf(x[:, None] - x, torch.tensor(lengthscale, dtype=torch.float64)).numpy() + NOISE**2 * np.eye(
+        len(x)
+    )
     known, rest = cov[:num_known, :num_known], cov[num_known:, :num_known]
     whole = scipy.stats.multivariate_normal(np.zeros(len(x)), cov).logpdf(y.numpy())
     first = scipy.stats.multivariate_normal(np.zeros(num_known), known).logpdf(y[:num_known].numpy())

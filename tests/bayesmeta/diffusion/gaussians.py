@@ -4,8 +4,8 @@ import torch
 from torch import Tensor
 from torch.distributions import MultivariateNormal
 
-from bayesmeta.diffusion.chain import Chain
-from bayesmeta.diffusion.levels import noises
+from bayesmeta.diffusion.denoising.levels import noises
+from bayesmeta.diffusion.sampling.chain import Chain
 from bayesmeta.random import categorical, randn
 from tests.families import F64, seed
 

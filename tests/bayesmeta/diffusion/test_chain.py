@@ -2,8 +2,8 @@
 
 import torch
 
-from bayesmeta.diffusion.chain import Chain
-from bayesmeta.diffusion.levels import Step, noises
+from bayesmeta.diffusion.denoising.levels import Step, noises
+from bayesmeta.diffusion.sampling.chain import Chain
 from bayesmeta.random import randn
 from tests.families import F64, seed
 

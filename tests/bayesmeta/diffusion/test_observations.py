@@ -5,8 +5,8 @@ import torch
 from torch.distributions import MultivariateNormal
 
 from bayesmeta import Data
-from bayesmeta.diffusion.observations import ArmRows, Functionals
-from bayesmeta.diffusion.twists import Twist
+from bayesmeta.diffusion.sampling.observations import ArmRows, Functionals
+from bayesmeta.diffusion.sampling.twists import Twist
 from bayesmeta.random import randn
 from bayesmeta.regression.arms_by_number import arm_statistics
 from tests.families import F64, seed

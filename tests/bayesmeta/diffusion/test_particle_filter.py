@@ -5,9 +5,9 @@ import torch
 from torch import Tensor
 from torch.distributions import MultivariateNormal
 
-from bayesmeta.diffusion.observations import Functionals
-from bayesmeta.diffusion.particle_filter import effective_size, filtered, resampled
-from bayesmeta.diffusion.posterior import posterior_of
+from bayesmeta.diffusion.sampling.observations import Functionals
+from bayesmeta.diffusion.sampling.particle_filter import effective_size, filtered, resampled
+from bayesmeta.diffusion.sampling.posterior import posterior_of
 from bayesmeta.random import randn
 from tests.bayesmeta.diffusion.gaussians import ThreeModes, gaussian_chain
 from tests.families import F64, seed

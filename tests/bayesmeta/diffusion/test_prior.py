@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from bayesmeta import Data
-from bayesmeta.diffusion.calibration import calibrated, shrunk_covariance
-from bayesmeta.diffusion.denoiser import DenoiserNetwork
-from bayesmeta.diffusion.learning import DiffusionSchedule
-from bayesmeta.diffusion.levels import noises
+from bayesmeta.diffusion.denoising.calibration import calibrated, shrunk_covariance
+from bayesmeta.diffusion.denoising.denoiser import DenoiserNetwork
+from bayesmeta.diffusion.denoising.learning import DiffusionSchedule
+from bayesmeta.diffusion.denoising.levels import noises
 from bayesmeta.diffusion.prior import DiffusionPrior
 from bayesmeta.random import randn
 from bayesmeta.regression.correlated_arms import CorrelatedArms

@@ -123,9 +123,9 @@ def test_draws_have_the_moments_of_the_marginals(name: str, of_arms: bool) -> No
 
 
 def spread_of_squares(mean: Tensor, var: Tensor, draws: Tensor) -> Tensor:
-    """Standard deviation of the squared deviation: few draws of a rate underrate it, which has the tail of a log-normal.
+    """Standard deviation of squares, which few draws of a rate underrate.
 
-    Taken for log-normal where all draws are positive, and for normal elsewhere.
+    Draws are taken for log-normal where all are positive, and for normal elsewhere.
     """
     ratio = 1.0 + torch.where((draws > 0).all(0), var / mean.square(), 0.0)
     kurtosis = ratio**4 + 2 * ratio**3 + 3 * ratio**2 - 3

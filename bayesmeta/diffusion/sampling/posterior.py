@@ -6,10 +6,10 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor
 
-from bayesmeta.diffusion.chain import Chain
-from bayesmeta.diffusion.observations import Observations
-from bayesmeta.diffusion.particle_filter import effective_size, filtered
-from bayesmeta.diffusion.twists import Twist
+from bayesmeta.diffusion.sampling.chain import Chain
+from bayesmeta.diffusion.sampling.observations import Observations
+from bayesmeta.diffusion.sampling.particle_filter import effective_size, filtered
+from bayesmeta.diffusion.sampling.twists import Twist
 from bayesmeta.numerics.linalg import cholesky, positive, symmetric
 from bayesmeta.random import categorical, randn
 

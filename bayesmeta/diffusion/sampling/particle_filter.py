@@ -19,9 +19,9 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor
 
-from bayesmeta.diffusion.chain import Chain
-from bayesmeta.diffusion.observations import Observations
-from bayesmeta.diffusion.twists import Twist
+from bayesmeta.diffusion.sampling.chain import Chain
+from bayesmeta.diffusion.sampling.observations import Observations
+from bayesmeta.diffusion.sampling.twists import Twist
 from bayesmeta.random import rand, randn
 
 __all__ = ["FEW", "Particles", "effective_size", "filtered", "resampled"]

@@ -5,7 +5,7 @@ from functools import cached_property
 import torch
 from torch import Generator, Tensor
 
-from bayesmeta.diffusion.observations import Observations
+from bayesmeta.diffusion.sampling.observations import Observations
 from bayesmeta.numerics.linalg import cholesky
 from bayesmeta.random import randn
 

@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
-from bayesmeta.diffusion.calibration import Calibration, calibrated
-from bayesmeta.diffusion.denoiser import DenoiserNetwork, gaussian_guess, network_scale
-from bayesmeta.diffusion.levels import LARGEST_NOISE, SMALLEST_NOISE
+from bayesmeta.diffusion.denoising.calibration import Calibration, calibrated
+from bayesmeta.diffusion.denoising.denoiser import DenoiserNetwork, gaussian_guess, network_scale
+from bayesmeta.diffusion.denoising.levels import LARGEST_NOISE, SMALLEST_NOISE
 from bayesmeta.networks.learning.ascent import Ascent, Steps
 from bayesmeta.networks.learning.until_no_gain import learn_until_no_gain, num_held_out
 from bayesmeta.random import rand, randint, randn

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Generator, Tensor, nn
 
-from bayesmeta.diffusion.denoiser import gaussian_guess, network_guess
+from bayesmeta.diffusion.denoising.denoiser import gaussian_guess, network_guess
 from bayesmeta.random import randn
 
 __all__ = ["Calibration", "calibrated", "shrunk_covariance"]

@@ -17,7 +17,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from bayesmeta.diffusion.levels import Step
+from bayesmeta.diffusion.denoising.levels import Step
 from bayesmeta.numerics.linalg import cholesky, symmetric
 
 __all__ = ["Chain", "Denoise"]
