@@ -245,17 +245,21 @@ class DiffusionPrior(TensorFields):
 
     @cached_property
     def _posterior(self) -> WeightedGaussians:
-        """About the mean, tasks on one axis."""
+        """Tasks on one axis."""
+        return self._looked_at(None)
+
+    def _looked_at(self, generator: Generator | None) -> WeightedGaussians:
+        """By noise of each task's own, or by that which all have."""
         rows, num = self._kept, self.batch_shape.numel()
         flat = _shaped(rows, (num, self.num_arms), Tensor.reshape)
         loc, noise_var = self.arms.loc.double(), self.arms.noise_var.double()
-        piece = max(1, MOST // (self.num_particles * self.num_arms))
         found = posterior_of(
             self.chain,
             lambda some: ArmRows.of_statistics(flat[some], loc, noise_var),
             num,
             self.num_particles,
-            piece=piece,
+            piece=max(1, MOST // (self.num_particles * self.num_arms)),
+            generator=generator,
         )
         return replace(found, mean=found.mean + loc)
 
@@ -300,12 +304,12 @@ def _learned(
         with torch.no_grad():
             drawn = torch.cat(
                 [
-                    now.condition(shuffled[i : i + PIECE]).sample_params(schedule.num_draws, generator=generator)
+                    now.condition(shuffled[i : i + PIECE])._looked_at(generator).draw(schedule.num_draws, generator)
                     for i in range(0, len(order), PIECE)
                 ],
                 1,
             )
-        white = torch.linalg.solve(now.chain.root, (drawn.double() - arms.loc.double())[..., None])[..., 0]
+        white = torch.linalg.solve(now.chain.root, (drawn - arms.loc.double())[..., None])[..., 0]
         return white.movedim(0, 1)
 
     network, found = learn_in_rounds(

@@ -33,12 +33,16 @@ class Observations(Protocol):
         """H theta: `(b, n, k)` to `(b, n, m)`."""
         ...
 
-    def cross(self, cov: Tensor) -> Tensor:
-        """C H', of a covariance `(k, k)`: `(b, k, m)`."""
+    def times(self, matrix: Tensor) -> Tensor:
+        """H M, of a matrix `(k, j)`: `(b, m, j)`."""
         ...
 
     def both(self, cov: Tensor) -> Tensor:
         """H C H': `(b, m, m)`."""
+        ...
+
+    def among(self, noise: Tensor) -> Tensor:
+        """Noise of rows out of noise of k places, each its own whatever pads there are: `(#b, n, k)` to `(b, n, m)`."""
         ...
 
 
@@ -72,14 +76,16 @@ class ArmRows:
         return cls(arm, root, root * shift.gather(-1, arm), -0.5 * extra)
 
     def of(self, theta: Tensor) -> Tensor:
-        b, n, _ = theta.shape
-        return theta.gather(-1, self.arm[:, None].expand(b, n, -1)) * self.root[:, None]
+        return _gathered(theta, self.arm) * self.root[:, None]
 
-    def cross(self, cov: Tensor) -> Tensor:
-        return cov[self.arm].mT * self.root[:, None]
+    def times(self, matrix: Tensor) -> Tensor:
+        return matrix[self.arm] * self.root[..., None]
 
     def both(self, cov: Tensor) -> Tensor:
         return cov[self.arm[:, :, None], self.arm[:, None, :]] * (self.root[:, :, None] * self.root[:, None, :])
+
+    def among(self, noise: Tensor) -> Tensor:
+        return _gathered(noise, self.arm)
 
 
 @dataclass(frozen=True)
@@ -115,8 +121,18 @@ class Functionals:
     def of(self, theta: Tensor) -> Tensor:
         return theta @ self.matrix.mT
 
-    def cross(self, cov: Tensor) -> Tensor:
-        return cov @ self.matrix.mT
+    def times(self, matrix: Tensor) -> Tensor:
+        return self.matrix @ matrix
 
     def both(self, cov: Tensor) -> Tensor:
         return self.matrix @ cov @ self.matrix.mT
+
+    def among(self, noise: Tensor) -> Tensor:
+        real = (self.matrix != 0.0).any(-1)
+        return _gathered(noise, (real.cumsum(-1) - 1).clamp(min=0))
+
+
+def _gathered(values: Tensor, place: Tensor) -> Tensor:
+    """Some of the values of each particle: values `(#b, n, k)`, place `(b, m)`; `(b, n, m)`."""
+    b, m = place.shape
+    return values.expand(b, -1, -1).gather(-1, place[:, None].expand(b, values.shape[-2], m))

@@ -17,12 +17,12 @@ import math
 from dataclasses import dataclass
 
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 
 from bayesmeta.diffusion.sampling.chain import Chain
+from bayesmeta.diffusion.sampling.noise import ParticleNoise
 from bayesmeta.diffusion.sampling.observations import Observations
 from bayesmeta.diffusion.sampling.twists import Twist
-from bayesmeta.random import rand, randn
 
 __all__ = ["FEW", "Particles", "effective_size", "filtered", "resampled"]
 
@@ -62,46 +62,44 @@ def effective_size(log_weights: Tensor) -> Tensor:
     return torch.exp(-torch.logsumexp(2.0 * log_weights, -1))
 
 
-def filtered(chain: Chain, rows: Observations, num: int, generator: Generator) -> Particles:
-    """Particles of each task given its rows.
-
-    Args:
-        num: particles of each task.
-    """
-    u, log_weights = _first(chain, rows, num, generator)
+def filtered(chain: Chain, rows: Observations, noise: ParticleNoise) -> Particles:
+    """Particles of each task given its rows."""
+    num = noise.num_particles
+    u, log_weights = _first(chain, rows, noise)
     evidence, ancestor = torch.zeros_like(rows.log_unit), torch.arange(num, device=u.device).expand(len(u), num)
     top = chain.num_levels - 1
     mean, twist = chain.denoise(u, top), Twist(rows, chain.residual(top))
     log_weights = log_weights + twist.log_prob(mean)
     for level in range(top, 0, -1):
-        (u, mean, ancestor), log_weights, evidence = resampled((u, mean, ancestor), log_weights, evidence, generator)
+        start = noise.uniform()
+        (u, mean, ancestor), log_weights, evidence = resampled((u, mean, ancestor), log_weights, evidence, start)
         a, b, var = chain.step(level)
-        theta = twist.draw(mean, chain.residual_roots[level], generator)
-        noise = randn(u.shape, like=u, generator=generator) @ chain.root.mT
-        below = a * theta + b * u + var**0.5 * noise
+        theta = twist.draw(mean, noise.normal() @ chain.residual_roots[level].mT, noise.normal())
+        below = a * theta + b * u + var**0.5 * (noise.normal() @ chain.root.mT)
         cov, gain = chain.between(level)
-        between = mean + (below - a * mean - b * u) @ gain.mT
-        explained = Twist(rows, cov).log_prob(between)
+        # of theta given both, at the rows alone
+        between = rows.of(mean) + (below - a * mean - b * u) @ rows.times(gain).mT
+        explained = Twist(rows, cov).log_prob_at(between)
         u, mean, twist = below, chain.denoise(below, level - 1), Twist(rows, chain.residual(level - 1))
         log_weights = log_weights + twist.log_prob(mean) - explained
     evidence = evidence + log_weights.logsumexp(-1) - math.log(num) + rows.log_unit
     return Particles(mean, log_weights.log_softmax(-1), evidence, ancestor)
 
 
-def _first(chain: Chain, rows: Observations, num: int, generator: Generator) -> tuple[Tensor, Tensor]:
+def _first(chain: Chain, rows: Observations, noise: ParticleNoise) -> tuple[Tensor, Tensor]:
     """Particles at the highest level, given the rows as if theta were Gaussian; and what weighs against that."""
-    noise = float(chain.noises[-1])
+    highest = float(chain.noises[-1])
     prior = Twist(rows, chain.cov)
-    nothing = rows.y.new_zeros(len(rows.y), num, len(chain.root))
-    theta = prior.draw(nothing, chain.root, generator)
-    u = theta + noise * randn(theta.shape, like=theta, generator=generator) @ chain.root.mT
-    share = 1.0 / (1.0 + noise * noise)
-    explained = Twist(rows, noise * noise * share * chain.cov).log_prob(share * u)
+    nothing = rows.y.new_zeros(len(rows.y), noise.num_particles, len(chain.root))
+    theta = prior.draw(nothing, noise.normal() @ chain.root.mT, noise.normal())
+    u = theta + highest * (noise.normal() @ chain.root.mT)
+    share = 1.0 / (1.0 + highest * highest)
+    explained = Twist(rows, highest * highest * share * chain.cov).log_prob(share * u)
     return u, prior.log_prob(nothing) - explained
 
 
 def resampled(
-    parts: tuple[Tensor, ...], log_weights: Tensor, evidence: Tensor, generator: Generator
+    parts: tuple[Tensor, ...], log_weights: Tensor, evidence: Tensor, start: Tensor
 ) -> tuple[tuple[Tensor, ...], Tensor, Tensor]:
     """Particles drawn by their weights in those tasks where few have all of it.
 
@@ -110,14 +108,14 @@ def resampled(
     Args:
         parts: of particles `(b, n)` or `(b, n, k)`.
         log_weights, evidence: `(b, n)` and `(b,)`; where particles are drawn their mean weight joins the evidence.
+        start: uniform `(#b, 1)`.
     """
     num = log_weights.shape[-1]
     normalised = log_weights.log_softmax(-1)
-    start = rand((len(log_weights), 1), like=log_weights, generator=generator)
     few = effective_size(normalised) < FEW * num
     if not bool(few.any()):
         return parts, log_weights, evidence
-    places = (start + torch.arange(num).to(start)) / num
+    places = ((start + torch.arange(num).to(start)) / num).expand(len(log_weights), -1).contiguous()
     bounds = normalised.exp().cumsum(-1)
     chosen = torch.searchsorted(bounds / bounds[:, -1:], places).clamp(max=num - 1)
     chosen = chosen.where(few[:, None], torch.arange(num, device=chosen.device))

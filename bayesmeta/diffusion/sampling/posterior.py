@@ -2,11 +2,13 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Generator, Tensor
 
 from bayesmeta.diffusion.sampling.chain import Chain
+from bayesmeta.diffusion.sampling.noise import ParticleNoise
 from bayesmeta.diffusion.sampling.observations import Observations
 from bayesmeta.diffusion.sampling.particle_filter import effective_size, filtered
 from bayesmeta.diffusion.sampling.twists import Twist
@@ -43,9 +45,13 @@ class WeightedGaussians:
         """Draws of theta `(num, b, k)`."""
         index = categorical(num, self.log_weights, generator=generator)
         mean = self.mean.expand(num, *self.mean.shape).gather(2, index[..., None, None].expand(-1, -1, 1, self._size))
-        root = cholesky(positive(self.cov), "covariance of a particle")
         noise = randn((num, *self.cov.shape[:-1]), like=self.mean, generator=generator)
-        return mean[:, :, 0] + (root @ noise[..., None])[..., 0]
+        return mean[:, :, 0] + (self.root @ noise[..., None])[..., 0]
+
+    @cached_property
+    def root(self) -> Tensor:
+        """Of the covariance, `(b, k, k)`."""
+        return cholesky(positive(self.cov), "covariance of a particle")
 
     @property
     def _size(self) -> int:
@@ -53,7 +59,13 @@ class WeightedGaussians:
 
 
 def posterior_of(
-    chain: Chain, rows: Callable[[slice], Observations], num_tasks: int, num: int, *, piece: int
+    chain: Chain,
+    rows: Callable[[slice], Observations],
+    num_tasks: int,
+    num: int,
+    *,
+    piece: int,
+    generator: Generator | None = None,
 ) -> WeightedGaussians:
     """Of tasks, some at a time.
 
@@ -61,15 +73,18 @@ def posterior_of(
         rows: of some tasks.
         num: particles of each.
         piece: tasks at a time.
+        generator: of noise that each task has for itself; None takes the same noise for all tasks and at all times, so
+            that the posterior of a task is a function of its rows.
     """
-    each = [_some(chain, rows(slice(i, i + piece)), num) for i in range(0, num_tasks, piece)]
+    each = [_some(chain, rows(slice(i, i + piece)), num, generator) for i in range(0, num_tasks, piece)]
     parts = ("mean", "cov", "log_weights", "log_evidence", "num_ancestors")
     return WeightedGaussians(*(torch.cat([getattr(one, part) for one in each]) for part in parts))
 
 
-def _some(chain: Chain, rows: Observations, num: int) -> WeightedGaussians:
-    # fixed noise: the same rows have the same posterior
-    found = filtered(chain, rows, num, Generator(device=rows.y.device).manual_seed(0))
+def _some(chain: Chain, rows: Observations, num: int, generator: Generator | None) -> WeightedGaussians:
+    each = 1 if generator is None else len(rows.y)
+    generator = generator or Generator(device=rows.y.device).manual_seed(0)
+    found = filtered(chain, rows, ParticleNoise(each, num, len(chain.root), rows.y, generator))
     last = Twist(rows, chain.residual(0))
     cov = symmetric(last.cov_given())
     return WeightedGaussians(last.given(found.mean), cov, found.log_weights, found.log_evidence, found.num_ancestors)

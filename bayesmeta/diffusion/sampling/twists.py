@@ -3,11 +3,10 @@
 from functools import cached_property
 
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 
 from bayesmeta.diffusion.sampling.observations import Observations
 from bayesmeta.numerics.linalg import cholesky
-from bayesmeta.random import randn
 
 __all__ = ["Twist"]
 
@@ -28,25 +27,35 @@ class Twist:
 
     def log_prob(self, mean: Tensor) -> Tensor:
         """Of the rows, short of `rows.log_unit`: mean `(b, n, k)` to `(b, n)`."""
-        white = torch.linalg.solve_triangular(self._factor, (self.rows.y[:, None] - self.rows.of(mean)).mT, upper=False)
+        return self.log_prob_at(self.rows.of(mean))
+
+    def log_prob_at(self, expected: Tensor) -> Tensor:
+        """The same from what the rows are expected to be `(b, n, m)`."""
+        white = torch.linalg.solve_triangular(self._factor, (self.rows.y[:, None] - expected).mT, upper=False)
         return -0.5 * (white.square().sum(-2) + self._log_det[:, None])
 
     def given(self, guess: Tensor, noise: Tensor | None = None) -> Tensor:
         """The guess after the rows: a mean from a mean, a draw from a draw and noise of the rows `(b, n, m)`."""
         left = self.rows.y[:, None] - self.rows.of(guess)
         left = left if noise is None else left - noise
-        return guess + torch.cholesky_solve(left.mT, self._factor).mT @ self._cross.mT
+        return guess + torch.cholesky_solve(left.mT, self._factor).mT @ self._cross
 
-    def draw(self, mean: Tensor, root: Tensor, generator: Generator) -> Tensor:
-        """A draw of theta given the rows, `root @ root.mT` being the covariance."""
-        prior = mean + randn((*mean.shape[:-1], root.shape[-1]), like=mean, generator=generator) @ root.mT
-        return self.given(prior, randn((*mean.shape[:-1], self.rows.y.shape[-1]), like=mean, generator=generator))
+    def draw(self, mean: Tensor, prior_noise: Tensor, noise: Tensor) -> Tensor:
+        """A draw of theta given the rows.
+
+        Args:
+            mean: of the guesses `(b, n, k)`.
+            prior_noise: a draw of N(0, cov) for each particle `(#b, n, k)`.
+            noise: standard normal `(#b, n, k)`, of which the rows take theirs.
+        """
+        return self.given(mean + prior_noise, self.rows.among(noise))
 
     def cov_given(self) -> Tensor:
         """Covariance of theta given the rows `(b, k, k)`."""
-        half = torch.linalg.solve_triangular(self._factor, self._cross.mT, upper=False)
+        half = torch.linalg.solve_triangular(self._factor, self._cross, upper=False)
         return self.cov - half.mT @ half
 
     @cached_property
     def _cross(self) -> Tensor:
-        return self.rows.cross(self.cov)
+        """H C, `(b, m, k)`."""
+        return self.rows.times(self.cov)

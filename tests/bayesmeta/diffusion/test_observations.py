@@ -40,3 +40,12 @@ def test_rows_of_arms_are_functionals_of_one_value_each(num_rows: int) -> None:
     if real:
         exact = MultivariateNormal(matrix @ (loc + mean[task, 0]), total).log_prob(y[task, :real])
         torch.testing.assert_close(densities[0][task, 0], exact, rtol=1e-9, atol=1e-9)
+
+
+def test_noise_of_rows_is_their_own_whatever_pads_there_are() -> None:
+    noise, loc = randn((1, 6, SIZE), like=F64, generator=seed(6)), torch.zeros(SIZE).double()
+    x, y = randn((2, 3, SIZE), like=F64, generator=seed(7)), randn((2, 3), like=F64, generator=seed(8))
+    mask = torch.tensor([[True, True, True], [False, True, True]])
+    found = Functionals.of_rows(x, y, mask, loc, F64 + 0.2).among(noise)
+    assert torch.equal(found[0], noise[0, :, :3])
+    assert torch.equal(found[1, :, 1:], noise[0, :, :2])

@@ -5,10 +5,11 @@ import torch
 from torch import Tensor
 from torch.distributions import MultivariateNormal
 
+from bayesmeta.diffusion.sampling.noise import ParticleNoise
 from bayesmeta.diffusion.sampling.observations import Functionals
 from bayesmeta.diffusion.sampling.particle_filter import effective_size, filtered, resampled
 from bayesmeta.diffusion.sampling.posterior import posterior_of
-from bayesmeta.random import randn
+from bayesmeta.random import rand, randn
 from tests.bayesmeta.diffusion.gaussians import ThreeModes, gaussian_chain
 from tests.families import F64, seed
 
@@ -18,6 +19,11 @@ NOISE_VAR = 0.09
 def functionals(matrix: Tensor, y: Tensor, noise_var: float = NOISE_VAR) -> Functionals:
     loc, mask = torch.zeros(matrix.shape[-1]).to(matrix), torch.ones(y.shape, dtype=torch.bool)
     return Functionals.of_rows(matrix, y, mask, loc, F64 + noise_var)
+
+
+def own_noise(rows: Functionals, num: int, number: int) -> ParticleNoise:
+    """Of each task."""
+    return ParticleNoise(len(rows.y), num, rows.matrix.shape[-1], rows.y, seed(number))
 
 
 def some_cov(size: int) -> Tensor:
@@ -30,7 +36,8 @@ def some_cov(size: int) -> Tensor:
 def test_a_gaussian_has_equal_weights_and_the_exact_evidence(num_levels: int, num_rows: int) -> None:
     cov, matrix = some_cov(5), randn((3, num_rows, 5), like=F64, generator=seed(2))
     y = randn((3, num_rows), like=F64, generator=seed(3))
-    found = filtered(gaussian_chain(cov, num_levels), functionals(matrix, y), 50, seed(4))
+    rows = functionals(matrix, y)
+    found = filtered(gaussian_chain(cov, num_levels), rows, own_noise(rows, 50, 4))
     torch.testing.assert_close(found.ess, torch.full((3,), 50.0, dtype=torch.float64))
     assert (found.num_ancestors == 50).all()
     total = matrix @ cov @ matrix.mT + NOISE_VAR * torch.eye(num_rows, dtype=torch.float64)
@@ -66,10 +73,10 @@ def test_the_evidence_has_no_bias_whatever_the_guesses() -> None:
     rows = functionals(matrix.expand(num, -1, -1), y.expand(num, -1), 1.0)
     # particles of no rows are draws of the chain, and the mean density of the rows given them is the evidence
     nothing = functionals(matrix[:, :0], y[:, :0], 1.0)
-    drawn = posterior_of(wrong, lambda _: nothing, 1, 200_000, piece=1)
+    drawn = posterior_of(wrong, lambda _: nothing, 1, 200_000, piece=1, generator=seed(8))
     total = matrix[0] @ drawn.cov[0] @ matrix[0].mT + torch.eye(2).double()
     density = MultivariateNormal(drawn.mean[0] @ matrix[0].mT, total).log_prob(y[0]).exp()
-    found = filtered(wrong, rows, 4, seed(7)).log_evidence.exp()
+    found = filtered(wrong, rows, own_noise(rows, 4, 7)).log_evidence.exp()
     error = (density.var() / len(density) + found.var() / num).sqrt()
     assert (found.mean() - density.mean()).abs() < 5.0 * error
     assert error < 0.1 * density.mean()
@@ -82,7 +89,8 @@ def test_weights_of_modes_are_near_exact(num_rows: int, worst: float) -> None:
     arm = torch.randint(8, (num_tasks, num_rows), generator=seed(3))
     matrix = torch.nn.functional.one_hot(arm, 8).double()
     y = (matrix @ theta[..., None])[..., 0] + NOISE_VAR**0.5 * randn(arm.shape, like=F64, generator=seed(4))
-    found = posterior_of(modes.chain(10, 5), lambda _: functionals(matrix, y), num_tasks, num, piece=num_tasks)
+    rows = functionals(matrix, y)
+    found = posterior_of(modes.chain(10, 5), lambda _: rows, num_tasks, num, piece=num_tasks, generator=seed(8))
     noise = NOISE_VAR * torch.eye(num_rows, dtype=torch.float64)
     exact = torch.stack([modes.log_odds(matrix[i], y[i], noise) for i in range(num_tasks)])
     drawn = found.draw(num, seed(6))
@@ -98,7 +106,8 @@ def test_particles_are_resampled_where_few_have_all_the_weight() -> None:
     place = torch.arange(4).expand(2, 4)
     counts = torch.zeros(4)
     for number in range(200):
-        (after,), weights, evidence = resampled((place,), (5.0 * shares).log(), torch.zeros(2).double(), seed(number))
+        start = rand((2, 1), like=F64, generator=seed(number))
+        (after,), weights, evidence = resampled((place,), (5.0 * shares).log(), torch.zeros(2).double(), start)
         assert torch.equal(after[0], place[0]), "a task whose weights are equal stays as it is"
         torch.testing.assert_close(weights[0], (5.0 * shares[0]).log())
         assert (weights[1] == 0.0).all()
