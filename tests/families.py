@@ -185,6 +185,18 @@ def _correlated_arms() -> Family:
     return OverArms(prior, 1, lambda n, g: randn((n,), like=F64, generator=g))
 
 
+def _diffusion() -> Family:
+    """Guesses that are not linear; its evidence is an estimate, so that steps add up to it in part."""
+    loc = torch.tensor([0.5, -1.0, 2.0], dtype=torch.float64)
+    arms = bm.CorrelatedArms(loc, torch.linalg.cholesky(_spd(3, 1)), F64 + 0.3)
+    rows = Data.of(
+        torch.arange(3.0, dtype=torch.float64).expand(2, 3)[..., None], torch.zeros(2, 3, dtype=torch.float64)
+    )
+    start = bm.DiffusionPrior.initial(rows, width=8, num_layers=1, num_levels=4, num_particles=200)
+    prior = replace(start, arms=arms, gates=torch.full_like(start.gates, 0.5), network=_moved(start.network, 10))
+    return OverArms(prior, 1, lambda n, g: randn((n,), like=F64, generator=g), evidence_rtol=0.1)
+
+
 def _learned_features() -> Family:
     g = seed(5)
     weight, bias = randn((4, 2), like=F64, generator=g), randn((4,), like=F64, generator=g)
@@ -256,14 +268,17 @@ def _attentive_neural_process() -> Family:
 
 def _with_drawn_weights(prior: Any, number: int) -> Any:
     """Every weight moved a little from where learning begins, so that each layer has a say."""
-    generator = seed(number)
-    moved = {
-        name: value + 0.2 * randn(value.shape, like=value, generator=generator)
-        for name, value in prior.network.weights.items()
-    }
     if not prior.knows_functions:
         prior = replace(prior, head=replace(prior.head, noise_var=0.1 * prior.head.scale.square()))
-    return replace(prior, network=prior.network.with_weights(moved))
+    return replace(prior, network=_moved(prior.network, number))
+
+
+def _moved(network: Any, number: int) -> Any:
+    generator = seed(number)
+    weights = network.weights.items()
+    return network.with_weights(
+        {name: value + 0.2 * randn(value.shape, like=value, generator=generator) for name, value in weights}
+    )
 
 
 FAMILIES: dict[str, Family] = {
@@ -273,6 +288,7 @@ FAMILIES: dict[str, Family] = {
     "latent_neural_process": _latent_neural_process(),
     "attentive_neural_process": _attentive_neural_process(),
     "correlated_arms": _correlated_arms(),
+    "diffusion": _diffusion(),
     "deep_kernel": _deep_kernel(),
     "matrix_normal_inverse_wishart": _matrix_normal_inverse_wishart(),
     "linear_normal_inverse_gamma": _linear_normal_inverse_gamma(),

@@ -16,7 +16,7 @@ from torch.distributions import Distribution, Normal
 
 from bayesmeta.data.statistics import Statistics
 from bayesmeta.data.validation import require_finite
-from bayesmeta.diffusion.sampling.particle_filter import FEW, effective_size
+from bayesmeta.diffusion.sampling.particle_filter import effective_size
 from bayesmeta.distributions.mixture import MixtureDistribution
 from bayesmeta.numerics.linalg import cholesky, positive
 from bayesmeta.numerics.square_root import potter
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from bayesmeta.diffusion.prior import DiffusionPrior
 
 __all__ = ["OnlineParticles"]
+
+STALE = 0.25  # share of the particles: where fewer are effective, the task is looked at anew
 
 
 class OnlineParticles:
@@ -108,7 +110,7 @@ class OnlineParticles:
         self._log_weights[index] = (self._log_weights[index] + log_prob).log_softmax(-1)
 
     def _look_anew(self, index: Index) -> None:
-        few = effective_size(self._log_weights[index]) < FEW * self._log_weights.shape[-1]
+        few = effective_size(self._log_weights[index]) < STALE * self._log_weights.shape[-1]
         if not bool(few.any()):
             return
         poor = distinct(tuple(part[few] for part in index))

@@ -35,6 +35,7 @@ from bayesmeta.diffusion.sampling.observations import ArmRows
 from bayesmeta.diffusion.sampling.posterior import WeightedGaussians, posterior_of
 from bayesmeta.distributions.mixture import MixtureDistribution
 from bayesmeta.fields import LearnedFrom, TensorFields
+from bayesmeta.networks.learning.until_no_gain import num_held_out
 from bayesmeta.numerics.gradients import with_gradients
 from bayesmeta.regression.arms_by_number import arm_index, per_arm
 from bayesmeta.regression.correlated_arms import ArmFunctions, CorrelatedArms
@@ -157,7 +158,8 @@ class DiffusionPrior(TensorFields):
 
     def sample(self, num_draws: int, *, generator: Generator | None = None) -> ArmFunctions:
         """Draws of all mean rewards together, as functions of the arm."""
-        return ArmFunctions(self.sample_params(num_draws, generator=generator), self.arms.noise_var)
+        noise_var = self.arms.noise_var.expand(self.batch_shape)
+        return ArmFunctions(self.sample_params(num_draws, generator=generator), noise_var)
 
     def sample_params(self, num_draws: int, *, generator: Generator | None = None) -> Tensor:
         """Mean rewards `(num_draws, *batch, k)`."""
@@ -288,34 +290,45 @@ def _learned(
     prior: DiffusionPrior, stats: Statistics, schedule: DiffusionSchedule, generator: Generator, progress: bool
 ) -> DiffusionPrior:
     seen = stats[stats.count.sum(-1) > 0]
-    arms = prior.arms.fit(seen)
-    start = replace(prior, arms=arms)
-    order = random_order(len(seen.count), generator)
-    shuffled = seen[order]
+    start = replace(prior, arms=prior.arms.fit(seen))
+    shuffled = seen[random_order(len(seen.count), generator)]
+
+    def calibrated(network: DenoiserNetwork, calibration: Calibration) -> DiffusionPrior:
+        return replace(start, network=network, gates=calibration.gates, residual_cov=calibration.residual_cov)
 
     def draw_theta(network: DenoiserNetwork, calibration: Calibration, generator: Generator) -> Tensor:
-        now = replace(
-            start,
-            network=network,
-            gates=calibration.gates,
-            residual_cov=calibration.residual_cov,
-            num_particles=schedule.num_particles,
-        )
-        with torch.no_grad():
-            drawn = torch.cat(
-                [
-                    now.condition(shuffled[i : i + PIECE])._looked_at(generator).draw(schedule.num_draws, generator)
-                    for i in range(0, len(order), PIECE)
-                ],
-                1,
-            )
-        white = torch.linalg.solve(now.chain.root, (drawn - arms.loc.double())[..., None])[..., 0]
-        return white.movedim(0, 1)
+        now = replace(calibrated(network, calibration), num_particles=schedule.num_particles)
+        return _white_theta(now, shuffled, schedule.num_draws, generator)
 
-    network, found = learn_in_rounds(
-        prior.network, prior.noises.double(), draw_theta, schedule, generator, progress=progress
+    found = learn_in_rounds(prior.network, prior.noises.double(), draw_theta, schedule, generator, progress=progress)
+    held_out = shuffled[: num_held_out(len(shuffled.count))]
+    lowest = _lowest_level(calibrated(found.without_held_out, found.calibration), held_out)
+    return _above(calibrated(found.network, found.calibration), lowest)
+
+
+def _white_theta(prior: DiffusionPrior, tasks: Statistics, num: int, generator: Generator) -> Tensor:
+    """Draws for tasks `(tasks, num, k)`, in units in which theta is white."""
+    with torch.no_grad():
+        pieces = [tasks[i : i + PIECE] for i in range(0, len(tasks.count), PIECE)]
+        drawn = torch.cat([prior.condition(piece)._looked_at(generator).draw(num, generator) for piece in pieces], 1)
+    return torch.linalg.solve(prior.chain.root, (drawn - prior.arms.loc.double())[..., None])[..., 0].movedim(0, 1)
+
+
+def _lowest_level(prior: DiffusionPrior, held_out: Statistics) -> int:
+    """The highest level below which held-out tasks are hardly more probable: within an error of the best one's."""
+    with torch.no_grad():
+        each = [_above(prior, level).log_evidence(held_out) for level in range(len(prior.noises))]
+    best = max(each, key=lambda one: float(one.mean()))
+    loss = torch.stack(each) - best
+    enough = -loss.mean(-1) <= loss.std(-1, correction=0) / len(held_out.count) ** 0.5
+    return int(enough.nonzero().max())
+
+
+def _above(prior: DiffusionPrior, level: int) -> DiffusionPrior:
+    """Without the levels below one."""
+    return replace(
+        prior, noises=prior.noises[level:], gates=prior.gates[level:], residual_cov=prior.residual_cov[level:]
     )
-    return replace(start, network=network, gates=found.gates, residual_cov=found.residual_cov)
 
 
 def _shaped(rows: Statistics, shape: tuple[int, ...], change: Callable[..., Tensor]) -> Statistics:

@@ -8,7 +8,7 @@ and calibrates.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Generator, Tensor
@@ -20,7 +20,7 @@ from bayesmeta.networks.learning.ascent import Ascent, Steps
 from bayesmeta.networks.learning.until_no_gain import learn_until_no_gain, num_held_out
 from bayesmeta.random import rand, randint, randn
 
-__all__ = ["DiffusionSchedule", "gaussian_calibration", "learn_denoiser", "learn_in_rounds"]
+__all__ = ["DiffusionSchedule", "LearnedDenoiser", "gaussian_calibration", "learn_denoiser", "learn_in_rounds"]
 
 NUM_INTERVALS = 40  # between looks at held-out tasks, in all steps
 PATIENCE = 12  # looks in which they do not gain
@@ -59,6 +59,20 @@ class DiffusionSchedule:
         )
 
 
+class LearnedDenoiser(NamedTuple):
+    """What learning leaves.
+
+    Args:
+        network: that learned from all tasks.
+        without_held_out: that learned from those that are not held out.
+        calibration: of the latter, by held-out tasks.
+    """
+
+    network: DenoiserNetwork
+    without_held_out: DenoiserNetwork
+    calibration: Calibration
+
+
 DrawTheta = Callable[[DenoiserNetwork, Calibration, Generator], Tensor]
 
 
@@ -76,7 +90,7 @@ def learn_in_rounds(
     generator: Generator,
     *,
     progress: bool,
-) -> tuple[DenoiserNetwork, Calibration]:
+) -> "LearnedDenoiser":
     """A network, and what held-out tasks say of it.
 
     Args:
@@ -84,13 +98,14 @@ def learn_in_rounds(
         draw_theta: white theta of past tasks, in one random order, from what the prior says of them with a network and
             a calibration: `(tasks, draws, k)`.
     """
-    learned, calibration = network, gaussian_calibration(levels, network.num_values)
+    learned = LearnedDenoiser(network, network, gaussian_calibration(levels, network.num_values))
     for _ in range(schedule.num_rounds):
-        theta = draw_theta(learned, calibration, generator)
-        learned, without_held_out = learn_denoiser(network, theta, schedule, generator, progress=progress)
+        theta = draw_theta(learned.network, learned.calibration, generator)
+        whole, without_held_out = learn_denoiser(network, theta, schedule, generator, progress=progress)
         held_out = theta[: num_held_out(len(theta))]
         calibration = calibrated(without_held_out.module, held_out, levels, generator)
-    return learned, calibration
+        learned = LearnedDenoiser(whole, without_held_out, calibration)
+    return learned
 
 
 def learn_denoiser(
