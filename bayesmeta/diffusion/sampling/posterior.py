@@ -1,75 +1,41 @@
-"""What is known of theta after rows: Gaussians of one covariance, one for each particle, and their weights."""
-
-from collections.abc import Callable
-from dataclasses import dataclass
+"""Posteriors of tasks, some at a time, by the particle filter or by another sampler."""
 
 import torch
-from torch import Generator, Tensor
+from torch import Generator
 
 from bayesmeta.diffusion.sampling.chain import Chain
+from bayesmeta.diffusion.sampling.gaussians import Sampler, WeightedGaussians, joined
 from bayesmeta.diffusion.sampling.observations import Observations
-from bayesmeta.diffusion.sampling.particle_filter import effective_size, filtered
+from bayesmeta.diffusion.sampling.particle_filter import filtered
+from bayesmeta.diffusion.sampling.tempering import RowsOf, tempered
 from bayesmeta.diffusion.sampling.twists import Twist
-from bayesmeta.numerics.linalg import cholesky, positive, symmetric
-from bayesmeta.random import categorical, randn
+from bayesmeta.numerics.linalg import symmetric
 
-__all__ = ["WeightedGaussians", "posterior_of"]
-
-
-@dataclass(frozen=True)
-class WeightedGaussians:
-    """A mixture for each task.
-
-    Args:
-        mean: `(b, n, k)`.
-        cov: `(b, k, k)`.
-        log_weights: normalised `(b, n)`.
-        log_evidence: of the rows `(b,)`.
-        num_ancestors: how many of the first particles are left `(b,)`.
-    """
-
-    mean: Tensor
-    cov: Tensor
-    log_weights: Tensor
-    log_evidence: Tensor
-    num_ancestors: Tensor
-
-    @property
-    def ess(self) -> Tensor:
-        """As many equally weighted particles would say as much of a mean, `(b,)`."""
-        return effective_size(self.log_weights)
-
-    def draw(self, num: int, generator: Generator | None) -> Tensor:
-        """Draws of theta `(num, b, k)`."""
-        index = categorical(num, self.log_weights, generator=generator)
-        mean = self.mean.expand(num, *self.mean.shape).gather(2, index[..., None, None].expand(-1, -1, 1, self._size))
-        root = cholesky(positive(self.cov), "covariance of a particle")
-        noise = randn((num, *self.cov.shape[:-1]), like=self.mean, generator=generator)
-        return mean[:, :, 0] + (root @ noise[..., None])[..., 0]
-
-    @property
-    def _size(self) -> int:
-        return self.mean.shape[-1]
+__all__ = ["posterior_of", "weighted"]
 
 
-def posterior_of(
-    chain: Chain, rows: Callable[[slice], Observations], num_tasks: int, num: int, *, piece: int
-) -> WeightedGaussians:
-    """Of tasks, some at a time.
-
-    Args:
-        rows: of some tasks.
-        num: particles of each.
-        piece: tasks at a time.
-    """
-    each = [_some(chain, rows(slice(i, i + piece)), num) for i in range(0, num_tasks, piece)]
-    parts = ("mean", "cov", "log_weights", "log_evidence", "num_ancestors")
-    return WeightedGaussians(*(torch.cat([getattr(one, part) for one in each]) for part in parts))
-
-
-def _some(chain: Chain, rows: Observations, num: int) -> WeightedGaussians:
-    # fixed noise: the same rows have the same posterior
-    found = filtered(chain, rows, num, Generator(device=rows.y.device).manual_seed(0))
+def weighted(chain: Chain, rows: Observations, num: int, generator: Generator) -> WeightedGaussians:
+    """Particles of the filter, each with what the rows say of theta given the lowest level."""
+    found = filtered(chain, rows, num, generator)
     last = Twist(rows, chain.residual(0))
     cov = symmetric(last.cov_given())
     return WeightedGaussians(last.given(found.mean), cov, found.log_weights, found.log_evidence, found.num_ancestors)
+
+
+def posterior_of(
+    chain: Chain, rows: RowsOf, num_tasks: int, num: int, *, piece: int, sampler: Sampler = weighted
+) -> WeightedGaussians:
+    """Of tasks, some at a time, and tempered where hardly a particle explains the rows.
+
+    Args:
+        rows: of some tasks, by a slice or by their numbers.
+        num: particles of each.
+        piece: tasks at a time.
+    """
+
+    def some(rows: Observations) -> WeightedGaussians:
+        # fixed noise: the same rows have the same posterior
+        return sampler(chain, rows, num, Generator(device=rows.y.device).manual_seed(0))
+
+    found = joined([some(rows(slice(i, i + piece))) for i in range(0, num_tasks, piece)])
+    return tempered(found, rows, some, piece)

@@ -42,6 +42,10 @@ class Twist:
         prior = mean + randn((*mean.shape[:-1], root.shape[-1]), like=mean, generator=generator) @ root.mT
         return self.given(prior, randn((*mean.shape[:-1], self.rows.y.shape[-1]), like=mean, generator=generator))
 
+    def gain(self) -> Tensor:
+        """By how much theta moves with what the rows say beside the guess `(b, k, m)`."""
+        return torch.cholesky_solve(self._cross.mT, self._factor).mT
+
     def cov_given(self) -> Tensor:
         """Covariance of theta given the rows `(b, k, k)`."""
         half = torch.linalg.solve_triangular(self._factor, self._cross.mT, upper=False)

@@ -1,0 +1,42 @@
+r"""LaplaceDPS: at each level the prior's step times the likelihood of the rows, as if u there were theta.
+
+As published, for a chain that shrinks theta, $x_l = \sqrt{\bar\alpha_l}\, \theta + \sqrt{1 - \bar\alpha_l}\, e$: the
+rows, whose likelihood is $N(\bar\theta, \bar\Sigma)$ in theta, are taken to say of $x_l$ what they would if theta were
+$x_l / \sqrt{\bar\alpha_l}$. So the prior's step $N(m, S)$ becomes Gaussian with precision
+$S^{-1} + \bar\Sigma^{-1} / \bar\alpha_l$ and mean that precision's inverse times
+$S^{-1} m + \bar\Sigma^{-1} \bar\theta / \sqrt{\bar\alpha_l}$; and so does $N(0, I)$ at the highest level.
+
+Here noise is added without shrinking theta: u is $x_l / \sqrt{\bar\alpha_l}$ itself, and the step down to it, with the
+calibrated covariance of `Chain.below_cov`, meets the rows as theta would. Below the lowest level that is exact. Without
+rows it draws from the chain.
+
+Source: Kveton et al., Online posterior sampling with a diffusion prior (2024), section 4; the formulas were recalled,
+not read beside the paper.
+"""
+
+from torch import Generator
+
+from bayesmeta.diffusion.sampling.chain import Chain
+from bayesmeta.diffusion.sampling.gaussians import WeightedGaussians
+from bayesmeta.diffusion.sampling.observations import Observations
+from bayesmeta.diffusion.sampling.twists import Twist
+from bayesmeta.numerics.linalg import cholesky, symmetric
+
+__all__ = ["laplace_dps"]
+
+
+def laplace_dps(chain: Chain, rows: Observations, num: int, generator: Generator) -> WeightedGaussians:
+    """Draws of theta for each task given its rows, of equal weights.
+
+    Args:
+        num: draws of each task.
+    """
+    top = chain.num_levels - 1
+    wide = 1.0 + chain.noises[top].square()
+    nothing = rows.y.new_zeros(len(rows.y), num, len(chain.root))
+    u = Twist(rows, wide * chain.cov).draw(nothing, wide.sqrt() * chain.root, generator)
+    for level in range(top, 0, -1):
+        mean, cov = chain.below(u, chain.denoise(u, level), level), chain.below_cov(level)
+        u = Twist(rows, cov).draw(mean, cholesky(cov, "covariance of a step"), generator)
+    last = Twist(rows, chain.residual(0))
+    return WeightedGaussians.equal(last.given(chain.denoise(u, 0)), symmetric(last.cov_given()))
