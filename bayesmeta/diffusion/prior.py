@@ -271,7 +271,8 @@ class DiffusionPrior(TensorFields):
     @with_gradients  # a sampler may take them, whatever mode the caller is in
     def chain(self) -> Chain:
         """The prior as a chain of Gaussians, in float64 and about the mean."""
-        values, vectors = torch.linalg.eigh(self.arms.cov.double())
+        factor = self.arms.scale_tril.double().contiguous()  # as from a file, to the last bit
+        values, vectors = torch.linalg.eigh(factor @ factor.mT)
         scale, levels = values.clamp(min=values.max() * 1e-12).sqrt(), self.noises.double()
         root, back = (vectors * scale) @ vectors.mT, (vectors / scale) @ vectors.mT
         gates, module = self.gates.double(), self.network.module

@@ -47,9 +47,11 @@ class WeightedGaussians:
         return effective_size(self.log_weights)
 
     def with_tasks(self, index: Tensor, other: "WeightedGaussians") -> "WeightedGaussians":
-        """With those of `other` in the place of some tasks, whose evidence stays."""
+        """With those of `other` in the place of some tasks, whose evidence stays: none where it is no number."""
         parts = {name: part.index_copy(0, index, getattr(other, name)) for name, part in vars(self).items()}
-        return WeightedGaussians(**{**parts, "log_evidence": self.log_evidence})
+        evidence = self.log_evidence.nan_to_num(-math.inf, math.inf, -math.inf)
+        parts["log_evidence"] = self.log_evidence.index_copy(0, index, evidence[index])
+        return WeightedGaussians(**parts)
 
     def draw(self, num: int, generator: Generator | None) -> Tensor:
         """Draws of theta `(num, b, k)`."""

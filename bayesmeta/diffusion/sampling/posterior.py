@@ -1,6 +1,5 @@
 """Posteriors of tasks, some at a time, by the particle filter or by another sampler."""
 
-import torch
 from torch import Generator
 
 from bayesmeta.diffusion.sampling.chain import Chain

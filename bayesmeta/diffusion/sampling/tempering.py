@@ -6,11 +6,11 @@ least of some growing factors with which enough particles have weight; by the la
 evidence stays that of the rows as they are.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from bayesmeta.describe import plural
@@ -22,8 +22,8 @@ __all__ = ["RowsOf", "Tempered", "TemperedWarning", "tempered"]
 
 LEAST = 4.0  # effective particles that have to carry a posterior, fewer where there are few at all
 LEAST_SHARE = 1.0 / 8.0
-# powers of four first, then squares: rows far beyond the floats of a network need the last
-FACTORS = (*(4.0**i for i in range(1, 9)), *(4.0 ** (2**i) for i in range(4, 9)), float("inf"))
+# powers of four, then squares: only rows far beyond the floats of a network need the last
+FACTORS = (*(4.0**i for i in range(1, 17)), *(4.0 ** (2**i) for i in range(5, 9)), math.inf)
 
 RowsOf = Callable[[Any], Observations]  # of some tasks, by a slice or by their numbers
 

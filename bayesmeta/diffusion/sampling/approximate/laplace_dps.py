@@ -6,12 +6,12 @@ $x_l / \sqrt{\bar\alpha_l}$. So the prior's step $N(m, S)$ becomes Gaussian with
 $S^{-1} + \bar\Sigma^{-1} / \bar\alpha_l$ and mean that precision's inverse times
 $S^{-1} m + \bar\Sigma^{-1} \bar\theta / \sqrt{\bar\alpha_l}$; and so does $N(0, I)$ at the highest level.
 
-Here noise is added without shrinking theta: u is $x_l / \sqrt{\bar\alpha_l}$ itself, and the step down to it, with the
-calibrated covariance of `Chain.below_cov`, meets the rows as theta would. Below the lowest level that is exact. Without
-rows it draws from the chain.
+Here noise is added without shrinking theta: u is $x_l / \sqrt{\bar\alpha_l}$ itself, and the step down to it meets the
+rows as theta would. Below the lowest level that is exact. The step has the calibrated covariance of `Chain.below_cov`,
+where the published one has that of a step from known theta, which with few levels is too narrow. Without rows it draws
+from the chain.
 
-Source: Kveton et al., Online posterior sampling with a diffusion prior (2024), section 4; the formulas were recalled,
-not read beside the paper.
+Source: Kveton et al., Online posterior sampling with a diffusion prior (2024), theorem 2 and algorithm 2.
 """
 
 from torch import Generator
