@@ -1,5 +1,6 @@
 """Posteriors of tasks, some at a time, by the particle filter or by another sampler."""
 
+import torch
 from torch import Generator
 
 from bayesmeta.diffusion.sampling.chain import Chain
@@ -10,7 +11,7 @@ from bayesmeta.diffusion.sampling.tempering import RowsOf, tempered
 from bayesmeta.diffusion.sampling.twists import Twist
 from bayesmeta.numerics.linalg import symmetric
 
-__all__ = ["posterior_of", "weighted"]
+__all__ = ["fixed_noise", "posterior_of", "weighted"]
 
 
 def weighted(chain: Chain, rows: Observations, num: int, generator: Generator) -> WeightedGaussians:
@@ -19,6 +20,11 @@ def weighted(chain: Chain, rows: Observations, num: int, generator: Generator) -
     last = Twist(rows, chain.residual(0))
     cov = symmetric(last.cov_given())
     return WeightedGaussians(last.given(found.mean), cov, found.log_weights, found.log_evidence, found.num_ancestors)
+
+
+def fixed_noise(device: torch.device) -> Generator:
+    """The noise of every posterior: the same rows have the same one."""
+    return Generator(device=device).manual_seed(0)
 
 
 def posterior_of(
@@ -33,8 +39,7 @@ def posterior_of(
     """
 
     def some(rows: Observations) -> WeightedGaussians:
-        # fixed noise: the same rows have the same posterior
-        return sampler(chain, rows, num, Generator(device=rows.y.device).manual_seed(0))
+        return sampler(chain, rows, num, fixed_noise(rows.y.device))
 
     found = joined([some(rows(slice(i, i + piece))) for i in range(0, num_tasks, piece)])
     return tempered(found, rows, some, piece)
