@@ -3,7 +3,8 @@
 Particles are kept at a level of noise. Given u there and all rows, theta is Gaussian with one covariance for all
 particles of a task, so a row costs a step of Kalman's filter for the mean of each and one for the covariance, and no
 look at the network. Weights follow from what each particle expected of the row. Particles are never moved, so that in
-the end few have all the weight: then the task is looked at anew, from all of its rows.
+the end few have all the weight: then the task is looked at anew, from all of its rows. With an approximate sampler,
+which weighs nothing, it is looked at anew after each row.
 """
 
 import math
@@ -62,9 +63,10 @@ class OnlineParticles:
     def add(self, index: Index, x: Tensor, y: Tensor) -> None:
         arm, turn = arm_index(x[:, None], self.prior.num_arms)[:, 0], rows_before(index)
         require_finite("y", y)
-        for i in range(int(turn.max()) + 1):
-            rows = turn == i
-            self._step(tuple(part[rows] for part in index), arm[rows], y[rows].double())
+        if not self.prior.is_approximate:
+            for i in range(int(turn.max()) + 1):
+                rows = turn == i
+                self._step(tuple(part[rows] for part in index), arm[rows], y[rows].double())
         self.statistics.add_rows((*index, arm), x[:, :0], y)
         self._look_anew(index)
 
@@ -110,7 +112,8 @@ class OnlineParticles:
         self._log_weights[index] = (self._log_weights[index] + log_prob).log_softmax(-1)
 
     def _look_anew(self, index: Index) -> None:
-        few = effective_size(self._log_weights[index]) < STALE * self._log_weights.shape[-1]
+        enough = effective_size(self._log_weights[index]) >= STALE * self._log_weights.shape[-1]
+        few = torch.ones_like(enough) if self.prior.is_approximate else ~enough  # weights may be no numbers
         if not bool(few.any()):
             return
         poor = distinct(tuple(part[few] for part in index))

@@ -31,8 +31,10 @@ from bayesmeta.diffusion.denoising.denoiser import DenoiserNetwork, gaussian_gue
 from bayesmeta.diffusion.denoising.learning import DiffusionSchedule, gaussian_calibration, learn_in_rounds
 from bayesmeta.diffusion.denoising.levels import noises
 from bayesmeta.diffusion.sampling.chain import Chain
+from bayesmeta.diffusion.sampling.gaussians import WeightedGaussians
 from bayesmeta.diffusion.sampling.observations import ArmRows
-from bayesmeta.diffusion.sampling.posterior import WeightedGaussians, posterior_of
+from bayesmeta.diffusion.sampling.posterior import posterior_of
+from bayesmeta.diffusion.sampling.samplers import DEFAULT, sampler_named
 from bayesmeta.distributions.mixture import MixtureDistribution
 from bayesmeta.fields import LearnedFrom, TensorFields
 from bayesmeta.networks.learning.until_no_gain import num_held_out
@@ -64,6 +66,10 @@ class DiffusionPrior(TensorFields):
         num_particles: of a posterior.
         rows: of each arm of each task that it was conditioned on: count, mean and scatter.
         learned_from: what `fit` learned this prior from, None for one written by hand.
+        sampler: of posteriors, see `with_sampler`.
+
+    Raises:
+        ValueError: there is no such sampler.
     """
 
     arms: CorrelatedArms
@@ -74,6 +80,10 @@ class DiffusionPrior(TensorFields):
     num_particles: int = NUM_PARTICLES
     rows: Statistics | None = None
     learned_from: LearnedFrom | None = None
+    sampler: str = DEFAULT
+
+    def __post_init__(self) -> None:
+        sampler_named(self.sampler)
 
     @classmethod
     def initial(
@@ -128,6 +138,29 @@ class DiffusionPrior(TensorFields):
         """Particles that the first ones left descendants among, of each task: where few are, `ess` says too much."""
         return self._posterior.num_ancestors.reshape(self.batch_shape)
 
+    def with_sampler(self, name: str) -> "DiffusionPrior":
+        """The same prior, whose posteriors are drawn in another way; rows that it has seen are kept.
+
+        All but the first are approximate, for comparison: their draws have equal weights and come with no evidence.
+        Updated in place, they draw anew after each row.
+
+        Args:
+            name: "weighted", the particle filter; "unweighted", its proposals alone; "diffts" (Hsieh et al. 2023);
+                "laplace_dps" (Kveton et al. 2024); or "dps" (Chung et al. 2023).
+
+        Raises:
+            ValueError: there is no such sampler.
+        """
+        sampler_named(name)
+        other = self._replace(sampler=name)
+        other.__dict__["chain"] = self.chain
+        return other
+
+    @property
+    def is_approximate(self) -> bool:
+        """Whether its posteriors are not those of the rows, however many particles they have."""
+        return self.sampler != DEFAULT
+
     def condition(self, data: Data | Statistics) -> "DiffusionPrior":
         """Posterior of the mean rewards after the rows of `data`, which are kept beside those seen before.
 
@@ -170,7 +203,15 @@ class DiffusionPrior(TensorFields):
         """log p(y | arms) for each task: what the filter estimates, from a fixed seed.
 
         The estimate is of the density without bias; its logarithm is below by half of the variance of its error.
+
+        Raises:
+            ValueError: the sampler is an approximate one.
         """
+        if self.is_approximate:
+            raise ValueError(
+                f"the evidence is the mean weight of particles, and the sampler {self.sampler!r} weighs none; "
+                f"use prior.with_sampler({DEFAULT!r})"
+            )
         after = self.condition(data)
         found = after._posterior.log_evidence.reshape(after.batch_shape)
         before = 0.0 if self.rows is None else self._posterior.log_evidence.reshape(self.batch_shape)
@@ -224,10 +265,16 @@ class DiffusionPrior(TensorFields):
             raise IndexError("this DiffusionPrior has no batch to index")
         return self._replace(rows=self.rows[index])
 
+    def _title(self) -> str:
+        said = super()._title()
+        return f": approximate{said.replace(':', ';', 1)}" if self.is_approximate else said
+
     @cached_property
+    @with_gradients  # a sampler may take them, whatever mode the caller is in
     def chain(self) -> Chain:
         """The prior as a chain of Gaussians, in float64 and about the mean."""
-        values, vectors = torch.linalg.eigh(self.arms.cov.double())
+        factor = self.arms.scale_tril.double().contiguous()  # as from a file, to the last bit
+        values, vectors = torch.linalg.eigh(factor @ factor.mT)
         scale, levels = values.clamp(min=values.max() * 1e-12).sqrt(), self.noises.double()
         root, back = (vectors * scale) @ vectors.mT, (vectors / scale) @ vectors.mT
         gates, module = self.gates.double(), self.network.module
@@ -262,6 +309,7 @@ class DiffusionPrior(TensorFields):
             self.num_particles,
             piece=max(1, MOST // (self.num_particles * self.num_arms)),
             generator=generator,
+            sampler=sampler_named(self.sampler),
         )
         return replace(found, mean=found.mean + loc)
 
@@ -297,7 +345,7 @@ def _learned(
         return replace(start, network=network, gates=calibration.gates, residual_cov=calibration.residual_cov)
 
     def draw_theta(network: DenoiserNetwork, calibration: Calibration, generator: Generator) -> Tensor:
-        now = replace(calibrated(network, calibration), num_particles=schedule.num_particles)
+        now = replace(calibrated(network, calibration), num_particles=schedule.num_particles, sampler=DEFAULT)
         return _white_theta(now, shuffled, schedule.num_draws, generator)
 
     found = learn_in_rounds(prior.network, prior.noises.double(), draw_theta, schedule, generator, progress=progress)

@@ -68,8 +68,7 @@ def network_scale(noise: Tensor) -> Tensor:
 
 
 def network_guess(module: nn.Module, u: Tensor, noise: Tensor) -> Tensor:
-    """What the network adds to the guess, before its gate: computed in its own dtype, without gradients."""
+    """What the network adds to the guess, before its gate: computed in its own dtype; its weights have no gradients."""
     dtype = next(module.parameters()).dtype
-    with torch.no_grad():
-        said = module(u.to(dtype), noise.to(dtype))
-        return (network_scale(noise.to(dtype))[..., None] * said).to(u)
+    said = module(u.to(dtype), noise.to(dtype))
+    return (network_scale(noise.to(dtype))[..., None] * said).to(u)

@@ -64,6 +64,20 @@ class Chain:
         """From a level to the one below."""
         return Step.down(float(self.noises[level]), float(self.noises[level - 1]))
 
+    def below(self, u: Tensor, guess: Tensor, level: int) -> Tensor:
+        """Mean of u at the level below given u and the guess of theta there; below the lowest is theta itself."""
+        if not level:
+            return guess
+        a, b, _ = self.step(level)
+        return a * guess + b * u
+
+    def below_cov(self, level: int) -> Tensor:
+        """Covariance about that mean, `(k, k)`."""
+        if not level:
+            return self.residual(0)
+        a, _, var = self.step(level)
+        return a * a * self.residual(level) + var * self.cov
+
     @cached_property
     def _betweens(self) -> list[tuple[Tensor, Tensor]]:
         return [self._between(level) for level in range(1, self.num_levels)]

@@ -62,8 +62,12 @@ def effective_size(log_weights: Tensor) -> Tensor:
     return torch.exp(-torch.logsumexp(2.0 * log_weights, -1))
 
 
-def filtered(chain: Chain, rows: Observations, noise: ParticleNoise) -> Particles:
-    """Particles of each task given its rows."""
+def filtered(chain: Chain, rows: Observations, noise: ParticleNoise, few: float = FEW) -> Particles:
+    """Particles of each task given its rows.
+
+    Args:
+        few: see `resampled`.
+    """
     num = noise.num_particles
     u, log_weights = _first(chain, rows, noise)
     evidence, ancestor = torch.zeros_like(rows.log_unit), torch.arange(num, device=u.device).expand(len(u), num)
@@ -72,7 +76,7 @@ def filtered(chain: Chain, rows: Observations, noise: ParticleNoise) -> Particle
     log_weights = log_weights + twist.log_prob(mean)
     for level in range(top, 0, -1):
         start = noise.uniform()
-        (u, mean, ancestor), log_weights, evidence = resampled((u, mean, ancestor), log_weights, evidence, start)
+        (u, mean, ancestor), log_weights, evidence = resampled((u, mean, ancestor), log_weights, evidence, start, few)
         a, b, var = chain.step(level)
         theta = twist.draw(mean, noise.normal() @ chain.residual_roots[level].mT, noise.normal())
         below = a * theta + b * u + var**0.5 * (noise.normal() @ chain.root.mT)
@@ -99,7 +103,7 @@ def _first(chain: Chain, rows: Observations, noise: ParticleNoise) -> tuple[Tens
 
 
 def resampled(
-    parts: tuple[Tensor, ...], log_weights: Tensor, evidence: Tensor, start: Tensor
+    parts: tuple[Tensor, ...], log_weights: Tensor, evidence: Tensor, start: Tensor, few: float = FEW
 ) -> tuple[tuple[Tensor, ...], Tensor, Tensor]:
     """Particles drawn by their weights in those tasks where few have all of it.
 
@@ -109,20 +113,21 @@ def resampled(
         parts: of particles `(b, n)` or `(b, n, k)`.
         log_weights, evidence: `(b, n)` and `(b,)`; where particles are drawn their mean weight joins the evidence.
         start: uniform `(#b, 1)`.
+        few: share of the particles of which as many must be effective; zero never draws.
     """
     num = log_weights.shape[-1]
     normalised = log_weights.log_softmax(-1)
-    few = effective_size(normalised) < FEW * num
-    if not bool(few.any()):
+    drawn = effective_size(normalised) < few * num
+    if not bool(drawn.any()):
         return parts, log_weights, evidence
     places = ((start + torch.arange(num).to(start)) / num).expand(len(log_weights), -1).contiguous()
     bounds = normalised.exp().cumsum(-1)
     chosen = torch.searchsorted(bounds / bounds[:, -1:], places).clamp(max=num - 1)
-    chosen = chosen.where(few[:, None], torch.arange(num, device=chosen.device))
+    chosen = chosen.where(drawn[:, None], torch.arange(num, device=chosen.device))
     taken = tuple(part.gather(1, _like(chosen, part)) for part in parts)
     mean_weight = log_weights.logsumexp(-1) - math.log(num)
-    evidence = evidence + mean_weight.where(few, 0.0)
-    return taken, torch.zeros_like(log_weights).where(few[:, None], log_weights), evidence
+    evidence = evidence + mean_weight.where(drawn, 0.0)
+    return taken, torch.zeros_like(log_weights).where(drawn[:, None], log_weights), evidence
 
 
 def _like(index: Tensor, part: Tensor) -> Tensor:

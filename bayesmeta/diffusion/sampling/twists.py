@@ -50,6 +50,10 @@ class Twist:
         """
         return self.given(mean + prior_noise, self.rows.among(noise))
 
+    def gain(self) -> Tensor:
+        """By how much theta moves with what the rows say beside the guess `(b, k, m)`."""
+        return torch.cholesky_solve(self._cross, self._factor).mT
+
     def cov_given(self) -> Tensor:
         """Covariance of theta given the rows `(b, k, k)`."""
         half = torch.linalg.solve_triangular(self._factor, self._cross, upper=False)
