@@ -18,9 +18,11 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
+from gpytorch.distributions import MultivariateNormal as LazyMultivariateNormal
 from jaxtyping import Float, Shaped
+from linear_operator import to_linear_operator
 from torch import Generator, Tensor
-from torch.distributions import MultivariateNormal, Normal
+from torch.distributions import Normal
 
 from bayesmeta.data.rows import Data
 from bayesmeta.data.samples import random_order
@@ -187,7 +189,8 @@ class DiffusionPrior(TensorFields):
     def joint(self, x: Shaped[Tensor, "*tasks q 1"]) -> MixtureDistribution:
         """The mean rewards at all rows together; degenerate where an arm is named twice."""
         mean, cov, log_weights = self._at(x)
-        return MixtureDistribution(log_weights, MultivariateNormal(mean, cov[..., None, :, :]), -1)
+        of_each = cov[..., None, :, :].expand(*mean.shape, mean.shape[-1])
+        return MixtureDistribution(log_weights, LazyMultivariateNormal(mean, to_linear_operator(of_each)), -1)
 
     def sample(self, num_draws: int, *, generator: Generator | None = None) -> ArmFunctions:
         """Draws of all mean rewards together, as functions of the arm."""
