@@ -37,6 +37,7 @@ MODULES = (
     "bayesmeta.checks.plots",
     "bayesmeta.testing",
     "bayesmeta.datasets",
+    "bayesmeta.diffusion",
     "bayesmeta.neural_processes",
     "bo.testing",
     "bandits.mab",
