@@ -203,7 +203,7 @@ class OnlineFamilies:
     def _step(self, index: Index, x: Tensor, y: Tensor) -> None:
         """One row of each of distinct entries."""
         for number, state in enumerate(self._states):
-            place = (*index, number)
+            place: Any = (*index, number)
             if isinstance(state, Weighs):
                 state.add(index, x, y)
                 self._evidence[place] = state.log_evidence[index]
@@ -271,8 +271,9 @@ def _require_one(prior: Any) -> None:
         raise TypeError(f"hypotheses are about one task; tasks learn from each other by {type(prior).__name__}")
     if hasattr(prior, "log_weights") and isinstance(prior, Wrapped | HypothesesOfFamilies):
         raise TypeError(f"a {type(prior).__name__} has hypotheses of its own; give the priors of all of them together")
-    if getattr(prior, "event_shape", None):
-        raise ValueError(f"a reward is one number; {type(prior).__name__} has event_shape {tuple(prior.event_shape)}")
+    event_shape = getattr(prior, "event_shape", None)
+    if event_shape:
+        raise ValueError(f"a reward is one number; {type(prior).__name__} has event_shape {tuple(event_shape)}")
 
 
 def _arms_of(prior: Any) -> str:

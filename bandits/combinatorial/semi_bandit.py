@@ -240,4 +240,4 @@ class SemiBandit(Described):
 def _callable(oracle: Any) -> Oracle:
     if not callable(oracle):
         raise TypeError(f"the oracle must be a function of values (n, arms); got {type(oracle).__name__}")
-    return oracle  # type: ignore[no-any-return]
+    return oracle
