@@ -35,7 +35,10 @@ __all__ = [
     "Replayed",
     "Run",
     "Scene",
+    "SemiBandit",
     "Separate",
+    "SetChoice",
+    "SetChoices",
     "SlidingWindow",
     "TableReplay",
     "ThompsonSampling",
@@ -47,9 +50,11 @@ __all__ = [
     "bayes_optimal_value",
     "compare",
     "doubly_robust",
+    "each_decision",
     "expected_reward",
     "fitted_rewards",
     "gittins_index",
+    "grid_edges",
     "informed_prior",
     "ips",
     "linear_contextual",
@@ -58,8 +63,10 @@ __all__ = [
     "prior_of_each_arm",
     "replay",
     "running_together",
+    "shortest_path",
     "simulate",
     "snips",
+    "top_k",
 ]
 
 if TYPE_CHECKING:
@@ -70,6 +77,9 @@ if TYPE_CHECKING:
     from bandits.beliefs.hypotheses import Hypotheses
     from bandits.beliefs.running import running_together
     from bandits.beliefs.window import SlidingWindow
+    from bandits.combinatorial.oracles import each_decision, grid_edges, shortest_path, top_k
+    from bandits.combinatorial.semi_bandit import SemiBandit
+    from bandits.combinatorial.sets import SetChoice, SetChoices
     from bandits.decisions.arms import Crossed, Hybrid, Joined, Numbered, Separate
     from bandits.decisions.choices import Choice, Choices
     from bandits.decisions.policy import Policy
@@ -121,7 +131,10 @@ else:
             "Replayed": "evaluation.along_a_log",
             "Run": "evaluation.simulation",
             "Scene": "evaluation.environments",
+            "SemiBandit": "combinatorial.semi_bandit",
             "Separate": "decisions.arms",
+            "SetChoice": "combinatorial.sets",
+            "SetChoices": "combinatorial.sets",
             "SlidingWindow": "beliefs.window",
             "TableReplay": "evaluation.environments",
             "ThompsonSampling": "policies.thompson",
@@ -134,9 +147,11 @@ else:
             "bayes_optimal_value": "evaluation.bayes_optimal",
             "compare": "evaluation.simulation",
             "doubly_robust": "evaluation.estimates",
+            "each_decision": "combinatorial.oracles",
             "expected_reward": "evaluation.bayes_optimal",
             "fitted_rewards": "evaluation.along_a_log",
             "gittins_index": "evaluation.gittins",
+            "grid_edges": "combinatorial.oracles",
             "informed_prior": "beliefs.demonstrations",
             "ips": "evaluation.estimates",
             "linear_contextual": "evaluation.environments",
@@ -145,7 +160,9 @@ else:
             "prior_of_each_arm": "beliefs.from_logs",
             "replay": "evaluation.along_a_log",
             "running_together": "beliefs.running",
+            "shortest_path": "combinatorial.oracles",
             "simulate": "evaluation.simulation",
             "snips": "evaluation.estimates",
+            "top_k": "combinatorial.oracles",
         },
     )

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from bandits.beliefs.alternatives import OnlineAlternatives
+from bandits.beliefs.families import HypothesesOfFamilies, require_hypotheses
 from bandits.beliefs.wrapped import WeighableSums, Wrapped
 from bayesmeta.mixture import Mixture
 from bayesmeta.online.protocol import Index, State, distinct
@@ -45,22 +46,34 @@ class Hypotheses(Wrapped):
             )
 
     @classmethod
-    def of(cls, priors: Sequence[WeighableSums], weights: Sequence[float] | Tensor | None = None) -> "Hypotheses":
-        """From priors of one family, each without a batch or with one entry per arm.
+    def of(
+        cls, priors: Sequence[Any], weights: Sequence[float] | Tensor | None = None
+    ) -> "Hypotheses | HypothesesOfFamilies":
+        """From priors over the same arms, each without a batch or with one entry per arm.
 
         Args:
+            priors: of one family, or of several, such as a `DiffusionPrior` and `CorrelatedArms`.
             weights: how likely each is before the first reward; by default all the same.
+
+        Returns:
+            Priors of one family stand side by side in `Hypotheses`; others are `HypothesesOfFamilies`, which do the
+            same, one family after the other.
+
+        Raises:
+            TypeError: something is no prior.
+            ValueError: a weight is not above 0, or the priors do not know the same arms.
         """
         chances = torch.ones(len(priors)) if weights is None else torch.as_tensor(weights)
-        if len(chances) != len(priors) or not bool((chances > 0).all()):
+        if not len(priors) or len(chances) != len(priors) or not bool((chances > 0).all()):
             raise ValueError(f"weights must be above 0, one for each of {len(priors)} priors; got {chances.tolist()}")
-        other = next((prior for prior in priors if type(prior) is not type(priors[0])), None)
-        if other is not None:
-            raise TypeError(
-                f"hypotheses must be of one family; got {type(priors[0]).__name__} and {type(other).__name__}"
-            )
-        batch = torch.broadcast_shapes(*(prior.batch_shape for prior in priors))
-        return cls(stacked([prior.expand(batch) for prior in priors]), chances.double().log().log_softmax(0))
+        require_hypotheses(priors)
+        log_weights = chances.double().log().log_softmax(0)
+        if all(type(prior) is type(priors[0]) and isinstance(prior, WeighableSums) for prior in priors):
+            batch = torch.broadcast_shapes(*(prior.batch_shape for prior in priors))
+            whole = stacked([prior.expand(batch) for prior in priors])
+            if whole.batch_shape == (len(priors), *batch):  # else there is more to a prior than tensors of its batch
+                return cls(whole, log_weights)
+        return HypothesesOfFamilies(tuple(priors), log_weights)
 
     @classmethod
     def of_mixture(cls, mixture: Mixture) -> "Hypotheses":

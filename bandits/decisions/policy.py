@@ -7,9 +7,10 @@ Everything else is here: which arms there are, which choices wait for their rewa
 import secrets
 import threading
 from collections.abc import Callable, Hashable
+from contextlib import AbstractContextManager
 from functools import wraps
 from pathlib import Path
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import Generator, Tensor
@@ -26,19 +27,28 @@ from bayesmeta.describe import Described, listed, plural
 from bayesmeta.doors import counted
 from bayesmeta.numerics.gradients import outside_inference
 
-__all__ = ["Policy"]
+__all__ = ["Policy", "alone", "streams_of"]
 
 P = TypeVar("P", bound="Policy")
+L = TypeVar("L", bound="Locked")
 R = TypeVar("R")
 Arguments = ParamSpec("Arguments")
 
 
-def alone(method: Callable[Concatenate[P, Arguments], R]) -> Callable[Concatenate[P, Arguments], R]:
+@runtime_checkable
+class Locked(Protocol):
+    """What threads take turns at."""
+
+    @property
+    def _lock(self) -> AbstractContextManager[Any]: ...
+
+
+def alone(method: Callable[Concatenate[L, Arguments], R]) -> Callable[Concatenate[L, Arguments], R]:
     """The method, which no other thread enters at the same time on the same policy."""
     ordinarily = outside_inference(method)
 
     @wraps(method)
-    def call(self: P, /, *args: Arguments.args, **kwargs: Arguments.kwargs) -> R:
+    def call(self: L, /, *args: Arguments.args, **kwargs: Arguments.kwargs) -> R:
         with self._lock:
             return ordinarily(self, *args, **kwargs)
 
@@ -80,7 +90,7 @@ class Policy(Described):
         self.propensities = propensities
         self._lock = threading.RLock()
         self._learner = Learner(prior, arms, TaskNumbers(tasks or 1, tasks is None), max_pending)
-        self._generator, self._log_generator = _streams_of(seed)
+        self._generator, self._log_generator = streams_of(seed)
 
     @property
     def prior(self) -> Any:
@@ -363,7 +373,7 @@ class Policy(Described):
         return values.to(self._learner.posterior.dtype)
 
 
-def _streams_of(seed: Any) -> tuple[Generator, Generator]:
+def streams_of(seed: Any) -> tuple[Generator, Generator]:
     """Random numbers for choices, and for what a log says of them: its Monte Carlo does not change what is chosen."""
     number = secrets.randbits(62) if seed is None else require_seed(seed)
     return Generator().manual_seed(number), Generator().manual_seed(number + 1)

@@ -162,6 +162,7 @@ def _dtype_of(prior: Any) -> torch.dtype:
         value = getattr(prior, field.name)
         if isinstance(value, Tensor) and value.is_floating_point():
             return value.dtype
-        if dataclasses.is_dataclass(value) and dataclasses.fields(value):
-            return _dtype_of(value)
+        first = value[0] if isinstance(value, tuple) and value else value
+        if dataclasses.is_dataclass(first) and dataclasses.fields(first):
+            return _dtype_of(first)
     return torch.get_default_dtype()

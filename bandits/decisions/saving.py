@@ -125,6 +125,8 @@ def class_of(key: str, base: type) -> Any:
     own: list[Any] = [each for each in _subclasses(base) if module and each.__qualname__ == name]
     # the latest of that module; a class of a script or a notebook may have moved since
     found = [each for each in own if each.__module__ == module] or own
+    if key in package.__all__:
+        raise ValueError(f"it holds a {key}, and not a {base.__name__}. Try bandits.{key}.load")
     if not found:
         raise ValueError(
             f"its class {name!r} is not defined in this process. Import {module} before you load it"

@@ -39,8 +39,11 @@ def is_jointly_normal(online: Online) -> TypeGuard[JointlyNormal]:
 class Alternatives(Protocol):
     """Whose arms are independent given which of several hypotheses holds."""
 
-    def alternatives(self, x: Tensor, task: Task = None) -> tuple[Tensor, Distribution]:
-        """Log weights `(n, hypotheses)`, and marginals of batch_shape `(n, hypotheses, arms, 1)`."""
+    def alternatives(self, x: Tensor, task: Task = None) -> tuple[Tensor, Distribution | list[Distribution]]:
+        """Log weights `(n, hypotheses)`, and marginals of batch_shape `(n, hypotheses, arms, 1)`.
+
+        Hypotheses of different families have one each, of batch_shape `(n, arms, 1)`.
+        """
         ...
 
 

@@ -231,6 +231,9 @@ def _in_float64(marginal: Distribution) -> Distribution:
 
 def _best_of_alternatives(prospects: Prospects, online: Alternatives) -> Tensor:
     log_weights, each = online.alternatives(prospects.x, prospects.task)
+    if isinstance(each, list):
+        bests = torch.stack([best_of_independent(one, prospects.available).double() for one in each], 1)
+        return (log_weights.exp().double()[..., None] * bests).sum(1)
     n, hypotheses, arms, _ = each.batch_shape
     parameters = {name: getattr(each, name).expand(each.batch_shape).flatten(0, 1) for name in each.arg_constraints}
     available = prospects.available

@@ -54,6 +54,12 @@ class OnlineParticles:
         self._root = root.expand(num, -1, -1).reshape(*self.batch_shape, k, k).clone()
         self._log_weights = found.log_weights.expand(num, -1).reshape(*self.batch_shape, -1).clone()
         self.num_reruns = torch.zeros(self.batch_shape, dtype=torch.long)
+        self._log_evidence = torch.zeros(self.batch_shape, dtype=torch.float64)
+
+    @property
+    def log_evidence(self) -> Tensor:
+        """log p(rows) of each task: the filter's estimate when it was looked at last, and what later rows added."""
+        return self._log_evidence
 
     @property
     def ess(self) -> Tensor:
@@ -91,6 +97,7 @@ class OnlineParticles:
 
     def state_dict(self) -> State:
         particles = {"mean": self._mean, "root": self._root, "log_weights": self._log_weights}
+        particles["log_evidence"] = self._log_evidence
         return {"statistics": statistics_state(self.statistics), "num_reruns": self.num_reruns, **particles}
 
     def load_state_dict(self, state: State) -> None:
@@ -98,6 +105,7 @@ class OnlineParticles:
         assert statistics is not None
         self.statistics, self.num_reruns = statistics, state["num_reruns"].clone()
         self._mean, self._root, self._log_weights = (state[name].clone() for name in ("mean", "root", "log_weights"))
+        self._log_evidence = state["log_evidence"].clone()
 
     def _step(self, index: Index, arm: Tensor, y: Tensor) -> None:
         """One row of each of distinct tasks."""
@@ -109,7 +117,9 @@ class OnlineParticles:
         self._mean[index] = mean + left[..., None] * gain[:, None]
         self._root[index] = moved
         log_prob = -0.5 * (left.square() / var[:, None] + (2.0 * math.pi * var).log()[:, None])
-        self._log_weights[index] = (self._log_weights[index] + log_prob).log_softmax(-1)
+        weighed = self._log_weights[index] + log_prob
+        self._log_evidence[index] += weighed.logsumexp(-1)
+        self._log_weights[index] = weighed.log_softmax(-1)
 
     def _look_anew(self, index: Index) -> None:
         enough = effective_size(self._log_weights[index]) >= STALE * self._log_weights.shape[-1]
@@ -119,6 +129,7 @@ class OnlineParticles:
         poor = distinct(tuple(part[few] for part in index))
         found = self.prior.condition(self.statistics[poor])._posterior
         self._mean[poor], self._log_weights[poor] = found.mean, found.log_weights
+        self._log_evidence[poor] = found.log_evidence
         self._root[poor] = cholesky(positive(found.cov), "covariance of a particle")
         self.num_reruns[poor] += 1
 

@@ -22,12 +22,14 @@ from bayesmeta.protocol import Marginal, Predictive
 __all__ = [
     "Begins",
     "DrawsFunctions",
+    "Foretells",
     "InPlace",
     "Index",
     "NoMarginalError",
     "Online",
     "State",
     "Task",
+    "Weighs",
     "distinct",
     "marginal_of",
     "rows_before",
@@ -94,6 +96,25 @@ class Begins(Protocol):
 
     def begin(self, tasks: Tensor, generator: Generator) -> None:
         """These tasks decide; those that did before are as they were."""
+        ...
+
+
+@runtime_checkable
+class Foretells(Protocol):
+    """A state that says faster than its frozen posterior how likely a row is."""
+
+    def log_predictive(self, index: Index, x: Tensor, y: Tensor) -> Tensor:
+        """log p(y | x) of one row of each of distinct entries, as of `Online.add`, before it is added: `(m,)`."""
+        ...
+
+
+@runtime_checkable
+class Weighs(Protocol):
+    """A state that keeps an estimate of how likely its rows were."""
+
+    @property
+    def log_evidence(self) -> Tensor:
+        """log p(rows) of each entry, `batch_shape`."""
         ...
 
 

@@ -91,6 +91,12 @@ class _Weights:
             self._steps(index, x, y.double())
         self._count(index, x, y)
 
+    def log_predictive(self, index: Index, x: Tensor, y: Tensor) -> Tensor:
+        """log p(y | x) of one row of each of distinct entries, before it is added."""
+        f, mean = self._told(*self._read(index), x[:, None])
+        var = f.square().sum(-1)[:, 0] + self._noise_var[index]
+        return Normal(mean[:, 0], var.sqrt()).log_prob(y.double())
+
     def posterior(self, index: Any = ...) -> "NormalWeights":
         return self._prior[index].condition(self.statistics[index]).to(self._like)
 

@@ -122,11 +122,6 @@ def test_a_past_that_misleads_costs_little_and_one_that_helps_still_does() -> No
     [
         (lambda: bandits.Hypotheses.of([LOW, HIGH], [1.0]), ValueError, "weights must be above 0, one for each of 2"),
         (lambda: bandits.Hypotheses.of([LOW, HIGH], [1.0, 0.0]), ValueError, "weights must be above 0"),
-        (
-            lambda: bandits.Hypotheses.of([LOW, LinearGaussian(torch.zeros(1), torch.eye(1), torch.ones(()))]),
-            TypeError,
-            "hypotheses must be of one family; got BetaBernoulli and LinearGaussian",
-        ),
         (lambda: bandits.Hypotheses(LOW, torch.zeros(2)), ValueError, "there must be a weight for each hypothesis"),
     ],
 )

@@ -1,0 +1,1 @@
+"""Sets of arms, of which each arm shows its reward."""
