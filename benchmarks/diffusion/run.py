@@ -25,7 +25,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from benchmarks.diffusion.priors import LEARNING, METHODS
-from benchmarks.diffusion.sections import cost, exact, mixture
+from benchmarks.diffusion.sections import cost, exact, few_tasks, incomplete, mixture, regret
 from benchmarks.diffusion.work import Work
 from benchmarks.kept import Rows, kept, merged
 from benchmarks.pieces import Pieces
@@ -39,6 +39,9 @@ SECTIONS: dict[str, Section] = {  # what computes, what shows, and columns that 
     "mixture": (mixture.mixture, mixture.shown, ("rows", "method")),
     "exact": (exact.exact, exact.shown, ("arms", "setting", "method")),
     "cost": (cost.cost, cost.shown, ("arms",)),
+    "regret": (regret.regret, regret.shown, ("environment", "prior")),
+    "incomplete": (incomplete.incomplete, incomplete.shown, ("prior",)),
+    "few_tasks": (few_tasks.few_tasks, few_tasks.shown, ("tasks", "prior")),
 }
 
 
