@@ -31,7 +31,7 @@ def three_modes(num_arms: int, noise_sd: float, generator: Generator) -> Mixture
     modes = randn((3, num_arms), like=LIKE, generator=generator)
     root = WITHIN * torch.eye(num_arms).double().expand(3, -1, -1)
     noise_var = torch.full((3,), noise_sd**2, dtype=torch.float64)
-    return Mixture(CorrelatedArms(modes, root, noise_var), torch.tensor(SHARES).double().log())
+    return Mixture(CorrelatedArms(modes, root, noise_var), torch.tensor(SHARES, dtype=torch.float64).log())
 
 
 def all_arms(num_arms: int) -> Tensor:
