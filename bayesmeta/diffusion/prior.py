@@ -157,7 +157,8 @@ class DiffusionPrior(TensorFields):
 
     def sample(self, num_draws: int, *, generator: Generator | None = None) -> ArmFunctions:
         """Draws of all mean rewards together, as functions of the arm."""
-        return ArmFunctions(self.sample_params(num_draws, generator=generator), self.arms.noise_var)
+        drawn = self.sample_params(num_draws, generator=generator)
+        return ArmFunctions(drawn, self.arms.noise_var.expand(self.batch_shape))
 
     def sample_params(self, num_draws: int, *, generator: Generator | None = None) -> Tensor:
         """Mean rewards `(num_draws, *batch, k)`."""
