@@ -69,7 +69,7 @@ def regrets(method: str, world: World, past: Data, name: str, work: Work) -> Ten
         name: of them, among all of the benchmark.
     """
     playing = PLAYING[work.budget]
-    known = Past(name, past, world.num_arms)
+    known = Past(f"regret/{name}", past, world.num_arms)
     prior = with_particles(prior_of(method, known, work), playing.num_particles)
     if prior is None and method != "ucb1":
         return None

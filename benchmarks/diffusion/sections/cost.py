@@ -64,7 +64,7 @@ def cost(work: Work) -> tuple[list[Figure], Rows]:
     budget = BUDGETS[work.budget]
     theta = popular_and_niche(budget.num_past, budget.num_arms, stream(21))
     tasks = rows_by_count(theta, torch.full(theta.shape, 2), NOISE_SD, stream(22))
-    past = Past(f"cost_{budget.num_arms}", tasks, budget.num_arms)
+    past = Past(f"cost/{budget.num_arms}", tasks, budget.num_arms)
     prior = with_particles(prior_of("diffusion", past, work), NUM_PARTICLES)
     work.say(f"rounds of {budget.num_arms} arms")
     found = work.pieces.numbers(f"cost/{budget.num_arms}", lambda: _measured(prior, budget))

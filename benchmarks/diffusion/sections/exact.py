@@ -86,7 +86,7 @@ def _of_size(num_arms: int, num_past: int, num_tasks: int, work: Work) -> Iterat
     truth = gaussian_truth(num_arms, NOISE_SD, stream(11, num_arms))
     theta = truth.sample_params(num_past, generator=stream(12, num_arms))
     twice = torch.full(theta.shape, 2)
-    past = Past(f"gaussian_{num_arms}", rows_by_count(theta, twice, NOISE_SD, stream(13, num_arms)), num_arms)
+    past = Past(f"exact/{num_arms}", rows_by_count(theta, twice, NOISE_SD, stream(13, num_arms)), num_arms)
     for method in ("exact", *(name for name in METHODS if name in work.methods)):
         prior = truth if method == "exact" else prior_of(method, past, work)
         for i, setting in enumerate(SETTINGS if prior is not None else ()):

@@ -74,7 +74,7 @@ def mixture(work: Work) -> tuple[list[Figure], Rows]:
     truth = three_modes(NUM_ARMS, NOISE_SD, stream(1))
     theta = _theta(truth, budget.num_past, 2)
     twice = torch.full((budget.num_past, NUM_ARMS), 2)
-    past = Past("three_modes", rows_by_count(theta, twice, NOISE_SD, stream(3)), NUM_ARMS)
+    past = Past("mixture/three_modes", rows_by_count(theta, twice, NOISE_SD, stream(3)), NUM_ARMS)
     rows: Rows = []
     for num in NUM_ROWS:
         for method in ("exact", *(name for name in METHODS if name in work.methods)):
