@@ -17,7 +17,6 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import argparse
-import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -31,8 +30,8 @@ from rich.progress import Progress
 from rich.table import Table
 from torch import Generator, Tensor
 
+from benchmarks.kept import Rows, kept, merged
 from benchmarks.neural_processes import wheel as wheels
-from benchmarks.neural_processes.pieces import Pieces
 from benchmarks.neural_processes.processes import STREAMS
 from benchmarks.neural_processes.regression import (
     BUDGETS,
@@ -48,6 +47,7 @@ from benchmarks.neural_processes.regression import (
 from benchmarks.neural_processes.sections import few_tasks, hierarchical, images, sinusoids
 from benchmarks.neural_processes.sections.folders import NEED_DATA, require_folders
 from benchmarks.neural_processes.sections.scores import interval
+from benchmarks.pieces import Pieces
 from benchmarks.report import Figure, environment, write_json
 
 __all__ = ["main"]
@@ -56,7 +56,6 @@ PACKAGES = ["bayesmeta", "torch", "numpy", "scipy"]
 ROWS = ((3, 6), (7, 12), (13, 24), (25, 46))  # known, of a table
 ON_ALL = ("transformer", "transformer_60")  # members that learn from each kernel; others from the first alone
 ON_MIXTURE = "transformer"  # the member that learns from all kernels at once
-Rows = list[dict[str, Any]]
 
 
 class OnKernel:
@@ -288,28 +287,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.error(str(missing))
     budget = BUDGETS[options.budget]
     budget = replace(budget, data=options.data, effort=options.effort * budget.effort)
-    pieces, figures, tables = Pieces(options.out, options.budget), *_kept(options.out, options.budget)
+    pieces, figures, tables = Pieces(options.out, options.budget), *kept(options.out, options.budget)
     with Progress(transient=True) as screen:
         bar = screen.add_task("", total=None)
         for name in sections:
             section, _ = SECTIONS[name]
             found, rows = section(pieces, budget, members, kernels, lambda text: screen.update(bar, description=text))
-            tables[name] = _merged(tables.get(name, []), rows, KEYS.get(name, ("setting", "method")))
+            tables[name] = merged(tables.get(name, []), rows, KEYS.get(name, ("setting", "method")))
             figures[name] = figures.get(name, {}) | {each.name: each.value for each in found}
     for name in sections:
         Console(width=200).print(SECTIONS[name][1](tables[name]))
     every = [Figure(name, value, "") for section in figures.values() for name, value in section.items()]
     write_json(options.out, every, environment(PACKAGES), budget=options.budget, sections=figures, tables=tables)
-
-
-def _merged(before: Rows, now: Rows, key: tuple[str, ...]) -> Rows:
-    """Rows of a file, of which those that were asked for now take the place of older ones."""
-    return list({tuple(row[name] for name in key): row for row in [*before, *now]}.values())
-
-
-def _kept(out: Path, budget: str) -> tuple[dict[str, dict[str, float]], dict[str, Rows]]:
-    """Figures and tables by section, of those that a file has from before."""
-    before = json.loads(out.read_text()) if out.exists() else {}
-    if before.get("budget") != budget:
-        return {}, {}
-    return before.get("sections", {}), before["tables"]

@@ -15,9 +15,9 @@ from torch import Generator, Tensor
 
 from bayesmeta import Data, TransformerNeuralProcess
 from bayesmeta.neural_processes import Augmentation, Schedule
-from benchmarks.neural_processes.pieces import Pieces
 from benchmarks.neural_processes.processes import STREAMS
 from benchmarks.neural_processes.sections.scores import Rows, interval
+from benchmarks.pieces import Pieces
 from benchmarks.report import Figure
 
 __all__ = ["BUDGETS", "OPTIONS", "FewBudget", "few_tasks", "shown"]

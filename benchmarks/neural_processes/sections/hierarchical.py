@@ -24,9 +24,9 @@ from torch import Generator, Tensor
 
 from bayesmeta import ConditionalNeuralProcess, Data, GaussianProcess, TransformerNeuralProcess
 from bayesmeta.neural_processes import PriorTasks, Schedule
-from benchmarks.neural_processes.pieces import Pieces
 from benchmarks.neural_processes.sections.folders import folder_of
 from benchmarks.neural_processes.sections.scores import Rows, as_figures, as_rows, as_table
+from benchmarks.pieces import Pieces
 from benchmarks.priors.hierarchical import split_rows
 from benchmarks.priors.shared_features import linear, with_intercept
 from benchmarks.report import Figure

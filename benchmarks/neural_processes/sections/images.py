@@ -20,11 +20,11 @@ from torch import Generator, Tensor
 
 from bayesmeta import AttentiveNeuralProcess, ConditionalNeuralProcess, Data, TransformerNeuralProcess
 from bayesmeta.neural_processes import BernoulliHead, Schedule
-from benchmarks.neural_processes.pieces import Pieces
 from benchmarks.neural_processes.sections import image_baselines as baselines
 from benchmarks.neural_processes.sections.folders import folder_of
 from benchmarks.neural_processes.sections.image_data import Asked, Images, ImageStream, asked_about, digits, omniglot
 from benchmarks.neural_processes.sections.scores import Rows, as_figures, as_rows, as_table
+from benchmarks.pieces import Pieces
 from benchmarks.report import Figure
 
 __all__ = ["BUDGETS", "KNOWN", "MEMBERS", "ImageBudget", "images", "shown"]

@@ -12,11 +12,11 @@ import torch
 from rich.table import Table
 from torch import Tensor
 
+from benchmarks.kept import Rows
 from benchmarks.report import Figure
 
 __all__ = ["Rows", "as_figures", "as_rows", "as_table", "interval"]
 
-Rows = list[dict[str, Any]]
 IS_ERROR = {"mse"}  # scores of which less is better
 
 

@@ -26,9 +26,9 @@ from torch.special import log_ndtr
 from bayesmeta import ConditionalNeuralProcess, Data, LearnedFeatures, TransformerNeuralProcess
 from bayesmeta.neural_processes import Moments, Schedule
 from bayesmeta.random import rand, randn
-from benchmarks.neural_processes.pieces import Pieces
 from benchmarks.neural_processes.sections.maml import Maml
 from benchmarks.neural_processes.sections.scores import Rows, as_figures, as_rows, as_table
+from benchmarks.pieces import Pieces
 from benchmarks.report import Figure
 
 __all__ = ["BUDGETS", "MEMBERS", "SinusoidBudget", "SinusoidStream", "exact_prediction", "shown", "sinusoids"]

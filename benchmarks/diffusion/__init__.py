@@ -1,0 +1,1 @@
+"""Diffusion priors beside exact answers and simpler priors."""

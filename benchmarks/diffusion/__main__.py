@@ -1,0 +1,3 @@
+from benchmarks.diffusion.run import main
+
+main()

@@ -1,0 +1,1 @@
+"""Distributions of mean rewards over tasks, from which regret is measured."""
