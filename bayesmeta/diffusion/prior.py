@@ -28,6 +28,7 @@ from bayesmeta.data.rows import Data
 from bayesmeta.data.samples import random_order
 from bayesmeta.data.statistics import Statistics
 from bayesmeta.data.validation import require_enough_tasks
+from bayesmeta.diffusion.denoising import learning
 from bayesmeta.diffusion.denoising.calibration import Calibration
 from bayesmeta.diffusion.denoising.denoiser import DenoiserNetwork, gaussian_guess, network_guess
 from bayesmeta.diffusion.denoising.learning import DiffusionSchedule, gaussian_calibration, learn_in_rounds
@@ -41,6 +42,7 @@ from bayesmeta.distributions.mixture import MixtureDistribution
 from bayesmeta.fields import LearnedFrom, TensorFields
 from bayesmeta.networks.learning.until_no_gain import num_held_out
 from bayesmeta.numerics.gradients import with_gradients
+from bayesmeta.online.sums import statistics_from, statistics_state
 from bayesmeta.regression.arms_by_number import arm_index, per_arm
 from bayesmeta.regression.correlated_arms import ArmFunctions, CorrelatedArms
 
@@ -112,6 +114,14 @@ class DiffusionPrior(TensorFields):
         network = DenoiserNetwork.initial(generator=generator, num_values=arms.num_arms, **sizes)
         levels = noises(num_levels)
         return cls(arms, network, levels, *gaussian_calibration(levels, arms.num_arms), num_particles)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Fields, the rows as a dict."""
+        return super().state_dict() | {"rows": statistics_state(self.rows)}
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any]) -> "DiffusionPrior":
+        return cls(**state | {"rows": statistics_from(state["rows"])})
 
     @property
     def num_arms(self) -> int:
@@ -247,9 +257,7 @@ class DiffusionPrior(TensorFields):
             raise ValueError("fit starts from a prior; got a posterior. Use DiffusionPrior.initial")
         stats = self.statistics(tasks)
         require_enough_tasks(stats.count.sum(-1), self.batch_shape)
-        learned = _learned(
-            self, stats, schedule or DiffusionSchedule(), generator or Generator().manual_seed(0), progress
-        )
+        learned = _learned(self, stats, schedule or learning.DEFAULT, generator or Generator().manual_seed(0), progress)
         return learned._replace(learned_from=LearnedFrom.counts(stats.count.sum(-1)))
 
     def online(self, batch_shape: Sequence[int]) -> "OnlineParticles":

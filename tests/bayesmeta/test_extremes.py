@@ -15,6 +15,7 @@ from torch import Tensor
 import bayesmeta as bm
 from bayesmeta import Data, LimitWarning
 from bayesmeta.checks.predictive_checks import filled
+from bayesmeta.diffusion import TemperedWarning
 from bayesmeta.protocol import Evidence, Learnable, Posterior
 from bayesmeta.warning_kinds import PlacementWarning
 from tests.families import FAMILIES, Family, seed
@@ -23,7 +24,7 @@ COUNTS = {"gamma_poisson", "gamma_poisson_exposure", "poisson_gaussian", "poisso
 CATEGORIES = {"beta_bernoulli", "dirichlet_categorical", "logistic_gaussian"}
 # a design of 1e10 beside a prior of one is singular to the last digit, and rows that do not vary teach no spread
 CLEAR = re.compile("not positive definite|fit needs rows that differ|y must vary|bring the columns of x to one scale")
-KEPT_X = {"correlated_arms", "poisson_exposure_gaussian"}  # x is an index, or a logarithm
+KEPT_X = {"correlated_arms", "diffusion", "poisson_exposure_gaussian"}  # x is an index, or a logarithm
 
 # what squares, times rows, must still fit: 1e60 into float64, 1e30 into float32
 LARGEST = {torch.float32: 12, torch.float64: 30}
@@ -93,6 +94,7 @@ def test_answers_are_finite(name: str, case: dict[str, object]) -> None:
     data = rows(name, FAMILIES[name], case)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", PlacementWarning)  # rows too long for the digits of the prior
+        warnings.simplefilter("ignore", TemperedWarning)
         try:
             answers(FAMILIES[name].prior.to(case["dtype"]), data)
         except ValueError as error:
@@ -109,6 +111,7 @@ def test_learned_priors_are_finite(name: str, case: dict[str, object]) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", LimitWarning)
         warnings.simplefilter("ignore", PlacementWarning)
+        warnings.simplefilter("ignore", TemperedWarning)
         try:
             prior = family.initial(data).fit(data)
         except ValueError as error:

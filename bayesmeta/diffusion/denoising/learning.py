@@ -59,6 +59,9 @@ class DiffusionSchedule:
         )
 
 
+DEFAULT = DiffusionSchedule()
+
+
 class LearnedDenoiser(NamedTuple):
     """What learning leaves.
 
@@ -117,12 +120,13 @@ def learn_denoiser(
         network: where learning starts.
         theta: white, of past tasks in random order `(tasks, draws, k)`.
     """
-    held_out = theta[: num_held_out(len(theta))].float()
+    theta = theta.to(next(iter(network.weights.values())))
+    held_out = theta[: num_held_out(len(theta))]
     look = _look(held_out.flatten(0, 1), NUM_LOOKS, Generator().manual_seed(0))
     best: dict[str, Any] = {"value": -torch.inf, "weights": dict(network.weights)}
 
     def learn(part: slice, enough: Callable[[dict[str, Tensor]], bool]) -> dict[str, Tensor]:
-        some = theta[part].float().flatten(0, 1)
+        some = theta[part].flatten(0, 1)
 
         def objective(weights: dict[str, Tensor]) -> Tensor:
             return -_loss(network, weights, *_look(some, schedule.num_vectors, generator))
