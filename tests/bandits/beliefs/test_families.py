@@ -130,7 +130,7 @@ def test_a_diffusion_prior_is_weighed_by_its_evidence() -> None:
         exact = torch.stack([learned.log_evidence(data), VAGUE.log_evidence(data)])
         own = state.posterior(number).log_weights
         # 50 particles stand for the prior of the rows since the filter was run last
-        assert ((own[0] - own[1]) - (exact[0] - exact[1])).abs() < 1.5
+        assert ((own[0] - own[1]) - (exact[0] - exact[1])).abs() < 1.0
     assert state.posterior().batch_shape == (3,)
 
 
@@ -201,7 +201,6 @@ CASES = {
     "coins and counts": case(
         BetaBernoulli(F64 + 1.0, F64 + 2.0), GammaPoisson(F64 + 1.0, F64 + 1.0), bad_rewards=(0.5, -1.0, 2.0)
     ),
-    "linear": case(LINEAR, NOISY, width=3),
     "single precision": case(LINEAR, NOISY, width=3, dtype=torch.float32, rtol=1e-4),
     "process": case(flat(LINEAR), FAMILIES["gaussian_process"].prior, width=2, num_draws=500),
     # rewards change with time

@@ -90,6 +90,7 @@ CASES: dict[str, Case] = {
     ),
     # an arm that goes takes along what it said of the task
     "hypotheses": case(bandits.ThompsonSampling, bandits.Hypotheses.of([LINEAR, OTHER]), ARMS, width=3, exempt=(GOES,)),
+    "families": case(bandits.ThompsonSampling, bandits.Hypotheses.of([OTHER, NOISY]), ARMS, width=3, exempt=(GOES,)),
     # tasks learn from each other
     "hierarchical": case(bandits.HierTS, LinearHyperposterior(LINEAR, EYE), ARMS, width=3, exempt=(LOOP,)),
     "hierarchical coins": case(bandits.HierTS, coin_belief(), ARMS, exempt=(LOOP,), bad_rewards=(0.5,)),
