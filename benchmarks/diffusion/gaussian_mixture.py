@@ -21,11 +21,11 @@ from bayesmeta.random import randint
 __all__ = ["learn_mixture"]
 
 NUMBERS = (1, 2, 3, 4, 6, 8, 12, 16)  # of kinds
-PATIENCE = 2  # numbers without a gain
-NUM_STARTS, FIRST_STEPS, NUM_STEPS = 4, 4, 30  # of each start, and of the best one
+PATIENCE = 1  # numbers without a gain
+NUM_STARTS, FIRST_STEPS, NUM_STEPS = 3, 3, 12  # of each start, and of the best one
 TOLERANCE = 1e-3  # nats of a task
-SEARCHED = 1000  # past tasks at most by which the number of kinds is chosen
-MOST = 2**22  # numbers that are held at once
+SEARCHED = 400  # past tasks at most by which the number of kinds is chosen
+MOST = 2**18  # numbers that are held at once
 HELD_OUT = 5  # one of so many tasks
 SEEDING = 1e-9
 
