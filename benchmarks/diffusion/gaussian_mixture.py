@@ -21,8 +21,11 @@ from bayesmeta.random import randint
 __all__ = ["learn_mixture"]
 
 NUMBERS = (1, 2, 3, 4, 6, 8, 12, 16)  # of kinds
-PATIENCE = 2  # numbers without a gain
-NUM_STARTS, NUM_STEPS, TOLERANCE = 4, 40, 1e-3  # nats of a task
+PATIENCE = 1  # numbers without a gain
+NUM_STARTS, FIRST_STEPS, NUM_STEPS = 3, 3, 12  # of each start, and of the best one
+TOLERANCE = 1e-3  # nats of a task
+SEARCHED = 400  # past tasks at most by which the number of kinds is chosen
+MOST = 2**18  # numbers that are held at once
 HELD_OUT = 5  # one of so many tasks
 SEEDING = 1e-9
 
@@ -37,7 +40,7 @@ class _Kinds:
 
 
 class _Rows:
-    """Means of arms of tasks, in groups that have as many rows of each.
+    """Means of arms of tasks, in groups that have as many rows of each arm.
 
     Args:
         statistics: of arms `(tasks, k)`.
@@ -46,41 +49,50 @@ class _Rows:
 
     def __init__(self, statistics: Statistics, noise_var: Tensor) -> None:
         self.mean = statistics.mean[..., 0].double()
-        counts, self.group = statistics.count.double().unique(dim=0, return_inverse=True)
-        self.roots = (counts / noise_var.double()).sqrt()
+        counts, group = statistics.count.double().unique(dim=0, return_inverse=True)
+        self.roots = (counts / noise_var.double()).sqrt()  # of the precision of means `(groups, k)`
+        sizes = torch.bincount(group, minlength=len(counts))
+        self.is_task = torch.arange(int(sizes.max())) < sizes[:, None]
+        self.task = torch.zeros(self.is_task.shape, dtype=torch.long)  # of each group, `(groups, m)` with pads
+        self.task[self.is_task] = group.argsort(stable=True)
 
     def __len__(self) -> int:
         return len(self.mean)
 
-    def groups(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Tasks, and the root of the precision of their means `(k,)`."""
-        order = self.group.argsort()
-        sizes = torch.bincount(self.group, minlength=len(self.roots)).tolist()
-        yield from zip(order.split(sizes), self.roots, strict=True)
-
     def log_evidence(self, kinds: _Kinds) -> Tensor:
         """Of each task under each kind, short of what does not depend on kinds: `(tasks, c)`."""
         found = self.mean.new_empty(len(self.mean), len(kinds.loc))
-        for tasks, root in self.groups():
+        for part in self._parts():
+            is_task, task, root = self.is_task[part], self.task[part], self.roots[part]
             for i, (loc, cov) in enumerate(zip(kinds.loc, kinds.cov, strict=True)):
                 factor = _factor(cov, root)
-                white = torch.linalg.solve_triangular(factor, (root * (self.mean[tasks] - loc)).mT, upper=False)
-                found[tasks, i] = -0.5 * white.square().sum(0) - factor.diagonal().log().sum()
+                left = root[:, None] * (self.mean[task] - loc)
+                white = torch.linalg.solve_triangular(factor, left.mT, upper=False)
+                volume = factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+                found[task[is_task], i] = (-0.5 * white.square().sum(-2) - volume[:, None])[is_task]
         return found
 
     def moments(self, loc: Tensor, cov: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
         """Posterior means under one kind `(tasks, k)`, and the weighted sum of posterior covariances `(k, k)`."""
         mean, total = torch.empty_like(self.mean), torch.zeros_like(cov)
-        for tasks, root in self.groups():
-            seen = root[:, None] * cov
-            gain = torch.cholesky_solve(seen, _factor(cov, root))  # (k, k)
-            mean[tasks] = loc + (root * (self.mean[tasks] - loc)) @ gain
-            total += weight[tasks].sum() * (cov - seen.mT @ gain)
+        for part in self._parts():
+            is_task, task, root = self.is_task[part], self.task[part], self.roots[part]
+            seen = root[..., None] * cov
+            gain = torch.cholesky_solve(seen, _factor(cov, root))  # (groups, k, k)
+            given = loc + (root[:, None] * (self.mean[task] - loc)) @ gain
+            mean[task[is_task]] = given[is_task]
+            shares = (weight[task] * is_task).sum(-1)
+            total += shares.sum() * cov - (shares[:, None, None] * seen).flatten(0, 1).mT @ gain.flatten(0, 1)
         return mean, total
+
+    def _parts(self) -> Iterator[slice]:
+        """Groups, some at a time."""
+        step = max(1, MOST // self.roots.shape[-1] ** 2)
+        return (slice(i, i + step) for i in range(0, len(self.roots), step))
 
 
 def _factor(cov: Tensor, root: Tensor) -> Tensor:
-    return torch.linalg.cholesky(torch.eye(len(root)).to(root) + root[:, None] * cov * root)
+    return torch.linalg.cholesky(torch.eye(len(cov)).to(cov) + root[..., None] * cov * root[..., None, :])
 
 
 def learn_mixture(gaussian: CorrelatedArms, statistics: Statistics, generator: Generator) -> Mixture:
@@ -93,7 +105,9 @@ def learn_mixture(gaussian: CorrelatedArms, statistics: Statistics, generator: G
     order = torch.randperm(len(statistics.count), generator=generator)
     num_held_out = max(1, len(order) // HELD_OUT)
     noise_var = gaussian.noise_var
-    held_out, rest = (_Rows(statistics[part], noise_var) for part in (order[:num_held_out], order[num_held_out:]))
+    held_out, rest = (
+        _Rows(statistics[part], noise_var) for part in (order[:num_held_out], order[num_held_out:][:SEARCHED])
+    )
     one = _Kinds(gaussian.loc.double()[None], gaussian.cov.double()[None], torch.zeros(1).double())
     best_num, best, since = 1, -math.inf, 0
     for num in NUMBERS:
@@ -119,8 +133,10 @@ def _total(rows: _Rows, kinds: _Kinds) -> Tensor:
 
 def _learned(rows: _Rows, one: _Kinds, num: int, generator: Generator) -> _Kinds:
     """The best of several starts."""
-    runs = [_climb(rows, _start(rows, one, num, generator), one) for _ in range(NUM_STARTS)]
-    return max(runs, key=lambda kinds: float(_total(rows, kinds).mean()))
+    alike = _Kinds(one.loc.expand(num, -1), one.cov.expand(num, -1, -1), one.log_shares.expand(num))
+    starts = [_improved(rows, _start(rows, one, num, generator), alike) for _ in range(NUM_STARTS)]
+    runs = [_climb(rows, start, FIRST_STEPS) for start in starts]
+    return _climb(rows, max(runs, key=lambda kinds: float(_total(rows, kinds).mean())), NUM_STEPS)
 
 
 def _start(rows: _Rows, one: _Kinds, num: int, generator: Generator) -> Tensor:
@@ -134,11 +150,9 @@ def _start(rows: _Rows, one: _Kinds, num: int, generator: Generator) -> Tensor:
     return torch.nn.functional.one_hot(near, num).double()
 
 
-def _climb(rows: _Rows, shares: Tensor, one: _Kinds) -> _Kinds:
-    num = shares.shape[1]
-    alike = _Kinds(one.loc.expand(num, -1), one.cov.expand(num, -1, -1), one.log_shares.expand(num))
-    kinds, before = _improved(rows, shares, alike), -math.inf
-    for _ in range(NUM_STEPS):
+def _climb(rows: _Rows, kinds: _Kinds, num_steps: int) -> _Kinds:
+    before = -math.inf
+    for _ in range(num_steps):
         joint = rows.log_evidence(kinds) + kinds.log_shares
         now = float(joint.logsumexp(-1).mean())
         if now - before < TOLERANCE:

@@ -14,11 +14,15 @@ from torch import Tensor
 import bandits
 from bayesmeta import Data
 from bayesmeta.random import randn
+from benchmarks.diffusion.environments.maze import path_regret
 from benchmarks.diffusion.environments.worlds import NOISE_SD, World
 from benchmarks.diffusion.priors import Past, prior_of, with_particles
 from benchmarks.diffusion.work import Work, stream
 
 __all__ = ["PLAYING", "Playing", "in_order", "ratio", "regrets"]
+
+
+MAZE = "maze"  # whose decisions are sets of arms
 
 
 @dataclass(frozen=True)
@@ -41,11 +45,11 @@ class Playing:
     sizes: dict[str, int]
 
 
+QUICK_SIZES = {"three_modes": 8, "gaussian": 20, "bidding": 30, "popular_and_niche": 40, "maze": 5}
+FULL_SIZES = {"three_modes": 8, "gaussian": 20, "bidding": 100, "popular_and_niche": 200, "maze": 10}
 PLAYING = {
-    "quick": Playing(400, 20, 40, 64, 1, {"three_modes": 8, "gaussian": 20, "bidding": 30, "popular_and_niche": 40}),
-    "full": Playing(
-        5000, 100, 500, 256, 2, {"three_modes": 8, "gaussian": 20, "bidding": 100, "popular_and_niche": 200}
-    ),
+    "quick": Playing(400, 20, 40, 64, 1, QUICK_SIZES),
+    "full": Playing(5000, 100, 500, 256, 2, FULL_SIZES),
 }
 
 
@@ -71,20 +75,22 @@ def regrets(method: str, world: World, past: Data, name: str, work: Work) -> Ten
     playing = PLAYING[work.budget]
     known = Past(f"regret/{name}", past, world.num_arms)
     prior = with_particles(prior_of(method, known, work), playing.num_particles)
-    if prior is None and method != "ucb1":
+    if prior is None and (method != "ucb1" or world.name == MAZE):
         return None
     work.say(f"{method} plays {name}")
 
     def played() -> dict[str, Any]:
-        totals = [_total(method, prior, world.theta, known, seed, playing.rounds) for seed in range(playing.repeats)]
+        totals = [_total(method, prior, world, known, seed, playing.rounds) for seed in range(playing.repeats)]
         return {"regret": torch.stack(totals).mean(0).tolist()}
 
     return torch.tensor(work.pieces.numbers(f"regret/{name}/{method}", played)["regret"], dtype=torch.float64)
 
 
-def _total(method: str, prior: Any, theta: Tensor, past: Past, seed: int, rounds: int) -> Tensor:
-    environment = _Rewards(theta, seed)
-    options: dict[str, Any] = {"tasks": len(theta), "seed": seed, "propensities": False}
+def _total(method: str, prior: Any, world: World, past: Past, seed: int, rounds: int) -> Tensor:
+    if world.name == MAZE:
+        return path_regret(prior, world.theta, NOISE_SD, seed, rounds)
+    environment = _Rewards(world.theta, seed)
+    options: dict[str, Any] = {"tasks": len(world.theta), "seed": seed, "propensities": False}
     if method == "ucb1":
         low, high = past.tasks.y[past.tasks.mask].quantile(torch.tensor([0.05, 0.95]).double()).tolist()
         policy: Any = bandits.UCB1(environment.arms.names, width=high - low, **options)

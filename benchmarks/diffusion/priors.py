@@ -1,7 +1,8 @@
 """Priors that are compared: each is learned from the same past tasks, and kept as a piece.
 
 - `diffusion`: `DiffusionPrior` with its own, weighted sampler.
-- `diffts`, `laplace_dps`: the same prior with samplers that others published, where this version has them.
+- `unweighted`, `diffts`, `laplace_dps`, `dps`: the same prior with samplers that are approximate, where this version
+  has them.
 - `gaussian`: `CorrelatedArms`, one Gaussian of any covariance.
 - `mixture`: several such Gaussians, see `gaussian_mixture`.
 - `vague`: independent arms of the mean and variance of all past rewards.
@@ -19,10 +20,10 @@ from bayesmeta.diffusion.denoising.learning import DiffusionSchedule
 from benchmarks.diffusion.gaussian_mixture import learn_mixture
 from benchmarks.diffusion.work import Work
 
-__all__ = ["LEARNING", "METHODS", "Learning", "Past", "prior_of"]
+__all__ = ["APPROXIMATE", "LEARNING", "METHODS", "Learning", "Past", "prior_of"]
 
-METHODS = ("diffusion", "diffts", "laplace_dps", "gaussian", "mixture", "vague", "ucb1")
-PUBLISHED = ("diffts", "laplace_dps")
+METHODS = ("diffusion", "unweighted", "diffts", "laplace_dps", "dps", "gaussian", "mixture", "vague", "ucb1")
+APPROXIMATE = ("unweighted", "diffts", "laplace_dps", "dps")
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class Past:
 
 def prior_of(method: str, past: Past, work: Work) -> Any:
     """A prior, None where this version has no such sampler; `ucb1` has none."""
-    if method in PUBLISHED:
+    if method in APPROXIMATE:
         prior = _kept("diffusion", past, work)
         return prior.with_sampler(method) if hasattr(prior, "with_sampler") else None
     if method == "vague":
@@ -66,7 +67,7 @@ def prior_of(method: str, past: Past, work: Work) -> Any:
 
 def minutes_of(method: str, past: Past, work: Work) -> float | None:
     """CPU-minutes of learning, None where there is nothing to learn."""
-    method = "diffusion" if method in PUBLISHED else method
+    method = "diffusion" if method in APPROXIMATE else method
     return _learned(method, past, work)[1] if method in LEARN else None
 
 

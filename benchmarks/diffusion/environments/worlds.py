@@ -7,6 +7,7 @@ Of the past every arm of a task has two rows, so that noise can be told from wha
   win rise along one or two steps whose places differ between tasks.
 - `swiss_roll`: ten arms, along a rolled sheet in three directions of their space.
 - `jester`: a hundred jokes; tasks are users who rated all of them, whose ratings from -1 to 1 are mean rewards.
+- `maze`: arms are edges of a grid, and a decision is a way through it, see `maze`; sizes are the side of the grid.
 - `gaussian`, `three_modes`: theta of one Gaussian, or of three.
 """
 
@@ -20,6 +21,7 @@ from torch import Generator, Tensor
 
 from bayesmeta import Data
 from bayesmeta.random import rand, randn
+from benchmarks.diffusion.environments.maze import mazes, paths_are_there
 from benchmarks.diffusion.environments.popular_and_niche import popular_and_niche
 from benchmarks.diffusion.truths import all_arms, gaussian_truth, rows_by_count, three_modes
 from benchmarks.diffusion.work import stream
@@ -62,13 +64,15 @@ def seen(theta: Tensor, generator: Generator, *, share: float = 1.0) -> Data:
 
 
 def world_of(name: str, sizes: dict[str, int], num_past: int, num_tasks: int, data: Path | None) -> World | None:
-    """None where the data of an environment are not there.
+    """None where the data of an environment, or the policy that plays it, are not there.
 
     Args:
         sizes: numbers of arms, by environment, where they can be chosen.
     """
     if name == "jester":
         return _jester(num_past, num_tasks, data)
+    if name == "maze" and not paths_are_there():
+        return None
     draw = ENVIRONMENTS[name](sizes.get(name, 0))
     number = list(ENVIRONMENTS).index(name)
     return World(name, draw(num_past, stream(31, number)), draw(num_tasks, stream(32, number)))
@@ -129,4 +133,5 @@ ENVIRONMENTS: dict[str, Callable[[int], Draw]] = {
     "swiss_roll": _swiss_roll,
     "bidding": _bidding,
     "popular_and_niche": lambda num_arms: lambda num, generator: popular_and_niche(num, num_arms, generator),
+    "maze": lambda size: lambda num, generator: mazes(num, size, generator),
 }

@@ -22,7 +22,7 @@ from torch import Generator, Tensor
 from bayesmeta import CorrelatedArms
 from bayesmeta.random import rand
 from benchmarks.diffusion.distances import gaussian_w2, moments
-from benchmarks.diffusion.priors import Past, minutes_of, prior_of, with_particles
+from benchmarks.diffusion.priors import APPROXIMATE, Past, minutes_of, prior_of, with_particles
 from benchmarks.diffusion.truths import all_arms, gaussian_truth, rows_by_count
 from benchmarks.diffusion.work import Work, as_figures, as_table, interval, stream
 from benchmarks.kept import Rows
@@ -31,7 +31,7 @@ from benchmarks.report import Figure
 __all__ = ["BUDGETS", "SETTINGS", "ExactBudget", "exact", "shown"]
 
 NOISE_SD, DRAWS_PER_ARM, PARTICLES_PER_DRAW, MOST_ROWS = 0.5, 100, 4, 100
-METHODS = ("diffusion", "diffts", "laplace_dps", "gaussian")
+METHODS = ("diffusion", *APPROXIMATE, "gaussian")
 SAID_AS = {"exact": "floor", "diffusion": "default"}
 
 

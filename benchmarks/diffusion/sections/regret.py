@@ -11,13 +11,13 @@ from torch import Tensor
 
 from benchmarks.diffusion.environments.worlds import ENVIRONMENTS, World, seen, world_of
 from benchmarks.diffusion.playing import PLAYING, in_order, ratio, regrets
-from benchmarks.diffusion.priors import METHODS
 from benchmarks.diffusion.work import Work, as_figures, as_table, interval, stream
 from benchmarks.kept import Rows
 from benchmarks.report import Figure
 
 __all__ = ["regret", "shown"]
 
+PRIORS = ("gaussian", "diffusion", "diffts", "laplace_dps", "mixture", "vague", "ucb1")
 NAMES = {"regret": "regret/{environment}/{prior}", "ratio": "regret_ratio/{environment}/{prior}"}
 MEANINGS = {"regret": "at the horizon, mean over tasks", "ratio": "to the Gaussian prior, paired by task"}
 
@@ -30,7 +30,7 @@ def regret(work: Work) -> tuple[list[Figure], Rows]:
     for name in (*ENVIRONMENTS, "jester"):
         world = world_of(name, playing.sizes, playing.num_past, playing.num_tasks, work.data)
         if world is not None:
-            rows += rows_of(world, in_order(work.methods, METHODS), work)
+            rows += rows_of(world, in_order(work.methods, PRIORS), work)
     return as_figures(rows, NAMES, MEANINGS), rows
 
 

@@ -27,7 +27,7 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(mixture.BUDGETS, "quick", mixture.MixtureBudget(40, 6, 40, 40, 20))
     monkeypatch.setitem(exact.BUDGETS, "quick", exact.ExactBudget({4: (40, 2)}))
     monkeypatch.setitem(cost.BUDGETS, "quick", cost.CostBudget(20, 30, 3, 4))
-    sizes = {"three_modes": 3, "popular_and_niche": 10}
+    sizes = {"three_modes": 3, "popular_and_niche": 10, "maze": 3}
     monkeypatch.setitem(playing.PLAYING, "quick", Playing(30, 3, 3, 8, 1, sizes))
     monkeypatch.setitem(few_tasks.NUMBERS, "quick", (20,))
     for name in ("gaussian", "swiss_roll", "bidding"):

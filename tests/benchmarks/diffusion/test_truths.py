@@ -3,16 +3,21 @@
 import numpy as np
 import pytest
 import scipy.linalg
+import scipy.sparse.csgraph
+import scipy.special
 import scipy.stats
 import torch
 
+from bayesmeta import CorrelatedArms
 from benchmarks.diffusion.distances import energy_distance, gaussian_w2, moments
+from benchmarks.diffusion.environments.maze import edges, mazes, path_regret, paths_are_there
 from benchmarks.diffusion.environments.popular_and_niche import GROUP, popular_and_niche
 from benchmarks.diffusion.environments.worlds import ENVIRONMENTS, seen, world_of
 from benchmarks.diffusion.sections.exact import SETTINGS
 from benchmarks.diffusion.sections.mixture import mode_weights
 from benchmarks.diffusion.truths import WITHIN, all_arms, counts_of, gaussian_truth, rows_by_count, three_modes
 from tests.families import F64, seed
+from tests.seeds import shifted
 
 
 def some_cov(size: int, number: int) -> torch.Tensor:
@@ -105,12 +110,14 @@ def test_tasks_like_some_niches_best() -> None:
 
 @pytest.mark.parametrize("name", ENVIRONMENTS)
 def test_worlds_have_a_past_apart_from_new_tasks(name: str) -> None:
-    world = world_of(name, {name: 20}, 30, 10, None)
-    assert world is not None
+    size = 4 if name == "maze" else 20
+    world = world_of(name, {name: size}, 30, 10, None)
+    if world is None:
+        pytest.skip("there is no policy to play it")
     assert world.past.shape == (30, world.num_arms)
     assert world.theta.shape == (10, world.num_arms)
     assert torch.cdist(world.theta, world.past).min() > 1e-6
-    again = world_of(name, {name: 20}, 30, 10, None)
+    again = world_of(name, {name: size}, 30, 10, None)
     assert again is not None
     assert torch.equal(again.theta, world.theta)
     half = seen(world.past, seed(5), share=0.5)
@@ -120,3 +127,23 @@ def test_worlds_have_a_past_apart_from_new_tasks(name: str) -> None:
 
 def test_jester_needs_its_folder() -> None:
     assert world_of("jester", {}, 30, 10, None) is None
+
+
+def test_mazes_have_one_way_between_any_two_cells() -> None:
+    costs = mazes(5, 4, seed(6))
+    assert costs.shape == (5, 24)
+    for row in costs:
+        passages = edges(4)[row < 0.5].numpy()
+        assert len(passages) == 15
+        graph = scipy.sparse.coo_array((np.ones(15), passages.T), shape=(16, 16))
+        assert scipy.sparse.csgraph.connected_components(graph, directed=False)[0] == 1
+    assert (costs.amax(-1) > 0.8).all()
+
+
+@pytest.mark.skipif(not paths_are_there(), reason="there are no policies over sets of arms")
+def test_who_knows_a_maze_has_no_regret() -> None:
+    costs = mazes(1, 4, seed(7))
+    known = CorrelatedArms(costs[0], 1e-6 * torch.eye(24).double(), F64 + 0.01)
+    assert float(path_regret(known, costs, 0.1, shifted(8), 5).abs().max()) < 1e-6
+    vague = CorrelatedArms(torch.full((24,), 0.5).double(), torch.eye(24).double(), F64 + 0.01)
+    assert float(path_regret(vague, costs, 0.1, shifted(8), 5).min()) > 0.0
