@@ -29,7 +29,7 @@ from bayesmeta.data.samples import random_order
 from bayesmeta.data.statistics import Statistics
 from bayesmeta.data.validation import require_enough_tasks
 from bayesmeta.diffusion.denoising import learning
-from bayesmeta.diffusion.denoising.calibration import Calibration
+from bayesmeta.diffusion.denoising.calibration import Calibration, within
 from bayesmeta.diffusion.denoising.denoiser import DenoiserNetwork, gaussian_guess, network_guess
 from bayesmeta.diffusion.denoising.learning import DiffusionSchedule, gaussian_calibration, learn_in_rounds
 from bayesmeta.diffusion.denoising.levels import noises
@@ -65,8 +65,10 @@ class DiffusionPrior(TensorFields):
         arms: the Gaussian prior whose noise, mean and covariance set the scales.
         network: what is not Gaussian, learned.
         noises: levels, rising, in standard deviations of the mean rewards `(s,)`.
-        gates: worth of the network's answers at each level, from 0 to 1 `(s,)`.
-        residual_cov: of what guesses leave at each level, in units in which mean rewards are white `(s, k, k)`.
+        gates: worth of the network's answers at each level in the directions of `basis`, from 0 to 1 `(s, r)`.
+        residual_cov: of what guesses leave at each level in the directions of `basis` `(s, r, r)`; as of a Gaussian in
+            all others.
+        basis: orthonormal directions that the network sees, in units in which mean rewards are white `(k, r)`.
         num_particles: of a posterior.
         rows: of each arm of each task that it was conditioned on: count, mean and scatter.
         learned_from: what `fit` learned this prior from, None for one written by hand.
@@ -79,8 +81,9 @@ class DiffusionPrior(TensorFields):
     arms: CorrelatedArms
     network: DenoiserNetwork
     noises: Float[Tensor, " s"]
-    gates: Float[Tensor, " s"]
-    residual_cov: Float[Tensor, "s k k"]
+    gates: Float[Tensor, "s r"]
+    residual_cov: Float[Tensor, "s r r"]
+    basis: Float[Tensor, "k r"]
     num_particles: int = NUM_PARTICLES
     rows: Statistics | None = None
     learned_from: LearnedFrom | None = None
@@ -111,9 +114,10 @@ class DiffusionPrior(TensorFields):
             sizes: of the network, see `DenoiserNetwork`.
         """
         arms = CorrelatedArms.initial(tasks, num_arms=num_arms)
-        network = DenoiserNetwork.initial(generator=generator, num_values=arms.num_arms, **sizes)
+        network = DenoiserNetwork.of(torch.ones(arms.num_arms), generator=generator, **sizes)
         levels = noises(num_levels)
-        return cls(arms, network, levels, *gaussian_calibration(levels, arms.num_arms), num_particles)
+        calibration, basis = gaussian_calibration(levels, arms.num_arms), torch.eye(arms.num_arms).to(levels)
+        return cls(arms, network, levels, *calibration, basis, num_particles)
 
     def state_dict(self) -> dict[str, Any]:
         """Fields, the rows as a dict."""
@@ -288,16 +292,17 @@ class DiffusionPrior(TensorFields):
         values, vectors = torch.linalg.eigh(factor @ factor.mT)
         scale, levels = values.clamp(min=values.max() * 1e-12).sqrt(), self.noises.double()
         root, back = (vectors * scale) @ vectors.mT, (vectors / scale) @ vectors.mT
-        gates, module = self.gates.double(), self.network.module
+        gates, module, basis = self.gates.double(), self.network.module, self.basis.double()
+        into, out_of = back @ basis, (root @ basis).mT
 
         def denoise(u: Tensor, level: int) -> Tensor:
-            white, noise = u @ back, levels[level].expand(u.shape[:-1])
-            guess = gaussian_guess(white, noise)
-            if bool(gates[level] > 0.0):
-                guess = guess + gates[level] * network_guess(module, white, noise)
-            return guess @ root
+            noise = levels[level].expand(u.shape[:-1])
+            guess = gaussian_guess(u, noise)
+            if bool((gates[level] > 0.0).any()):
+                guess = guess + (gates[level] * network_guess(module, u @ into, noise)) @ out_of
+            return guess
 
-        return Chain(levels, root, self.residual_cov.double(), denoise)
+        return Chain(levels, root, within(basis, self.residual_cov.double(), levels), denoise)
 
     @property
     def _kept(self) -> Statistics:
@@ -349,7 +354,11 @@ def _learned(
     prior: DiffusionPrior, stats: Statistics, schedule: DiffusionSchedule, generator: Generator, progress: bool
 ) -> DiffusionPrior:
     seen = stats[stats.count.sum(-1) > 0]
-    start = replace(prior, arms=prior.arms.fit(seen))
+    arms = prior.arms.fit(seen)
+    variances, basis = _directions(arms, seen)
+    sizes = {"width": prior.network.width, "num_layers": prior.network.num_layers}
+    network = DenoiserNetwork.of(variances, generator=generator, **sizes)
+    start = replace(prior, arms=arms, basis=basis)
     shuffled = seen[random_order(len(seen.count), generator)]
 
     def calibrated(network: DenoiserNetwork, calibration: Calibration) -> DiffusionPrior:
@@ -359,28 +368,52 @@ def _learned(
         now = replace(calibrated(network, calibration), num_particles=schedule.num_particles, sampler=DEFAULT)
         return _white_theta(now, shuffled, schedule.num_draws, generator)
 
-    found = learn_in_rounds(prior.network, prior.noises.double(), draw_theta, schedule, generator, progress=progress)
+    found = learn_in_rounds(network, prior.noises.double(), draw_theta, schedule, generator, progress=progress)
     held_out = shuffled[: num_held_out(len(shuffled.count))]
     lowest = _lowest_level(calibrated(found.without_held_out, found.calibration), held_out)
+    if lowest is None:
+        return _above(calibrated(network, gaussian_calibration(prior.noises.double(), len(variances))), -1)
     return _above(calibrated(found.network, found.calibration), lowest)
 
 
 def _white_theta(prior: DiffusionPrior, tasks: Statistics, num: int, generator: Generator) -> Tensor:
-    """Draws for tasks `(tasks, num, k)`, in units in which theta is white."""
+    """Draws for tasks in the directions of the basis `(tasks, num, r)`, in units in which theta is white."""
     with torch.no_grad():
         pieces = [tasks[i : i + PIECE] for i in range(0, len(tasks.count), PIECE)]
         drawn = torch.cat([prior.condition(piece)._looked_at(generator).draw(num, generator) for piece in pieces], 1)
-    return torch.linalg.solve(prior.chain.root, (drawn - prior.arms.loc.double())[..., None])[..., 0].movedim(0, 1)
+    into = torch.linalg.solve(prior.chain.root, prior.basis.double())
+    return ((drawn - prior.arms.loc.double()) @ into).movedim(0, 1)
 
 
-def _lowest_level(prior: DiffusionPrior, held_out: Statistics) -> int:
-    """The highest level below which held-out tasks are hardly more probable: within an error of the best one's."""
+def _directions(arms: CorrelatedArms, tasks: Statistics) -> tuple[Tensor, Tensor]:
+    """Variances `(r,)` and directions `(k, r)` in which tasks show mean rewards.
+
+    In these a draw given the rows of a task is more of the rows than of the Gaussian prior.
+    """
+    values, vectors = torch.linalg.eigh(arms.cov.double())
+    noise_var = arms.noise_var.double() / tasks.count.double().mean()
+    shown = values >= noise_var.minimum(values[-1])
+    return values[shown], vectors[:, shown]
+
+
+def _lowest_level(prior: DiffusionPrior, held_out: Statistics) -> int | None:
+    """The highest level below which held-out tasks are hardly more probable: within an error of the best one's.
+
+    None where the best one's gain on the Gaussian prior is within two errors: held-out tasks also set the gates.
+    """
     with torch.no_grad():
         each = [_above(prior, level).log_evidence(held_out) for level in range(len(prior.noises))]
-    best = max(each, key=lambda one: float(one.mean()))
-    loss = torch.stack(each) - best
-    enough = -loss.mean(-1) <= loss.std(-1, correction=0) / len(held_out.count) ** 0.5
-    return int(enough.nonzero().max())
+        best = max(each, key=lambda one: float(one.mean()))
+        gain = best - prior.arms.log_evidence(held_out)
+    loss = best - torch.stack(each)
+    if gain.mean() <= 2.0 * _error(gain):
+        return None
+    return int((loss.mean(-1) <= _error(loss)).nonzero().max())
+
+
+def _error(values: Tensor) -> Tensor:
+    """Standard error of a mean over tasks, the last axis."""
+    return values.std(-1, correction=0) / values.shape[-1] ** 0.5
 
 
 def _above(prior: DiffusionPrior, level: int) -> DiffusionPrior:

@@ -16,7 +16,7 @@ from torch import Generator, Tensor, nn
 from bayesmeta.diffusion.denoising.denoiser import gaussian_guess, network_guess
 from bayesmeta.random import randn
 
-__all__ = ["Calibration", "calibrated", "shrunk_covariance"]
+__all__ = ["Calibration", "calibrated", "shrunk_covariance", "within", "worth"]
 
 NUM_LOOKS = 16  # noises for each held-out draw of theta
 
@@ -25,7 +25,7 @@ class Calibration(NamedTuple):
     """Of each level.
 
     Args:
-        gates: worth of the network's answers `(s,)`.
+        gates: worth of the network's answers in each direction `(s, r)`.
         residual_cov: `(s, k, k)`.
     """
 
@@ -44,14 +44,45 @@ def calibrated(module: nn.Module, theta: Tensor, noises: Tensor, generator: Gene
     return Calibration(*(torch.stack(parts) for parts in zip(*each, strict=True)))
 
 
+def within(basis: Tensor, residual_cov: Tensor, noises: Tensor) -> Tensor:
+    """Covariances of residuals in some directions, among those of a Gaussian in all others.
+
+    Args:
+        basis: the directions, orthonormal `(k, r)`.
+        residual_cov: `(s, r, r)`.
+        noises: `(s,)`.
+
+    Returns:
+        `(s, k, k)`.
+    """
+    var, eye = (noises.square() / (1.0 + noises.square()))[:, None, None], torch.eye(len(basis)).to(basis)
+    more = residual_cov - var * torch.eye(basis.shape[-1]).to(basis)
+    return var * eye + basis @ more @ basis.mT
+
+
 def _at(module: nn.Module, theta: Tensor, noise: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
     looks = theta.repeat(1, NUM_LOOKS, 1)
     u = looks + noise * randn(looks.shape, like=looks, generator=generator)
     level = noise.expand(u.shape[:-1])
     residual, said = looks - gaussian_guess(u, level), network_guess(module, u, level)
-    worth = (residual * said).sum() / said.square().sum().clamp(min=torch.finfo(said.dtype).tiny)
-    gate = worth.clamp(0.0, 1.0)
+    gate = worth(residual, said)
     return gate, shrunk_covariance(residual - gate * said)
+
+
+def worth(residual: Tensor, said: Tensor) -> Tensor:
+    """Slope of residuals on answers in each direction, from 0 to 1, drawn to 0 by as much as it may be chance.
+
+    Args:
+        residual, said: of tasks `(tasks, looks, r)`.
+
+    Returns:
+        `(r,)`.
+    """
+    tiny = torch.finfo(said.dtype).tiny
+    total = said.square().sum((0, 1)).clamp(min=tiny)
+    slope = (residual * said).sum((0, 1)) / total
+    chance = ((residual - slope * said) * said).sum(1).square().sum(0) / total.square()
+    return (slope * (1.0 - chance / slope.square().clamp(min=tiny)).clamp(min=0.0)).clamp(0.0, 1.0)
 
 
 def shrunk_covariance(residual: Tensor) -> Tensor:

@@ -2,16 +2,18 @@ r"""Guesses of theta from theta with noise: what a Gaussian would guess, plus wh
 
 In units in which theta has mean zero and covariance I, at a level of noise s,
 
-$$ h(u, s) = \frac{u}{1 + s^2} + g_s \frac{s}{\sqrt{1 + s^2}} F\left(\frac{u}{\sqrt{1 + s^2}}, s\right), $$
+$$ h(u, s) = \frac{u}{1 + s^2} + g_s \odot \frac{s}{\sqrt{1 + s^2}} F\left(\frac{u}{\sqrt{1 + s^2}}, s\right), $$
 
 whose first part is exact for a Gaussian. The network F has inputs and targets of variance one at every level and begins
-as zero, and the gate g is what held-out tasks say that its answers are worth: so few past tasks do no harm.
+as zero, and the gates g, one for each direction, are what held-out tasks say that its answers are worth: so few past
+tasks do no harm. Directions in which theta varies little are small inputs, and count little in what is learned.
 
 Source: Karras et al., Elucidating the design space of diffusion-based generative models (2022), for the scales.
 """
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -29,13 +31,24 @@ class DenoiserNetwork(Weights):
     """Sizes of a network from vectors and a level to vectors, with its weights.
 
     Args:
-        num_values: of a vector.
+        scales: standard deviations of theta in the directions of the values of a vector, whose squares add up to one:
+            the network sees values as wide as they are in theta, and errs as little in wide ones `(r,)`.
         width, num_layers: hidden layers.
     """
 
-    num_values: int
+    scales: Tensor
     width: int = 192
     num_layers: int = 3
+
+    @classmethod
+    def of(cls, variances: Tensor, **options: Any) -> "DenoiserNetwork":
+        """That has learned nothing, of vectors of these variances `(r,)`."""
+        return cls.initial(scales=(variances / variances.sum()).sqrt().float(), **options)
+
+    @property
+    def num_values(self) -> int:
+        """Of a vector."""
+        return len(self.scales)
 
     def build(self) -> "DenoiserModule":
         return DenoiserModule(self)
@@ -47,12 +60,13 @@ class DenoiserModule(nn.Module):
     def __init__(self, sizes: DenoiserNetwork) -> None:
         super().__init__()
         num = sizes.num_values
+        self.widths = (num**0.5 * sizes.scales).tolist()
         self.perceptron = ResidualPerceptron(num + 2 * NUM_WAVES, num, width=sizes.width, num_layers=sizes.num_layers)
         self.perceptron.last = zeroed(self.perceptron.last)
 
     def forward(self, u: Tensor, noise: Tensor) -> Tensor:
         """F: u `(..., k)` in units in which theta is white, noise `(...)`; `(..., k)`."""
-        scaled = u / (1.0 + noise.square()).sqrt()[..., None]
+        scaled = u * u.new_tensor(self.widths) / (1.0 + noise.square()).sqrt()[..., None]
         angles = noise.log()[..., None] * (math.pi / 8.0) * torch.arange(1, NUM_WAVES + 1).to(noise)
         return self.perceptron(torch.cat([scaled, angles.sin(), angles.cos()], -1))
 

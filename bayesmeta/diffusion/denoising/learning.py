@@ -82,7 +82,7 @@ DrawTheta = Callable[[DenoiserNetwork, Calibration, Generator], Tensor]
 def gaussian_calibration(levels: Tensor, size: int) -> Calibration:
     """Of a Gaussian theta: the network is not asked, and residuals are as wide as they are then."""
     var = levels.square() / (1.0 + levels.square())
-    return Calibration(torch.zeros_like(levels), var[:, None, None] * torch.eye(size).to(levels))
+    return Calibration(torch.zeros(len(levels), size).to(levels), var[:, None, None] * torch.eye(size).to(levels))
 
 
 def learn_in_rounds(
@@ -154,6 +154,6 @@ def _look(theta: Tensor, num: int, generator: Generator) -> tuple[Tensor, Tensor
 
 
 def _loss(network: DenoiserNetwork, weights: Mapping[str, Tensor], theta: Tensor, level: Tensor, u: Tensor) -> Tensor:
-    """Mean square of what the network leaves of the residual, whose variance is one for a Gaussian theta."""
+    """Mean square of what the network leaves of the residual, in the units of theta: one for a Gaussian theta."""
     target = (theta - gaussian_guess(u, level)) / network_scale(level)[:, None]
-    return (target - network.at(weights, u, level)).square().mean()
+    return ((target - network.at(weights, u, level)).square() @ network.scales.square()).mean()

@@ -193,7 +193,7 @@ def with_network(num_particles: int = 50) -> DiffusionPrior:
     tasks = Data.of(ARMS.expand(60, SIZE, 1), theta)
     prior = DiffusionPrior.initial(tasks, num_particles=num_particles, num_levels=5, width=8, num_layers=1)
     weights = {name: value + 0.1 for name, value in prior.network.weights.items()}
-    return prior._replace(network=prior.network.with_weights(weights), gates=torch.full((5,), 0.5).double())
+    return prior._replace(network=prior.network.with_weights(weights), gates=torch.full((5, SIZE), 0.5).double())
 
 
 def task_rows() -> Data:
@@ -244,7 +244,9 @@ def test_names_that_there_are_not() -> None:
         with_network().with_sampler("ddrm")
     prior = with_network()
     with pytest.raises(ValueError, match="sampler must be one of"):
-        DiffusionPrior(prior.arms, prior.network, prior.noises, prior.gates, prior.residual_cov, sampler="ddrm")
+        DiffusionPrior(
+            prior.arms, prior.network, prior.noises, prior.gates, prior.residual_cov, prior.basis, sampler="ddrm"
+        )
 
 
 def test_files_keep_the_sampler(tmp_path: Path) -> None:

@@ -80,7 +80,7 @@ def with_network() -> DiffusionPrior:
     tasks = Data.of(ARMS.expand(60, SIZE, 1), theta)
     prior = DiffusionPrior.initial(tasks, num_particles=100, num_levels=5, width=8, num_layers=1)
     weights = {name: value + 0.1 for name, value in prior.network.weights.items()}
-    return prior._replace(network=prior.network.with_weights(weights), gates=torch.full((5,), 0.5).double())
+    return prior._replace(network=prior.network.with_weights(weights), gates=torch.full((5, SIZE), 0.5).double())
 
 
 def at_each_arm(value: float) -> Data:
