@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+import scipy.stats
 import torch
 from gpytorch.distributions import MultivariateNormal as LazyMultivariateNormal
 from jaxtyping import Float, Shaped
@@ -55,6 +56,7 @@ MOST = 2**22  # numbers of particles that are held at once
 PIECE = 64  # past tasks of which theta is drawn at a time
 NUM_LEVELS = 10
 NUM_PARTICLES = 512
+SURE = 0.99  # that held-out tasks gain by a network
 
 
 @dataclass(frozen=True, eq=False)
@@ -399,21 +401,21 @@ def _directions(arms: CorrelatedArms, tasks: Statistics) -> tuple[Tensor, Tensor
 def _lowest_level(prior: DiffusionPrior, held_out: Statistics) -> int | None:
     """The highest level below which held-out tasks are hardly more probable: within an error of the best one's.
 
-    None where the best one's gain on the Gaussian prior is within two errors: held-out tasks also set the gates.
+    None where it is not sure to gain on the Gaussian prior: the same held-out tasks have set the gates.
     """
     with torch.no_grad():
         each = [_above(prior, level).log_evidence(held_out) for level in range(len(prior.noises))]
         best = max(each, key=lambda one: float(one.mean()))
         gain = best - prior.arms.log_evidence(held_out)
     loss = best - torch.stack(each)
-    if gain.mean() <= 2.0 * _error(gain):
+    if not gain.mean() > float(scipy.stats.t.ppf(SURE, max(len(gain) - 1, 1))) * _error(gain):
         return None
     return int((loss.mean(-1) <= _error(loss)).nonzero().max())
 
 
 def _error(values: Tensor) -> Tensor:
     """Standard error of a mean over tasks, the last axis."""
-    return values.std(-1, correction=0) / values.shape[-1] ** 0.5
+    return values.std(-1) / values.shape[-1] ** 0.5
 
 
 def _above(prior: DiffusionPrior, level: int) -> DiffusionPrior:

@@ -1,11 +1,11 @@
 r"""How far guesses of theta are off, measured on tasks that were not learned from.
 
-At each level, residuals r of held-out tasks give the worth of the network's answers, which is the slope of r on them,
-and the covariance of what is left. Few tasks know little of a covariance of many values, so it is drawn towards
-s I, the covariance of a Gaussian theta's residuals, by as much as tasks differ in what they say of it.
+At each level, residuals of held-out tasks give the worth of the network's answers in each direction, which is their
+slope on these, and the covariance of what is left. Few tasks know little of a covariance of many values, so it is drawn
+towards that of a Gaussian theta's residuals by as much as tasks differ in what they say of it.
 
 Source: Ledoit and Wolf, A well-conditioned estimator for large-dimensional covariance matrices (2004), with tasks in
-the place of rows.
+the place of rows, and a target that is known.
 """
 
 from typing import NamedTuple
@@ -66,7 +66,7 @@ def _at(module: nn.Module, theta: Tensor, noise: Tensor, generator: Generator) -
     level = noise.expand(u.shape[:-1])
     residual, said = looks - gaussian_guess(u, level), network_guess(module, u, level)
     gate = worth(residual, said)
-    return gate, shrunk_covariance(residual - gate * said)
+    return gate, shrunk_covariance(residual - gate * said, float(noise.square() / (1.0 + noise.square())))
 
 
 def worth(residual: Tensor, said: Tensor) -> Tensor:
@@ -85,16 +85,15 @@ def worth(residual: Tensor, said: Tensor) -> Tensor:
     return (slope * (1.0 - chance / slope.square().clamp(min=tiny)).clamp(min=0.0)).clamp(0.0, 1.0)
 
 
-def shrunk_covariance(residual: Tensor) -> Tensor:
-    """Second moments of residuals `(tasks, looks, k)`, drawn towards s I: `(k, k)`."""
+def shrunk_covariance(residual: Tensor, level: float) -> Tensor:
+    """Second moments of residuals `(tasks, looks, k)`, drawn towards `level` times the identity: `(k, k)`."""
     num_tasks, num_looks, k = residual.shape
     flat = residual.flatten(0, 1)
     found = flat.mT @ flat / len(flat)
-    level = found.diagonal().mean()
-    identity = torch.eye(k).to(found)
-    spread = (found - level * identity).square().sum()
+    target = level * torch.eye(k).to(found)
+    spread = (found - target).square().sum()
     # the squared norm of a task's own second moments, by products of its residuals
     own = (residual @ residual.mT).square().sum((-2, -1)).mean() / num_looks**2
-    chance = (own - found.square().sum()).clamp(min=0.0) / num_tasks
+    chance = (own - found.square().sum()).clamp(min=0.0) / max(num_tasks - 1, 1)
     share = (chance / spread.clamp(min=torch.finfo(found.dtype).tiny)).clamp(max=1.0)
-    return (1.0 - share) * found + share * level * identity
+    return (1.0 - share) * found + share * target

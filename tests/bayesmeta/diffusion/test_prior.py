@@ -106,11 +106,10 @@ def test_gates_are_shut_where_a_network_knows_nothing() -> None:
 def test_a_covariance_of_few_tasks_is_drawn_to_that_of_equal_values() -> None:
     few, many = (randn((num, 1, 20), like=F64, generator=seed(num)) for num in (10, 4000))
     eye = torch.eye(20).double()
-    assert (shrunk_covariance(few) - eye).square().mean() < 0.1 * (
-        (few[:, 0].mT @ few[:, 0]) / 10 - eye
-    ).square().mean()
+    far = ((few[:, 0].mT @ few[:, 0]) / 10 - eye).square().mean()
+    assert (shrunk_covariance(few, 1.0) - eye).square().mean() < 0.1 * far
     root = torch.eye(20).double() + torch.ones(20, 20).double() / 4.0
-    torch.testing.assert_close(shrunk_covariance(many @ root), root @ root, rtol=0.0, atol=0.5)
+    torch.testing.assert_close(shrunk_covariance(many @ root, 1.0), root @ root, rtol=0.0, atol=0.5)
 
 
 def test_bad_input() -> None:
