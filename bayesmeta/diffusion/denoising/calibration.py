@@ -64,6 +64,7 @@ def shrunk_covariance(residual: Tensor) -> Tensor:
     spread = (found - level * identity).square().sum()
     # the squared norm of a task's own second moments, by products of its residuals
     own = (residual @ residual.mT).square().sum((-2, -1)).mean() / num_looks**2
-    chance = (own - found.square().sum()).clamp(min=0.0) / num_tasks
-    share = (chance / spread.clamp(min=torch.finfo(found.dtype).tiny)).clamp(max=1.0)
+    chance = (own - found.square().sum()).clamp(min=0.0) / max(num_tasks - 1, 1)
+    # one task says nothing of how tasks differ
+    share = (chance / spread.clamp(min=torch.finfo(found.dtype).tiny)).clamp(max=1.0) if num_tasks > 1 else 1.0
     return (1.0 - share) * found + share * level * identity

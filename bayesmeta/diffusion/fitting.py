@@ -1,0 +1,93 @@
+"""How a diffusion prior is learned from past tasks, and when the Gaussian prior is left instead."""
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Generator, Tensor
+
+from bayesmeta.data.samples import random_order
+from bayesmeta.data.statistics import Statistics
+from bayesmeta.diffusion.denoising.calibration import Calibration, calibrated
+from bayesmeta.diffusion.denoising.denoiser import DenoiserNetwork
+from bayesmeta.diffusion.denoising.learning import DiffusionSchedule, gaussian_calibration, learn_in_rounds
+from bayesmeta.diffusion.denoising.worth import lowest_level
+from bayesmeta.diffusion.sampling.samplers import DEFAULT
+from bayesmeta.networks.learning.until_no_gain import num_held_out
+from bayesmeta.numerics.gradients import with_gradients
+
+if TYPE_CHECKING:
+    from bayesmeta.diffusion.prior import DiffusionPrior
+
+__all__ = ["learned_from_tasks"]
+
+PIECE = 64  # past tasks of which theta is drawn at a time
+
+
+@with_gradients
+def learned_from_tasks(
+    prior: "DiffusionPrior", stats: Statistics, schedule: DiffusionSchedule, generator: Generator, progress: bool
+) -> "DiffusionPrior":
+    """See `DiffusionPrior.fit`."""
+    seen = stats[stats.count.sum(-1) > 0]
+    start = replace(prior, arms=prior.arms.fit(seen))
+    shuffled = seen[random_order(len(seen.count), generator)]
+
+    def draw_theta(network: DenoiserNetwork, calibration: Calibration, generator: Generator) -> Tensor:
+        return _white_theta(_having(start, network, calibration), shuffled, schedule, generator)
+
+    found = learn_in_rounds(prior.network, prior.noises.double(), draw_theta, schedule, generator, progress=progress)
+    num = num_held_out(len(shuffled.count))
+    unseen = replace(start, arms=prior.arms.fit(shuffled[num:])) if num > 1 else start
+    lowest = _lowest_level(
+        _having(unseen, found.without_held_out, found.calibration), shuffled[:num], schedule, generator
+    )
+    if lowest is None:
+        gaussian = gaussian_calibration(prior.noises, prior.num_arms)
+        return _above(_having(start, prior.network, gaussian), len(prior.noises) - 1)
+    return _above(_having(start, found.network, found.calibration), lowest)
+
+
+def _having(prior: "DiffusionPrior", network: DenoiserNetwork, calibration: Calibration) -> "DiffusionPrior":
+    return replace(prior, network=network, gates=calibration.gates, residual_cov=calibration.residual_cov)
+
+
+def _white_theta(
+    prior: "DiffusionPrior", tasks: Statistics, schedule: DiffusionSchedule, generator: Generator
+) -> Tensor:
+    """Draws for tasks `(tasks, draws, k)`, in units in which theta is white."""
+    now = replace(prior, num_particles=schedule.num_particles, sampler=DEFAULT)
+    with torch.no_grad():
+        pieces = [now.condition(tasks[i : i + PIECE]) for i in range(0, len(tasks.count), PIECE)]
+        drawn = torch.cat([piece.looked_at(generator).draw(schedule.num_draws, generator) for piece in pieces], 1)
+    return torch.linalg.solve(now.chain.root, (drawn - now.arms.loc.double())[..., None])[..., 0].movedim(0, 1)
+
+
+def _lowest_level(
+    prior: "DiffusionPrior", held_out: Statistics, schedule: DiffusionSchedule, generator: Generator
+) -> int | None:
+    """The one below which there is no gain, see `lowest_level`.
+
+    Each half of the held-out tasks is judged by what the other half calibrates.
+
+    Args:
+        prior: that has seen none of the tasks: whoever saw a task finds it too probable.
+    """
+    half = len(held_out.count) // 2
+    if not half:
+        return None
+    prior = replace(prior, sampler=DEFAULT)
+    theta, levels, each = _white_theta(prior, held_out, schedule, generator), prior.noises.double(), []
+    for judged, judge in ((slice(half), slice(half, None)), (slice(half, None), slice(half))):
+        made = _having(prior, prior.network, calibrated(prior.network.module, theta[judge], levels, generator))
+        with torch.no_grad():
+            every = [_above(made, level).log_evidence(held_out[judged]) for level in range(len(levels))]
+        each.append(torch.stack(every))
+    return lowest_level(torch.cat(each, -1), prior.arms.log_evidence(held_out))
+
+
+def _above(prior: "DiffusionPrior", level: int) -> "DiffusionPrior":
+    """Without the levels below one."""
+    return replace(
+        prior, noises=prior.noises[level:], gates=prior.gates[level:], residual_cov=prior.residual_cov[level:]
+    )
