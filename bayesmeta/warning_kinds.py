@@ -5,7 +5,8 @@ import warnings
 
 __all__ = ["BayesmetaWarning", "LimitWarning", "NotFusedWarning", "PlacementWarning", "warn"]
 
-INSIDE = {"bayesmeta", "bandits", "bo", "torch", "contextlib"}  # packages between a user's call and the warning
+# packages between a user's call and the warning
+INSIDE = {"bayesmeta", "bandits", "bo", "torch", "contextlib", "functools"}
 
 
 class BayesmetaWarning(UserWarning):

@@ -17,7 +17,6 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-import scipy.stats
 import torch
 from gpytorch.distributions import MultivariateNormal as LazyMultivariateNormal
 from jaxtyping import Float, Shaped
@@ -26,13 +25,13 @@ from torch import Generator, Tensor
 from torch.distributions import Normal
 
 from bayesmeta.data.rows import Data
-from bayesmeta.data.samples import random_order
 from bayesmeta.data.statistics import Statistics
 from bayesmeta.data.validation import require_enough_tasks
 from bayesmeta.diffusion.denoising import learning
-from bayesmeta.diffusion.denoising.calibration import Calibration, within
+from bayesmeta.diffusion.denoising.calibration import within
+from bayesmeta.diffusion.denoising.checks import require_levels
 from bayesmeta.diffusion.denoising.denoiser import DenoiserNetwork, gaussian_guess, network_guess
-from bayesmeta.diffusion.denoising.learning import DiffusionSchedule, gaussian_calibration, learn_in_rounds
+from bayesmeta.diffusion.denoising.learning import DiffusionSchedule, gaussian_calibration
 from bayesmeta.diffusion.denoising.levels import noises
 from bayesmeta.diffusion.sampling.chain import Chain
 from bayesmeta.diffusion.sampling.gaussians import WeightedGaussians
@@ -40,8 +39,8 @@ from bayesmeta.diffusion.sampling.observations import ArmRows
 from bayesmeta.diffusion.sampling.posterior import posterior_of
 from bayesmeta.diffusion.sampling.samplers import DEFAULT, sampler_named
 from bayesmeta.distributions.mixture import MixtureDistribution
+from bayesmeta.doors import counted, require_count
 from bayesmeta.fields import LearnedFrom, TensorFields
-from bayesmeta.networks.learning.until_no_gain import num_held_out
 from bayesmeta.numerics.gradients import with_gradients
 from bayesmeta.online.sums import statistics_from, statistics_state
 from bayesmeta.regression.arms_by_number import arm_index, per_arm
@@ -53,10 +52,8 @@ if TYPE_CHECKING:
 __all__ = ["DiffusionPrior"]
 
 MOST = 2**22  # numbers of particles that are held at once
-PIECE = 64  # past tasks of which theta is drawn at a time
 NUM_LEVELS = 10
 NUM_PARTICLES = 512
-SURE = 0.99  # that held-out tasks gain by a network
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,7 +74,8 @@ class DiffusionPrior(TensorFields):
         sampler: of posteriors, see `with_sampler`.
 
     Raises:
-        ValueError: there is no such sampler.
+        ValueError: there is no such sampler, levels do not rise or have no gates from 0 to 1 and covariances, or
+            `basis` does not belong to `arms` and `network`.
     """
 
     arms: CorrelatedArms
@@ -93,8 +91,18 @@ class DiffusionPrior(TensorFields):
 
     def __post_init__(self) -> None:
         sampler_named(self.sampler)
+        require_count("num_particles", self.num_particles)
+        if self.arms.batch_shape:
+            raise ValueError(f"arms must be one prior, without a batch; got batch_shape {tuple(self.arms.batch_shape)}")
+        if tuple(self.basis.shape) != (self.num_arms, self.network.num_values):
+            raise ValueError(
+                f"basis must have shape {(self.num_arms, self.network.num_values)}, for the arms and what the network "
+                f"sees of them; got {tuple(self.basis.shape)}"
+            )
+        require_levels(self.noises, self.gates, self.residual_cov, self.network.num_values)
 
     @classmethod
+    @counted(num_arms=1, num_levels=1, num_particles=1)
     def initial(
         cls,
         tasks: Data | Statistics,
@@ -187,10 +195,11 @@ class DiffusionPrior(TensorFields):
 
         Raises:
             IndexError: a row names an arm that does not exist.
-            ValueError: `x` does not have one column of whole numbers, or `y` is not one number per row.
+            ValueError: `x` does not have one column of whole numbers, `y` is not one number per row, or there are
+                other tasks than before.
         """
         rows = self.statistics(data)
-        after = self._replace(rows=rows if self.rows is None else self.rows + rows)
+        after = self._replace(rows=rows if self.rows is None else _sum(self.rows, rows))
         after.__dict__["chain"] = self.chain  # rows do not change it
         return after
 
@@ -238,7 +247,10 @@ class DiffusionPrior(TensorFields):
 
     def statistics(self, data: Data | Statistics) -> Statistics:
         """All that this family knows of the rows of `data`; statistics pass through."""
-        return per_arm(data, self.num_arms)
+        rows = per_arm(data, self.num_arms)
+        if rows.second is None:
+            raise ValueError("this family needs second moments; got statistics of order 1. Use Statistics.of(data)")
+        return rows
 
     def fit(
         self,
@@ -263,7 +275,10 @@ class DiffusionPrior(TensorFields):
             raise ValueError("fit starts from a prior; got a posterior. Use DiffusionPrior.initial")
         stats = self.statistics(tasks)
         require_enough_tasks(stats.count.sum(-1), self.batch_shape)
-        learned = _learned(self, stats, schedule or learning.DEFAULT, generator or Generator().manual_seed(0), progress)
+        from bayesmeta.diffusion.fitting import learned_from_tasks
+
+        generator = generator or Generator().manual_seed(0)
+        learned = learned_from_tasks(self, stats, schedule or learning.DEFAULT, generator, progress)
         return learned._replace(learned_from=LearnedFrom.counts(stats.count.sum(-1)))
 
     def online(self, batch_shape: Sequence[int]) -> "OnlineParticles":
@@ -275,12 +290,16 @@ class DiffusionPrior(TensorFields):
     def expand(self, batch_shape: Sequence[int]) -> "DiffusionPrior":
         if self.rows is None and not batch_shape:
             return self
-        return self._replace(rows=_shaped(self._kept, (*batch_shape, self.num_arms), Tensor.expand))
+        batch = tuple(batch_shape)
+        if not _spreads(self.batch_shape, batch):
+            raise ValueError(f"batch_shape {tuple(self.batch_shape)} does not broadcast to {batch}")
+        return self._replace(rows=_shaped(self._kept, (*batch, self.num_arms), Tensor.expand))
 
     def __getitem__(self, index: Any) -> "DiffusionPrior":
         if self.rows is None or not self.batch_shape:
             raise IndexError("this DiffusionPrior has no batch to index")
-        return self._replace(rows=self.rows[index])
+        number = torch.arange(self.batch_shape.numel()).reshape(self.batch_shape)[index]  # the last axis is of arms
+        return self._replace(rows=_shaped(self.rows, (-1, self.num_arms), Tensor.reshape)[number])
 
     def _title(self) -> str:
         said = super()._title()
@@ -313,9 +332,9 @@ class DiffusionPrior(TensorFields):
     @cached_property
     def _posterior(self) -> WeightedGaussians:
         """Tasks on one axis."""
-        return self._looked_at(None)
+        return self.looked_at(None)
 
-    def _looked_at(self, generator: Generator | None) -> WeightedGaussians:
+    def looked_at(self, generator: Generator | None) -> WeightedGaussians:
         """By noise of each task's own, or by that which all have."""
         rows, num = self._kept, self.batch_shape.numel()
         flat = _shaped(rows, (num, self.num_arms), Tensor.reshape)
@@ -351,80 +370,6 @@ class DiffusionPrior(TensorFields):
         return MixtureDistribution(log_weights[..., None], Normal(mean, sd.expand_as(mean)), -2)
 
 
-@with_gradients
-def _learned(
-    prior: DiffusionPrior, stats: Statistics, schedule: DiffusionSchedule, generator: Generator, progress: bool
-) -> DiffusionPrior:
-    seen = stats[stats.count.sum(-1) > 0]
-    arms = prior.arms.fit(seen)
-    variances, basis = _directions(arms, seen)
-    sizes = {"width": prior.network.width, "num_layers": prior.network.num_layers}
-    network = DenoiserNetwork.of(variances, generator=generator, **sizes)
-    start = replace(prior, arms=arms, basis=basis)
-    shuffled = seen[random_order(len(seen.count), generator)]
-
-    def calibrated(network: DenoiserNetwork, calibration: Calibration) -> DiffusionPrior:
-        return replace(start, network=network, gates=calibration.gates, residual_cov=calibration.residual_cov)
-
-    def draw_theta(network: DenoiserNetwork, calibration: Calibration, generator: Generator) -> Tensor:
-        now = replace(calibrated(network, calibration), num_particles=schedule.num_particles, sampler=DEFAULT)
-        return _white_theta(now, shuffled, schedule.num_draws, generator)
-
-    found = learn_in_rounds(network, prior.noises.double(), draw_theta, schedule, generator, progress=progress)
-    held_out = shuffled[: num_held_out(len(shuffled.count))]
-    lowest = _lowest_level(calibrated(found.without_held_out, found.calibration), held_out)
-    if lowest is None:
-        return _above(calibrated(network, gaussian_calibration(prior.noises.double(), len(variances))), -1)
-    return _above(calibrated(found.network, found.calibration), lowest)
-
-
-def _white_theta(prior: DiffusionPrior, tasks: Statistics, num: int, generator: Generator) -> Tensor:
-    """Draws for tasks in the directions of the basis `(tasks, num, r)`, in units in which theta is white."""
-    with torch.no_grad():
-        pieces = [tasks[i : i + PIECE] for i in range(0, len(tasks.count), PIECE)]
-        drawn = torch.cat([prior.condition(piece)._looked_at(generator).draw(num, generator) for piece in pieces], 1)
-    into = torch.linalg.solve(prior.chain.root, prior.basis.double())
-    return ((drawn - prior.arms.loc.double()) @ into).movedim(0, 1)
-
-
-def _directions(arms: CorrelatedArms, tasks: Statistics) -> tuple[Tensor, Tensor]:
-    """Variances `(r,)` and directions `(k, r)` in which tasks show mean rewards.
-
-    In these a draw given the rows of a task is more of the rows than of the Gaussian prior.
-    """
-    values, vectors = torch.linalg.eigh(arms.cov.double())
-    noise_var = arms.noise_var.double() / tasks.count.double().mean()
-    shown = values >= noise_var.minimum(values[-1])
-    return values[shown], vectors[:, shown]
-
-
-def _lowest_level(prior: DiffusionPrior, held_out: Statistics) -> int | None:
-    """The highest level below which held-out tasks are hardly more probable: within an error of the best one's.
-
-    None where it is not sure to gain on the Gaussian prior: the same held-out tasks have set the gates.
-    """
-    with torch.no_grad():
-        each = [_above(prior, level).log_evidence(held_out) for level in range(len(prior.noises))]
-        best = max(each, key=lambda one: float(one.mean()))
-        gain = best - prior.arms.log_evidence(held_out)
-    loss = best - torch.stack(each)
-    if not gain.mean() > float(scipy.stats.t.ppf(SURE, max(len(gain) - 1, 1))) * _error(gain):
-        return None
-    return int((loss.mean(-1) <= _error(loss)).nonzero().max())
-
-
-def _error(values: Tensor) -> Tensor:
-    """Standard error of a mean over tasks, the last axis."""
-    return values.std(-1) / values.shape[-1] ** 0.5
-
-
-def _above(prior: DiffusionPrior, level: int) -> DiffusionPrior:
-    """Without the levels below one."""
-    return replace(
-        prior, noises=prior.noises[level:], gates=prior.gates[level:], residual_cov=prior.residual_cov[level:]
-    )
-
-
 def _shaped(rows: Statistics, shape: tuple[int, ...], change: Callable[..., Tensor]) -> Statistics:
     """Statistics of another batch, by `Tensor.reshape` or `Tensor.expand`."""
     assert rows.second is not None
@@ -434,3 +379,19 @@ def _shaped(rows: Statistics, shape: tuple[int, ...], change: Callable[..., Tens
         change(rows.first, (*shape, 1)),
         change(rows.second, (*shape, 1, 1)),
     )
+
+
+def _sum(before: Statistics, rows: Statistics) -> Statistics:
+    """Rows of both; of tasks, or of one task that all of the others go on from."""
+    a, b = tuple(before.count.shape), tuple(rows.count.shape)
+    try:
+        shape = tuple(torch.broadcast_shapes(a, b))
+    except RuntimeError:
+        raise ValueError(f"rows must be of the tasks that the posterior is of, {a[:-1]}; got {b[:-1]}") from None
+    return _shaped(before, shape, Tensor.expand) + _shaped(rows, shape, Tensor.expand)
+
+
+def _spreads(small: tuple[int, ...], large: tuple[int, ...]) -> bool:
+    """Whether one shape broadcasts to another."""
+    same = (a in (1, b) for a, b in zip(small[::-1], large[::-1], strict=False))
+    return len(small) <= len(large) and all(same)

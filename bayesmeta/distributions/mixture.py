@@ -54,11 +54,11 @@ class MixtureDistribution(Distribution):
         return self._weighted(self.components.variance + spread.square())
 
     def log_prob(self, value: Tensor) -> Tensor:
-        each = self.components.log_prob(value.unsqueeze(self.axis - len(self.event_shape)))
+        each = self.components.log_prob(self._beside(value))
         return (self.log_weights.to(each) + each).logsumexp(self.axis)
 
     def cdf(self, value: Tensor) -> Tensor:
-        return self._weighted(self.components.cdf(value.unsqueeze(self.axis)))
+        return self._weighted(self.components.cdf(self._beside(value)))
 
     def link(self) -> "MixtureDistribution":
         """On the scale of the components' link, where they have one."""
@@ -75,7 +75,7 @@ class MixtureDistribution(Distribution):
 
     def icdf_bounds(self, value: Tensor, num_steps: int) -> tuple[Tensor, Tensor]:
         """Between which a quantile lies, by bisection between the components' least and greatest one."""
-        each = self.components.icdf(value.unsqueeze(self.axis))
+        each = self.components.icdf(self._beside(value))
         low, high = each.amin(self.axis), each.amax(self.axis)
         for _ in range(num_steps):
             middle = 0.5 * (low + high)
@@ -91,6 +91,11 @@ class MixtureDistribution(Distribution):
         index = categorical(shape.numel(), log_weights)
         axis = every.ndim + self.axis - len(self.event_shape)
         return pick(every, index, axis).reshape(*shape, *self.batch_shape, *self.event_shape)
+
+    def _beside(self, value: Tensor) -> Tensor:
+        """With an axis for hypotheses; a value of fewer axes than the mixture is that of all."""
+        axis = self.axis - len(self.event_shape)
+        return value.reshape(*[1] * (-1 - axis - value.ndim), *value.shape).unsqueeze(axis)
 
     def _weighted(self, each: Tensor) -> Tensor:
         weights = self.log_weights.exp().to(each)  # which may be in float64 where the components are not

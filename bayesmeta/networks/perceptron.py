@@ -4,6 +4,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import gelu
 
+from bayesmeta.doors import require_count
+
 __all__ = ["ResidualPerceptron", "zeroed"]
 
 
@@ -15,11 +17,15 @@ class ResidualPerceptron(nn.Module):
         width: of the stream, and of what each layer makes of it.
         num_layers: hidden ones, at least one.
 
+    Raises:
+        ValueError: `width` or `num_layers` is below one.
+
     Source: He et al., Identity mappings in deep residual networks (2016), with layer norm before each layer.
     """
 
     def __init__(self, num_inputs: int, num_outputs: int, *, width: int, num_layers: int) -> None:
         super().__init__()
+        width, num_layers = require_count("width", width), require_count("num_layers", num_layers)
         self.first = nn.Linear(num_inputs, width)
         self.layers = nn.ModuleList(PerceptronLayer(width, width) for _ in range(num_layers))
         self.last = nn.Linear(width, num_outputs)

@@ -30,7 +30,7 @@ from torch.distributions import Normal
 from bayesmeta.data.rows import Data
 from bayesmeta.data.statistics import Statistics
 from bayesmeta.data.validation import require_columns, require_enough_tasks, require_finite, require_positive
-from bayesmeta.doors import Draws
+from bayesmeta.doors import Draws, counted
 from bayesmeta.fields import LearnedFrom, TensorFields
 from bayesmeta.hyperparameters.vector import Hyperparameters
 from bayesmeta.numerics.linalg import cholesky, log_det, solve
@@ -79,6 +79,7 @@ class CorrelatedArms(TensorFields):
         require_positive("noise_var", self.noise_var)
 
     @classmethod
+    @counted(num_arms=1)
     def initial(cls, tasks: Data | Statistics, *, num_arms: int | None = None) -> "CorrelatedArms":
         """A weak prior on the scale of `tasks`: arms have their own level and, less that, vary between tasks alike.
 

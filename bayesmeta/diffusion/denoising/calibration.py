@@ -66,7 +66,8 @@ def _at(module: nn.Module, theta: Tensor, noise: Tensor, generator: Generator) -
     level = noise.expand(u.shape[:-1])
     residual, said = looks - gaussian_guess(u, level), network_guess(module, u, level)
     gate = worth(residual, said)
-    return gate, shrunk_covariance(residual - gate * said, float(noise.square() / (1.0 + noise.square())))
+    counted = (gate * said).where(gate > 0.0, 0.0)  # a network that diverged may say no numbers
+    return gate, shrunk_covariance(residual - counted, float(noise.square() / (1.0 + noise.square())))
 
 
 def worth(residual: Tensor, said: Tensor) -> Tensor:
@@ -82,7 +83,8 @@ def worth(residual: Tensor, said: Tensor) -> Tensor:
     total = said.square().sum((0, 1)).clamp(min=tiny)
     slope = (residual * said).sum((0, 1)) / total
     chance = ((residual - slope * said) * said).sum(1).square().sum(0) / total.square()
-    return (slope * (1.0 - chance / slope.square().clamp(min=tiny)).clamp(min=0.0)).clamp(0.0, 1.0)
+    drawn_in = slope * (1.0 - chance / slope.square().clamp(min=tiny)).clamp(min=0.0)
+    return drawn_in.nan_to_num(0.0, 0.0, 0.0).clamp(0.0, 1.0)
 
 
 def shrunk_covariance(residual: Tensor, level: float) -> Tensor:
@@ -95,5 +97,6 @@ def shrunk_covariance(residual: Tensor, level: float) -> Tensor:
     # the squared norm of a task's own second moments, by products of its residuals
     own = (residual @ residual.mT).square().sum((-2, -1)).mean() / num_looks**2
     chance = (own - found.square().sum()).clamp(min=0.0) / max(num_tasks - 1, 1)
-    share = (chance / spread.clamp(min=torch.finfo(found.dtype).tiny)).clamp(max=1.0)
+    # one task says nothing of how tasks differ
+    share = (chance / spread.clamp(min=torch.finfo(found.dtype).tiny)).clamp(max=1.0) if num_tasks > 1 else 1.0
     return (1.0 - share) * found + share * target

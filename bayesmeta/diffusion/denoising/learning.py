@@ -6,6 +6,7 @@ than theta is, and each turn brings them nearer. A fifth of the tasks is left ou
 and calibrates.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -16,9 +17,11 @@ from torch import Generator, Tensor
 from bayesmeta.diffusion.denoising.calibration import Calibration, calibrated
 from bayesmeta.diffusion.denoising.denoiser import DenoiserNetwork, gaussian_guess, network_scale
 from bayesmeta.diffusion.denoising.levels import LARGEST_NOISE, SMALLEST_NOISE
-from bayesmeta.networks.learning.ascent import Ascent, Steps
+from bayesmeta.doors import require_count
+from bayesmeta.networks.learning.ascent import Ascent, DivergedError, DivergedWarning, Steps
 from bayesmeta.networks.learning.until_no_gain import learn_until_no_gain, num_held_out
 from bayesmeta.random import rand, randint, randn
+from bayesmeta.warning_kinds import warn
 
 __all__ = ["DiffusionSchedule", "LearnedDenoiser", "gaussian_calibration", "learn_denoiser", "learn_in_rounds"]
 
@@ -38,6 +41,10 @@ class DiffusionSchedule:
         average: weight of earlier steps in the average that is learned.
         num_draws, num_particles: of theta for each past task, and of the filter that draws it.
         num_rounds: in which theta is drawn anew.
+
+    Raises:
+        TypeError: a number is not whole.
+        ValueError: a number is below one, the rate is not above zero, or the weight is not from zero to below one.
     """
 
     num_steps: int = 4000
@@ -47,6 +54,14 @@ class DiffusionSchedule:
     num_draws: int = 8
     num_particles: int = 64
     num_rounds: int = 3
+
+    def __post_init__(self) -> None:
+        for name in ("num_steps", "num_vectors", "num_draws", "num_particles", "num_rounds"):
+            require_count(name, getattr(self, name))
+        if not 0.0 < self.rate < math.inf:
+            raise ValueError(f"rate must be finite and above zero; got {self.rate:g}")
+        if not 0.0 <= self.average < 1.0:
+            raise ValueError(f"average must be a weight from 0 to below 1; got {self.average:g}")
 
     @property
     def interval(self) -> int:
@@ -100,21 +115,28 @@ def learn_in_rounds(
         network: where learning starts in each round, so that none has seen the tasks that calibrate it.
         draw_theta: white theta of past tasks, in one random order, from what the prior says of them with a network and
             a calibration: `(tasks, draws, k)`.
+
+    Warns:
+        DivergedWarning: learning diverged, and ended with the best network so far.
     """
     learned = LearnedDenoiser(network, network, gaussian_calibration(levels, network.num_values))
     for _ in range(schedule.num_rounds):
         theta = draw_theta(learned.network, learned.calibration, generator)
-        whole, without_held_out = learn_denoiser(network, theta, schedule, generator, progress=progress)
+        whole, without_held_out, has_ended = learn_denoiser(network, theta, schedule, generator, progress=progress)
         held_out = theta[: num_held_out(len(theta))]
         calibration = calibrated(without_held_out.module, held_out, levels, generator)
         learned = LearnedDenoiser(whole, without_held_out, calibration)
+        if not has_ended:
+            break
     return learned
 
 
 def learn_denoiser(
     network: DenoiserNetwork, theta: Tensor, schedule: DiffusionSchedule, generator: Generator, *, progress: bool
-) -> tuple[DenoiserNetwork, DenoiserNetwork]:
+) -> tuple[DenoiserNetwork, DenoiserNetwork, bool]:
     """A network that learned from all tasks, and one that knows nothing of the first `num_held_out` of them.
+
+    Where learning diverges, both are the best one that it met, and the third answer is false.
 
     Args:
         network: where learning starts.
@@ -141,8 +163,17 @@ def learn_denoiser(
             best.update(value=found, weights=weights)
         return found
 
-    weights = learn_until_no_gain(learn, value, len(theta), patience=PATIENCE, name="a denoiser", progress=progress)
-    return network.with_weights(weights), network.with_weights(best["weights"])
+    has_ended = True
+    try:
+        weights = learn_until_no_gain(learn, value, len(theta), patience=PATIENCE, name="a denoiser", progress=progress)
+    except DivergedError:
+        weights, has_ended = best["weights"], False
+        warn(
+            "learning a denoiser met values that are no numbers again and again, and stopped: the prior has the best "
+            f"network that it met, and held-out tasks say what that is worth. Try a rate below {schedule.rate:g}",
+            DivergedWarning,
+        )
+    return network.with_weights(weights), network.with_weights(best["weights"]), has_ended
 
 
 def _look(theta: Tensor, num: int, generator: Generator) -> tuple[Tensor, Tensor, Tensor]:

@@ -52,5 +52,5 @@ def posterior_of(
         each, source = (1, fixed_noise(rows.y.device)) if generator is None else (len(rows.y), generator)
         return sampler(chain, rows, ParticleNoise(each, num, len(chain.root), rows.y, source))
 
-    found = joined([some(rows(slice(i, i + piece))) for i in range(0, num_tasks, piece)])
+    found = joined([some(rows(slice(i, i + piece))) for i in range(0, max(num_tasks, 1), piece)])  # also of no tasks
     return tempered(found, rows, some, piece)

@@ -23,7 +23,7 @@ from bayesmeta.networks.learning.checkpoints import Checkpoint
 from bayesmeta.networks.learning.soap import Soap
 from bayesmeta.warning_kinds import BayesmetaWarning, warn
 
-__all__ = ["Ascent", "DivergedWarning", "Steps"]
+__all__ = ["Ascent", "DivergedError", "DivergedWarning", "Steps"]
 
 Values = dict[str, Tensor]
 Objective = Callable[[Values], Tensor]
@@ -33,6 +33,10 @@ MAX_FALLS = 5  # times that a search may go back, each with half the rate
 
 class DivergedWarning(BayesmetaWarning):
     """Learning met a value that is no number, and went back."""
+
+
+class DivergedError(ValueError):
+    """Learning met values that are no numbers again and again, and gave up."""
 
 
 @dataclass(frozen=True)
@@ -136,7 +140,7 @@ class Ascent:
     def _fall_back(self) -> None:
         self.num_falls += 1
         if self.num_falls > MAX_FALLS:
-            raise ValueError(
+            raise DivergedError(
                 f"learning met values that are no numbers {self.num_falls} times, each time with half the rate. Are x "
                 "or y of a task very far from those of the others? See what Data says of its ranges"
             )
