@@ -8,6 +8,7 @@ paths in sparse networks (1977), for costs below zero; by SciPy.
 """
 
 from collections.abc import Callable
+from functools import partial
 from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
@@ -33,11 +34,7 @@ def each_decision(best_set: Callable[[Tensor], Any]) -> Oracle:
     Args:
         best_set: takes values `(arms,)`, and returns a mask `(arms,)` or positions of arms.
     """
-
-    def oracle(values: Tensor) -> list[Any]:
-        return [best_set(row) for row in values]
-
-    return oracle
+    return partial(_of_each, best_set)
 
 
 def top_k(k: Any) -> Oracle:
@@ -46,14 +43,7 @@ def top_k(k: Any) -> Oracle:
     Raises:
         ValueError: k is below 1; or, when it is asked, above the number of arms.
     """
-    size = require_count("k", k)
-
-    def oracle(values: Tensor) -> Tensor:
-        if size > values.shape[-1]:
-            raise ValueError(f"a set of {size} arms needs as many arms; there are {values.shape[-1]}")
-        return values.topk(size).indices
-
-    return oracle
+    return partial(_greatest, require_count("k", k))
 
 
 def grid_edges(height: Any, width: Any) -> Tensor:
@@ -88,6 +78,16 @@ def shortest_path(edges: Any, source: Any, target: Any, *, directed: bool = Fals
         IndexError: `source` or `target` is no node.
     """
     return _Paths(whole_numbers_of(edges, "edges"), source, target, directed)
+
+
+def _of_each(best_set: Callable[[Tensor], Any], values: Tensor) -> list[Any]:
+    return [best_set(row) for row in values]
+
+
+def _greatest(size: int, values: Tensor) -> Tensor:
+    if size > values.shape[-1]:
+        raise ValueError(f"a set of {size} arms needs as many arms; there are {values.shape[-1]}")
+    return values.topk(size).indices
 
 
 class _Paths:

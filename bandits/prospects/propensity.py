@@ -26,6 +26,7 @@ from bandits.prospects.log_concave import is_log_concave
 from bandits.prospects.prospects import Prospects
 from bandits.prospects.zoom import chance_of_chosen
 from bayesmeta.distributions.link_marginals import on_link
+from bayesmeta.distributions.mixture import MixtureDistribution
 from bayesmeta.online.protocol import NoMarginalError
 
 __all__ = ["Propensities", "best_of_independent", "of_best", "of_chosen", "with_axis"]
@@ -169,6 +170,8 @@ def best_of_independent(marginal: Distribution, available: Tensor | None = None)
 
 def with_axis(marginal: Distribution) -> Distribution:
     """The same with one more axis of its batch, of size one, on the right."""
+    if isinstance(marginal, MixtureDistribution):
+        return MixtureDistribution(marginal.log_weights[..., None], with_axis(marginal.components), marginal.axis - 1)
     parameters = {name: getattr(marginal, name).unsqueeze(-1) for name in marginal.arg_constraints}
     return type(marginal)(**parameters, validate_args=False)
 

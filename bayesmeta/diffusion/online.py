@@ -43,11 +43,12 @@ class OnlineParticles:
     """
 
     def __init__(self, prior: "DiffusionPrior", batch_shape: Sequence[int]) -> None:
-        self.prior, self.batch_shape = prior, torch.Size(batch_shape)
+        self.batch_shape = torch.Size(batch_shape)
+        self.prior = prior.expand(self.batch_shape) if prior.batch_shape else prior
         k = prior.num_arms
         self.statistics = Statistics.zeros((*self.batch_shape, k), 0, 1, device=prior.device)
         self._noise_var = prior.arms.noise_var.double()
-        found = prior._posterior
+        found = self.prior._posterior
         num = self.batch_shape.numel()
         self._mean = found.mean.expand(num, -1, -1).reshape(*self.batch_shape, -1, k).clone()
         root = cholesky(positive(found.cov), "covariance of a particle")
@@ -55,10 +56,16 @@ class OnlineParticles:
         self._log_weights = found.log_weights.expand(num, -1).reshape(*self.batch_shape, -1).clone()
         self.num_reruns = torch.zeros(self.batch_shape, dtype=torch.long)
         self._log_evidence = torch.zeros(self.batch_shape, dtype=torch.float64)
+        self._before = found.log_evidence.expand(num).reshape(self.batch_shape)  # of rows that the prior has seen
 
     @property
     def log_evidence(self) -> Tensor:
-        """log p(rows) of each task: the filter's estimate when it was looked at last, and what later rows added."""
+        """log p(rows) of each task: the filter's estimate when it was looked at last, and what later rows added.
+
+        Raises:
+            ValueError: the sampler is an approximate one.
+        """
+        self.prior.require_weighted()
         return self._log_evidence
 
     @property
@@ -93,7 +100,7 @@ class OnlineParticles:
         return MixtureDistribution(log_weights[..., None], Normal(each.to(like), sd.to(like)), -2)
 
     def posterior(self, index: Any = ...) -> "DiffusionPrior":
-        return self.prior.condition(self.statistics[index])
+        return self._of(index).condition(self.statistics[index])
 
     def state_dict(self) -> State:
         particles = {"mean": self._mean, "root": self._root, "log_weights": self._log_weights}
@@ -127,11 +134,15 @@ class OnlineParticles:
         if not bool(few.any()):
             return
         poor = distinct(tuple(part[few] for part in index))
-        found = self.prior.condition(self.statistics[poor])._posterior
+        found = self.posterior(poor)._posterior
         self._mean[poor], self._log_weights[poor] = found.mean, found.log_weights
-        self._log_evidence[poor] = found.log_evidence
+        self._log_evidence[poor] = found.log_evidence - self._before[poor]
         self._root[poor] = cholesky(positive(found.cov), "covariance of a particle")
         self.num_reruns[poor] += 1
+
+    def _of(self, index: Any) -> "DiffusionPrior":
+        """The prior of some tasks: each its own where it is a posterior of them."""
+        return self.prior[index] if self.prior.batch_shape else self.prior
 
     def _at(self, x: Tensor, task: Task) -> tuple[Tensor, Tensor, Tensor]:
         """Means, root and weights of the task of each decision."""

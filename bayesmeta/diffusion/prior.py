@@ -187,6 +187,18 @@ class DiffusionPrior(TensorFields):
         """Whether its posteriors are not those of the rows, however many particles they have."""
         return self.sampler != DEFAULT
 
+    def require_weighted(self) -> None:
+        """Refuse what samplers without weights do not know.
+
+        Raises:
+            ValueError: the sampler is an approximate one.
+        """
+        if self.is_approximate:
+            raise ValueError(
+                f"the evidence is the mean weight of particles, and the sampler {self.sampler!r} weighs none; "
+                f"use prior.with_sampler({DEFAULT!r})"
+            )
+
     def condition(self, data: Data | Statistics) -> "DiffusionPrior":
         """Posterior of the mean rewards after the rows of `data`, which are kept beside those seen before.
 
@@ -235,11 +247,7 @@ class DiffusionPrior(TensorFields):
         Raises:
             ValueError: the sampler is an approximate one.
         """
-        if self.is_approximate:
-            raise ValueError(
-                f"the evidence is the mean weight of particles, and the sampler {self.sampler!r} weighs none; "
-                f"use prior.with_sampler({DEFAULT!r})"
-            )
+        self.require_weighted()
         after = self.condition(data)
         found = after._posterior.log_evidence.reshape(after.batch_shape)
         before = 0.0 if self.rows is None else self._posterior.log_evidence.reshape(self.batch_shape)

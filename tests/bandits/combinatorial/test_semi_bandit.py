@@ -171,6 +171,13 @@ def test_a_saved_policy_and_copies_go_on_as_it_would_have(name: str, tmp_path: P
         assert same(other.state().state_dict(), policy.state().state_dict())
 
 
+@pytest.mark.parametrize("oracle", [bandits.top_k(2), bandits.each_decision(torch.argmax)])
+def test_ready_oracles_are_copied_and_pickled(oracle: Any) -> None:
+    values = randn((3, NUM), like=F64, generator=seed(1))
+    for other in (copy.deepcopy(oracle), pickle.loads(pickle.dumps(oracle))):
+        assert [torch.equal(a, b) for a, b in zip(other(values), oracle(values), strict=True)] == [True] * 3
+
+
 def test_files_of_other_policies(tmp_path: Path) -> None:
     path_policy(COSTS).save(tmp_path / "sets")
     bandits.ThompsonSampling(COSTS, range(NUM)).save(tmp_path / "arms")

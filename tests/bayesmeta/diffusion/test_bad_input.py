@@ -20,7 +20,7 @@ from bayesmeta.random import randn
 from tests.families import F64, seed
 
 K = 3
-SHORT = DiffusionSchedule(num_steps=40, num_vectors=16, num_draws=2, num_particles=16, num_rounds=2)
+SHORT = DiffusionSchedule(num_steps=40, num_vectors=16, num_draws=2, num_particles=16, num_rounds=1)
 
 
 def arms(num: int) -> torch.Tensor:
@@ -44,6 +44,12 @@ def learned(tasks: Data, **options: Any) -> DiffusionPrior:
 
 def require_gaussian(prior: DiffusionPrior, tasks: Data) -> None:
     torch.testing.assert_close(prior.log_evidence(tasks), prior.arms.log_evidence(tasks), rtol=1e-6, atol=1e-6)
+
+
+def require_hardly_worse(prior: DiffusionPrior, tasks: Data) -> None:
+    """Than the Gaussian prior, which by chance is not always left."""
+    loss = prior.arms.log_evidence(tasks) - prior.log_evidence(tasks)
+    assert loss.mean() < 0.5 + 5.0 * loss.std() / len(loss) ** 0.5
 
 
 def without_rows(tasks: Data, keep: int) -> Data:
@@ -88,8 +94,7 @@ def test_tasks_that_do_not_differ(value: float) -> None:
 
 def test_tasks_of_one_arm() -> None:
     prior, new = learned(past(30, num_arms=1)), past(20, 5, num_arms=1)
-    loss = prior.arms.log_evidence(new) - prior.log_evidence(new)
-    assert loss.mean() < 0.5 + 5.0 * loss.std() / 20**0.5
+    require_hardly_worse(prior, new)
     assert prior.condition(new).marginal(arms(1)).mean.shape == (20, 1)
 
 
@@ -144,22 +149,20 @@ def test_a_denoiser_that_diverges_stops_and_says_so(num_good: int, monkeypatch: 
         return loss(*args) * (1.0 if len(calls) <= num_good else torch.nan)
 
     monkeypatch.setattr(learning, "_loss", diverging)
+    tasks, new = past(40), past(50, 5)
     with pytest.warns(DivergedWarning) as told:
-        prior = learned(past(40))
+        prior = initial(tasks).fit(tasks, schedule=replace(SHORT, num_rounds=3), progress=False)
     assert sum("the best network that it met" in str(warning.message) for warning in told) == 1
-    assert prior.log_evidence(past(20, 5)).isfinite().all()
-    if not num_good:
-        require_gaussian(prior, past(20, 5))
+    require_hardly_worse(prior, new)
 
 
 @pytest.mark.parametrize("rate", [1e3, 1e30])
 def test_a_huge_rate_does_no_harm(rate: float) -> None:
-    tasks, new = past(40), past(50, 5)
+    tasks = past(40)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DivergedWarning)
         prior = initial(tasks).fit(tasks, schedule=replace(SHORT, rate=rate), progress=False)
-    loss = prior.arms.log_evidence(new) - prior.log_evidence(new)
-    assert loss.mean() < 0.5 + 5.0 * loss.std() / len(loss) ** 0.5
+    require_hardly_worse(prior, past(50, 5))
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from bandits import ThompsonSampling
+from bandits import Hypotheses, MarginalThompson, ThompsonSampling
 from bayesmeta import Data
 from bayesmeta.diffusion.online import STALE
 from bayesmeta.diffusion.prior import DiffusionPrior
@@ -86,3 +86,57 @@ def test_thompson_sampling_finds_the_best_arm() -> None:
         choices = policy.choose()
         policy.update(choices, truth[torch.as_tensor([int(arm) for arm in choices.arms])])
     assert [int(arm) for arm in policy.choose().arms] == [1, 1, 1]
+
+
+def of_three_tasks(prior: DiffusionPrior) -> DiffusionPrior:
+    theta = randn((3, SIZE), like=F64, generator=seed(50))
+    return prior.condition(Data.of(ARMS.expand(3, SIZE, 1), theta))
+
+
+def test_posteriors_of_tasks_go_on_in_place_each_its_own() -> None:
+    num = 1000
+    prior = gaussian_prior(num)
+    before = of_three_tasks(prior)
+    online, exact = before.online((3,)), prior.arms.condition(before._kept).online((3,))
+    task, x, y = rows(30, 3)
+    for state in (online, exact):
+        state.add(task, x, y)
+    found, expected = online.marginal(ARMS.expand(3, SIZE, 1)), exact.marginal(ARMS.expand(3, SIZE, 1))
+    bound = 5.0 * (1.0 / STALE / num) ** 0.5
+    assert ((found.mean - expected.mean) / expected.stddev).abs().max() < bound
+    of_some = online.posterior(torch.tensor([2, 0])).marginal(ARMS).mean
+    assert ((of_some - expected.mean[[2, 0]]) / expected.stddev[[2, 0]]).abs().max() < bound
+    with pytest.raises(ValueError, match=r"batch_shape \(3,\) does not broadcast to \(2,\)"):
+        before.online((2,))
+
+
+def test_evidence_in_place_is_of_the_rows_since_then() -> None:
+    prior = gaussian_prior(200)
+    before = of_three_tasks(prior)
+    task, x, y = rows(60, 3)
+    online = before.online((3,))
+    online.add(task, x, y)
+    online._log_weights[:, 1:] = -torch.inf  # as if one particle had all the weight
+    online._look_anew((torch.arange(3),))
+    assert online.num_reruns.all()
+    each = [Data.of(x[task[0] == i], y[task[0] == i]) for i in range(3)]
+    gaussian = prior.arms.condition(before._kept)
+    expected = torch.stack([gaussian[i].log_evidence(data) for i, data in enumerate(each)])
+    torch.testing.assert_close(online.log_evidence, expected, rtol=1e-6, atol=1e-6)
+
+
+def test_a_sampler_without_weights_is_no_hypothesis() -> None:
+    prior = gaussian_prior(20)
+    policy = ThompsonSampling(Hypotheses.of([prior.with_sampler("dps"), prior.arms]), range(SIZE), seed=shifted(0))
+    choice = policy.choose()
+    with pytest.raises(ValueError, match="the sampler 'dps' weighs none"):
+        policy.update(choice, 1.0)
+
+
+def test_probabilities_of_marginal_thompson_are_its_frequencies() -> None:
+    policy = MarginalThompson(gaussian_prior(50), range(SIZE), seed=shifted(0))
+    policy.update(policy.choose(), 1.0)
+    probability, num = policy.probabilities().probability.flatten(), 1000
+    chosen = torch.tensor([int(arm) for arm in policy.choose(num=num).arms]).bincount(minlength=SIZE) / num
+    assert float(probability.sum()) == pytest.approx(1.0)
+    assert ((chosen - probability).abs() < 5.0 * (probability * (1.0 - probability) / num).sqrt() + 1e-3).all()
