@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from bayesmeta.diffusion.denoising.learning import DiffusionSchedule
-from benchmarks.diffusion import playing, priors, run
+from benchmarks.diffusion import gaussian_mixture, playing, priors, run
 from benchmarks.diffusion.environments import worlds
 from benchmarks.diffusion.playing import Playing, ratio
 from benchmarks.diffusion.priors import Learning
@@ -29,6 +29,7 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(cost.BUDGETS, "quick", cost.CostBudget(20, 30, 3, 4))
     sizes = {"three_modes": 3, "popular_and_niche": 10, "maze": 3}
     monkeypatch.setitem(playing.PLAYING, "quick", Playing(30, 3, 3, 8, 1, sizes))
+    monkeypatch.setattr(gaussian_mixture, "NUMBERS", (1, 2))
     monkeypatch.setitem(few_tasks.NUMBERS, "quick", (20,))
     for name in ("gaussian", "swiss_roll", "bidding"):
         monkeypatch.delitem(worlds.ENVIRONMENTS, name)
