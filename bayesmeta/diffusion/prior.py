@@ -270,6 +270,9 @@ class DiffusionPrior(TensorFields):
     ) -> "DiffusionPrior":
         """A prior learned from `tasks`, which may each show some of the arms, through noise.
 
+        It is the Gaussian prior where held-out tasks gain nothing from the network. Levels that are worth nothing are
+        gone: to learn from other tasks, start from `initial` again.
+
         Args:
             tasks: at least two tasks with rows, on one axis.
             schedule: how long, with how many vectors at a time.
@@ -278,6 +281,9 @@ class DiffusionPrior(TensorFields):
 
         Raises:
             ValueError: fewer than two tasks have rows, or `self` has seen rows.
+
+        Warns:
+            DivergedWarning: learning diverged, and ended with the best network that it met.
         """
         if self.rows is not None:
             raise ValueError("fit starts from a prior; got a posterior. Use DiffusionPrior.initial")
