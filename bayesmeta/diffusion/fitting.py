@@ -47,7 +47,8 @@ def learned_from_tasks(
         warnings.simplefilter("ignore", TemperedWarning)  # by a network that is still learning
         found = learn_in_rounds(network, levels, draw_theta, schedule, generator, progress=progress)
         num = num_held_out(len(shuffled.count))
-        lowest = _lowest_level(_having(start, found.without_held_out), shuffled[:num], schedule, generator)
+        unseen = replace(start, arms=prior.arms.fit(shuffled[num:])) if num > 1 else start
+        lowest = _lowest_level(_having(unseen, found.without_held_out), shuffled[:num], schedule, generator)
     if lowest is None or not bool(found.calibration.gates.any()):
         return _above(start, len(levels) - 1)
     return _above(_having(start, found.network, found.calibration), lowest)
@@ -95,7 +96,7 @@ def _lowest_level(
     Each half of the held-out tasks is judged by what the other half calibrates.
 
     Args:
-        prior: whose network has seen none of the tasks. Its Gaussian part has, which speaks for the Gaussian prior.
+        prior: that has seen none of the tasks: whoever saw a task finds it too probable.
     """
     half = len(held_out.count) // 2
     if not half:
