@@ -54,8 +54,8 @@ class OnlineParticles:
         root = cholesky(positive(found.cov), "covariance of a particle")
         self._root = root.expand(num, -1, -1).reshape(*self.batch_shape, k, k).clone()
         self._log_weights = found.log_weights.expand(num, -1).reshape(*self.batch_shape, -1).clone()
-        self.num_reruns = torch.zeros(self.batch_shape, dtype=torch.long)
-        self._log_evidence = torch.zeros(self.batch_shape, dtype=torch.float64)
+        self.num_reruns = torch.zeros(self.batch_shape, dtype=torch.long, device=prior.device)
+        self._log_evidence = torch.zeros_like(self._log_weights[..., 0])
         self._before = found.log_evidence.expand(num).reshape(self.batch_shape)  # of rows that the prior has seen
 
     @property

@@ -312,7 +312,8 @@ class DiffusionPrior(TensorFields):
     def __getitem__(self, index: Any) -> "DiffusionPrior":
         if self.rows is None or not self.batch_shape:
             raise IndexError("this DiffusionPrior has no batch to index")
-        number = torch.arange(self.batch_shape.numel()).reshape(self.batch_shape)[index]  # the last axis is of arms
+        every = torch.arange(self.batch_shape.numel(), device=self.device)
+        number = every.reshape(self.batch_shape)[index]  # the last axis is of arms
         return self._replace(rows=_shaped(self.rows, (-1, self.num_arms), Tensor.reshape)[number])
 
     def _title(self) -> str:

@@ -95,7 +95,7 @@ class MixtureDistribution(Distribution):
     def _beside(self, value: Tensor) -> Tensor:
         """With an axis for hypotheses; a value of fewer axes than the mixture is that of all."""
         axis = self.axis - len(self.event_shape)
-        return value.reshape(*[1] * (-1 - axis - value.ndim), *value.shape).unsqueeze(axis)
+        return value.reshape((*[1] * (-1 - axis - value.ndim), *value.shape)).unsqueeze(axis)
 
     def _weighted(self, each: Tensor) -> Tensor:
         weights = self.log_weights.exp().to(each)  # which may be in float64 where the components are not

@@ -111,7 +111,7 @@ class Functionals:
         root = noise_var.sqrt()
         matrix = (x / root).where(mask[..., None], 0.0)
         rows = ((y - x @ loc) / root).where(mask, 0.0)
-        log_unit = -0.5 * mask.sum(-1) * (2.0 * math.pi * noise_var).log()
+        log_unit = -0.5 * mask.sum(-1).to(y) * (2.0 * math.pi * noise_var).log()
         if matrix.shape[-2] > matrix.shape[-1]:
             turn, matrix = torch.linalg.qr(matrix)
             before, rows = rows.square().sum(-1), (turn.mT @ rows[..., None])[..., 0]
