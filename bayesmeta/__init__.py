@@ -17,6 +17,7 @@ __all__ = [
     "Data",
     "DeepKernel",
     "DiffusionPrior",
+    "DiffusionRegression",
     "DirichletCategorical",
     "FittedMixedModel",
     "GammaExponential",
@@ -69,6 +70,7 @@ if TYPE_CHECKING:
     from bayesmeta.data.rows import Data
     from bayesmeta.data.statistics import Statistics
     from bayesmeta.diffusion.prior import DiffusionPrior
+    from bayesmeta.diffusion.regression import DiffusionRegression
     from bayesmeta.glm.logistic import LogisticGaussian
     from bayesmeta.glm.poisson import PoissonExposureGaussian, PoissonGaussian
     from bayesmeta.gp.past_functions import PastFunctions
@@ -108,6 +110,7 @@ else:
             "Data": "data.rows",
             "DeepKernel": "networks.deep_kernel",
             "DiffusionPrior": "diffusion.prior",
+            "DiffusionRegression": "diffusion.regression",
             "DirichletCategorical": "conjugate.categorical",
             "FittedMixedModel": "mixed_models.model",
             "GammaExponential": "conjugate.rates",

@@ -2,43 +2,39 @@
 
 import warnings
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import Any, TypeVar
 
 import torch
 from torch import Generator, Tensor
 
 from bayesmeta.data.samples import random_order
-from bayesmeta.data.statistics import Statistics
 from bayesmeta.diffusion.denoising.calibration import Calibration, calibrated
 from bayesmeta.diffusion.denoising.denoiser import DenoiserNetwork
 from bayesmeta.diffusion.denoising.learning import DiffusionSchedule, gaussian_calibration, learn_in_rounds
 from bayesmeta.diffusion.denoising.worth import lowest_level
+from bayesmeta.diffusion.family import DiffusionFamily
 from bayesmeta.diffusion.sampling.samplers import DEFAULT
 from bayesmeta.diffusion.sampling.tempering import TemperedWarning
 from bayesmeta.networks.learning.until_no_gain import num_held_out
 from bayesmeta.numerics.gradients import with_gradients
-from bayesmeta.regression.correlated_arms import CorrelatedArms
-
-if TYPE_CHECKING:
-    from bayesmeta.diffusion.prior import DiffusionPrior
 
 __all__ = ["learned_from_tasks"]
+
+D = TypeVar("D", bound=DiffusionFamily)
 
 PIECE = 64  # past tasks of which theta is drawn at a time
 
 
 @with_gradients
-def learned_from_tasks(
-    prior: "DiffusionPrior", stats: Statistics, schedule: DiffusionSchedule, generator: Generator, progress: bool
-) -> "DiffusionPrior":
-    """See `DiffusionPrior.fit`."""
-    seen = stats[stats.count.sum(-1) > 0]
-    arms = prior.arms.fit(seen)
-    variances, basis = _directions(arms, seen)
+def learned_from_tasks(prior: D, tasks: Any, schedule: DiffusionSchedule, generator: Generator, progress: bool) -> D:
+    """See `DiffusionFamily.fit`."""
+    seen = tasks[prior._count(tasks) > 0]
+    gaussian = prior.with_gaussian(prior.gaussian.fit(seen))
+    variances, basis = gaussian.directions(seen)
     sizes = {"width": prior.network.width, "num_layers": prior.network.num_layers}
     network, levels = DenoiserNetwork.of(variances, generator=generator, **sizes), prior.noises.double()
-    start = _having(replace(prior, arms=arms), network, gaussian_calibration(levels, len(variances)), basis)
-    shuffled = seen[random_order(len(seen.count), generator)]
+    start = _having(gaussian, network, gaussian_calibration(levels, len(variances)), basis)
+    shuffled = seen[random_order(len(prior._count(seen)), generator)]
 
     def draw_theta(network: DenoiserNetwork, calibration: Calibration, generator: Generator) -> Tensor:
         return _white_theta(_having(start, network, calibration), shuffled, schedule, generator)
@@ -46,8 +42,8 @@ def learned_from_tasks(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", TemperedWarning)  # by a network that is still learning
         found = learn_in_rounds(network, levels, draw_theta, schedule, generator, progress=progress)
-        num = num_held_out(len(shuffled.count))
-        unseen = replace(start, arms=prior.arms.fit(shuffled[num:])) if num > 1 else start
+        num = num_held_out(len(prior._count(shuffled)))
+        unseen = start.with_gaussian(prior.gaussian.fit(shuffled[num:])) if num > 1 else start
         lowest = _lowest_level(_having(unseen, found.without_held_out), shuffled[:num], schedule, generator)
     if lowest is None or not bool(found.calibration.gates.any()):
         return _above(start, len(levels) - 1)
@@ -55,42 +51,27 @@ def learned_from_tasks(
 
 
 def _having(
-    prior: "DiffusionPrior",
+    prior: D,
     network: DenoiserNetwork,
     calibration: Calibration | None = None,
     basis: Tensor | None = None,
-) -> "DiffusionPrior":
+) -> D:
     gates, residual_cov = (prior.gates, prior.residual_cov) if calibration is None else calibration
     basis = prior.basis if basis is None else basis
     return replace(prior, network=network, gates=gates, residual_cov=residual_cov, basis=basis)
 
 
-def _directions(arms: CorrelatedArms, tasks: Statistics) -> tuple[Tensor, Tensor]:
-    """Variances `(r,)` and directions `(k, r)` in which tasks show mean rewards.
-
-    In these a draw given the rows of a task is more of the rows than of the Gaussian prior.
-    """
-    values, vectors = torch.linalg.eigh(arms.cov.double())
-    noise_var = arms.noise_var.double() / tasks.count.double().mean()
-    shown = values >= noise_var.minimum(values[-1])
-    return values[shown], vectors[:, shown]
-
-
-def _white_theta(
-    prior: "DiffusionPrior", tasks: Statistics, schedule: DiffusionSchedule, generator: Generator
-) -> Tensor:
+def _white_theta(prior: D, tasks: Any, schedule: DiffusionSchedule, generator: Generator) -> Tensor:
     """Draws for tasks in the directions of the basis `(tasks, draws, r)`, in units in which theta is white."""
     now = replace(prior, num_particles=schedule.num_particles, sampler=DEFAULT)
     with torch.no_grad():
-        pieces = [now.condition(tasks[i : i + PIECE]) for i in range(0, len(tasks.count), PIECE)]
+        pieces = [now.condition(tasks[i : i + PIECE]) for i in range(0, len(now._count(tasks)), PIECE)]
         drawn = torch.cat([piece.looked_at(generator).draw(schedule.num_draws, generator) for piece in pieces], 1)
     into = torch.linalg.solve(now.chain.root, now.basis.double())
-    return ((drawn - now.arms.loc.double()) @ into).movedim(0, 1)
+    return ((drawn - now._moments()[0]) @ into).movedim(0, 1)
 
 
-def _lowest_level(
-    prior: "DiffusionPrior", held_out: Statistics, schedule: DiffusionSchedule, generator: Generator
-) -> int | None:
+def _lowest_level(prior: D, held_out: Any, schedule: DiffusionSchedule, generator: Generator) -> int | None:
     """The one below which there is no gain, see `lowest_level`.
 
     Each half of the held-out tasks is judged by what the other half calibrates.
@@ -98,7 +79,7 @@ def _lowest_level(
     Args:
         prior: that has seen none of the tasks: whoever saw a task finds it too probable.
     """
-    half = len(held_out.count) // 2
+    half = len(prior._count(held_out)) // 2
     if not half:
         return None
     prior = replace(prior, sampler=DEFAULT)
@@ -108,10 +89,10 @@ def _lowest_level(
         with torch.no_grad():
             every = [_above(made, level).log_evidence(held_out[judged]) for level in range(len(levels))]
         each.append(torch.stack(every))
-    return lowest_level(torch.cat(each, -1), prior.arms.log_evidence(held_out))
+    return lowest_level(torch.cat(each, -1), prior.gaussian.log_evidence(held_out))
 
 
-def _above(prior: "DiffusionPrior", level: int) -> "DiffusionPrior":
+def _above(prior: D, level: int) -> D:
     """Without the levels below one."""
     return replace(
         prior, noises=prior.noises[level:], gates=prior.gates[level:], residual_cov=prior.residual_cov[level:]

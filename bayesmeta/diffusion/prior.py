@@ -14,7 +14,6 @@ asymptotically exact conditional sampling in diffusion models (2023), for weight
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -26,22 +25,14 @@ from torch.distributions import Normal
 
 from bayesmeta.data.rows import Data
 from bayesmeta.data.statistics import Statistics
-from bayesmeta.data.validation import require_enough_tasks
-from bayesmeta.diffusion.denoising import learning
-from bayesmeta.diffusion.denoising.calibration import within
-from bayesmeta.diffusion.denoising.checks import require_levels
-from bayesmeta.diffusion.denoising.denoiser import DenoiserNetwork, gaussian_guess, network_guess
-from bayesmeta.diffusion.denoising.learning import DiffusionSchedule, gaussian_calibration
-from bayesmeta.diffusion.denoising.levels import noises
-from bayesmeta.diffusion.sampling.chain import Chain
-from bayesmeta.diffusion.sampling.gaussians import WeightedGaussians
+from bayesmeta.diffusion.denoising.denoiser import DenoiserNetwork
+from bayesmeta.diffusion.family import NUM_LEVELS, NUM_PARTICLES, DiffusionFamily, shown, unlearned
 from bayesmeta.diffusion.sampling.observations import ArmRows
-from bayesmeta.diffusion.sampling.posterior import posterior_of
-from bayesmeta.diffusion.sampling.samplers import DEFAULT, sampler_named
+from bayesmeta.diffusion.sampling.samplers import DEFAULT
+from bayesmeta.diffusion.sampling.tempering import RowsOf
 from bayesmeta.distributions.mixture import MixtureDistribution
-from bayesmeta.doors import counted, require_count
-from bayesmeta.fields import LearnedFrom, TensorFields
-from bayesmeta.numerics.gradients import with_gradients
+from bayesmeta.doors import counted
+from bayesmeta.fields import LearnedFrom
 from bayesmeta.online.sums import statistics_from, statistics_state
 from bayesmeta.regression.arms_by_number import arm_index, per_arm
 from bayesmeta.regression.correlated_arms import ArmFunctions, CorrelatedArms
@@ -51,13 +42,9 @@ if TYPE_CHECKING:
 
 __all__ = ["DiffusionPrior"]
 
-MOST = 2**22  # numbers of particles that are held at once
-NUM_LEVELS = 10
-NUM_PARTICLES = 512
-
 
 @dataclass(frozen=True, eq=False)
-class DiffusionPrior(TensorFields):
+class DiffusionPrior(DiffusionFamily):
     """A diffusion model of the mean rewards of K arms: `DiffusionPrior.initial(tasks).fit(tasks)`.
 
     Args:
@@ -89,18 +76,6 @@ class DiffusionPrior(TensorFields):
     learned_from: LearnedFrom | None = None
     sampler: str = DEFAULT
 
-    def __post_init__(self) -> None:
-        sampler_named(self.sampler)
-        require_count("num_particles", self.num_particles)
-        if self.arms.batch_shape:
-            raise ValueError(f"arms must be one prior, without a batch; got batch_shape {tuple(self.arms.batch_shape)}")
-        if tuple(self.basis.shape) != (self.num_arms, self.network.num_values):
-            raise ValueError(
-                f"basis must have shape {(self.num_arms, self.network.num_values)}, for the arms and what the network "
-                f"sees of them; got {tuple(self.basis.shape)}"
-            )
-        require_levels(self.noises, self.gates, self.residual_cov, self.network.num_values)
-
     @classmethod
     @counted(num_arms=1, num_levels=1, num_particles=1)
     def initial(
@@ -124,10 +99,7 @@ class DiffusionPrior(TensorFields):
             sizes: of the network, see `DenoiserNetwork`.
         """
         arms = CorrelatedArms.initial(tasks, num_arms=num_arms)
-        network = DenoiserNetwork.of(torch.ones(arms.num_arms), generator=generator, **sizes)
-        levels = noises(num_levels)
-        calibration, basis = gaussian_calibration(levels, arms.num_arms), torch.eye(arms.num_arms).to(levels)
-        return cls(arms, network, levels, *calibration, basis, num_particles)
+        return cls(arms, *unlearned(arms.num_arms, num_levels, generator, **sizes), num_particles)
 
     def state_dict(self) -> dict[str, Any]:
         """Fields, the rows as a dict."""
@@ -146,58 +118,9 @@ class DiffusionPrior(TensorFields):
         return torch.Size() if self.rows is None else self.rows.batch_shape[:-1]
 
     @property
-    def event_shape(self) -> torch.Size:
-        return torch.Size()
-
-    @property
     def num_inputs(self) -> int:
         """One column of x, the number of the arm."""
         return 1
-
-    @property
-    def ess(self) -> Tensor:
-        """Effective number of the particles of each task, `batch_shape`."""
-        return self._posterior.ess.reshape(self.batch_shape)
-
-    @property
-    def num_ancestors(self) -> Tensor:
-        """Particles that the first ones left descendants among, of each task: where few are, `ess` says too much."""
-        return self._posterior.num_ancestors.reshape(self.batch_shape)
-
-    def with_sampler(self, name: str) -> "DiffusionPrior":
-        """The same prior, whose posteriors are drawn in another way; rows that it has seen are kept.
-
-        All but the first are approximate, for comparison: their draws have equal weights and come with no evidence.
-        Updated in place, they draw anew after each row.
-
-        Args:
-            name: "weighted", the particle filter; "unweighted", its proposals alone; "diffts" (Hsieh et al. 2023);
-                "laplace_dps" (Kveton et al. 2024); or "dps" (Chung et al. 2023).
-
-        Raises:
-            ValueError: there is no such sampler.
-        """
-        sampler_named(name)
-        other = self._replace(sampler=name)
-        other.__dict__["chain"] = self.chain
-        return other
-
-    @property
-    def is_approximate(self) -> bool:
-        """Whether its posteriors are not those of the rows, however many particles they have."""
-        return self.sampler != DEFAULT
-
-    def require_weighted(self) -> None:
-        """Refuse what samplers without weights do not know.
-
-        Raises:
-            ValueError: the sampler is an approximate one.
-        """
-        if self.is_approximate:
-            raise ValueError(
-                f"the evidence is the mean weight of particles, and the sampler {self.sampler!r} weighs none; "
-                f"use prior.with_sampler({DEFAULT!r})"
-            )
 
     def condition(self, data: Data | Statistics) -> "DiffusionPrior":
         """Posterior of the mean rewards after the rows of `data`, which are kept beside those seen before.
@@ -211,9 +134,7 @@ class DiffusionPrior(TensorFields):
                 other tasks than before.
         """
         rows = self.statistics(data)
-        after = self._replace(rows=rows if self.rows is None else _sum(self.rows, rows))
-        after.__dict__["chain"] = self.chain  # rows do not change it
-        return after
+        return self._with_rows(rows if self.rows is None else _sum(self.rows, rows))
 
     def predict(self, x: Shaped[Tensor, "*tasks q 1"]) -> MixtureDistribution:
         """p(y | arm) at each row: batch_shape `(*batch, q)`."""
@@ -234,25 +155,6 @@ class DiffusionPrior(TensorFields):
         noise_var = self.arms.noise_var.expand(self.batch_shape)
         return ArmFunctions(self.sample_params(num_draws, generator=generator), noise_var)
 
-    def sample_params(self, num_draws: int, *, generator: Generator | None = None) -> Tensor:
-        """Mean rewards `(num_draws, *batch, k)`."""
-        drawn = self._posterior.draw(num_draws, generator)
-        return drawn.reshape(num_draws, *self.batch_shape, self.num_arms).to(self.arms.loc)
-
-    def log_evidence(self, data: Data | Statistics) -> Tensor:
-        """log p(y | arms) for each task: what the filter estimates, from a fixed seed.
-
-        The estimate is of the density without bias; its logarithm is below by half of the variance of its error.
-
-        Raises:
-            ValueError: the sampler is an approximate one.
-        """
-        self.require_weighted()
-        after = self.condition(data)
-        found = after._posterior.log_evidence.reshape(after.batch_shape)
-        before = 0.0 if self.rows is None else self._posterior.log_evidence.reshape(self.batch_shape)
-        return (found - before).to(self.arms.loc)
-
     def statistics(self, data: Data | Statistics) -> Statistics:
         """All that this family knows of the rows of `data`; statistics pass through."""
         rows = per_arm(data, self.num_arms)
@@ -260,40 +162,8 @@ class DiffusionPrior(TensorFields):
             raise ValueError("this family needs second moments; got statistics of order 1. Use Statistics.of(data)")
         return rows
 
-    def fit(
-        self,
-        tasks: Data | Statistics,
-        *,
-        schedule: DiffusionSchedule | None = None,
-        generator: Generator | None = None,
-        progress: bool = True,
-    ) -> "DiffusionPrior":
-        """A prior learned from `tasks`, which may each show some of the arms, through noise.
-
-        It is the Gaussian prior where held-out tasks gain nothing from the network. Levels that are worth nothing are
-        gone: to learn from other tasks, start from `initial` again.
-
-        Args:
-            tasks: at least two tasks with rows, on one axis.
-            schedule: how long, with how many vectors at a time.
-            generator: of all that is drawn; None takes a fixed choice.
-            progress: show that learning goes on.
-
-        Raises:
-            ValueError: fewer than two tasks have rows, or `self` has seen rows.
-
-        Warns:
-            DivergedWarning: learning diverged, and ended with the best network that it met.
-        """
-        if self.rows is not None:
-            raise ValueError("fit starts from a prior; got a posterior. Use DiffusionPrior.initial")
-        stats = self.statistics(tasks)
-        require_enough_tasks(stats.count.sum(-1), self.batch_shape)
-        from bayesmeta.diffusion.fitting import learned_from_tasks
-
-        generator = generator or Generator().manual_seed(0)
-        learned = learned_from_tasks(self, stats, schedule or learning.DEFAULT, generator, progress)
-        return learned._replace(learned_from=LearnedFrom.counts(stats.count.sum(-1)))
+    def kept_of(self, data: Data | Statistics) -> Statistics:
+        return self.statistics(data)
 
     def online(self, batch_shape: Sequence[int]) -> "OnlineParticles":
         """The posterior of tasks, to be updated in place."""
@@ -316,54 +186,32 @@ class DiffusionPrior(TensorFields):
         number = every.reshape(self.batch_shape)[index]  # the last axis is of arms
         return self._replace(rows=_shaped(self.rows, (-1, self.num_arms), Tensor.reshape)[number])
 
-    def _title(self) -> str:
-        said = super()._title()
-        return f": approximate{said.replace(':', ';', 1)}" if self.is_approximate else said
-
-    @cached_property
-    @with_gradients  # a sampler may take them, whatever mode the caller is in
-    def chain(self) -> Chain:
-        """The prior as a chain of Gaussians, in float64 and about the mean."""
-        factor = self.arms.scale_tril.double().contiguous()  # as from a file, to the last bit
-        values, vectors = torch.linalg.eigh(factor @ factor.mT)
-        scale, levels = values.clamp(min=values.max() * 1e-12).sqrt(), self.noises.double()
-        root, back = (vectors * scale) @ vectors.mT, (vectors / scale) @ vectors.mT
-        gates, module, basis = self.gates.double(), self.network.module, self.basis.double()
-        into, out_of = back @ basis, (root @ basis).mT
-
-        def denoise(u: Tensor, level: int) -> Tensor:
-            noise = levels[level].expand(u.shape[:-1])
-            guess = gaussian_guess(u, noise)
-            if bool((gates[level] > 0.0).any()):
-                guess = guess + (gates[level] * network_guess(module, u @ into, noise)) @ out_of
-            return guess
-
-        return Chain(levels, root, within(basis, self.residual_cov.double(), levels), denoise)
-
     @property
     def _kept(self) -> Statistics:
         return Statistics.zeros((self.num_arms,), 0, 1, device=self.device) if self.rows is None else self.rows
 
-    @cached_property
-    def _posterior(self) -> WeightedGaussians:
-        """Tasks on one axis."""
-        return self.looked_at(None)
+    @property
+    def gaussian(self) -> CorrelatedArms:
+        return self.arms
 
-    def looked_at(self, generator: Generator | None) -> WeightedGaussians:
-        """By noise of each task's own, or by that which all have."""
-        rows, num = self._kept, self.batch_shape.numel()
-        flat = _shaped(rows, (num, self.num_arms), Tensor.reshape)
+    def with_gaussian(self, gaussian: CorrelatedArms) -> "DiffusionPrior":
+        return replace(self, arms=gaussian)
+
+    def _moments(self) -> tuple[Tensor, Tensor]:
+        factor = self.arms.scale_tril.double().contiguous()  # as from a file, to the last bit
+        return self.arms.loc.double(), factor @ factor.mT
+
+    def _observations(self) -> RowsOf:
+        flat = _shaped(self._kept, (self.batch_shape.numel(), self.num_arms), Tensor.reshape)
         loc, noise_var = self.arms.loc.double(), self.arms.noise_var.double()
-        found = posterior_of(
-            self.chain,
-            lambda some: ArmRows.of_statistics(flat[some], loc, noise_var),
-            num,
-            self.num_particles,
-            piece=max(1, MOST // (self.num_particles * self.num_arms)),
-            generator=generator,
-            sampler=sampler_named(self.sampler),
-        )
-        return replace(found, mean=found.mean + loc)
+        return lambda some: ArmRows.of_statistics(flat[some], loc, noise_var)
+
+    def _count(self, tasks: Statistics) -> Tensor:
+        return tasks.count.sum(-1)
+
+    def directions(self, tasks: Statistics) -> tuple[Tensor, Tensor]:
+        noise_var = self.arms.noise_var.double() / tasks.count.double().mean()
+        return shown(self._moments()[1], noise_var)
 
     def _at(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Means `(*batch, n, q)` and covariance `(*batch, q, q)` of mean rewards at rows, and weights `(*batch, n)`."""

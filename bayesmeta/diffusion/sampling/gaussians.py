@@ -64,7 +64,9 @@ class WeightedGaussians:
 
     @cached_property
     def root(self) -> Tensor:
-        """Of the covariance, `(b, k, k)`."""
+        """Of the covariance, `(b, k, k)`; zero where particles are draws of theta."""
+        if not bool(self.cov.any()):
+            return self.cov
         return cholesky(positive(self.cov), "covariance of a particle")
 
     def _parts(self) -> list[tuple[str, Tensor]]:

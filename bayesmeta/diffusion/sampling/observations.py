@@ -4,7 +4,7 @@
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -110,13 +110,18 @@ class Functionals:
         """
         root = noise_var.sqrt()
         matrix = (x / root).where(mask[..., None], 0.0)
-        rows = ((y - x @ loc) / root).where(mask, 0.0)
-        log_unit = -0.5 * mask.sum(-1).to(y) * (2.0 * math.pi * noise_var).log()
+        rows = cls.in_units_of_noise(matrix, ((y - x @ loc) / root).where(mask, 0.0), mask.sum(-1))
+        return replace(rows, log_unit=rows.log_unit - 0.5 * mask.sum(-1).to(y) * noise_var.log())
+
+    @classmethod
+    def in_units_of_noise(cls, matrix: Tensor, y: Tensor, count: Tensor) -> "Functionals":
+        """From rows in units of their noise, zero for pads: matrix `(b, n, k)`, y `(b, n)`; and their number `(b,)`."""
+        log_unit = -0.5 * math.log(2.0 * math.pi) * count.to(y)
         if matrix.shape[-2] > matrix.shape[-1]:
             turn, matrix = torch.linalg.qr(matrix)
-            before, rows = rows.square().sum(-1), (turn.mT @ rows[..., None])[..., 0]
-            log_unit = log_unit - 0.5 * (before - rows.square().sum(-1))
-        return cls(matrix, rows, log_unit)
+            before, y = y.square().sum(-1), (turn.mT @ y[..., None])[..., 0]
+            log_unit = log_unit - 0.5 * (before - y.square().sum(-1))
+        return cls(matrix, y, log_unit)
 
     def of(self, theta: Tensor) -> Tensor:
         return theta @ self.matrix.mT
