@@ -197,6 +197,18 @@ def _diffusion() -> Family:
     return OverArms(prior, 1, lambda n, g: randn((n,), like=F64, generator=g), evidence_rtol=0.1)
 
 
+def _diffusion_regression(y: str, draw_y: Any, evidence_rtol: float) -> Family:
+    rows = Data.of(randn((20, 2), like=F64, generator=seed(7)), draw_y(20, seed(8)))
+    start = bm.DiffusionRegression.initial(rows, y=y, width=8, num_layers=1, num_levels=4, num_particles=400)
+    loc, precision = torch.tensor([0.5, -1.0], dtype=torch.float64), _spd(2, 5)
+    weights: Any = (
+        bm.LinearGaussian(loc, precision, F64 + 0.3) if y == "normal" else type(start.weights)(loc, precision)
+    )
+    gates = torch.full_like(start.gates, 0.5)
+    prior = replace(start, weights=weights, gates=gates, network=_moved(start.network, 10))
+    return Family(prior, 2, draw_y, evidence_rtol=evidence_rtol)
+
+
 def _learned_features() -> Family:
     g = seed(5)
     weight, bias = randn((4, 2), like=F64, generator=g), randn((4,), like=F64, generator=g)
@@ -289,6 +301,11 @@ FAMILIES: dict[str, Family] = {
     "attentive_neural_process": _attentive_neural_process(),
     "correlated_arms": _correlated_arms(),
     "diffusion": _diffusion(),
+    "diffusion_linear": _diffusion_regression("normal", lambda n, g: randn((n,), like=F64, generator=g), 0.1),
+    "diffusion_logistic": _diffusion_regression(
+        "bernoulli", lambda n, g: (rand((n,), like=F64, generator=g) < 0.4).double(), 0.1
+    ),
+    "diffusion_poisson": _diffusion_regression("poisson", lambda n, g: _counts(n, g), 0.1),
     "deep_kernel": _deep_kernel(),
     "matrix_normal_inverse_wishart": _matrix_normal_inverse_wishart(),
     "linear_normal_inverse_gamma": _linear_normal_inverse_gamma(),

@@ -3,12 +3,14 @@
 from abc import abstractmethod
 from dataclasses import replace
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
+from bayesmeta.data.rows import Data
+from bayesmeta.data.statistics import Statistics
 from bayesmeta.data.validation import require_enough_tasks
 from bayesmeta.diffusion.denoising import learning
 from bayesmeta.diffusion.denoising.calibration import within
@@ -17,7 +19,7 @@ from bayesmeta.diffusion.denoising.denoiser import DenoiserNetwork, gaussian_gue
 from bayesmeta.diffusion.denoising.learning import DiffusionSchedule, gaussian_calibration
 from bayesmeta.diffusion.denoising.levels import noises
 from bayesmeta.diffusion.sampling.chain import Chain
-from bayesmeta.diffusion.sampling.gaussians import WeightedGaussians
+from bayesmeta.diffusion.sampling.gaussians import Sampler, WeightedGaussians
 from bayesmeta.diffusion.sampling.posterior import posterior_of
 from bayesmeta.diffusion.sampling.samplers import DEFAULT, sampler_named
 from bayesmeta.diffusion.sampling.tempering import RowsOf
@@ -91,7 +93,7 @@ class DiffusionFamily(TensorFields):
         """Posterior of theta after the rows of `data`, which are kept beside those seen before."""
 
     @abstractmethod
-    def kept_of(self, data: Any) -> Any:
+    def kept_of(self, data: Data | Statistics) -> Any:
         """What this family keeps of the rows of `data`."""
 
     @abstractmethod
@@ -104,7 +106,7 @@ class DiffusionFamily(TensorFields):
 
     @abstractmethod
     def _count(self, tasks: Any) -> Tensor:
-        """Rows of each task, of what `statistics` returned."""
+        """Rows of each task, of what `kept_of` returned."""
 
     @abstractmethod
     def directions(self, tasks: Any) -> tuple[Tensor, Tensor]:
@@ -150,9 +152,7 @@ class DiffusionFamily(TensorFields):
             ValueError: there is no such sampler.
         """
         sampler_named(name)
-        other = self._replace(sampler=name)
-        other.__dict__["chain"] = self.chain
-        return other
+        return self._with_chain(sampler=name)
 
     @property
     def is_approximate(self) -> bool:
@@ -172,8 +172,16 @@ class DiffusionFamily(TensorFields):
             )
 
     def _with_rows(self: D, rows: Any) -> D:
-        after = self._replace(rows=rows)
-        after.__dict__["chain"] = self.chain  # rows do not change it
+        return self._with_chain(rows=rows)
+
+    def changed(self: D, **fields: Any) -> D:
+        """With other fields, which are validated."""
+        return cast(D, replace(cast(Any, self), **fields))
+
+    def _with_chain(self: D, **changes: Any) -> D:
+        """Changed in what the chain does not depend on."""
+        after = self._replace(**changes)
+        after.__dict__["chain"] = self.chain
         return after
 
     def sample_params(self, num_draws: int, *, generator: Generator | None = None) -> Tensor:
@@ -181,7 +189,7 @@ class DiffusionFamily(TensorFields):
         drawn = self._posterior.draw(num_draws, generator)
         return drawn.reshape(num_draws, *self.batch_shape, self.num_values).to(self.gaussian.loc)
 
-    def log_evidence(self, data: Any) -> Tensor:
+    def log_evidence(self, data: Data | Statistics) -> Tensor:
         """log p(y | x) for each task, given the rows before: what the filter estimates, from a fixed seed.
 
         The estimate is of the density without bias; its logarithm is below by half of the variance of its error.
@@ -197,7 +205,7 @@ class DiffusionFamily(TensorFields):
 
     def fit(
         self: D,
-        tasks: Any,
+        tasks: Data | Statistics,
         *,
         schedule: DiffusionSchedule | None = None,
         generator: Generator | None = None,
@@ -260,27 +268,28 @@ class DiffusionFamily(TensorFields):
 
     def looked_at(self, generator: Generator | None) -> WeightedGaussians:
         """By noise of each task's own, or by that which all have."""
-        found = self._sampled(generator)
-        return replace(found, mean=found.mean + self._moments()[0])
-
-    def _sampled(self, generator: Generator | None) -> WeightedGaussians:
-        """About the mean of theta."""
-        return posterior_of(
+        found = posterior_of(
             self.chain,
             self._observations(),
             self.batch_shape.numel(),
             self.num_particles,
             piece=max(1, MOST // (self.num_particles * self.num_values)),
             generator=generator,
-            sampler=sampler_named(self.sampler),
+            sampler=self._sampler,
         )
+        return replace(found, mean=found.mean + self._moments()[0])
+
+    @property
+    def _sampler(self) -> Sampler:
+        return sampler_named(self.sampler)
 
 
-def unlearned(num_values: int, num_levels: int, generator: Generator | None, **sizes: Any) -> tuple[Any, ...]:
-    """Network, levels, gates, covariances and directions of a prior that is Gaussian so far."""
-    network = DenoiserNetwork.of(torch.ones(num_values), generator=generator, **sizes)
+def unlearned(num_values: int, num_levels: int, generator: Generator | None, **sizes: Any) -> dict[str, Any]:
+    """Fields of a prior that is Gaussian so far."""
     levels = noises(num_levels)
-    return network, levels, *gaussian_calibration(levels, num_values), torch.eye(num_values).to(levels)
+    network = DenoiserNetwork.of(torch.ones(num_values), generator=generator, **sizes)
+    calibration = gaussian_calibration(levels, num_values)
+    return {"network": network, "noises": levels, "basis": torch.eye(num_values).to(levels), **calibration._asdict()}
 
 
 def shown(cov: Tensor, error_var: Tensor) -> tuple[Tensor, Tensor]:

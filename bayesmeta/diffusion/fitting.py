@@ -1,7 +1,6 @@
 """How a diffusion prior is learned from past tasks, and when the Gaussian prior is left instead."""
 
 import warnings
-from dataclasses import replace
 from typing import Any, TypeVar
 
 import torch
@@ -33,7 +32,7 @@ def learned_from_tasks(prior: D, tasks: Any, schedule: DiffusionSchedule, genera
     variances, basis = gaussian.directions(seen)
     sizes = {"width": prior.network.width, "num_layers": prior.network.num_layers}
     network, levels = DenoiserNetwork.of(variances, generator=generator, **sizes), prior.noises.double()
-    start = _having(gaussian, network, gaussian_calibration(levels, len(variances)), basis)
+    start = _having(gaussian, network, gaussian_calibration(levels, len(variances)), basis=basis)
     shuffled = seen[random_order(len(prior._count(seen)), generator)]
 
     def draw_theta(network: DenoiserNetwork, calibration: Calibration, generator: Generator) -> Tensor:
@@ -44,26 +43,19 @@ def learned_from_tasks(prior: D, tasks: Any, schedule: DiffusionSchedule, genera
         found = learn_in_rounds(network, levels, draw_theta, schedule, generator, progress=progress)
         num = num_held_out(len(prior._count(shuffled)))
         unseen = start.with_gaussian(prior.gaussian.fit(shuffled[num:])) if num > 1 else start
-        lowest = _lowest_level(_having(unseen, found.without_held_out), shuffled[:num], schedule, generator)
+        lowest = _lowest_level(unseen.changed(network=found.without_held_out), shuffled[:num], schedule, generator)
     if lowest is None or not bool(found.calibration.gates.any()):
         return _above(start, len(levels) - 1)
     return _above(_having(start, found.network, found.calibration), lowest)
 
 
-def _having(
-    prior: D,
-    network: DenoiserNetwork,
-    calibration: Calibration | None = None,
-    basis: Tensor | None = None,
-) -> D:
-    gates, residual_cov = (prior.gates, prior.residual_cov) if calibration is None else calibration
-    basis = prior.basis if basis is None else basis
-    return replace(prior, network=network, gates=gates, residual_cov=residual_cov, basis=basis)
+def _having(prior: D, network: DenoiserNetwork, calibration: Calibration, **changes: Any) -> D:
+    return prior.changed(network=network, **calibration._asdict(), **changes)
 
 
 def _white_theta(prior: D, tasks: Any, schedule: DiffusionSchedule, generator: Generator) -> Tensor:
     """Draws for tasks in the directions of the basis `(tasks, draws, r)`, in units in which theta is white."""
-    now = replace(prior, num_particles=schedule.num_particles, sampler=DEFAULT)
+    now = prior.changed(num_particles=schedule.num_particles, sampler=DEFAULT)
     with torch.no_grad():
         pieces = [now.condition(tasks[i : i + PIECE]) for i in range(0, len(now._count(tasks)), PIECE)]
         drawn = torch.cat([piece.looked_at(generator).draw(schedule.num_draws, generator) for piece in pieces], 1)
@@ -82,7 +74,7 @@ def _lowest_level(prior: D, held_out: Any, schedule: DiffusionSchedule, generato
     half = len(prior._count(held_out)) // 2
     if not half:
         return None
-    prior = replace(prior, sampler=DEFAULT)
+    prior = prior.changed(sampler=DEFAULT)
     theta, levels, each = _white_theta(prior, held_out, schedule, generator), prior.noises.double(), []
     for judged, judge in ((slice(half), slice(half, None)), (slice(half, None), slice(half))):
         made = _having(prior, prior.network, calibrated(prior.network.module, theta[judge], levels, generator))
@@ -94,6 +86,6 @@ def _lowest_level(prior: D, held_out: Any, schedule: DiffusionSchedule, generato
 
 def _above(prior: D, level: int) -> D:
     """Without the levels below one."""
-    return replace(
-        prior, noises=prior.noises[level:], gates=prior.gates[level:], residual_cov=prior.residual_cov[level:]
+    return prior.changed(
+        noises=prior.noises[level:], gates=prior.gates[level:], residual_cov=prior.residual_cov[level:]
     )

@@ -99,7 +99,7 @@ class DiffusionPrior(DiffusionFamily):
             sizes: of the network, see `DenoiserNetwork`.
         """
         arms = CorrelatedArms.initial(tasks, num_arms=num_arms)
-        return cls(arms, *unlearned(arms.num_arms, num_levels, generator, **sizes), num_particles)
+        return cls(arms, num_particles=num_particles, **unlearned(arms.num_arms, num_levels, generator, **sizes))
 
     def state_dict(self) -> dict[str, Any]:
         """Fields, the rows as a dict."""
@@ -177,14 +177,14 @@ class DiffusionPrior(DiffusionFamily):
         batch = tuple(batch_shape)
         if not _spreads(self.batch_shape, batch):
             raise ValueError(f"batch_shape {tuple(self.batch_shape)} does not broadcast to {batch}")
-        return self._replace(rows=_shaped(self._kept, (*batch, self.num_arms), Tensor.expand))
+        return self._with_rows(_shaped(self._kept, (*batch, self.num_arms), Tensor.expand))
 
     def __getitem__(self, index: Any) -> "DiffusionPrior":
         if self.rows is None or not self.batch_shape:
             raise IndexError("this DiffusionPrior has no batch to index")
         every = torch.arange(self.batch_shape.numel(), device=self.device)
         number = every.reshape(self.batch_shape)[index]  # the last axis is of arms
-        return self._replace(rows=_shaped(self.rows, (-1, self.num_arms), Tensor.reshape)[number])
+        return self._with_rows(_shaped(self.rows, (-1, self.num_arms), Tensor.reshape)[number])
 
     @property
     def _kept(self) -> Statistics:

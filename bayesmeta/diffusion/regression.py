@@ -19,19 +19,22 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 from torch.distributions import Bernoulli, Distribution, Normal, Poisson
+from torch.nn.functional import logsigmoid
 
+from bayesmeta.data.columns import Columns
 from bayesmeta.data.rows import Data
+from bayesmeta.data.statistics import Statistics
 from bayesmeta.data.validation import require_columns
 from bayesmeta.diffusion.denoising.denoiser import DenoiserNetwork
 from bayesmeta.diffusion.family import NUM_LEVELS, NUM_PARTICLES, DiffusionFamily, unlearned
-from bayesmeta.diffusion.sampling.corrected import corrected, normal_rows
-from bayesmeta.diffusion.sampling.gaussians import WeightedGaussians
-from bayesmeta.diffusion.sampling.noise import ParticleNoise
+from bayesmeta.diffusion.sampling.corrected import StandIns, of_draws
+from bayesmeta.diffusion.sampling.gaussians import Sampler
 from bayesmeta.diffusion.sampling.observations import Functionals
 from bayesmeta.diffusion.sampling.samplers import DEFAULT
 from bayesmeta.diffusion.sampling.tempering import RowsOf
 from bayesmeta.distributions.mixture import MixtureDistribution
-from bayesmeta.doors import counted
+from bayesmeta.distributions.weighted_points import Link, WeightedPoints
+from bayesmeta.doors import counted, require_rows
 from bayesmeta.fields import LearnedFrom
 from bayesmeta.glm.functions import LogisticFunctions, PoissonFunctions
 from bayesmeta.glm.logistic import LogisticGaussian
@@ -43,7 +46,12 @@ from bayesmeta.regression.linear import LinearFunctions, LinearGaussian
 
 __all__ = ["DiffusionRegression"]
 
-KINDS = {"normal": LinearGaussian, "bernoulli": LogisticGaussian, "poisson": PoissonGaussian}
+KINDS: dict[str, Any] = {"normal": LinearGaussian, "bernoulli": LogisticGaussian, "poisson": PoissonGaussian}
+LINKS: dict[type, Link] = {
+    LogisticGaussian: (torch.sigmoid, torch.logit),
+    # squares of rates are still numbers
+    PoissonGaussian: (lambda eta: eta.exp().clamp(max=0.5 * torch.finfo(eta.dtype).max ** 0.5), torch.log),
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,7 +113,7 @@ class DiffusionRegression(DiffusionFamily):
         if y not in KINDS:
             raise ValueError(f"y must be one of {', '.join(map(repr, KINDS))}; got {y!r}")
         weights = KINDS[y].initial(tasks)
-        return cls(weights, *unlearned(weights.loc.shape[-1], num_levels, generator, **sizes), num_particles)
+        return cls(weights, num_particles=num_particles, **unlearned(len(weights.loc), num_levels, generator, **sizes))
 
     @property
     def gaussian(self) -> LinearGaussian | LogisticGaussian | PoissonGaussian:
@@ -134,15 +142,20 @@ class DiffusionRegression(DiffusionFamily):
 
     def predict(self, x: Float[Tensor, "*tasks q d"]) -> Distribution:
         """p(y | x) at each row: batch_shape `(*batch, q)`."""
-        eta, var, log_weights = self._at(x)
         if isinstance(self.weights, LinearGaussian):
-            sd = (var + self.weights.noise_var).sqrt()[..., None, :]
-            return MixtureDistribution(log_weights[..., None], Normal(eta, sd.expand_as(eta)), -2)
-        if isinstance(self.weights, PoissonGaussian):
-            return MixtureDistribution(log_weights[..., None], Poisson(eta.exp()), -2)
-        one = torch.nn.functional.logsigmoid(eta).add(log_weights[..., None]).logsumexp(-2)
-        zero = torch.nn.functional.logsigmoid(-eta).add(log_weights[..., None]).logsumexp(-2)
-        return Bernoulli(logits=one - zero)
+            return self._normal(x, self.weights.noise_var)
+        marginal = self.marginal(x)
+        assert isinstance(marginal, WeightedPoints)
+        if isinstance(self.weights, LogisticGaussian):
+            one, zero = (marginal.log_weights + logsigmoid(sign * marginal.predictor) for sign in (1.0, -1.0))
+            return Bernoulli(logits=one.logsumexp(-1) - zero.logsumexp(-1))
+        return MixtureDistribution(marginal.log_weights, Poisson(marginal.values), -1)
+
+    def marginal(self, x: Float[Tensor, "*tasks q d"]) -> Distribution:
+        """p(f(x)) at each row: x'w, the probability of a one, or the rate."""
+        if isinstance(self.weights, LinearGaussian):
+            return self._normal(x, torch.zeros_like(self.weights.noise_var))
+        return WeightedPoints(self._log_weights, self._at(x)[0], LINKS[type(self.weights)])
 
     def sample(
         self, num_draws: int, *, generator: Generator | None = None
@@ -159,8 +172,7 @@ class DiffusionRegression(DiffusionFamily):
         if rows is None and not batch:
             return self
         if rows is None:
-            like = self.weights.loc
-            rows = Data(like.new_zeros(0, self.num_values), like.new_zeros(0), torch.zeros(0, dtype=torch.bool))
+            rows = _no_rows(self.weights.loc)
         try:
             x, y, mask = (
                 part.expand(*batch, *part.shape[-i:]) for part, i in ((rows.x, 2), (rows.y, 1), (rows.mask, 1))
@@ -174,8 +186,10 @@ class DiffusionRegression(DiffusionFamily):
             raise IndexError("this DiffusionRegression has no batch to index")
         return self._with_rows(self.rows[index])
 
-    def kept_of(self, data: Data) -> Data:
+    def kept_of(self, data: Data | Statistics) -> Data:
         """The rows: all of them are kept."""
+        require_rows(type(self).__name__, data, statistics=False)
+        assert isinstance(data, Data)
         require_columns(data, num_inputs=self.num_inputs, event_shape=())
         if isinstance(self.weights, Regression):
             self.weights._require_values(data)
@@ -201,19 +215,14 @@ class DiffusionRegression(DiffusionFamily):
             noise_var = self.weights.noise_var.double()
             return lambda some: Functionals.of_rows(rows.x[some], rows.y[some], rows.mask[some], loc, noise_var)
         likelihood, precision, roles = self.weights.likelihood, self.weights.precision.double(), self.weights.roles
-        return lambda some: normal_rows(likelihood, rows_of(rows[some], roles), loc, precision)
+        return lambda some: StandIns.at_mode(likelihood, rows_of(rows[some], roles), loc, precision)
 
-    def _sampled(self, generator: Generator | None) -> WeightedGaussians:
-        found = super()._sampled(generator)
+    @property
+    def _sampler(self) -> Sampler:
+        named = super()._sampler
         if isinstance(self.weights, LinearGaussian):
-            return found
-        rows = rows_of(self._flat(), self.weights.roles)
-        source = generator or Generator(device=rows.y.device).manual_seed(1)
-        each = 1 if generator is None else len(rows.y)
-        noise = ParticleNoise(each, self.num_particles, self.num_values, rows.y, source)
-        stand_in, loc = self._observations()(slice(None)), self.weights.loc.double()
-        assert isinstance(stand_in, Functionals)
-        return corrected(found, self.weights.likelihood, rows, stand_in, loc, noise)
+            return named
+        return of_draws(named, is_weighted=not self.is_approximate)
 
     def _count(self, tasks: Data) -> Tensor:
         return tasks.mask.sum(-1)
@@ -222,8 +231,7 @@ class DiffusionRegression(DiffusionFamily):
         """Rows of tasks on one axis, float64."""
         d, num = self.num_inputs, self.batch_shape.numel()
         if self.rows is None:
-            like = self.weights.loc.double()
-            return Data(like.new_zeros(1, 0, d), like.new_zeros(1, 0), torch.zeros(1, 0, dtype=torch.bool))
+            return _no_rows(self.weights.loc.double(), 1)
         n = self.rows.mask.shape[-1]
         return Data(
             self.rows.x.double().reshape(num, n, d),
@@ -231,13 +239,25 @@ class DiffusionRegression(DiffusionFamily):
             self.rows.mask.reshape(num, n),
         )
 
-    def _at(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """x'w of each particle `(*batch, n, q)`, its variance within one `(*batch, q)`, and weights `(*batch, n)`."""
-        found, k, n = self._posterior, self.num_values, self.num_particles
-        batch = torch.broadcast_shapes(self.batch_shape, x.shape[:-2])
-        x = x.double().expand(*batch, *x.shape[-2:])
-        mean = found.mean.reshape(*self.batch_shape, n, k).expand(*batch, n, k)
-        cov = found.cov.reshape(*self.batch_shape, k, k).expand(*batch, k, k)
-        log_weights = found.log_weights.reshape(*self.batch_shape, n).expand(*batch, n)
-        like = self.weights.loc
-        return (mean @ x.mT).to(like), ((x @ cov) * x).sum(-1).to(like), log_weights.to(like)
+    def _normal(self, x: Tensor, noise_var: Tensor) -> MixtureDistribution:
+        eta, var = self._at(x)
+        var = (var + noise_var).clamp(min=torch.finfo(var.dtype).tiny)  # a row of zeros has none, and a normal must
+        return MixtureDistribution(self._log_weights, Normal(eta, var.sqrt()[..., None].expand_as(eta)), -1)
+
+    @property
+    def _log_weights(self) -> Tensor:
+        """Of the particles, beside an axis of rows `(*batch, 1, n)`."""
+        return self._posterior.log_weights.reshape(*self.batch_shape, 1, -1).to(self.weights.loc)
+
+    def _at(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """x'w of each particle `(*batch, q, n)`, and its variance within one `(*batch, q)`."""
+        found, like, k = self._posterior, self.weights.loc, self.num_values
+        mean = found.mean.reshape(*self.batch_shape, -1, k)
+        cov = found.cov.reshape(*self.batch_shape, k, k)
+        x = Columns(self.num_inputs).read(x).x.double()
+        return (x @ mean.mT).to(like), ((x @ cov) * x).sum(-1).to(like)
+
+
+def _no_rows(loc: Tensor, *batch: int) -> Data:
+    mask = torch.zeros(*batch, 0, dtype=torch.bool, device=loc.device)
+    return Data(loc.new_zeros(*batch, 0, len(loc)), loc.new_zeros(*batch, 0), mask)

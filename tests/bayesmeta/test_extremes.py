@@ -20,8 +20,14 @@ from bayesmeta.protocol import Evidence, Learnable, Posterior
 from bayesmeta.warning_kinds import PlacementWarning
 from tests.families import FAMILIES, Family, seed
 
-COUNTS = {"gamma_poisson", "gamma_poisson_exposure", "poisson_gaussian", "poisson_exposure_gaussian"}
-CATEGORIES = {"beta_bernoulli", "dirichlet_categorical", "logistic_gaussian"}
+COUNTS = {
+    "gamma_poisson",
+    "gamma_poisson_exposure",
+    "poisson_gaussian",
+    "poisson_exposure_gaussian",
+    "diffusion_poisson",
+}
+CATEGORIES = {"beta_bernoulli", "dirichlet_categorical", "logistic_gaussian", "diffusion_logistic"}
 # a design of 1e10 beside a prior of one is singular to the last digit, and rows that do not vary teach no spread
 CLEAR = re.compile("not positive definite|fit needs rows that differ|y must vary|bring the columns of x to one scale")
 KEPT_X = {"correlated_arms", "diffusion", "poisson_exposure_gaussian"}  # x is an index, or a logarithm

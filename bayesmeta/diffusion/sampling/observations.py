@@ -45,6 +45,10 @@ class Observations(Protocol):
         """Noise of rows out of noise of k places, each its own whatever pads there are: `(#b, n, k)` to `(b, n, m)`."""
         ...
 
+    def left_out(self, theta: Tensor) -> Tensor:
+        """Log density of what these rows stand for over their own, zero where they are what was observed: `(b, n)`."""
+        ...
+
 
 @dataclass(frozen=True)
 class ArmRows:
@@ -86,6 +90,9 @@ class ArmRows:
 
     def among(self, noise: Tensor) -> Tensor:
         return _gathered(noise, self.arm)
+
+    def left_out(self, theta: Tensor) -> Tensor:
+        return torch.zeros_like(theta[..., 0])
 
 
 @dataclass(frozen=True)
@@ -135,6 +142,9 @@ class Functionals:
     def among(self, noise: Tensor) -> Tensor:
         real = (self.matrix != 0.0).any(-1)
         return _gathered(noise, (real.cumsum(-1) - 1).clamp(min=0))
+
+    def left_out(self, theta: Tensor) -> Tensor:
+        return torch.zeros_like(theta[..., 0])
 
 
 def _gathered(values: Tensor, place: Tensor) -> Tensor:

@@ -68,6 +68,9 @@ class Tempered:
     def among(self, noise: Tensor) -> Tensor:
         return self.rows.among(noise)
 
+    def left_out(self, theta: Tensor) -> Tensor:
+        return self._share**2 * self.rows.left_out(theta)
+
 
 def tempered(
     found: WeightedGaussians, rows: RowsOf, sampler: Callable[[Observations], WeightedGaussians], piece: int
