@@ -1,8 +1,7 @@
 """Priors that are compared: each is learned from the same past tasks, and kept as a piece.
 
 - `diffusion`: `DiffusionPrior` with its own, weighted sampler.
-- `unweighted`, `diffts`, `laplace_dps`, `dps`: the same prior with samplers that are approximate, where this version
-  has them.
+- `unweighted`, `diffts`, `laplace_dps`, `dps`: the same prior with samplers that are approximate.
 - `gaussian`: `CorrelatedArms`, one Gaussian of any covariance.
 - `mixture`: several such Gaussians, see `gaussian_mixture`.
 - `vague`: independent arms of the mean and variance of all past rewards.
@@ -56,10 +55,9 @@ class Past:
 
 
 def prior_of(method: str, past: Past, work: Work) -> Any:
-    """A prior, None where this version has no such sampler; `ucb1` has none."""
+    """A prior; None for `ucb1`, which has none."""
     if method in APPROXIMATE:
-        prior = _kept("diffusion", past, work)
-        return prior.with_sampler(method) if hasattr(prior, "with_sampler") else None
+        return _kept("diffusion", past, work).with_sampler(method)
     if method == "vague":
         return vague(past.tasks, past.num_arms)
     return None if method == "ucb1" else _kept(method, past, work)

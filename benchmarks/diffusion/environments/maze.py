@@ -19,15 +19,10 @@ import bandits
 from bayesmeta.random import rand, randn
 from benchmarks.diffusion.work import stream
 
-__all__ = ["edges", "mazes", "path_regret", "paths_are_there"]
+__all__ = ["edges", "mazes", "path_regret"]
 
 PASSAGE, WALL, SPREAD = 0.1, 1.0, 0.02  # costs, and their standard deviation
 LIKE = torch.zeros(0, dtype=torch.float64)
-
-
-def paths_are_there() -> bool:
-    """Whether this version of `bandits` has policies over sets of arms."""
-    return hasattr(bandits, "SemiBandit")
 
 
 def edges(size: int) -> Tensor:
@@ -61,12 +56,11 @@ def path_regret(prior: Any, costs: Tensor, noise_sd: float, seed: int, rounds: i
         costs: of edges, in the mean, `(tasks, edges)`.
         seed: of the policy and of noise.
     """
-    module: Any = bandits
     num_tasks, num_arms = costs.shape
     size = round((1.0 + (1.0 + 2.0 * num_arms) ** 0.5) / 2.0)
-    oracle = module.shortest_path(edges(size), 0, size * size - 1)
+    oracle = bandits.shortest_path(edges(size), 0, size * size - 1)
     arms = bandits.Numbered(tuple(range(num_arms)))
-    policy = module.SemiBandit(prior, oracle, arms, tasks=num_tasks, seed=seed)
+    policy = bandits.SemiBandit(prior, oracle, arms, tasks=num_tasks, seed=seed)
     best = torch.stack([row[torch.as_tensor(way)].sum() for row, way in zip(costs, oracle(costs), strict=True)])
     total = torch.zeros(num_tasks, dtype=torch.float64)
     for t in range(rounds):

@@ -21,7 +21,7 @@ from torch import Generator, Tensor
 
 from bayesmeta import Data
 from bayesmeta.random import rand, randn
-from benchmarks.diffusion.environments.maze import mazes, paths_are_there
+from benchmarks.diffusion.environments.maze import mazes
 from benchmarks.diffusion.environments.popular_and_niche import popular_and_niche
 from benchmarks.diffusion.truths import all_arms, gaussian_truth, rows_by_count, three_modes
 from benchmarks.diffusion.work import stream
@@ -64,15 +64,13 @@ def seen(theta: Tensor, generator: Generator, *, share: float = 1.0) -> Data:
 
 
 def world_of(name: str, sizes: dict[str, int], num_past: int, num_tasks: int, data: Path | None) -> World | None:
-    """None where the data of an environment, or the policy that plays it, are not there.
+    """None where the data of an environment are not there.
 
     Args:
         sizes: numbers of arms, by environment, where they can be chosen.
     """
     if name == "jester":
         return _jester(num_past, num_tasks, data)
-    if name == "maze" and not paths_are_there():
-        return None
     draw = ENVIRONMENTS[name](sizes.get(name, 0))
     number = list(ENVIRONMENTS).index(name)
     return World(name, draw(num_past, stream(31, number)), draw(num_tasks, stream(32, number)))

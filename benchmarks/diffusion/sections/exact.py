@@ -89,7 +89,7 @@ def _of_size(num_arms: int, num_past: int, num_tasks: int, work: Work) -> Iterat
     past = Past(f"exact/{num_arms}", rows_by_count(theta, twice, NOISE_SD, stream(13, num_arms)), num_arms)
     for method in ("exact", *(name for name in METHODS if name in work.methods)):
         prior = truth if method == "exact" else prior_of(method, past, work)
-        for i, setting in enumerate(SETTINGS if prior is not None else ()):
+        for i, setting in enumerate(SETTINGS):
             work.say(f"Gaussian, {num_arms} arms, {setting}: {method}")
 
             def measured(prior: Any = prior, setting: str = setting, i: int = i) -> dict[str, Any]:

@@ -79,8 +79,6 @@ def mixture(work: Work) -> tuple[list[Figure], Rows]:
     for num in NUM_ROWS:
         for method in ("exact", *(name for name in METHODS if name in work.methods)):
             prior = truth if method == "exact" else prior_of(method, past, work)
-            if prior is None:
-                continue
             work.say(f"three modes, {num} rows: {method}")
             name = SAID_AS.get(method, method)
             found = work.pieces.numbers(
