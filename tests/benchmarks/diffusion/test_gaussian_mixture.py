@@ -1,5 +1,7 @@
 """The mixture of Gaussians beside diffusion priors: exact steps, kinds that are found, and one where there is one."""
 
+from typing import cast
+
 import torch
 
 from bayesmeta import CorrelatedArms, Mixture
@@ -10,7 +12,7 @@ from tests.seeds import seed
 
 def test_evidence_and_moments_are_those_of_the_family() -> None:
     truth = three_modes(5, 0.3, seed(1))
-    components: CorrelatedArms = truth.components  # type: ignore[assignment]
+    components = cast(CorrelatedArms, truth.components)
     theta = truth.sample(6, generator=seed(2))(all_arms(5))
     count = torch.randint(3, (6, 5), generator=seed(3))
     count[:, 0] = 1

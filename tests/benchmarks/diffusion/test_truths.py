@@ -1,5 +1,7 @@
 """Exact posteriors, distances and environments of the benchmark of diffusion priors, by hand and by scipy."""
 
+from typing import cast
+
 import numpy as np
 import pytest
 import scipy.linalg
@@ -64,10 +66,8 @@ def test_weights_of_modes_after_rows_are_those_of_bayes() -> None:
     arm, y = data.x[0, :, 0].long(), data.y[0]
     assert arm.tolist() == [0, 0, 2]
     same = (arm[:, None] == arm).double() * WITHIN**2 + 0.09 * torch.eye(3).double()
-    each = [
-        scipy.stats.multivariate_normal(loc[arm].numpy(), same.numpy()).logpdf(y.numpy())
-        for loc in truth.components.loc  # type: ignore[attr-defined]
-    ]
+    modes = cast(CorrelatedArms, truth.components).loc
+    each = [scipy.stats.multivariate_normal(loc[arm].numpy(), same.numpy()).logpdf(y.numpy()) for loc in modes]
     joint = np.log([0.5, 0.3, 0.2]) + np.array(each)
     np.testing.assert_allclose(found.log_weights[0], joint - scipy.special.logsumexp(joint), rtol=1e-8)
     assert float(truth.log_evidence(data)) == pytest.approx(scipy.special.logsumexp(joint), rel=1e-10)
