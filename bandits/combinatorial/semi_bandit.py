@@ -7,7 +7,6 @@ Source: Wen, Kveton and Ashkan, Efficient learning in large-scale combinatorial 
 """
 
 import threading
-from collections.abc import Hashable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,14 +16,13 @@ from torch import Tensor
 from bandits.combinatorial.oracles import Oracle
 from bandits.combinatorial.sets import SetChoices, ids_and_rewards, sets_of
 from bandits.decisions import saving
-from bandits.decisions.learner import Learner
+from bandits.decisions.learner import Learner, Learns
 from bandits.decisions.numbers import require_number
 from bandits.decisions.policy import alone, streams_of
 from bandits.decisions.posterior import require_prior
 from bandits.decisions.request import Request, TaskNumbers
 from bandits.decisions.saving import PolicyState
 from bandits.prospects.prospects import TOO_LARGE
-from bayesmeta.describe import Described, listed, plural
 from bayesmeta.doors import counted
 from bayesmeta.numerics.gradients import outside_inference
 
@@ -34,7 +32,7 @@ S = TypeVar("S", bound="SemiBandit")
 WAYS = ("draws", "means", "bounds")
 
 
-class SemiBandit(Described):
+class SemiBandit(Learns):
     """Chooses the set of arms that is the best for values of all arms, and learns from the rewards of its arms.
 
     Args:
@@ -77,31 +75,6 @@ class SemiBandit(Described):
         self._lock = threading.RLock()
         self._learner = Learner(prior, arms, TaskNumbers(tasks or 1, tasks is None), max_pending)
         self._generator = streams_of(seed)[0]
-
-    @property
-    def prior(self) -> Any:
-        """Of its tasks, before their first reward."""
-        return self._learner.posterior.prior
-
-    @property
-    def arms(self) -> tuple[Hashable, ...]:
-        """Names of the arms there are."""
-        return self._learner.roster.names
-
-    @property
-    def num_tasks(self) -> int:
-        return self._learner.tasks.num
-
-    @property
-    def num_pending(self) -> int:
-        """Chosen arms that wait for their reward."""
-        return self._learner.pending.num_open
-
-    @property
-    def pulls(self) -> Tensor:
-        """Rewards that each arm of each task has had, `(tasks, arms)`; `(arms,)` for one task."""
-        pulls = self._learner.tallies.pulls
-        return torch.from_numpy((pulls[0] if self._learner.tasks.is_single else pulls).copy())
 
     @alone
     def choose(self, context: Any = None, *, task: Any = None, num: int | None = None) -> Any:
@@ -211,16 +184,6 @@ class SemiBandit(Described):
         saving.load_state(policy._learner, state)
         policy._generator.set_state(state.numbers["generator"])
         return policy
-
-    def __getstate__(self) -> dict[str, Any]:
-        """For copies and other processes, which have a lock of their own."""
-        return {name: value for name, value in vars(self).items() if name != "_lock"}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state, _lock=threading.RLock())
-
-    def _title(self) -> str:
-        return f"for {plural(self.num_tasks, 'task')} over {plural(len(self.arms), 'arm')}: {listed(self.arms)}"
 
     def _parts(self) -> dict[str, Any]:
         return {"prior": self.prior, "oracle": self.oracle, "by": self.by, "pulls": self.pulls}

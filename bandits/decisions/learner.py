@@ -1,6 +1,8 @@
 """All of a policy but how it chooses: its arms, the choices that wait for a reward, the posterior, and the counts."""
 
+import threading
 from collections.abc import Hashable
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -15,9 +17,10 @@ from bandits.decisions.roster import Roster
 from bandits.decisions.tallies import Tallies
 from bandits.prospects.propensity import Propensities
 from bandits.prospects.prospects import Prospects
+from bayesmeta.describe import Described, listed, plural
 from bayesmeta.protocol import num_arms_of
 
-__all__ = ["Learner"]
+__all__ = ["Learner", "Learns"]
 
 
 class Learner:
@@ -132,3 +135,48 @@ class Learner:
         x = x.double() if x.is_floating_point() else x
         self.posterior.require_rows(x)
         return x
+
+
+class Learns(Described):
+    """What every policy says of its `Learner`, whether it chooses arms or sets of them."""
+
+    _learner: Learner
+    _lock: AbstractContextManager[Any]
+
+    @property
+    def prior(self) -> Any:
+        """Of its tasks, before their first reward."""
+        return self._learner.posterior.prior
+
+    @property
+    def arms(self) -> tuple[Hashable, ...]:
+        """Names of the arms there are."""
+        return self._learner.roster.names
+
+    @property
+    def num_tasks(self) -> int:
+        return self._learner.tasks.num
+
+    @property
+    def num_pending(self) -> int:
+        """Choices that wait for their reward; of a set, each of its arms is one."""
+        return self._learner.pending.num_open
+
+    @property
+    def pulls(self) -> Tensor:
+        """Rewards that each arm of each task has had, `(tasks, arms)`; `(arms,)` for one task.
+
+        An arm that `Policy.copy_arm` let start from another has those of the other too.
+        """
+        pulls = self._learner.tallies.pulls
+        return torch.from_numpy((pulls[0] if self._learner.tasks.is_single else pulls).copy())
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For copies and other processes, which have a lock of their own."""
+        return {name: value for name, value in vars(self).items() if name != "_lock"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, _lock=threading.RLock())
+
+    def _title(self) -> str:
+        return f"for {plural(self.num_tasks, 'task')} over {plural(len(self.arms), 'arm')}: {listed(self.arms)}"

@@ -16,14 +16,13 @@ import torch
 from torch import Generator, Tensor
 
 from bandits.decisions import saving
-from bandits.decisions.learner import Learner
+from bandits.decisions.learner import Learner, Learns
 from bandits.decisions.numbers import require_seed
 from bandits.decisions.posterior import require_prior
 from bandits.decisions.request import Request, TaskNumbers
 from bandits.decisions.saving import PolicyState
 from bandits.prospects.propensity import Propensities
 from bandits.prospects.prospects import Prospects
-from bayesmeta.describe import Described, listed, plural
 from bayesmeta.doors import counted
 from bayesmeta.numerics.gradients import outside_inference
 
@@ -55,7 +54,7 @@ def alone(method: Callable[Concatenate[L, Arguments], R]) -> Callable[Concatenat
     return call
 
 
-class Policy(Described):
+class Policy(Learns):
     """Chooses among arms, and learns from the rewards.
 
     Threads may share one: each call waits for those of the others to end.
@@ -92,23 +91,6 @@ class Policy(Described):
         self._learner = Learner(prior, arms, TaskNumbers(tasks or 1, tasks is None), max_pending)
         self._generator, self._log_generator = streams_of(seed)
 
-    @property
-    def prior(self) -> Any:
-        """Of its tasks, before their first reward."""
-        return self._learner.posterior.prior
-
-    @property
-    def arms(self) -> tuple[Hashable, ...]:
-        """Names of the arms there are."""
-        return self._learner.roster.names
-
-    @property
-    def num_tasks(self) -> int:
-        return self._learner.tasks.num
-
-    def _title(self) -> str:
-        return f"for {plural(self.num_tasks, 'task')} over {plural(len(self.arms), 'arm')}: {listed(self.arms)}"
-
     def _parts(self) -> dict[str, Any]:
         return {
             "prior": self.prior,
@@ -116,20 +98,6 @@ class Policy(Described):
             "rewards": f"{int(self._learner.tallies.rewards.sum())} so far, {self.num_pending} choices wait for theirs",
             "pulls": self.pulls,
         }
-
-    @property
-    def pulls(self) -> Tensor:
-        """Rewards that each arm of each task has had, `(tasks, arms)`; `(arms,)` for one task.
-
-        An arm that `copy_arm` let start from another has those of the other too.
-        """
-        pulls = self._learner.tallies.pulls
-        return torch.from_numpy((pulls[0] if self._learner.tasks.is_single else pulls).copy())
-
-    @property
-    def num_pending(self) -> int:
-        """Choices that wait for their reward."""
-        return self._learner.pending.num_open
 
     @alone
     def choose(
@@ -320,13 +288,6 @@ class Policy(Described):
         policy._generator.set_state(numbers["generator"])
         policy._log_generator.set_state(numbers["log_generator"])
         return policy
-
-    def __getstate__(self) -> dict[str, Any]:
-        """For copies and other processes, which have a lock of their own."""
-        return {name: value for name, value in vars(self).items() if name != "_lock"}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state, _lock=threading.RLock())
 
     @classmethod
     def load(cls: type[P], path: str | Path) -> P:
