@@ -19,7 +19,6 @@ from bayesmeta.data.statistics import Statistics
 from bayesmeta.data.validation import require_finite
 from bayesmeta.diffusion.sampling.particle_filter import effective_size
 from bayesmeta.distributions.mixture import MixtureDistribution
-from bayesmeta.numerics.linalg import cholesky, positive
 from bayesmeta.numerics.square_root import potter
 from bayesmeta.online.protocol import Index, State, Task, distinct, rows_before
 from bayesmeta.online.sums import statistics_from, statistics_state
@@ -51,8 +50,7 @@ class OnlineParticles:
         found = self.prior._posterior
         num = self.batch_shape.numel()
         self._mean = found.mean.expand(num, -1, -1).reshape(*self.batch_shape, -1, k).clone()
-        root = cholesky(positive(found.cov), "covariance of a particle")
-        self._root = root.expand(num, -1, -1).reshape(*self.batch_shape, k, k).clone()
+        self._root = found.root.expand(num, -1, -1).reshape(*self.batch_shape, k, k).clone()
         self._log_weights = found.log_weights.expand(num, -1).reshape(*self.batch_shape, -1).clone()
         self.num_reruns = torch.zeros(self.batch_shape, dtype=torch.long, device=prior.device)
         self._log_evidence = torch.zeros_like(self._log_weights[..., 0])
@@ -84,18 +82,18 @@ class OnlineParticles:
         self._look_anew(index)
 
     def draw(self, x: Tensor, task: Task = None, *, generator: Generator | None = None) -> Tensor:
-        mean, root, log_weights = self._at(x, task)
-        chosen = categorical(1, log_weights, generator=generator)[0]
-        own = mean.gather(1, chosen[:, None, None].expand(-1, 1, mean.shape[-1]))[:, 0]
-        noise = randn((len(own), root.shape[-1]), like=root, generator=generator)
-        theta = own + (root @ noise[..., None])[..., 0]
+        chosen = categorical(1, self._at(self._log_weights, x, task), generator=generator)[0]
+        own = self._mean[_numbers(x, task), chosen]  # one particle of each decision: all would be many numbers
+        noise = randn(own.shape, like=own, generator=generator)
+        theta = own + (self._at(self._root, x, task) @ noise[..., None])[..., 0]
         return theta.gather(-1, x[..., 0].long()).to(self.prior.arms.loc)
 
     def marginal(self, x: Tensor, task: Task = None) -> Distribution:
-        mean, root, log_weights = self._at(x, task)
         arm, like = x[..., 0].long(), self.prior.arms.loc
+        mean, log_weights = (self._at(part, x, task) for part in (self._mean, self._log_weights))
         each = mean.gather(-1, arm[:, None].expand(-1, mean.shape[1], -1))
-        var = root.square().sum(-1).gather(-1, arm)
+        root = self._root if task is None else self._root[task]
+        var = root.square().sum(-1).expand(len(x), -1).gather(-1, arm)
         sd = var.sqrt()[:, None].expand_as(each)
         return MixtureDistribution(log_weights[..., None], Normal(each.to(like), sd.to(like)), -2)
 
@@ -137,14 +135,23 @@ class OnlineParticles:
         found = self.posterior(poor)._posterior
         self._mean[poor], self._log_weights[poor] = found.mean, found.log_weights
         self._log_evidence[poor] = found.log_evidence - self._before[poor]
-        self._root[poor] = cholesky(positive(found.cov), "covariance of a particle")
+        self._root[poor] = found.root
         self.num_reruns[poor] += 1
 
     def _of(self, index: Any) -> "DiffusionPrior":
         """The prior of some tasks: each its own where it is a posterior of them."""
         return self.prior[index] if self.prior.batch_shape else self.prior
 
-    def _at(self, x: Tensor, task: Task) -> tuple[Tensor, Tensor, Tensor]:
-        """Means, root and weights of the task of each decision."""
-        index = slice(None) if task is None else torch.full((len(x),), task) if isinstance(task, int) else task
-        return self._mean[index], self._root[index], self._log_weights[index]
+    @staticmethod
+    def _at(part: Tensor, x: Tensor, task: Task) -> Tensor:
+        """What is kept of the task of each decision; a copy only where decisions name their tasks."""
+        if isinstance(task, int):
+            return part[task].expand(len(x), *part.shape[1:])
+        return part if task is None else part[task]
+
+
+def _numbers(x: Tensor, task: Task) -> Tensor:
+    """Of the task of each decision."""
+    if isinstance(task, Tensor):
+        return task
+    return torch.arange(len(x), device=x.device) if task is None else torch.full((len(x),), task, device=x.device)
