@@ -38,7 +38,7 @@ from bayesmeta.regression.arms_by_number import arm_index, per_arm
 from bayesmeta.regression.correlated_arms import ArmFunctions, CorrelatedArms
 
 if TYPE_CHECKING:
-    from bayesmeta.diffusion.online import OnlineParticles
+    from bayesmeta.diffusion.online_arms import OnlineParticles
 
 __all__ = ["DiffusionPrior"]
 
@@ -167,7 +167,7 @@ class DiffusionPrior(DiffusionFamily):
 
     def online(self, batch_shape: Sequence[int]) -> "OnlineParticles":
         """The posterior of tasks, to be updated in place."""
-        from bayesmeta.diffusion.online import OnlineParticles
+        from bayesmeta.diffusion.online_arms import OnlineParticles
 
         return OnlineParticles(self, batch_shape)
 

@@ -13,15 +13,13 @@ weighted by the rows themselves elsewhere.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
-from torch.distributions import Bernoulli, Distribution, Normal, Poisson
-from torch.nn.functional import logsigmoid
+from torch.distributions import Distribution
 
-from bayesmeta.data.columns import Columns
 from bayesmeta.data.rows import Data
 from bayesmeta.data.statistics import Statistics
 from bayesmeta.data.validation import require_columns
@@ -32,26 +30,22 @@ from bayesmeta.diffusion.sampling.gaussians import Sampler
 from bayesmeta.diffusion.sampling.observations import Functionals
 from bayesmeta.diffusion.sampling.samplers import DEFAULT
 from bayesmeta.diffusion.sampling.tempering import RowsOf
-from bayesmeta.distributions.mixture import MixtureDistribution
-from bayesmeta.distributions.weighted_points import Link, WeightedPoints
+from bayesmeta.diffusion.weight_particles import GaussianWeights, WeightFunctions, WeightParticles
 from bayesmeta.doors import counted, require_rows
 from bayesmeta.fields import LearnedFrom
-from bayesmeta.glm.functions import LogisticFunctions, PoissonFunctions
 from bayesmeta.glm.logistic import LogisticGaussian
 from bayesmeta.glm.model import Regression
 from bayesmeta.glm.poisson import PoissonGaussian
 from bayesmeta.glm.predictor import rows_of
 from bayesmeta.numerics.linalg import cholesky
-from bayesmeta.regression.linear import LinearFunctions, LinearGaussian
+from bayesmeta.regression.linear import LinearGaussian
+
+if TYPE_CHECKING:
+    from bayesmeta.diffusion.online_weights import OnlineWeightParticles
 
 __all__ = ["DiffusionRegression"]
 
 KINDS: dict[str, Any] = {"normal": LinearGaussian, "bernoulli": LogisticGaussian, "poisson": PoissonGaussian}
-LINKS: dict[type, Link] = {
-    LogisticGaussian: (torch.sigmoid, torch.logit),
-    # squares of rates are still numbers
-    PoissonGaussian: (lambda eta: eta.exp().clamp(max=0.5 * torch.finfo(eta.dtype).max ** 0.5), torch.log),
-}
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,7 +64,7 @@ class DiffusionRegression(DiffusionFamily):
         ValueError: as of `DiffusionPrior`, or columns of x have roles.
     """
 
-    weights: LinearGaussian | LogisticGaussian | PoissonGaussian
+    weights: GaussianWeights
     network: DenoiserNetwork
     noises: Float[Tensor, " s"]
     gates: Float[Tensor, "s r"]
@@ -116,7 +110,7 @@ class DiffusionRegression(DiffusionFamily):
         return cls(weights, num_particles=num_particles, **unlearned(len(weights.loc), num_levels, generator, **sizes))
 
     @property
-    def gaussian(self) -> LinearGaussian | LogisticGaussian | PoissonGaussian:
+    def gaussian(self) -> GaussianWeights:
         return self.weights
 
     def with_gaussian(self, gaussian: Any) -> "DiffusionRegression":
@@ -142,30 +136,21 @@ class DiffusionRegression(DiffusionFamily):
 
     def predict(self, x: Float[Tensor, "*tasks q d"]) -> Distribution:
         """p(y | x) at each row: batch_shape `(*batch, q)`."""
-        if isinstance(self.weights, LinearGaussian):
-            return self._normal(x, self.weights.noise_var)
-        marginal = self.marginal(x)
-        assert isinstance(marginal, WeightedPoints)
-        if isinstance(self.weights, LogisticGaussian):
-            one, zero = (marginal.log_weights + logsigmoid(sign * marginal.predictor) for sign in (1.0, -1.0))
-            return Bernoulli(logits=one.logsumexp(-1) - zero.logsumexp(-1))
-        return MixtureDistribution(marginal.log_weights, Poisson(marginal.values), -1)
+        return self._particles.predict(x)
 
     def marginal(self, x: Float[Tensor, "*tasks q d"]) -> Distribution:
         """p(f(x)) at each row: x'w, the probability of a one, or the rate."""
-        if isinstance(self.weights, LinearGaussian):
-            return self._normal(x, torch.zeros_like(self.weights.noise_var))
-        return WeightedPoints(self._log_weights, self._at(x)[0], LINKS[type(self.weights)])
+        return self._particles.marginal(x)
 
-    def sample(
-        self, num_draws: int, *, generator: Generator | None = None
-    ) -> LinearFunctions | LogisticFunctions | PoissonFunctions:
+    def sample(self, num_draws: int, *, generator: Generator | None = None) -> WeightFunctions:
         """Draws of x -> x'w, of the probability of a one, or of the rate."""
-        drawn = self.sample_params(num_draws, generator=generator)
-        if isinstance(self.weights, LinearGaussian):
-            return LinearFunctions(drawn, self.weights.noise_var.expand(self.batch_shape), None)
-        kind = PoissonFunctions if isinstance(self.weights, PoissonGaussian) else LogisticFunctions
-        return kind(drawn, self.weights.roles)
+        return self._particles.sample(num_draws, generator)
+
+    def online(self, batch_shape: Sequence[int]) -> "OnlineWeightParticles":
+        """The posterior of tasks, to be updated in place."""
+        from bayesmeta.diffusion.online_weights import OnlineWeightParticles
+
+        return OnlineWeightParticles(self, batch_shape)
 
     def expand(self, batch_shape: Sequence[int]) -> "DiffusionRegression":
         batch, rows = tuple(batch_shape), self.rows
@@ -239,23 +224,15 @@ class DiffusionRegression(DiffusionFamily):
             self.rows.mask.reshape(num, n),
         )
 
-    def _normal(self, x: Tensor, noise_var: Tensor) -> MixtureDistribution:
-        eta, var = self._at(x)
-        var = (var + noise_var).clamp(min=torch.finfo(var.dtype).tiny)  # a row of zeros has none, and a normal must
-        return MixtureDistribution(self._log_weights, Normal(eta, var.sqrt()[..., None].expand_as(eta)), -1)
-
     @property
-    def _log_weights(self) -> Tensor:
-        """Of the particles, beside an axis of rows `(*batch, 1, n)`."""
-        return self._posterior.log_weights.reshape(*self.batch_shape, 1, -1).to(self.weights.loc)
-
-    def _at(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """x'w of each particle `(*batch, q, n)`, and its variance within one `(*batch, q)`."""
-        found, like, k = self._posterior, self.weights.loc, self.num_values
-        mean = found.mean.reshape(*self.batch_shape, -1, k)
-        cov = found.cov.reshape(*self.batch_shape, k, k)
-        x = Columns(self.num_inputs).read(x).x.double()
-        return (x @ mean.mT).to(like), ((x @ cov) * x).sum(-1).to(like)
+    def _particles(self) -> WeightParticles:
+        found, batch, k = self._posterior, self.batch_shape, self.num_values
+        return WeightParticles(
+            self.weights,
+            found.mean.reshape(*batch, -1, k),
+            found.root.reshape(*batch, k, k),
+            found.log_weights.reshape(*batch, -1),
+        )
 
 
 def _no_rows(loc: Tensor, *batch: int) -> Data:

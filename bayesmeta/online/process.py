@@ -7,7 +7,6 @@ import torch
 from torch import Generator, Tensor
 from torch.distributions import Distribution
 
-from bayesmeta.data.rows import Data
 from bayesmeta.online.kept_rows import OnlineRows
 from bayesmeta.online.protocol import State, Task, marginal_of
 from bayesmeta.protocol import Posterior, Predictive
@@ -48,10 +47,11 @@ class OnlineProcess(OnlineRows):
         return isinstance(task, int) and len(self.batch_shape) == 1
 
     def _extended(self, task: Any) -> Predictive:
-        count = int(self._count[task])
+        rows = self._rows.rows(task, self._rows.num_inputs)
+        count = rows.mask.shape[-1]
         known, posterior = self._posteriors.get(task, (0, self.prior))
         for i in range(known, count):
-            posterior = posterior.condition(Data.of(self._x[task, i : i + 1], self._y[task, i : i + 1]))
+            posterior = posterior.condition(rows.rows(slice(i, i + 1)))
         self._posteriors[task] = count, posterior
         return posterior
 

@@ -11,6 +11,7 @@ import bayesmeta as bm
 from bandits import ThompsonSampling
 from bayesmeta import Data, DiffusionRegression, LinearGaussian, LogisticGaussian, PoissonGaussian
 from bayesmeta.diffusion import DiffusionSchedule
+from bayesmeta.diffusion.online import STALE
 from bayesmeta.random import rand, randn
 from tests.families import F64, seed
 from tests.seeds import shifted
@@ -128,3 +129,22 @@ def test_bad_input() -> None:
     roles = LinearGaussian.initial(tasks("normal", 3, 4, 1), offset=1)
     with pytest.raises(ValueError, match="basis must have shape"):
         replace(plain("normal"), weights=roles)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_particles_in_place_agree_with_the_posterior_of_all_rows(kind: str) -> None:
+    """As they are weighed, and after they were looked at anew."""
+    prior, some = plain(kind, NUM), tasks(kind, 3, 40, 1)
+    state = prior.online((3,))
+    x = randn((3, 4, D), like=F64, generator=seed(9))
+    every = torch.arange(3)
+    for i in range(40):
+        state.add((every,), some.x[:, i], some.y[:, i])
+        if i in (0, 4, 39):
+            found, expected = state.marginal(x), state.posterior().marginal(x)
+            error = 7.0 * expected.variance.sqrt() / (STALE * NUM) ** 0.5
+            assert ((found.mean - expected.mean).abs() < error).all()
+            evidence = prior.log_evidence(some.rows(slice(0, i + 1)))
+            assert (state.log_evidence - evidence).abs().max() < 10.0 / (STALE * NUM) ** 0.5
+    assert (state.ess >= STALE * NUM).all()
+    assert (state.num_reruns <= 8).all()

@@ -26,7 +26,12 @@ USABLE = {
 KEEPS_ROWS = {name for name, family in USABLE.items() if isinstance(online(family.prior, (1,)), OnlineRows)}
 ARM_NAMES = sorted(set(USABLE) - {"correlated_arms", "diffusion"})  # which are about all arms of a task
 MARGINAL = [name for name in sorted(USABLE) if isinstance(USABLE[name].prior, Marginal)]
-IN_LAW = {"diffusion"}  # its particles in place are other ones than those of the posterior
+IN_LAW = {
+    "diffusion",
+    "diffusion_linear",
+    "diffusion_logistic",
+    "diffusion_poisson",
+}  # its particles in place are other ones than those of the posterior
 
 
 def entries(shape: tuple[int, ...], num: int, number: int) -> tuple[Tensor, ...]:
