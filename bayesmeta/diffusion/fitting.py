@@ -79,9 +79,14 @@ def _lowest_level(prior: D, held_out: Any, schedule: DiffusionSchedule, generato
     for judged, judge in ((slice(half), slice(half, None)), (slice(half, None), slice(half))):
         made = _having(prior, prior.network, calibrated(prior.network.module, theta[judge], levels, generator))
         with torch.no_grad():
-            every = [_above(made, level).log_evidence(held_out[judged]) for level in range(len(levels))]
+            every = [_evidence(_above(made, level), held_out[judged], generator) for level in range(len(levels))]
         each.append(torch.stack(every))
     return lowest_level(torch.cat(each, -1), prior.gaussian.log_evidence(held_out))
+
+
+def _evidence(prior: D, tasks: Any, generator: Generator) -> Tensor:
+    """By noise of each task's own: errors that tasks share would pass for a gain, or for a loss, of all."""
+    return prior.condition(tasks).looked_at(generator).log_evidence
 
 
 def _above(prior: D, level: int) -> D:
