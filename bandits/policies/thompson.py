@@ -20,9 +20,9 @@ from bandits.prospects.propensity import (
     best_of_independent,
     of_best,
     of_chosen,
-    with_axis,
 )
 from bandits.prospects.prospects import Prospects
+from bayesmeta.distributions.axes import with_axis
 from bayesmeta.distributions.link_marginals import on_link
 
 __all__ = ["MarginalThompson", "ThompsonSampling"]

@@ -26,10 +26,9 @@ from bandits.prospects.log_concave import is_log_concave
 from bandits.prospects.prospects import Prospects
 from bandits.prospects.zoom import chance_of_chosen
 from bayesmeta.distributions.link_marginals import on_link
-from bayesmeta.distributions.mixture import MixtureDistribution
 from bayesmeta.online.protocol import NoMarginalError
 
-__all__ = ["Propensities", "best_of_independent", "of_best", "of_chosen", "with_axis"]
+__all__ = ["Propensities", "best_of_independent", "of_best", "of_chosen"]
 
 NUM_DRAWS = 1000  # for arms that are not independent
 NEVER = 1e-10  # beyond the quantile of this an arm is taken not to be
@@ -166,14 +165,6 @@ def best_of_independent(marginal: Distribution, available: Tensor | None = None)
     if available is not None:
         total = total * available
     return (total / total.sum(-1, keepdim=True)).to(dtype)
-
-
-def with_axis(marginal: Distribution) -> Distribution:
-    """The same with one more axis of its batch, of size one, on the right."""
-    if isinstance(marginal, MixtureDistribution):
-        return MixtureDistribution(marginal.log_weights[..., None], with_axis(marginal.components), marginal.axis - 1)
-    parameters = {name: getattr(marginal, name).unsqueeze(-1) for name in marginal.arg_constraints}
-    return type(marginal)(**parameters, validate_args=False)
 
 
 def _best_if_affordable(prospects: Prospects) -> Tensor | None:

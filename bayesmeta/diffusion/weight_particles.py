@@ -10,7 +10,7 @@ from torch.nn.functional import logsigmoid
 
 from bayesmeta.data.columns import Columns
 from bayesmeta.distributions.mixture import MixtureDistribution
-from bayesmeta.distributions.weighted_points import Link, WeightedPoints
+from bayesmeta.distributions.weighted_points import LOG, LOGIT, Link, WeightedPoints
 from bayesmeta.glm.functions import LogisticFunctions, PoissonFunctions
 from bayesmeta.glm.logistic import LogisticGaussian
 from bayesmeta.glm.poisson import PoissonGaussian
@@ -22,11 +22,7 @@ __all__ = ["GaussianWeights", "WeightFunctions", "WeightParticles"]
 GaussianWeights = LinearGaussian | LogisticGaussian | PoissonGaussian
 WeightFunctions = LinearFunctions | LogisticFunctions | PoissonFunctions
 
-LINKS: dict[type, Link] = {
-    LogisticGaussian: (torch.sigmoid, torch.logit),
-    # squares of rates are still numbers
-    PoissonGaussian: (lambda eta: eta.exp().clamp(max=0.5 * torch.finfo(eta.dtype).max ** 0.5), torch.log),
-}
+LINKS: dict[type, Link] = {LogisticGaussian: LOGIT, PoissonGaussian: LOG}
 
 
 @dataclass(frozen=True)

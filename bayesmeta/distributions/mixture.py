@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
+from bayesmeta.distributions.axes import with_axis
 from bayesmeta.distributions.link_marginals import on_link
 from bayesmeta.random import categorical
 
@@ -63,6 +64,10 @@ class MixtureDistribution(Distribution):
     def link(self) -> "MixtureDistribution":
         """On the scale of the components' link, where they have one."""
         return MixtureDistribution(self.log_weights, on_link(self.components), self.axis)
+
+    def with_axis(self) -> "MixtureDistribution":
+        """With one more axis of the batch, of size one, on the right."""
+        return MixtureDistribution(self.log_weights[..., None], with_axis(self.components), self.axis - 1)
 
     @property
     def num_components(self) -> int:

@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
+from bayesmeta.distributions.axes import with_axis
+
 __all__ = ["SideBySide"]
 
 
@@ -48,6 +50,10 @@ class SideBySide(Distribution):
 
     def icdf(self, value: Tensor) -> Tensor:
         return self._of(lambda one, own: one.icdf(own), value)
+
+    def with_axis(self) -> "SideBySide":
+        """With one more axis of the batch, of size one, on the right."""
+        return SideBySide([with_axis(one) for one in self.each], self.axis - 1)
 
     def sample(self, sample_shape: torch.Size | list[int] | tuple[int, ...] = ()) -> Tensor:
         """Draws from torch's global stream, as every `Distribution.sample`; see `bayesmeta.random.seeded`."""

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import bayesmeta as bm
-from bandits import ThompsonSampling
+from bandits import BayesUCB, Hypotheses, MarginalThompson, ThompsonSampling
 from bayesmeta import Data, DiffusionRegression, LinearGaussian, LogisticGaussian, PoissonGaussian
 from bayesmeta.diffusion import DiffusionSchedule
 from bayesmeta.diffusion.online import STALE
@@ -77,10 +77,23 @@ def test_it_learns_and_decides(kind: str) -> None:
     learned = prior.fit(past, progress=False)
     assert "30 tasks" in repr(learned)
     arms = {"a": torch.tensor([1.0, 0.0]), "b": torch.tensor([0.0, 1.0]), "c": torch.tensor([1.0, 1.0])}
-    policy = ThompsonSampling(learned, arms, tasks=2, seed=shifted(0))
-    for _ in range(3):
-        choices = policy.choose()
-        policy.update(choices, torch.ones(2))
+    for prior in (learned, Hypotheses.of([learned, learned.weights])):
+        for kind_of_policy in (ThompsonSampling, MarginalThompson, BayesUCB):
+            policy = kind_of_policy(prior, arms, tasks=2, seed=shifted(0))
+            for _ in range(3):
+                policy.update(policy.choose(), torch.ones(2))
+            assert (policy.probabilities().probability.sum(-1) - 1.0).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_chances_of_arms_are_those_of_draws(kind: str) -> None:
+    arms = {"a": torch.tensor([1.0, 0.0]), "b": torch.tensor([0.0, 1.0]), "c": torch.tensor([1.0, 1.0])}
+    policy = MarginalThompson(plain(kind, 50), arms, seed=shifted(0))
+    policy.update(policy.choose(), 1.0)
+    chance, num = policy.probabilities().probability.flatten(), 1000
+    chosen = list(policy.choose(num=num).arms)
+    share = torch.tensor([chosen.count(name) / num for name in arms])
+    assert ((share - chance).abs() < 5.0 * (chance * (1.0 - chance) / num).sqrt() + 3e-3).all()
 
 
 def test_batches_are_indexed_and_expanded() -> None:

@@ -1,18 +1,17 @@
 """Weighted points: moments of the points, and quantiles that are continuous between them."""
 
+import pytest
 import torch
 from scipy import stats
 
-from bayesmeta.distributions.weighted_points import WeightedPoints
+from bayesmeta.distributions.weighted_points import LOG, LOGIT, Link, WeightedPoints
 from bayesmeta.random import rand, randn, seeded
 from tests.families import F64, seed
 
-LOGIT = (torch.sigmoid, torch.logit)
 
-
-def points(n: int, *batch: int) -> WeightedPoints:
+def points(n: int, *batch: int, link: Link = LOGIT) -> WeightedPoints:
     log_weights = randn((*batch, n), like=F64, generator=seed(1)).log_softmax(-1)
-    return WeightedPoints(log_weights, randn((*batch, n), like=F64, generator=seed(2)), LOGIT)
+    return WeightedPoints(log_weights, randn((*batch, n), like=F64, generator=seed(2)), link)
 
 
 def test_moments_are_those_of_the_points() -> None:
@@ -47,3 +46,15 @@ def test_a_single_point_and_equal_ones() -> None:
         found = WeightedPoints(torch.zeros_like(values).log_softmax(-1), values)
         torch.testing.assert_close(found.icdf(torch.tensor([0.1, 0.9])), torch.tensor([0.3, 0.3]))
         assert found.variance == 0.0
+
+
+@pytest.mark.parametrize("link", [LOG, LOGIT])
+def test_the_density_is_the_slope_of_the_probabilities(link: Link) -> None:
+    found, level = points(7, 3, link=link), rand((40, 3), like=F64, generator=seed(3))
+    at, step = found.icdf(level), 1e-7
+    slope = (found.cdf(at + step) - found.cdf(at - step)) / (2.0 * step)
+    close = (slope / found.log_prob(at).exp() - 1.0).abs() < 1e-4
+    assert close.double().mean() > 0.98  # but for steps across an edge
+    assert found.log_prob(link.number(torch.tensor(30.0).double())).isinf().all()
+    one_more = found.with_axis()
+    torch.testing.assert_close(one_more.cdf(at[..., None])[..., 0], found.cdf(at))
