@@ -18,7 +18,7 @@ from torch import Tensor
 from bayesmeta.data.validation import require_finite
 from bayesmeta.diffusion.family import DiffusionFamily
 from bayesmeta.diffusion.sampling.particle_filter import effective_size
-from bayesmeta.numerics.square_root import potter
+from bayesmeta.numerics.square_root import potter_
 from bayesmeta.online.protocol import Index, State, Task, distinct, rows_before
 
 __all__ = ["STALE", "ParticlesInPlace", "at"]
@@ -96,12 +96,19 @@ class ParticlesInPlace(ABC):
 
     def _step_of_normal(self, index: Index, f: Tensor, expected: Tensor, y: Tensor, noise_var: Tensor) -> None:
         """One row with normal noise: f is `root.mT @ x` `(m, k)`, and each particle expects another y `(m, n)`."""
-        root, left = self._root[index], y[:, None] - expected
-        var = f.square().sum(-1) + noise_var
-        gain, moved = potter(root, f, noise_var.expand(len(f)))
-        self._mean[index] += left[..., None] * gain[:, None]
-        self._root[index] = moved
+        left, var = y[:, None] - expected, f.square().sum(-1) + noise_var
+        mean, root = self._taken(self._mean, index), self._taken(self._root, index)
+        gain = potter_(root, f, noise_var.expand(len(f)))
+        mean.baddbmm_(left[..., None], gain[:, None])
+        if mean is not self._mean:
+            self._mean[index], self._root[index] = mean, root
         self._weigh(index, -0.5 * (left.square() / var[:, None] + (2.0 * math.pi * var).log()[:, None]))
+
+    def _taken(self, part: Tensor, index: Index) -> Tensor:
+        """Of distinct tasks: a copy, unless they are all of them in their order."""
+        num = len(part)
+        is_all = len(index) == 1 and len(index[0]) == num and bool((index[0] == torch.arange(num).to(index[0])).all())
+        return part if is_all else part[index]
 
     def _weigh(self, index: Index, log_prob: Tensor) -> None:
         """By what each particle says of a row `(m, n)`."""

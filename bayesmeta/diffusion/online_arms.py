@@ -65,10 +65,8 @@ class OnlineParticles(ParticlesInPlace):
         self.statistics.add_rows((*index, x), y.new_zeros(len(y), 0), y)
 
     def _step(self, index: Index, x: Tensor, y: Tensor) -> None:
-        mean, root = self._mean[index], self._root[index]
-        f = root.gather(-2, x[:, None, None].expand(-1, 1, root.shape[-1]))[:, 0]
-        expected = mean.gather(-1, x[:, None, None].expand(-1, mean.shape[1], 1))[..., 0]
-        self._step_of_normal(index, f, expected, y, self._noise_var)
+        expected = self._mean.movedim(-1, len(index))[(*index, x)]
+        self._step_of_normal(index, self._root[(*index, x)], expected, y, self._noise_var)
 
 
 def _numbers(x: Tensor, task: Task) -> Tensor:
