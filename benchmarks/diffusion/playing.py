@@ -66,17 +66,19 @@ class _Rewards:
 
 
 def regrets(method: str, world: World, past: Data, name: str, work: Work) -> Tensor | None:
-    """Regret of each new task, in the mean over its repeats; None for `ucb1` in a maze, which it cannot play.
+    """Regret of each new task, in the mean over its repeats; None for `ucb1` in a maze, which it cannot play, and
+    for `truth` where it is not known.
 
     Args:
         past: what is known of past tasks.
         name: of them, among all of the benchmark.
     """
-    if method == "ucb1" and world.name == MAZE:
+    if (method == "ucb1" and world.name == MAZE) or (method == "truth" and world.truth is None):
         return None
     playing = PLAYING[work.budget]
     known = Past(f"regret/{name}", past, world.num_arms)
-    prior = with_particles(prior_of(method, known, work), playing.num_particles)
+    prior = world.truth if method == "truth" else prior_of(method, known, work)
+    prior = with_particles(prior, playing.num_particles)
     work.say(f"{method} plays {name}")
 
     def played() -> dict[str, Any]:

@@ -5,6 +5,7 @@
 - `gaussian`: `CorrelatedArms`, one Gaussian of any covariance.
 - `mixture`: several such Gaussians, see `gaussian_mixture`.
 - `vague`: independent arms of the mean and variance of all past rewards.
+- `truth`: the distribution of tasks itself, where it is known: a bound, in the mean, for all others.
 - `ucb1`: no prior. Its rewards should lie between 0 and 1, so its width is in units of the spread of past rewards.
 """
 
@@ -21,7 +22,7 @@ from benchmarks.diffusion.work import Work
 
 __all__ = ["APPROXIMATE", "LEARNING", "METHODS", "Learning", "Past", "prior_of"]
 
-METHODS = ("diffusion", "unweighted", "diffts", "laplace_dps", "dps", "gaussian", "mixture", "vague", "ucb1")
+METHODS = ("diffusion", "unweighted", "diffts", "laplace_dps", "dps", "gaussian", "mixture", "vague", "ucb1", "truth")
 APPROXIMATE = ("unweighted", "diffts", "laplace_dps", "dps")
 
 

@@ -15,19 +15,21 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Generator, Tensor
 
-from bayesmeta import Data
+from bayesmeta import CorrelatedArms, Data, Mixture
 from bayesmeta.random import rand, randn
 from benchmarks.diffusion.environments.maze import mazes
 from benchmarks.diffusion.environments.popular_and_niche import popular_and_niche
+from benchmarks.diffusion.environments.popular_and_niche import truth as popular_and_niche_truth
 from benchmarks.diffusion.truths import all_arms, gaussian_truth, rows_by_count, three_modes
 from benchmarks.diffusion.work import stream
 from benchmarks.priors import jester
 
-__all__ = ["ENVIRONMENTS", "NOISE_SD", "World", "seen", "world_of"]
+__all__ = ["ENVIRONMENTS", "NOISE_SD", "TRUTHS", "World", "seen", "world_of"]
 
 NOISE_SD = 0.1
 LIKE = torch.zeros(0, dtype=torch.float64)
@@ -45,11 +47,13 @@ class World:
         name: of the environment.
         past: mean rewards of past tasks `(past, k)`.
         theta: of new tasks `(tasks, k)`.
+        truth: the distribution of both as a prior, which no other can beat in the mean; None where it is not known.
     """
 
     name: str
     past: Tensor
     theta: Tensor
+    truth: Any = None
 
     @property
     def num_arms(self) -> int:
@@ -73,7 +77,8 @@ def world_of(name: str, sizes: dict[str, int], num_past: int, num_tasks: int, da
         return _jester(num_past, num_tasks, data)
     draw = ENVIRONMENTS[name](sizes.get(name, 0))
     number = list(ENVIRONMENTS).index(name)
-    return World(name, draw(num_past, stream(31, number)), draw(num_tasks, stream(32, number)))
+    truth = TRUTHS[name](sizes.get(name, 0)) if name in TRUTHS else None
+    return World(name, draw(num_past, stream(31, number)), draw(num_tasks, stream(32, number)), truth)
 
 
 def _jester(num_past: int, num_tasks: int, data: Path | None) -> World | None:
@@ -115,14 +120,20 @@ def _swiss_roll(_num_arms: int) -> Draw:
     return draw
 
 
+def _one_gaussian(num_arms: int) -> CorrelatedArms:
+    return gaussian_truth(num_arms, NOISE_SD, stream(35))
+
+
+def _three_gaussians(num_arms: int) -> Mixture:
+    return three_modes(num_arms, NOISE_SD, stream(36))
+
+
 def _gaussian(num_arms: int) -> Draw:
-    truth = gaussian_truth(num_arms, NOISE_SD, stream(35))
-    return lambda num, generator: truth.sample_params(num, generator=generator)
+    return lambda num, generator: _one_gaussian(num_arms).sample_params(num, generator=generator)
 
 
 def _three_modes(num_arms: int) -> Draw:
-    truth = three_modes(num_arms, NOISE_SD, stream(36))
-    return lambda num, generator: truth.sample(num, generator=generator)(all_arms(num_arms))
+    return lambda num, generator: _three_gaussians(num_arms).sample(num, generator=generator)(all_arms(num_arms))
 
 
 ENVIRONMENTS: dict[str, Callable[[int], Draw]] = {
@@ -132,4 +143,9 @@ ENVIRONMENTS: dict[str, Callable[[int], Draw]] = {
     "bidding": _bidding,
     "popular_and_niche": lambda num_arms: lambda num, generator: popular_and_niche(num, num_arms, generator),
     "maze": lambda size: lambda num, generator: mazes(num, size, generator),
+}
+TRUTHS: dict[str, Callable[[int], Any]] = {
+    "three_modes": _three_gaussians,
+    "gaussian": _one_gaussian,
+    "popular_and_niche": popular_and_niche_truth,
 }

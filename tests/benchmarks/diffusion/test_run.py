@@ -17,7 +17,7 @@ from benchmarks.diffusion.sections import cost, exact, few_tasks, mixture
 from benchmarks.diffusion.work import interval
 
 SECTIONS = "mixture,exact,cost,regret,incomplete,few_tasks"
-METHODS = "diffusion,gaussian,mixture,ucb1"
+METHODS = "diffusion,gaussian,mixture,ucb1,truth"
 
 
 @pytest.fixture
@@ -42,7 +42,12 @@ def test_it_runs_and_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.Mo
     figures = json.loads(out.read_text())["figures"]
     expected = ["mode_weight_bias/3/default", "coverage/10/mixture", "evidence_error/1/gaussian", "energy/3/exact"]
     expected += ["w2/4/sharp/default", "w2_floor/4/few", "w2/4/repeated/gaussian", "round_cpu_s/20"]
-    expected += ["regret/three_modes/diffusion", "regret_ratio/popular_and_niche/mixture", "regret/three_modes/ucb1"]
+    expected += [
+        "regret/three_modes/diffusion",
+        "regret_ratio/popular_and_niche/mixture",
+        "regret/three_modes/ucb1",
+        "regret_ratio/popular_and_niche/truth",
+    ]
     expected += [
         "regret_incomplete_ratio/diffusion",
         "regret_by_tasks/20/diffusion",

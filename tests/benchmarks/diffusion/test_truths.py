@@ -14,7 +14,7 @@ from bayesmeta import CorrelatedArms
 from benchmarks.diffusion.distances import energy_distance, gaussian_w2, moments
 from benchmarks.diffusion.environments.maze import edges, mazes, path_regret
 from benchmarks.diffusion.environments.popular_and_niche import GROUP, popular_and_niche
-from benchmarks.diffusion.environments.worlds import ENVIRONMENTS, seen, world_of
+from benchmarks.diffusion.environments.worlds import ENVIRONMENTS, NOISE_SD, TRUTHS, seen, world_of
 from benchmarks.diffusion.sections.exact import SETTINGS
 from benchmarks.diffusion.sections.mixture import mode_weights
 from benchmarks.diffusion.truths import WITHIN, all_arms, counts_of, gaussian_truth, rows_by_count, three_modes
@@ -122,6 +122,30 @@ def test_worlds_have_a_past_apart_from_new_tasks(name: str) -> None:
     half = seen(world.past, seed(5), share=0.5)
     shown = (half.mask.sum(-1) / 2).mean() / world.num_arms
     assert float(shown) == pytest.approx(0.5, abs=5 * 0.5 / (30 * world.num_arms) ** 0.5 + 0.01)
+
+
+@pytest.mark.parametrize("name", sorted(TRUTHS))
+def test_truths_are_the_distribution_of_tasks(name: str) -> None:
+    """No other prior finds them more probable in the mean; a Gaussian of their moments hardly less, if it is one."""
+    world = world_of(name, {"gaussian": 20, "three_modes": 20, "popular_and_niche": 20}, 20_000, 400, None)
+    assert world is not None
+    data = rows_by_count(world.theta, torch.ones_like(world.theta).long(), NOISE_SD, seed(1))
+    root = torch.linalg.cholesky(world.past.T.cov())
+    gaussian = CorrelatedArms(world.past.mean(0), root, torch.tensor(NOISE_SD**2).double())
+    truth = world.truth
+    gain = truth.log_evidence(data) - gaussian.log_evidence(data)
+    error = float(gain.std()) / len(gain) ** 0.5
+    assert gain.mean() > -5.0 * error
+    if name == "gaussian":
+        assert gain.mean() < 0.5
+    else:
+        assert gain.mean() > 5.0 * error
+
+
+def test_a_truth_of_many_kinds_is_not_there() -> None:
+    world = world_of("popular_and_niche", {"popular_and_niche": 200}, 2, 2, None)
+    assert world is not None
+    assert world.truth is None
 
 
 def test_jester_needs_its_folder() -> None:
