@@ -236,7 +236,7 @@ class DiffusionFamily(TensorFields):
 
         generator = generator or Generator().manual_seed(0)
         learned = learned_from_tasks(self, kept, schedule or learning.DEFAULT, generator, progress)
-        return learned._replace(learned_from=LearnedFrom.counts(self._count(kept)))
+        return cast(D, learned._replace(learned_from=LearnedFrom.counts(self._count(kept))))
 
     def _title(self) -> str:
         said = super()._title()

@@ -1,7 +1,7 @@
 """How a diffusion prior is learned from past tasks, and when the Gaussian prior is left instead."""
 
 import warnings
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Generator, Tensor
@@ -11,21 +11,23 @@ from bayesmeta.diffusion.denoising.calibration import Calibration, calibrated
 from bayesmeta.diffusion.denoising.denoiser import DenoiserNetwork
 from bayesmeta.diffusion.denoising.learning import DiffusionSchedule, gaussian_calibration, learn_in_rounds
 from bayesmeta.diffusion.denoising.worth import lowest_level
-from bayesmeta.diffusion.family import DiffusionFamily
 from bayesmeta.diffusion.sampling.samplers import DEFAULT
 from bayesmeta.diffusion.sampling.tempering import TemperedWarning
 from bayesmeta.networks.learning.until_no_gain import num_held_out
 from bayesmeta.numerics.gradients import with_gradients
 
-__all__ = ["learned_from_tasks"]
+if TYPE_CHECKING:
+    from bayesmeta.diffusion.family import DiffusionFamily
 
-D = TypeVar("D", bound=DiffusionFamily)
+__all__ = ["learned_from_tasks"]
 
 PIECE = 64  # past tasks of which theta is drawn at a time
 
 
 @with_gradients
-def learned_from_tasks(prior: D, tasks: Any, schedule: DiffusionSchedule, generator: Generator, progress: bool) -> D:
+def learned_from_tasks(
+    prior: "DiffusionFamily", tasks: Any, schedule: DiffusionSchedule, generator: Generator, progress: bool
+) -> "DiffusionFamily":
     """See `DiffusionFamily.fit`."""
     seen = tasks[prior._count(tasks) > 0]
     gaussian = prior.with_gaussian(prior.gaussian.fit(seen))
@@ -49,11 +51,13 @@ def learned_from_tasks(prior: D, tasks: Any, schedule: DiffusionSchedule, genera
     return _above(_having(start, found.network, found.calibration), lowest)
 
 
-def _having(prior: D, network: DenoiserNetwork, calibration: Calibration, **changes: Any) -> D:
+def _having(
+    prior: "DiffusionFamily", network: DenoiserNetwork, calibration: Calibration, **changes: Any
+) -> "DiffusionFamily":
     return prior.changed(network=network, **calibration._asdict(), **changes)
 
 
-def _white_theta(prior: D, tasks: Any, schedule: DiffusionSchedule, generator: Generator) -> Tensor:
+def _white_theta(prior: "DiffusionFamily", tasks: Any, schedule: DiffusionSchedule, generator: Generator) -> Tensor:
     """Draws for tasks in the directions of the basis `(tasks, draws, r)`, in units in which theta is white."""
     now = prior.changed(num_particles=schedule.num_particles, sampler=DEFAULT)
     with torch.no_grad():
@@ -63,7 +67,9 @@ def _white_theta(prior: D, tasks: Any, schedule: DiffusionSchedule, generator: G
     return ((drawn - now._moments()[0]) @ into).movedim(0, 1)
 
 
-def _lowest_level(prior: D, held_out: Any, schedule: DiffusionSchedule, generator: Generator) -> int | None:
+def _lowest_level(
+    prior: "DiffusionFamily", held_out: Any, schedule: DiffusionSchedule, generator: Generator
+) -> int | None:
     """The one below which there is no gain, see `lowest_level`.
 
     Each half of the held-out tasks is judged by what the other half calibrates.
@@ -84,12 +90,12 @@ def _lowest_level(prior: D, held_out: Any, schedule: DiffusionSchedule, generato
     return lowest_level(torch.cat(each, -1), prior.gaussian.log_evidence(held_out))
 
 
-def _evidence(prior: D, tasks: Any, generator: Generator) -> Tensor:
+def _evidence(prior: "DiffusionFamily", tasks: Any, generator: Generator) -> Tensor:
     """By noise of each task's own: errors that tasks share would pass for a gain, or for a loss, of all."""
     return prior.condition(tasks).looked_at(generator).log_evidence
 
 
-def _above(prior: D, level: int) -> D:
+def _above(prior: "DiffusionFamily", level: int) -> "DiffusionFamily":
     """Without the levels below one."""
     return prior.changed(
         noises=prior.noises[level:], gates=prior.gates[level:], residual_cov=prior.residual_cov[level:]
