@@ -5,6 +5,7 @@
 
 import math
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -13,6 +14,8 @@ from torch import Tensor
 from bayesmeta.data.statistics import Statistics
 
 __all__ = ["ArmRows", "Functionals", "Observations"]
+
+ROUNDING = 1e-12  # of the largest singular value
 
 
 @runtime_checkable
@@ -42,7 +45,7 @@ class Observations(Protocol):
         ...
 
     def among(self, noise: Tensor) -> Tensor:
-        """Noise of rows out of noise of k places, each its own whatever pads there are: `(#b, n, k)` to `(b, n, m)`."""
+        """Noise of rows out of noise of theta, the same whatever pads there are: `(#b, n, k)` to `(b, n, m)`."""
         ...
 
     def left_out(self, theta: Tensor) -> Tensor:
@@ -140,8 +143,17 @@ class Functionals:
         return self.matrix @ cov @ self.matrix.mT
 
     def among(self, noise: Tensor) -> Tensor:
-        real = (self.matrix != 0.0).any(-1)
-        return _gathered(noise, (real.cumsum(-1) - 1).clamp(min=0))
+        return noise @ self._turn.mT
+
+    @cached_property
+    def _turn(self) -> Tensor:
+        """Of noise of theta into noise of rows, `(b, m, k)`: the rows of H made orthonormal, as near to it as can be.
+
+        It turns as rows turn: their order, pads and repeated rows do not change what noise does to theta. In what is
+        not of the range of H there is none, and noise there would do nothing.
+        """
+        left, size, right = torch.linalg.svd(self.matrix, full_matrices=False)
+        return (left * (size > ROUNDING * size[..., :1])[..., None, :]) @ right
 
     def left_out(self, theta: Tensor) -> Tensor:
         return torch.zeros_like(theta[..., 0])

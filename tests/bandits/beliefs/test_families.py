@@ -171,11 +171,13 @@ def test_thompson_sampling_on_a_diffusion_prior_and_a_gaussian_one(tmp_path: Pat
 def test_policies_by_marginals_on_a_diffusion_prior_and_a_gaussian_one(policy: Any) -> None:
     prior = diffusion(40)
     policy = policy(Hypotheses.of([prior, prior.arms]), range(K), tasks=3, seed=shifted(0))
-    truth = torch.tensor([0.0, 1.0, -1.0, 4.0])
-    for _ in range(15):
+    truth = [0.0, 1.0, -1.0, 4.0]
+    for task in range(3):
+        policy.learn(list(range(K)), truth, task=task)
+    for _ in range(5):
         choices = policy.choose()
-        policy.update(choices, truth[torch.as_tensor([int(arm) for arm in choices.arms])])
-    assert [int(arm) for arm in policy.choose().arms] == [3, 3, 3]
+        assert [int(arm) for arm in choices.arms] == [3, 3, 3]
+        policy.update(choices, torch.full((3,), truth[3]))
 
 
 def test_two_diffusion_priors_are_not_stacked() -> None:

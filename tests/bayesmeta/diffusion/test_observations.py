@@ -42,10 +42,17 @@ def test_rows_of_arms_are_functionals_of_one_value_each(num_rows: int) -> None:
         torch.testing.assert_close(densities[0][task, 0], exact, rtol=1e-9, atol=1e-9)
 
 
-def test_noise_of_rows_is_their_own_whatever_pads_there_are() -> None:
+def test_noise_turns_with_the_rows_whatever_their_order_and_pads() -> None:
     noise, loc = randn((1, 6, SIZE), like=F64, generator=seed(6)), torch.zeros(SIZE).double()
     x, y = randn((2, 3, SIZE), like=F64, generator=seed(7)), randn((2, 3), like=F64, generator=seed(8))
+    x[1, :, 0] = 0.0  # as of a column that no row has
     mask = torch.tensor([[True, True, True], [False, True, True]])
-    found = Functionals.of_rows(x, y, mask, loc, F64 + 0.2).among(noise)
-    assert torch.equal(found[0], noise[0, :, :3])
-    assert torch.equal(found[1, :, 1:], noise[0, :, :2])
+    both = Functionals.of_rows(x, y, mask, loc, F64 + 0.2)
+    found, eye = both.among(noise), torch.eye(SIZE).double()[None]
+    torch.testing.assert_close(both.among(eye)[0].mT @ both.among(eye)[0], torch.eye(3).double())
+    alone = Functionals.of_rows(x[1:, 1:], y[1:, 1:], mask[1:, 1:], loc, F64 + 0.2)
+    torch.testing.assert_close(found[1, :, 1:], alone.among(noise)[0])
+    assert found[1, :, 0].abs().max() < 1e-12
+    order = torch.tensor([2, 0, 1])
+    other = Functionals.of_rows(x[:, order], y[:, order], mask[:, order], loc, F64 + 0.2)
+    torch.testing.assert_close(other.among(noise), found[..., order])

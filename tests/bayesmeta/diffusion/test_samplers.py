@@ -92,10 +92,10 @@ def test_diffts_is_the_published_average() -> None:
     found = diffts(chain, rows, particle_noise(num, 4)).mean[0]
     same, abar, y = particle_noise(num, 4), shrinking(chain), rows.y[0] * noise_var**0.5
 
-    def noise(size: int) -> Tensor:
-        return same.normal()[0, :, :size]
+    def noise() -> Tensor:
+        return same.normal()[0]
 
-    x = noise(SIZE) @ chain.root.mT
+    x = noise() @ chain.root.mT
     for level in range(chain.num_levels, 0, -1):
         u, below = x / abar[level].sqrt(), abar[level - 1]
         guess, cov = chain.denoise(u, level - 1), below * chain.below_cov(level - 1)
@@ -103,8 +103,8 @@ def test_diffts_is_the_published_average() -> None:
         drawn = below.sqrt() * chain.below(u, guess, level - 1)
         observed = below.sqrt() * y + (1.0 - below).sqrt() * seen[:, arms]
         if level > 1:
-            drawn = drawn + noise(SIZE) @ torch.linalg.cholesky(cov).mT
-            observed = observed - (below * noise_var).sqrt() * noise(len(arms))
+            drawn = drawn + noise() @ torch.linalg.cholesky(cov).mT
+            observed = observed - (below * noise_var).sqrt() * noise()[:, arms]
         ours, theirs = 1.0 / cov.diagonal()[arms], 1.0 / (below * noise_var)
         x = drawn.clone()
         x[:, arms] = (ours * drawn[:, arms] + theirs * observed) / (ours + theirs)

@@ -82,7 +82,8 @@ def test_both_directions_choose_alike() -> None:
 
 def test_seeds_matter_to_all_that_draw() -> None:
     for method in METHODS.values():
-        assert method(pool(), [], NUM, shifted(0)) != method(pool(), [], NUM, shifted(1))
+        first = method(pool(), [], NUM, shifted(0))
+        assert any(method(pool(), [], NUM, shifted(i)) != first for i in range(1, 6))  # two can agree
 
 
 def test_the_past_helps() -> None:
