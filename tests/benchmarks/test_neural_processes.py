@@ -25,7 +25,7 @@ def test_teeth_are_known_as_by_quadrature() -> None:
     x, y = tasks.x[..., 0], tasks.y
     noise = 0.1  # wide enough for a coarse grid
     found = exact_sawtooth((1.0, 1.2), noise, (x[:, :2], y[:, :2]), (x[:, 2:], y[:, 2:]))
-    number = 1.0 + 0.2 * torch.rand(400, 1, generator=seed(2), dtype=torch.float64)
+    number = 1.0 + 0.2 * (torch.arange(400, dtype=torch.float64)[:, None] + 0.61) / 400.0
     shift = (torch.arange(2000, dtype=torch.float64) + 0.37) / 2000.0
     for task in range(2):
         up = (number[..., None] * x[task] + shift[:, None]) % 1.0 - 0.5  # (numbers, shifts, rows)
