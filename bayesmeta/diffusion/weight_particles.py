@@ -9,12 +9,12 @@ from torch.distributions import Bernoulli, Distribution, Normal, Poisson
 from torch.nn.functional import logsigmoid
 
 from bayesmeta.data.columns import Columns
+from bayesmeta.diffusion.sampling.gaussians import drawn
 from bayesmeta.distributions.mixture import MixtureDistribution
 from bayesmeta.distributions.weighted_points import LOG, LOGIT, Link, WeightedPoints
 from bayesmeta.glm.functions import LogisticFunctions, PoissonFunctions
 from bayesmeta.glm.logistic import LogisticGaussian
 from bayesmeta.glm.poisson import PoissonGaussian
-from bayesmeta.random import categorical, randn
 from bayesmeta.regression.linear import LinearFunctions, LinearGaussian
 
 __all__ = ["GaussianWeights", "WeightFunctions", "WeightParticles"]
@@ -59,11 +59,7 @@ class WeightParticles:
 
     def sample(self, num_draws: int, generator: Generator | None) -> WeightFunctions:
         """Draws of functions of x."""
-        chosen = categorical(num_draws, self.log_weights, generator=generator)
-        every = self.mean.expand(num_draws, *self.mean.shape)
-        own = every.gather(-2, chosen[..., None, None].expand(*chosen.shape, 1, every.shape[-1]))[..., 0, :]
-        noise = randn(own.shape, like=own, generator=generator)
-        return functions_of(self.gaussian, own + (self.root @ noise[..., None])[..., 0])
+        return functions_of(self.gaussian, drawn(self.mean, self.root, self.log_weights, num_draws, generator))
 
     def _normal(self, x: Tensor, noise_var: Tensor) -> MixtureDistribution:
         eta, var = self._predictor(x), (x.double() @ self.root).square().sum(-1).to(noise_var) + noise_var

@@ -15,7 +15,7 @@ from bayesmeta.diffusion.sampling.particle_filter import effective_size
 from bayesmeta.numerics.linalg import cholesky, positive
 from bayesmeta.random import categorical, randn
 
-__all__ = ["Sampler", "WeightedGaussians", "joined"]
+__all__ = ["Sampler", "WeightedGaussians", "drawn", "joined"]
 
 
 @dataclass(frozen=True)
@@ -57,10 +57,7 @@ class WeightedGaussians:
 
     def draw(self, num: int, generator: Generator | None) -> Tensor:
         """Draws of theta `(num, b, k)`."""
-        index = categorical(num, self.log_weights, generator=generator)
-        mean = self.mean.expand(num, *self.mean.shape).gather(2, index[..., None, None].expand(-1, -1, 1, self._size))
-        noise = randn((num, *self.cov.shape[:-1]), like=self.mean, generator=generator)
-        return mean[:, :, 0] + (self.root @ noise[..., None])[..., 0]
+        return drawn(self.mean, self.root, self.log_weights, num, generator)
 
     @cached_property
     def root(self) -> Tensor:
@@ -72,10 +69,6 @@ class WeightedGaussians:
     def _parts(self) -> list[tuple[str, Tensor]]:
         return [(field.name, getattr(self, field.name)) for field in fields(self)]
 
-    @property
-    def _size(self) -> int:
-        return self.mean.shape[-1]
-
 
 Sampler = Callable[[Chain, Observations, ParticleNoise], WeightedGaussians]
 
@@ -84,3 +77,12 @@ def joined(each: Sequence[WeightedGaussians]) -> WeightedGaussians:
     """Of the tasks of all."""
     names = [field.name for field in fields(WeightedGaussians)]
     return WeightedGaussians(**{name: torch.cat([getattr(one, name) for one in each]) for name in names})
+
+
+def drawn(mean: Tensor, root: Tensor, log_weights: Tensor, num: int, generator: Generator | None) -> Tensor:
+    """Draws `(num, *batch, k)` from Gaussians of one covariance: mean `(*batch, n, k)`, its root `(*batch, k, k)`."""
+    chosen = categorical(num, log_weights, generator=generator)
+    every = mean.expand(num, *mean.shape)
+    own = every.gather(-2, chosen[..., None, None].expand(*chosen.shape, 1, every.shape[-1]))[..., 0, :]
+    noise = randn(own.shape, like=own, generator=generator)
+    return own + (root @ noise[..., None])[..., 0]

@@ -129,11 +129,13 @@ def _three_gaussians(num_arms: int) -> Mixture:
 
 
 def _gaussian(num_arms: int) -> Draw:
-    return lambda num, generator: _one_gaussian(num_arms).sample_params(num, generator=generator)
+    truth = _one_gaussian(num_arms)
+    return lambda num, generator: truth.sample_params(num, generator=generator)
 
 
 def _three_modes(num_arms: int) -> Draw:
-    return lambda num, generator: _three_gaussians(num_arms).sample(num, generator=generator)(all_arms(num_arms))
+    truth = _three_gaussians(num_arms)
+    return lambda num, generator: truth.sample(num, generator=generator)(all_arms(num_arms))
 
 
 ENVIRONMENTS: dict[str, Callable[[int], Draw]] = {
