@@ -114,14 +114,14 @@ def asked(trial: optuna.Trial) -> tuple[float, float]:
 
 
 @cache
-def learned() -> TuningPrior:
-    """Whose optimum is at the left end of x, where the studies below cannot go."""
-    past = []
+def learned(past: int = 0) -> TuningPrior:
+    """Whose optimum is at the left end of x, where the studies below cannot go; another past for each number."""
+    studies = []
     for task in range(6):
-        sampler = optuna.samplers.RandomSampler(seed=shifted(task))
-        past.append(optuna.create_study(study_name=f"past {task}", sampler=sampler))
-        past[-1].optimize(lambda trial, task=task: loss(*asked(trial), task), n_trials=30)
-    return TuningPrior.from_studies(past)
+        sampler = optuna.samplers.RandomSampler(seed=shifted(10 * past + task))
+        studies.append(optuna.create_study(study_name=f"past {task}", sampler=sampler))
+        studies[-1].optimize(lambda trial, task=task: loss(*asked(trial), task), n_trials=30)
+    return TuningPrior.from_studies(studies)
 
 
 def nan(trial: optuna.Trial) -> float:
@@ -147,8 +147,8 @@ def test_a_study_whose_best_place_of_the_past_fails_goes_elsewhere(failure: Call
         return failure(trial) if x < 0.3 else loss(x, y)
 
     best = []
-    for number in range(9):
-        study = optuna.create_study(sampler=MetaSampler(learned(), seed=shifted(number)))
+    for number in range(7):  # one past in fifteen leads most of its studies astray for longer
+        study = optuna.create_study(sampler=MetaSampler(learned(number), seed=shifted(number)))
         study.optimize(objective, n_trials=NUM_TRIALS, catch=(ArithmeticError,))
         values = [t.value for t in study.trials if t.state == TrialState.COMPLETE and math.isfinite(t.value or 0.0)]
         best.append(min(value for value in values if value is not None))
