@@ -15,7 +15,8 @@ from bayesmeta.data.validation import require_enough_tasks
 from bayesmeta.diffusion.denoising import learning
 from bayesmeta.diffusion.denoising.calibration import within
 from bayesmeta.diffusion.denoising.checks import require_levels
-from bayesmeta.diffusion.denoising.denoiser import DenoiserNetwork, gaussian_guess, network_guess
+from bayesmeta.diffusion.denoising.denoiser import DenoiserNetwork
+from bayesmeta.diffusion.denoising.guesses import guesses
 from bayesmeta.diffusion.denoising.learning import DiffusionSchedule, gaussian_calibration
 from bayesmeta.diffusion.denoising.levels import noises
 from bayesmeta.diffusion.sampling.chain import Chain
@@ -249,16 +250,8 @@ class DiffusionFamily(TensorFields):
         values, vectors = torch.linalg.eigh(self._moments()[1])
         scale, levels = values.clamp(min=values.max() * 1e-12).sqrt(), self.noises.double()
         root, back = (vectors * scale) @ vectors.mT, (vectors / scale) @ vectors.mT
-        gates, module, basis = self.gates.double(), self.network.module, self.basis.double()
-        into, out_of = back @ basis, (root @ basis).mT
-
-        def denoise(u: Tensor, level: int) -> Tensor:
-            noise = levels[level].expand(u.shape[:-1])
-            guess = gaussian_guess(u, noise)
-            if bool((gates[level] > 0.0).any()):
-                guess = guess + (gates[level] * network_guess(module, u @ into, noise)) @ out_of
-            return guess
-
+        basis = self.basis.double()
+        denoise = guesses(self.network.module, levels, self.gates.double(), back @ basis, (root @ basis).mT)
         return Chain(levels, root, within(basis, self.residual_cov.double(), levels), denoise)
 
     @cached_property

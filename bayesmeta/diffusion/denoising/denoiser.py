@@ -66,7 +66,7 @@ class DenoiserModule(nn.Module):
 
     def forward(self, u: Tensor, noise: Tensor) -> Tensor:
         """F: u `(..., k)` in units in which theta is white, noise `(...)`; `(..., k)`."""
-        scaled = u * u.new_tensor(self.widths) / (1.0 + noise.square()).sqrt()[..., None]
+        scaled = u * (u.new_tensor(self.widths) / (1.0 + noise.square()).sqrt()[..., None])
         angles = noise.log()[..., None] * (math.pi / 8.0) * torch.arange(1, NUM_WAVES + 1).to(noise)
         return self.perceptron(torch.cat([scaled, angles.sin(), angles.cos()], -1))
 

@@ -78,12 +78,13 @@ def filtered(chain: Chain, rows: Observations, noise: ParticleNoise, few: float 
         start = noise.uniform()
         (u, mean, ancestor), log_weights, evidence = resampled((u, mean, ancestor), log_weights, evidence, start, few)
         a, b, var = chain.step(level)
-        theta = twist.draw(mean, noise.normal() @ chain.residual_roots[level].mT, noise.normal())
-        below = a * theta + b * u + var**0.5 * (noise.normal() @ chain.root.mT)
+        expected = rows.of(mean)
+        shift = twist.shift(expected, noise.normal() @ chain.residual_roots[level].mT, noise.normal())
+        moved = torch.add(var**0.5 * (noise.normal() @ chain.root.mT), shift, alpha=a)  # from where u was to be
+        below = torch.add(moved, mean, alpha=a).add_(u, alpha=b)
         cov, gain = chain.between(level)
         # of theta given both, at the rows alone
-        between = rows.of(mean) + (below - a * mean - b * u) @ rows.times(gain).mT
-        explained = Twist(rows, cov).log_prob_at(between)
+        explained = Twist(rows, cov).log_prob_at(expected + moved @ rows.times(gain).mT)
         u, mean, twist = below, chain.denoise(below, level - 1), Twist(rows, chain.residual(level - 1))
         log_weights = log_weights + twist.log_prob(mean) - explained
     evidence = evidence + log_weights.logsumexp(-1) - math.log(num) + rows.log_unit

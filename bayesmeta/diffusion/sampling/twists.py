@@ -41,14 +41,20 @@ class Twist:
         return guess + torch.cholesky_solve(left.mT, self._factor).mT @ self._cross
 
     def draw(self, mean: Tensor, prior_noise: Tensor, noise: Tensor) -> Tensor:
-        """A draw of theta given the rows.
+        """A draw of theta given the rows: see `shift`."""
+        return mean + self.shift(self.rows.of(mean), prior_noise, noise)
+
+    def shift(self, expected: Tensor, prior_noise: Tensor, noise: Tensor) -> Tensor:
+        """How far a draw of theta given the rows is from the mean of its guess `(b, n, k)`.
 
         Args:
-            mean: of the guesses `(b, n, k)`.
+            expected: what the rows are by that mean `(b, n, m)`.
             prior_noise: a draw of N(0, cov) for each particle `(#b, n, k)`.
             noise: standard normal `(#b, n, k)`, of which the rows take theirs.
         """
-        return self.given(mean + prior_noise, self.rows.among(noise))
+        left = self.rows.y[:, None] - expected - self.rows.of(prior_noise) - self.rows.among(noise)
+        pull = torch.cholesky_solve(left.mT, self._factor).mT
+        return torch.baddbmm(prior_noise.expand(len(left), -1, -1), pull, self._cross)
 
     def gain(self) -> Tensor:
         """By how much theta moves with what the rows say beside the guess `(b, k, m)`."""

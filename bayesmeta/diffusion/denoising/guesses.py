@@ -1,0 +1,38 @@
+"""Guesses of theta in its own units: what a Gaussian would guess, and what the network adds through the gates."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from bayesmeta.diffusion.denoising.denoiser import network_scale
+
+__all__ = ["guesses"]
+
+
+def guesses(
+    module: nn.Module, levels: Tensor, gates: Tensor, into: Tensor, out_of: Tensor
+) -> Callable[[Tensor, int], Tensor]:
+    """Of u `(..., k)` at a level, about the mean of theta `(..., k)`.
+
+    What the network sees and says is computed in its own dtype, in units of the widest value of theta; the rest is not.
+
+    Args:
+        levels: of noise `(s,)`.
+        gates: worth of its answers `(s, r)`.
+        into: from theta to what it sees `(k, r)`.
+        out_of: from what it says to theta `(r, k)`.
+    """
+    dtype, unit = next(module.parameters()).dtype, float(out_of.square().sum(0).max().sqrt())
+    seen = (into * unit).to(dtype)
+    said = [(worth * network_scale(level))[:, None] * out_of / unit for worth, level in zip(gates, levels, strict=True)]
+    heard = [each.to(dtype) for each in said]
+
+    def guess(u: Tensor, level: int) -> Tensor:
+        gaussian = u * float(1.0 / (1.0 + levels[level].square()))
+        if not bool((gates[level] > 0.0).any()):
+            return gaussian
+        noise = levels[level].to(dtype).expand(u.shape[:-1])
+        return gaussian.add_(module((u / unit).to(dtype) @ seen, noise) @ heard[level], alpha=unit)
+
+    return guess
