@@ -21,7 +21,7 @@ Statistical Theory (1982), section 2.1.
 
 import math
 from collections.abc import Callable, Iterator
-from itertools import islice
+from itertools import accumulate, islice, pairwise
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -135,6 +135,8 @@ class _Seen(NamedTuple):
     """Tasks that have rows, each reduced to the arms it shows: at most m, the others padded with a count of zero.
 
     `arm`, `num` (rows) and `mean` are `(tasks, m)`; `scatter` is that of all rows about the mean of their task and arm.
+    `alike` are stretches of tasks that show the same arms in as many rows and so share all matrices; `others` are what
+    fits into cache of those after them.
     """
 
     arm: Tensor
@@ -142,14 +144,30 @@ class _Seen(NamedTuple):
     mean: Tensor
     scatter: Tensor
     num_rows: float
+    alike: list[slice]
+    others: list[slice]
 
     @classmethod
     def of(cls, stats: Statistics) -> "_Seen":
         used = stats.count.sum(-1) > 0
         count, mean = stats.count[used], stats.mean[used][..., 0]
         most = int((count > 0).sum(-1).max())
+        order, sizes = _by_counts(count)
+        count, mean = count[order], mean[order]
         arm = (count > 0).double().argsort(dim=-1, descending=True, stable=True)[:, :most]
-        return cls(arm, count.gather(-1, arm), mean.gather(-1, arm), stats.scatter[used].sum(), float(count.sum()))
+        chunk = max(CHUNK // most**2, 1)
+        ends = [0, *accumulate(size for size in sizes if size > chunk // 4)]
+        others = [slice(start, start + chunk) for start in range(ends[-1], len(count), chunk)]
+        alike = [slice(start, end) for start, end in pairwise(ends)]
+        scatter, num_rows = stats.scatter[used].sum(), float(count.sum())
+        return cls(arm, count.gather(-1, arm), mean.gather(-1, arm), scatter, num_rows, alike, others)
+
+
+def _by_counts(count: Tensor) -> tuple[Tensor, list[int]]:
+    """An order of tasks `(tasks, k)` by how many others have the same counts, the most first, and those numbers."""
+    _, which, sizes = torch.unique(count, dim=0, return_inverse=True, return_counts=True)
+    order = (sizes[which] * len(sizes) + which).argsort(descending=True, stable=True)
+    return order, sizes.sort(descending=True).values.tolist()
 
 
 class _Moments(NamedTuple):
@@ -171,20 +189,20 @@ def _expectation(loc: Tensor, scale_tril: Tensor, noise_var: Tensor, seen: _Seen
     pull, shrink = loc.new_zeros(num_tasks, k), loc.new_zeros(k * k)
     log_evidence = -0.5 * (seen.num_rows * (2.0 * math.pi * noise_var).log() + seen.scatter / noise_var)
     noise = seen.scatter.clone()
-    size = max(CHUNK // most**2, 1)
-    for start in range(0, num_tasks, size):  # by what fits into cache, not by task
-        part = slice(start, start + size)
-        arm, root = seen.arm[part], (seen.num[part] / noise_var).sqrt()
+    for part, is_alike in [*((part, True) for part in seen.alike), *((part, False) for part in seen.others)]:
+        shift, some = seen.mean[part] - loc[seen.arm[part]], slice(0, 1 if is_alike else None)
+        arm, root = seen.arm[part][some], (seen.num[part][some] / noise_var).sqrt()
         between = cov[arm[:, :, None], arm[:, None, :]]
         factor = cholesky(root[:, :, None] * between * root[:, None, :] + eye, "covariance of the means of arms")
-        shift = root * (seen.mean[part] - loc[arm])
-        white = solve(factor, shift)
+        shift, sharing = root * shift, len(shift) / len(arm)
+        white = torch.cholesky_solve(shift.mT, factor[0]).mT if is_alike else solve(factor, shift)
         inverse = torch.cholesky_inverse(factor)
-        pull[part] = pull[part].scatter(1, arm, root * white)
+        pull[part] = pull[part].scatter(1, seen.arm[part], root * white)
         flat = (arm[:, :, None] * k + arm[:, None, :]).flatten()
-        shrink.index_add_(0, flat, (root[:, :, None] * inverse * root[:, None, :]).flatten())
-        log_evidence = log_evidence - 0.5 * (log_det(factor).sum() + (shift * white).sum())
-        noise += noise_var * (white.square() + 1.0 - inverse.diagonal(dim1=-2, dim2=-1)).sum()
+        shrink.index_add_(0, flat, sharing * (root[:, :, None] * inverse * root[:, None, :]).flatten())
+        log_evidence = log_evidence - 0.5 * (sharing * log_det(factor).sum() + (shift * white).sum())
+        left = sharing * (1.0 - inverse.diagonal(dim1=-2, dim2=-1)).sum()
+        noise += noise_var * (white.square().sum() + left)
     return _Moments(log_evidence, pull, shrink.reshape(k, k), noise)
 
 

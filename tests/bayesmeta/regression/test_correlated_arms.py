@@ -13,6 +13,7 @@ from bayesmeta import CorrelatedArms, Data, Hyperposterior, LimitWarning, Linear
 from bayesmeta.checks.predictive_checks import coverage, log_score
 from bayesmeta.hyperparameters.mode import most_probable
 from bayesmeta.random import rand, randn
+from bayesmeta.regression import correlated_arms_fit
 from bayesmeta.regression.correlated_arms_fit import _Seen, expectation_maximisation
 from tests.families import F64, seed
 
@@ -144,6 +145,23 @@ def test_expectation_maximisation_never_loses(weight: float) -> None:
     assert values[-1] < mode + 1e-8
     assert values[-1] - values[0] > 0.5 * (mode - values[0]), "most of what there is to gain"
     assert values[0].item() == pytest.approx(initial.log_evidence(tasks).sum().item(), rel=1e-12)
+
+
+def test_tasks_of_the_same_counts_share_their_matrices(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = torch.randint(4, (9, 4), generator=seed(4)).tolist()
+    arms = [*x, *[[0, 2]] * 6, *[[0, 2, 0, 1, 2]] * 7]
+    rows = [([[arm] for arm in each], randn((len(each),), like=F64, generator=seed(i))) for i, each in enumerate(arms)]
+    stats = arm_statistics(Data.pad(rows), 4)
+    found = CorrelatedArms.initial(stats).fit(stats)
+    monkeypatch.setattr(correlated_arms_fit, "CHUNK", 64)  # four tasks at a time, and two are worth sharing
+    seen = _Seen.of(stats)
+    assert {part.stop - part.start for part in seen.alike} >= {6, 7}
+    assert sum(seen.arm[part].shape[0] for part in [*seen.alike, *seen.others]) == 22
+    again = CorrelatedArms.initial(stats).fit(stats)
+    torch.testing.assert_close(again.cov, found.cov, rtol=1e-6, atol=1e-8)
+    evidence = PRIOR.log_evidence(stats).sum().item()
+    _, value = next(expectation_maximisation(PRIOR._numbers(), seen, 0.0))
+    assert value == pytest.approx(evidence, rel=1e-12)
 
 
 @pytest.mark.parametrize("weight", [1.0, 0.2, 0.0])
