@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["KnowsTheta", "StreamedTasks"]
 
+NUM_TASKS_KNOWN, NUM_TASKS_FITTED = 100_000, 4000  # from which a Gaussian prior is learned
 NUM_ROWS = 2**16  # from which the noise is known, and what tasks show of theta
 MOST_LOG = 20.0  # of the variance of noise over that where the search begins, either way
 PIECE = 2**22  # numbers of theta that are held at once
@@ -98,8 +99,8 @@ class StreamedTasks:
         """The prior with the Gaussian that it begins from."""
         prior, num = self.prior, self.schedule.num_tasks
         if not isinstance(self.stream, KnowsTheta):
-            return prior.with_gaussian(prior.gaussian.fit(self.tasks(num)))
-        known = prior.with_moments(*self._moments(num))
+            return prior.with_gaussian(prior.gaussian.fit(self.tasks(num or NUM_TASKS_FITTED)))
+        known = prior.with_moments(*self._moments(num or NUM_TASKS_KNOWN))
         return known.with_gaussian(_with_noise(known.gaussian, self.some_tasks()))
 
     def white_theta(self, prior: "DiffusionFamily") -> Callable[[int], Tensor]:

@@ -21,7 +21,6 @@ from benchmarks.diffusion.work import Work, stream
 
 __all__ = ["GaussianTasks", "learned_from_stream"]
 
-NUM_TASKS = 100_000  # from which the Gaussian prior is learned
 NUM_JUDGING_PARTICLES = 128
 NUM_STEPS = {"quick": 2000, "full": 10_000}
 
@@ -81,5 +80,5 @@ def _chosen(truth: CorrelatedArms, work: Work) -> DiffusionPrior:
 
 
 def _tasks(prior: DiffusionPrior, truth: CorrelatedArms, work: Work, number: int) -> StreamedTasks:
-    schedule = replace(LEARNING[work.budget].schedule, num_steps=NUM_STEPS[work.budget], num_tasks=NUM_TASKS)
+    schedule = replace(LEARNING[work.budget].schedule, num_steps=NUM_STEPS[work.budget])
     return StreamedTasks(prior, GaussianTasks(truth), schedule, stream(number, truth.num_arms))

@@ -50,7 +50,8 @@ class DiffusionSchedule:
         average: weight of earlier steps in the average that is learned.
         num_draws, num_particles: of theta for each task, and of the filter that draws it.
         num_rounds: in which theta is drawn anew; one where a stream says what theta is.
-        num_tasks: of a stream, from which the Gaussian prior is learned.
+        num_tasks: of a stream, from which the Gaussian prior is learned; None takes 100,000 where the stream says what
+            theta is, and 4000 where the Gaussian prior is fitted to rows.
         num_rows: of each task of a stream; None takes twice as many as theta has values.
 
     Raises:
@@ -65,15 +66,15 @@ class DiffusionSchedule:
     num_draws: int = 8
     num_particles: int = 64
     num_rounds: int = 3
-    num_tasks: int = 10_000
+    num_tasks: int | None = None
     num_rows: int | None = None
 
     def __post_init__(self) -> None:
         for name in ("num_steps", "num_vectors", "num_draws", "num_particles", "num_rounds"):
             require_count(name, getattr(self, name))
-        require_count("num_tasks", self.num_tasks, 2)
-        if self.num_rows is not None:
-            require_count("num_rows", self.num_rows)
+        for name, least in (("num_tasks", 2), ("num_rows", 1)):
+            if getattr(self, name) is not None:
+                require_count(name, getattr(self, name), least)
         if not 0.0 < self.rate < math.inf:
             raise ValueError(f"rate must be finite and above zero; got {self.rate:g}")
         if not 0.0 <= self.average < 1.0:

@@ -61,6 +61,11 @@ def learned(stream: Any, number: int = 1, schedule: DiffusionSchedule = SHORT) -
     return initial(num_levels=4).fit(stream, schedule=schedule, generator=seed(number), progress=False)
 
 
+@pytest.fixture(autouse=True)
+def few_tasks_calibrate(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(learning, "NUM_CALIBRATING", 200)
+
+
 @pytest.mark.parametrize("kind", [Rows, RowsAndTheta])
 def test_no_task_is_seen_twice_and_all_are_counted(kind: Any) -> None:
     stream = kind()

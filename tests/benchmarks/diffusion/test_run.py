@@ -27,7 +27,6 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(mixture.BUDGETS, "quick", mixture.MixtureBudget(40, 6, 40, 40, 20))
     monkeypatch.setitem(exact.BUDGETS, "quick", exact.ExactBudget({4: (40, 2)}, {5: 1}))
     monkeypatch.setitem(streamed.NUM_STEPS, "quick", 4)
-    monkeypatch.setattr(streamed, "NUM_TASKS", 200)
     monkeypatch.setitem(cost.BUDGETS, "quick", cost.CostBudget(20, 30, 3, 4))
     sizes = {"three_modes": 3, "popular_and_niche": 10, "maze": 3}
     monkeypatch.setitem(playing.PLAYING, "quick", Playing(30, 3, 3, 8, 1, sizes))
