@@ -131,7 +131,7 @@ def _of_prior(prior: Any, method: str, minutes: float | None, num_tasks: int, wo
         yield {"arms": num_arms, "setting": setting, "method": SAID_AS.get(method, method)} | named
 
 
-def _measured(prior: Any, truth: CorrelatedArms, setting: str, number: int, num_tasks: int) -> list[float]:
+def _measured(prior: Any, truth: CorrelatedArms, setting: str, number: int, num_tasks: int) -> list[float | None]:
     num_arms = truth.num_arms
     prior = with_particles(prior, DRAWS_PER_ARM * num_arms * PARTICLES_PER_DRAW)
     found = [_of_task(prior, truth, setting, stream(14, number, i), stream(15, i)) for i in range(num_tasks)]
