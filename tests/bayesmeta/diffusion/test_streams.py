@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Generator, Tensor
 
-from bayesmeta import CorrelatedArms, Data, DiffusionPrior, DiffusionRegression, Mixture
+from bayesmeta import Data, DiffusionPrior, DiffusionRegression
 from bayesmeta.diffusion import DiffusionSchedule, KnowsTheta
 from bayesmeta.diffusion.denoising import learning
 from bayesmeta.networks.learning.ascent import DivergedWarning
@@ -103,17 +103,17 @@ def test_the_gaussian_prior_has_the_moments_of_the_tasks(kind: Any) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", [Rows, RowsAndTheta])
 def test_it_finds_the_modes(kind: Any) -> None:
-    """It is nearer to the mixture that tasks are of than to the Gaussian prior."""
+    """Its draws are nearer to a mode than those of the Gaussian prior, no mode is missed, and new tasks gain."""
     schedule = DiffusionSchedule(num_steps=250, num_vectors=96, num_rounds=1, num_tasks=2000, num_rows=12)
     prior = initial(200, 32).fit(kind(), schedule=schedule, generator=seed(3), progress=False)
-    root = 0.3 * torch.eye(K).double().expand(3, -1, -1)
-    noise_var = torch.full((3,), NOISE_SD**2, dtype=torch.float64)
-    truth = Mixture(CorrelatedArms(MODES, root, noise_var), torch.zeros(3).double().log_softmax(0))
+    each = [torch.cdist(one.sample_params(2000, generator=seed(9)).double(), MODES) for one in (prior, prior.arms)]
+    near, far = (distance.amin(-1) for distance in each)
+    error = ((near.var() + far.var()) / 2000) ** 0.5
+    assert near.mean() < far.mean() - 5.0 * error
+    assert torch.bincount(each[0].argmin(-1), minlength=3).min() > 0.2 * 2000
     tasks = Rows().draw(200, 4, generator=seed(5))
     gain = prior.log_evidence(tasks) - prior.arms.log_evidence(tasks)
-    loss = truth.log_evidence(tasks) - prior.log_evidence(tasks)
     assert gain.mean() > 5.0 * gain.std() / 200**0.5
-    assert loss.mean() < gain.mean()
 
 
 @pytest.mark.parametrize("y", ["normal", "bernoulli"])
