@@ -4,7 +4,8 @@ A class that derives from `TensorFields` (families) or `Draws` (what their `samp
 methods that it defines:
 
 - rows (`condition`, `log_evidence`, `statistics`, `fit`, `hyperparameters`, `initial`) must be `Data`, or `Statistics`
-  where the method takes them, on the device of the prior, whose dtype they take;
+  where the method takes them, on the device of the prior, whose dtype they take; a stream that draws tasks passes where
+  the method takes one;
 - inputs (`predict`, `marginal`, `joint`, and the call of a draw) may be tensors, arrays or lists, of any real numbers,
   and take the dtype of the prior; they have `num_inputs` columns where the class says how many;
 - numbers of draws (`sample`, `sample_params`) are whole and at least one;
@@ -155,8 +156,11 @@ def _at_rows(method: Method, name: str) -> Method:
     if annotation is not None and not any(kind in repr(annotation) for kind in ("Data", "Statistics")):
         return method  # another thing by the same name
     takes_statistics = annotation is None or "Statistics" in repr(annotation)
+    takes_streams = "TaskStream" in repr(annotation)
 
     def checked(self: Any, data: Any) -> Any:
+        if takes_streams and callable(getattr(data, "draw", None)):
+            return data
         return _rows(self, data, name, takes_statistics)
 
     @wraps(method)

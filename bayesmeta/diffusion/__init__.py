@@ -4,18 +4,20 @@ from typing import TYPE_CHECKING
 
 from bayesmeta.lazy import lazily
 
-__all__ = ["DenoiserNetwork", "DiffusionSchedule", "TemperedWarning"]
+__all__ = ["DenoiserNetwork", "DiffusionSchedule", "KnowsTheta", "TemperedWarning"]
 
 if TYPE_CHECKING:
     from bayesmeta.diffusion.denoising.denoiser import DenoiserNetwork
     from bayesmeta.diffusion.denoising.learning import DiffusionSchedule
     from bayesmeta.diffusion.sampling.tempering import TemperedWarning
+    from bayesmeta.diffusion.streamed_tasks import KnowsTheta
 else:
     __getattr__, __dir__ = lazily(
         __name__,
         {
             "DenoiserNetwork": "denoising.denoiser",
             "DiffusionSchedule": "denoising.learning",
+            "KnowsTheta": "streamed_tasks",
             "TemperedWarning": "sampling.tempering",
         },
     )

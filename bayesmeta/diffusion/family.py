@@ -26,6 +26,7 @@ from bayesmeta.diffusion.sampling.samplers import DEFAULT, sampler_named
 from bayesmeta.diffusion.sampling.tempering import RowsOf
 from bayesmeta.doors import require_count
 from bayesmeta.fields import LearnedFrom, TensorFields
+from bayesmeta.networks.learning.task_streams import TaskStream
 from bayesmeta.numerics.gradients import with_gradients
 
 __all__ = ["NUM_LEVELS", "NUM_PARTICLES", "DiffusionFamily", "shown", "unlearned"]
@@ -90,6 +91,10 @@ class DiffusionFamily(TensorFields):
         """The same with another Gaussian prior."""
 
     @abstractmethod
+    def with_moments(self: D, mean: Tensor, cov: Tensor) -> D:
+        """The same with a Gaussian prior of this mean and covariance, float64; its noise stays."""
+
+    @abstractmethod
     def condition(self: D, data: Any) -> D:
         """Posterior of theta after the rows of `data`, which are kept beside those seen before."""
 
@@ -115,6 +120,10 @@ class DiffusionFamily(TensorFields):
 
         In these a draw given the rows of a task is more of the rows than of the Gaussian prior.
         """
+
+    def mean_and_whitening(self) -> tuple[Tensor, Tensor]:
+        """Mean of theta `(k,)`, and what takes theta about it to white units in directions of the basis `(k, r)`."""
+        return self._moments()[0], torch.linalg.solve(self.chain.root, self.basis.double())
 
     @property
     def num_values(self) -> int:
@@ -206,37 +215,44 @@ class DiffusionFamily(TensorFields):
 
     def fit(
         self: D,
-        tasks: Data | Statistics,
+        tasks: Data | Statistics | TaskStream,
         *,
         schedule: DiffusionSchedule | None = None,
         generator: Generator | None = None,
         progress: bool = True,
     ) -> D:
-        """A prior learned from `tasks`, which may each show theta in part, through noise.
+        """A prior learned from past tasks, which may each show theta in part, through noise; or from a stream of them.
 
         It is the Gaussian prior where held-out tasks gain nothing from the network. Levels that are worth nothing are
         gone: to learn from other tasks, start from `initial` again.
 
         Args:
-            tasks: at least two tasks with rows, on one axis.
+            tasks: at least two tasks with rows, on one axis; or a `TaskStream` that draws new ones, and may say what
+                theta is (`KnowsTheta`).
             schedule: how long, with how many vectors at a time.
             generator: of all that is drawn; None takes a fixed choice.
             progress: show that learning goes on.
 
         Raises:
-            ValueError: fewer than two tasks have rows, or `self` has seen rows.
+            TypeError: `tasks` are neither, or a stream returned something else than tasks or theta.
+            ValueError: fewer than two tasks have rows, a stream returned other numbers of tasks, rows or values of
+                theta than it was asked for, or `self` has seen rows.
 
         Warns:
             DivergedWarning: learning diverged, and ended with the best network that it met.
         """
         if self.rows is not None:
             raise ValueError(f"fit starts from a prior; got a posterior. Use {type(self).__name__}.initial")
+        schedule, generator = schedule or learning.DEFAULT, generator or Generator().manual_seed(0)
+        if isinstance(tasks, TaskStream):
+            from bayesmeta.diffusion.streamed_fitting import learned_from_stream
+
+            return cast(D, learned_from_stream(self, tasks, schedule, generator, progress))
         kept = self.kept_of(tasks)
         require_enough_tasks(self._count(kept), self.batch_shape)
         from bayesmeta.diffusion.fitting import learned_from_tasks
 
-        generator = generator or Generator().manual_seed(0)
-        learned = learned_from_tasks(self, kept, schedule or learning.DEFAULT, generator, progress)
+        learned = learned_from_tasks(self, kept, schedule, generator, progress)
         return cast(D, learned._replace(learned_from=LearnedFrom.counts(self._count(kept))))
 
     def _title(self) -> str:

@@ -1,6 +1,7 @@
 """How a diffusion prior is learned from past tasks, and when the Gaussian prior is left instead."""
 
 import warnings
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -19,7 +20,7 @@ from bayesmeta.numerics.gradients import with_gradients
 if TYPE_CHECKING:
     from bayesmeta.diffusion.family import DiffusionFamily
 
-__all__ = ["learned_from_tasks"]
+__all__ = ["above", "evidence_by_level", "having", "learned_from_tasks", "theta_given_rows", "to_begin_from"]
 
 PIECE = 64  # past tasks of which theta is drawn at a time
 
@@ -30,41 +31,61 @@ def learned_from_tasks(
 ) -> "DiffusionFamily":
     """See `DiffusionFamily.fit`."""
     seen = tasks[prior._count(tasks) > 0]
-    gaussian = prior.with_gaussian(prior.gaussian.fit(seen))
-    variances, basis = gaussian.directions(seen)
-    sizes = {"width": prior.network.width, "num_layers": prior.network.num_layers}
-    network, levels = DenoiserNetwork.of(variances, generator=generator, **sizes), prior.noises.double()
-    start = _having(gaussian, network, gaussian_calibration(levels, len(variances)), basis=basis)
+    start = to_begin_from(prior.with_gaussian(prior.gaussian.fit(seen)), seen, generator)
+    levels = start.noises.double()
     shuffled = seen[random_order(len(prior._count(seen)), generator)]
 
     def draw_theta(network: DenoiserNetwork, calibration: Calibration, generator: Generator) -> Tensor:
-        return _white_theta(_having(start, network, calibration), shuffled, schedule, generator)
+        return theta_given_rows(having(start, network, calibration), schedule, generator)(shuffled)
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", TemperedWarning)  # by a network that is still learning
-        found = learn_in_rounds(network, levels, draw_theta, schedule, generator, progress=progress)
+        found = learn_in_rounds(start.network, levels, draw_theta, schedule, generator, progress=progress)
         num = num_held_out(len(prior._count(shuffled)))
         unseen = start.with_gaussian(prior.gaussian.fit(shuffled[num:])) if num > 1 else start
         lowest = _lowest_level(unseen.changed(network=found.without_held_out), shuffled[:num], schedule, generator)
     if lowest is None or not bool(found.calibration.gates.any()):
-        return _above(start, len(levels) - 1)
-    return _above(_having(start, found.network, found.calibration), lowest)
+        return above(start, len(levels) - 1)
+    return above(having(start, found.network, found.calibration), lowest)
 
 
-def _having(
+def to_begin_from(prior: "DiffusionFamily", seen: Any, generator: Generator) -> "DiffusionFamily":
+    """With a new network, of directions that tasks show, which is not asked yet.
+
+    Args:
+        prior: whose Gaussian prior is learned.
+        seen: tasks with rows.
+    """
+    variances, basis = prior.directions(seen)
+    sizes = {"width": prior.network.width, "num_layers": prior.network.num_layers}
+    network = DenoiserNetwork.of(variances, generator=generator, **sizes)
+    return having(prior, network, gaussian_calibration(prior.noises.double(), len(variances)), basis=basis)
+
+
+def having(
     prior: "DiffusionFamily", network: DenoiserNetwork, calibration: Calibration, **changes: Any
 ) -> "DiffusionFamily":
+    """With a network and its calibration."""
     return prior.changed(network=network, **calibration._asdict(), **changes)
 
 
-def _white_theta(prior: "DiffusionFamily", tasks: Any, schedule: DiffusionSchedule, generator: Generator) -> Tensor:
-    """Draws for tasks in the directions of the basis `(tasks, draws, r)`, in units in which theta is white."""
+def theta_given_rows(
+    prior: "DiffusionFamily", schedule: DiffusionSchedule, generator: Generator
+) -> Callable[[Any], Tensor]:
+    """What draws theta of tasks, in units in which it is white and in the directions of the basis.
+
+    It takes tasks and returns `(tasks, draws, r)`.
+    """
     now = prior.changed(num_particles=schedule.num_particles, sampler=DEFAULT)
-    with torch.no_grad():
+    mean, into = now.mean_and_whitening()
+
+    @torch.no_grad()
+    def draw(tasks: Any) -> Tensor:
         pieces = [now.condition(tasks[i : i + PIECE]) for i in range(0, len(now._count(tasks)), PIECE)]
         drawn = torch.cat([piece.looked_at(generator).draw(schedule.num_draws, generator) for piece in pieces], 1)
-    into = torch.linalg.solve(now.chain.root, now.basis.double())
-    return ((drawn - now._moments()[0]) @ into).movedim(0, 1)
+        return ((drawn - mean) @ into).movedim(0, 1)
+
+    return draw
 
 
 def _lowest_level(
@@ -80,22 +101,25 @@ def _lowest_level(
     half = len(prior._count(held_out)) // 2
     if not half:
         return None
-    prior = prior.changed(sampler=DEFAULT)
-    theta, levels, each = _white_theta(prior, held_out, schedule, generator), prior.noises.double(), []
+    theta, levels, each = theta_given_rows(prior, schedule, generator)(held_out), prior.noises.double(), []
     for judged, judge in ((slice(half), slice(half, None)), (slice(half, None), slice(half))):
-        made = _having(prior, prior.network, calibrated(prior.network.module, theta[judge], levels, generator))
-        with torch.no_grad():
-            every = [_evidence(_above(made, level), held_out[judged], generator) for level in range(len(levels))]
-        each.append(torch.stack(every))
+        made = having(prior, prior.network, calibrated(prior.network.module, theta[judge], levels, generator))
+        each.append(evidence_by_level(made, held_out[judged], generator))
     return lowest_level(torch.cat(each, -1), prior.gaussian.log_evidence(held_out))
 
 
-def _evidence(prior: "DiffusionFamily", tasks: Any, generator: Generator) -> Tensor:
-    """By noise of each task's own: errors that tasks share would pass for a gain, or for a loss, of all."""
-    return prior.condition(tasks).looked_at(generator).log_evidence
+@torch.no_grad()
+def evidence_by_level(prior: "DiffusionFamily", tasks: Any, generator: Generator) -> Tensor:
+    """Log evidence of tasks without the levels below each one `(levels, tasks)`.
+
+    Noise is of each task's own: errors that tasks share would pass for a gain, or for a loss, of all.
+    """
+    weighted = prior.changed(sampler=DEFAULT)
+    each = (above(weighted, level).condition(tasks).looked_at(generator) for level in range(len(prior.noises)))
+    return torch.stack([found.log_evidence for found in each])
 
 
-def _above(prior: "DiffusionFamily", level: int) -> "DiffusionFamily":
+def above(prior: "DiffusionFamily", level: int) -> "DiffusionFamily":
     """Without the levels below one."""
     return prior.changed(
         noises=prior.noises[level:], gates=prior.gates[level:], residual_cov=prior.residual_cov[level:]

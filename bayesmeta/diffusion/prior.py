@@ -33,6 +33,7 @@ from bayesmeta.diffusion.sampling.tempering import RowsOf
 from bayesmeta.distributions.mixture import MixtureDistribution
 from bayesmeta.doors import counted
 from bayesmeta.fields import LearnedFrom
+from bayesmeta.numerics.linalg import cholesky
 from bayesmeta.online.sums import statistics_from, statistics_state
 from bayesmeta.regression.arms_by_number import arm_index, per_arm
 from bayesmeta.regression.correlated_arms import ArmFunctions, CorrelatedArms
@@ -196,6 +197,12 @@ class DiffusionPrior(DiffusionFamily):
 
     def with_gaussian(self, gaussian: CorrelatedArms) -> "DiffusionPrior":
         return replace(self, arms=gaussian)
+
+    def with_moments(self, mean: Tensor, cov: Tensor) -> "DiffusionPrior":
+        scale_tril = cholesky(cov, "covariance of theta")
+        return self.with_gaussian(
+            replace(self.arms, loc=mean.to(self.arms.loc), scale_tril=scale_tril.to(self.arms.loc))
+        )
 
     def _moments(self) -> tuple[Tensor, Tensor]:
         factor = self.arms.scale_tril.double().contiguous()  # as from a file, to the last bit

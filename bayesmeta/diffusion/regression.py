@@ -37,7 +37,7 @@ from bayesmeta.glm.logistic import LogisticGaussian
 from bayesmeta.glm.model import Regression
 from bayesmeta.glm.poisson import PoissonGaussian
 from bayesmeta.glm.predictor import rows_of
-from bayesmeta.numerics.linalg import cholesky
+from bayesmeta.numerics.linalg import cholesky, positive, rounded
 from bayesmeta.regression.linear import LinearGaussian
 
 if TYPE_CHECKING:
@@ -115,6 +115,11 @@ class DiffusionRegression(DiffusionFamily):
 
     def with_gaussian(self, gaussian: Any) -> "DiffusionRegression":
         return replace(self, weights=gaussian)
+
+    def with_moments(self, mean: Tensor, cov: Tensor) -> "DiffusionRegression":
+        loc, precision = self.weights.loc, torch.cholesky_inverse(cholesky(cov, "covariance of theta"))
+        rounded_precision = rounded(positive(precision), loc.dtype)
+        return self.with_gaussian(replace(self.weights, loc=mean.to(loc), precision=rounded_precision))
 
     @property
     def batch_shape(self) -> torch.Size:

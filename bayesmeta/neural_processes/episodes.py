@@ -4,16 +4,16 @@ In each step another number of rows is known, from none to the most, and each ta
 rows. Rows are known in random order, so any of the first ones are a random choice.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Generator, Tensor
 
 from bayesmeta.data.rows import Data
+from bayesmeta.networks.learning.task_streams import PriorTasks, TaskStream, drawn_from
 from bayesmeta.neural_processes.augmentation import Augmented
-from bayesmeta.random import randint, seeded
+from bayesmeta.random import randint
 
 __all__ = [
     "Episode",
@@ -67,15 +67,6 @@ class Episode(NamedTuple):
 
 
 @runtime_checkable
-class TaskStream(Protocol):
-    """Tasks that are drawn anew each time it is asked: a prior, or a simulator."""
-
-    def draw(self, num_tasks: int, num_rows: int, *, generator: Generator) -> Data:
-        """Tasks without pads, their rows in random order."""
-        ...
-
-
-@runtime_checkable
 class KnowsMoments(TaskStream, Protocol):
     """A stream that can say what a perfect learner would predict."""
 
@@ -84,28 +75,6 @@ class KnowsMoments(TaskStream, Protocol):
     ) -> tuple[Data, Moments]:
         """Tasks of `num_known + num_asked` rows, and moments of the last `num_asked` given the first ones."""
         ...
-
-
-@dataclass(frozen=True)
-class PriorTasks:
-    """Tasks that a prior expects: what a network learns from them is an approximation of that prior.
-
-        TransformerNeuralProcess.initial(stream.draw(...)).fit(stream)
-
-    Args:
-        prior: without a batch; each task is a draw of a function and noise.
-        inputs: of so many tasks and rows, by a generator: `(num_tasks, num_rows, d)`.
-    """
-
-    prior: Any
-    inputs: Callable[[int, int, Generator], Tensor]
-
-    def draw(self, num_tasks: int, num_rows: int, *, generator: Generator) -> Data:
-        x = self.inputs(num_tasks, num_rows, generator)
-        functions = self.prior.expand((num_tasks,)).sample(1, generator=generator)
-        with seeded(generator):
-            y = functions.predict(x).sample()[0]
-        return Data.of(x, y, event_dim=len(self.prior.event_shape))
 
 
 @runtime_checkable
@@ -179,7 +148,7 @@ class StreamedEpisodes:
                 self.num_tasks, num_known, self.num_asked, generator=generator
             )
         else:
-            tasks = self.stream.draw(self.num_tasks, num_known + self.num_asked, generator=generator)
+            tasks = drawn_from(self.stream, self.num_tasks, num_known + self.num_asked, generator)
         known, asked = tasks.rows(slice(0, num_known)), tasks.rows(slice(num_known, None))
         return Episode(known.x, known.y, known.mask, asked.x, asked.y, asked.mask, moments)
 

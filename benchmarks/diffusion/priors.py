@@ -2,6 +2,7 @@
 
 - `diffusion`: `DiffusionPrior` with its own, weighted sampler.
 - `unweighted`, `diffts`, `laplace_dps`, `dps`: the same prior with samplers that are approximate.
+- `stream`, `stream_network`: `DiffusionPrior` learned from new tasks instead, see `streamed`.
 - `gaussian`: `CorrelatedArms`, one Gaussian of any covariance.
 - `mixture`: several such Gaussians, see `gaussian_mixture`.
 - `vague`: independent arms of the mean and variance of all past rewards.
@@ -20,10 +21,11 @@ from bayesmeta.diffusion.denoising.learning import DiffusionSchedule
 from benchmarks.diffusion.gaussian_mixture import learn_mixture
 from benchmarks.diffusion.work import Work
 
-__all__ = ["APPROXIMATE", "LEARNING", "METHODS", "Learning", "Past", "prior_of"]
+__all__ = ["APPROXIMATE", "LEARNING", "METHODS", "STREAMED", "Learning", "Past", "prior_of"]
 
-METHODS = ("diffusion", "unweighted", "diffts", "laplace_dps", "dps", "gaussian", "mixture", "vague", "ucb1", "truth")
 APPROXIMATE = ("unweighted", "diffts", "laplace_dps", "dps")
+STREAMED = ("stream", "stream_network")
+METHODS = ("diffusion", *APPROXIMATE, *STREAMED, "gaussian", "mixture", "vague", "ucb1", "truth")
 
 
 @dataclass(frozen=True)

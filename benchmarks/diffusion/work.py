@@ -48,10 +48,10 @@ def stream(*numbers: int) -> Generator:
     return Generator().manual_seed(seed)
 
 
-def interval(values: Tensor) -> list[float]:
-    """Mean over tasks, and half of its interval of 95%; of one task alone the half is no number."""
+def interval(values: Tensor) -> list[float | None]:
+    """Mean over tasks, and half of its interval of 95%; of one task alone the half is None."""
     known = values[~values.isnan()].double()
-    half = 1.96 * float(known.std()) / math.sqrt(len(known)) if len(known) > 1 else math.nan
+    half = 1.96 * float(known.std()) / math.sqrt(len(known)) if len(known) > 1 else None
     return [float(known.mean()), half]
 
 

@@ -19,15 +19,24 @@ from bayesmeta.diffusion.denoising.denoiser import DenoiserNetwork, gaussian_gue
 from bayesmeta.diffusion.denoising.levels import LARGEST_NOISE, SMALLEST_NOISE
 from bayesmeta.doors import require_count
 from bayesmeta.networks.learning.ascent import Ascent, DivergedError, DivergedWarning, Steps
+from bayesmeta.networks.learning.progress_line import progress_line
 from bayesmeta.networks.learning.until_no_gain import learn_until_no_gain, num_held_out
 from bayesmeta.random import rand, randint, randn
 from bayesmeta.warning_kinds import warn
 
-__all__ = ["DiffusionSchedule", "LearnedDenoiser", "gaussian_calibration", "learn_denoiser", "learn_in_rounds"]
+__all__ = [
+    "DiffusionSchedule",
+    "LearnedDenoiser",
+    "gaussian_calibration",
+    "learn_denoiser",
+    "learn_from_stream",
+    "learn_in_rounds",
+]
 
 NUM_INTERVALS = 40  # between looks at held-out tasks, in all steps
 PATIENCE = 12  # looks in which they do not gain
 NUM_LOOKS = 2048  # noisy vectors by which held-out tasks are looked at
+NUM_CALIBRATING = 1024  # tasks of a stream
 
 
 @dataclass(frozen=True)
@@ -35,12 +44,15 @@ class DiffusionSchedule:
     """How a denoiser learns.
 
     Args:
-        num_steps: at most.
-        num_vectors: of a step.
+        num_steps: at most; of each round from a stream.
+        num_vectors: of theta with noise, of a step.
         rate: the highest.
         average: weight of earlier steps in the average that is learned.
-        num_draws, num_particles: of theta for each past task, and of the filter that draws it.
-        num_rounds: in which theta is drawn anew.
+        num_draws, num_particles: of theta for each task, and of the filter that draws it.
+        num_rounds: in which theta is drawn anew; one where a stream says what theta is.
+        num_tasks: of a stream, from which the Gaussian prior is learned; None takes 100,000 where the stream says what
+            theta is, and 4000 where the Gaussian prior is fitted to rows.
+        num_rows: of each task of a stream; None takes twice as many as theta has values.
 
     Raises:
         TypeError: a number is not whole.
@@ -54,10 +66,15 @@ class DiffusionSchedule:
     num_draws: int = 8
     num_particles: int = 64
     num_rounds: int = 3
+    num_tasks: int | None = None
+    num_rows: int | None = None
 
     def __post_init__(self) -> None:
         for name in ("num_steps", "num_vectors", "num_draws", "num_particles", "num_rounds"):
             require_count(name, getattr(self, name))
+        for name, least in (("num_tasks", 2), ("num_rows", 1)):
+            if getattr(self, name) is not None:
+                require_count(name, getattr(self, name), least)
         if not 0.0 < self.rate < math.inf:
             raise ValueError(f"rate must be finite and above zero; got {self.rate:g}")
         if not 0.0 <= self.average < 1.0:
@@ -92,6 +109,7 @@ class LearnedDenoiser(NamedTuple):
 
 
 DrawTheta = Callable[[DenoiserNetwork, Calibration, Generator], Tensor]
+DrawNewTheta = Callable[[int], Tensor]  # of as many new tasks, `(tasks, draws, k)`
 
 
 def gaussian_calibration(levels: Tensor, size: int) -> Calibration:
@@ -131,6 +149,64 @@ def learn_in_rounds(
     return learned
 
 
+def learn_from_stream(
+    network: DenoiserNetwork,
+    levels: Tensor,
+    drawing: Callable[[DenoiserNetwork, Calibration], DrawNewTheta],
+    schedule: DiffusionSchedule,
+    generator: Generator,
+    *,
+    num_rounds: int,
+    progress: bool,
+) -> tuple[DenoiserNetwork, Calibration]:
+    """A network, and what tasks that it has not learned from say of it.
+
+    Args:
+        network: where learning starts.
+        drawing: says how white theta of new tasks is drawn, once there are a network and a calibration.
+
+    Warns:
+        DivergedWarning: learning diverged, and ended with the network of its last look.
+    """
+    calibration = gaussian_calibration(levels, network.num_values)
+    for _ in range(num_rounds):
+        draw_theta = drawing(network, calibration)
+        network, has_ended = _after_all_steps(network, draw_theta, schedule, generator, progress=progress)
+        calibration = calibrated(network.module, draw_theta(NUM_CALIBRATING), levels, generator)
+        if not has_ended:
+            break
+    return network, calibration
+
+
+def _after_all_steps(
+    network: DenoiserNetwork,
+    draw_theta: DrawNewTheta,
+    schedule: DiffusionSchedule,
+    generator: Generator,
+    *,
+    progress: bool,
+) -> tuple[DenoiserNetwork, bool]:
+    """A network that learned from new tasks in each step, and whether it came to the last one."""
+    num_draws, like = draw_theta(1).shape[1], next(iter(network.weights.values()))
+
+    def objective(weights: dict[str, Tensor]) -> Tensor:
+        theta = draw_theta(math.ceil(schedule.num_vectors / num_draws)).flatten(0, 1).to(like)
+        return -_loss(network, weights, *_noisy(theta, generator))
+
+    ascent = Ascent(network.weights, objective, schedule.steps(), generator=generator)
+    with progress_line("learning a denoiser", shown=progress) as say:
+
+        def look(_: dict[str, Tensor]) -> bool:
+            say(f"learning a denoiser: step {ascent.step}, {ascent.value:.3f} per vector")
+            return False
+
+        try:
+            return network.with_weights(ascent.run(look, interval=schedule.interval)), True
+        except DivergedError:
+            _warn_of_divergence(schedule, "the network of its last look")
+            return network.with_weights(ascent.best), False
+
+
 def learn_denoiser(
     network: DenoiserNetwork, theta: Tensor, schedule: DiffusionSchedule, generator: Generator, *, progress: bool
 ) -> tuple[DenoiserNetwork, DenoiserNetwork, bool]:
@@ -168,20 +244,28 @@ def learn_denoiser(
         weights = learn_until_no_gain(learn, value, len(theta), patience=PATIENCE, name="a denoiser", progress=progress)
     except DivergedError:
         weights, has_ended = best["weights"], False
-        warn(
-            "learning a denoiser met values that are no numbers again and again, and stopped: the prior has the best "
-            f"network that it met, and held-out tasks say what that is worth. Try a rate below {schedule.rate:g}",
-            DivergedWarning,
-        )
+        _warn_of_divergence(schedule, "the best network that it met")
     return network.with_weights(weights), network.with_weights(best["weights"]), has_ended
 
 
+def _warn_of_divergence(schedule: DiffusionSchedule, left: str) -> None:
+    warn(
+        f"learning a denoiser met values that are no numbers again and again, and stopped: the prior has {left}, and "
+        f"held-out tasks say what that is worth. Try a rate below {schedule.rate:g}",
+        DivergedWarning,
+    )
+
+
 def _look(theta: Tensor, num: int, generator: Generator) -> tuple[Tensor, Tensor, Tensor]:
+    """Some vectors of theta, levels, and theta with as much noise."""
+    return _noisy(theta[randint(len(theta), (num,), generator=generator).to(theta.device)], generator)
+
+
+def _noisy(theta: Tensor, generator: Generator) -> tuple[Tensor, Tensor, Tensor]:
     """Vectors of theta, levels, and theta with as much noise."""
-    some = theta[randint(len(theta), (num,), generator=generator).to(theta.device)]
     low, high = (torch.tensor(level).log() for level in (SMALLEST_NOISE, LARGEST_NOISE))
-    level = (low + (high - low) * rand((num,), like=some, generator=generator)).exp()
-    return some, level, some + level[:, None] * randn(some.shape, like=some, generator=generator)
+    level = (low + (high - low) * rand((len(theta),), like=theta, generator=generator)).exp()
+    return theta, level, theta + level[:, None] * randn(theta.shape, like=theta, generator=generator)
 
 
 def _loss(network: DenoiserNetwork, weights: Mapping[str, Tensor], theta: Tensor, level: Tensor, u: Tensor) -> Tensor:

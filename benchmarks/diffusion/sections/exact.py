@@ -9,7 +9,8 @@ standard deviation of .5, theta of about one. Rows of a task are, of K arms,
 - `repeated`: four of each of K / 4 random arms,
 - `sharp`: none of a quarter of the arms, and up to a hundred of the others.
 
-`gaussian` is the shrunk Gaussian prior of the same past tasks. Particles are four times as many as draws.
+`gaussian` is the shrunk Gaussian prior of the same past tasks, `stream` and `stream_network` learn from a stream that
+says what theta is (`benchmarks.diffusion.streamed`). Particles are four times as many as draws.
 """
 
 from collections.abc import Callable, Iterator
@@ -22,7 +23,8 @@ from torch import Generator, Tensor
 from bayesmeta import CorrelatedArms
 from bayesmeta.random import rand
 from benchmarks.diffusion.distances import gaussian_w2, moments
-from benchmarks.diffusion.priors import APPROXIMATE, Past, minutes_of, prior_of, with_particles
+from benchmarks.diffusion.priors import APPROXIMATE, STREAMED, Past, minutes_of, prior_of, with_particles
+from benchmarks.diffusion.streamed import learned_from_stream
 from benchmarks.diffusion.truths import all_arms, gaussian_truth, rows_by_count
 from benchmarks.diffusion.work import Work, as_figures, as_table, interval, stream
 from benchmarks.kept import Rows
@@ -37,12 +39,21 @@ SAID_AS = {"exact": "floor", "diffusion": "default"}
 
 @dataclass(frozen=True)
 class ExactBudget:
-    """Past tasks and new tasks of each setting, by number of arms."""
+    """By number of arms.
+
+    Args:
+        sizes: past tasks and new tasks of each setting.
+        streamed: new tasks of each setting where a prior learns from a stream, of sizes without past tasks.
+    """
 
     sizes: dict[int, tuple[int, int]]
+    streamed: dict[int, int]
 
 
-BUDGETS = {"quick": ExactBudget({8: (1000, 20)}), "full": ExactBudget({8: (20_000, 100), 200: (20_000, 3)})}
+BUDGETS = {
+    "quick": ExactBudget({8: (1000, 20)}, {200: 1}),
+    "full": ExactBudget({8: (20_000, 100), 200: (20_000, 3)}, {}),
+}
 NAMES = {
     "w2": "w2/{arms}/{setting}/{method}",
     "floor": "w2_floor/{arms}/{setting}",
@@ -78,29 +89,49 @@ SETTINGS: dict[str, Callable[[int, int, Generator], Tensor]] = {  # rows of each
 
 def exact(work: Work) -> tuple[list[Figure], Rows]:
     """`w2/<K>/<setting>/<sampler>` and `w2_floor/<K>/<setting>`."""
-    rows = [row for size in BUDGETS[work.budget].sizes.items() for row in _of_size(size[0], *size[1], work)]
+    budget = BUDGETS[work.budget]
+    rows = [row for size in budget.sizes.items() for row in _of_size(size[0], *size[1], work)]
+    rows += [row for size in budget.streamed.items() for row in _of_streamed_size(*size, work)]
     return as_figures(rows, NAMES, MEANINGS), rows
 
 
 def _of_size(num_arms: int, num_past: int, num_tasks: int, work: Work) -> Iterator[dict[str, Any]]:
-    truth = gaussian_truth(num_arms, NOISE_SD, stream(11, num_arms))
+    truth = _truth(num_arms)
     theta = truth.sample_params(num_past, generator=stream(12, num_arms))
     twice = torch.full(theta.shape, 2)
     past = Past(f"exact/{num_arms}", rows_by_count(theta, twice, NOISE_SD, stream(13, num_arms)), num_arms)
-    for method in ("exact", *(name for name in METHODS if name in work.methods)):
-        prior = truth if method == "exact" else prior_of(method, past, work)
-        for i, setting in enumerate(SETTINGS):
-            work.say(f"Gaussian, {num_arms} arms, {setting}: {method}")
-
-            def measured(prior: Any = prior, setting: str = setting, i: int = i) -> dict[str, Any]:
-                return {"w2": _measured(prior, truth, setting, i, num_tasks)}
-
-            found = work.pieces.numbers(f"exact/{num_arms}/{setting}/{method}", measured)["w2"]
-            named = {"floor": found} if method == "exact" else {"w2": found, "minutes": minutes_of(method, past, work)}
-            yield {"arms": num_arms, "setting": setting, "method": SAID_AS.get(method, method)} | named
+    for method in (name for name in METHODS if name in work.methods):
+        yield from _of_prior(prior_of(method, past, work), method, minutes_of(method, past, work), num_tasks, work)
+    yield from _of_streamed_size(num_arms, num_tasks, work)
 
 
-def _measured(prior: Any, truth: CorrelatedArms, setting: str, number: int, num_tasks: int) -> list[float]:
+def _of_streamed_size(num_arms: int, num_tasks: int, work: Work) -> Iterator[dict[str, Any]]:
+    """Of exact draws, and of priors that learn from a stream."""
+    truth = _truth(num_arms)
+    yield from _of_prior(truth, "exact", None, num_tasks, work)
+    for method in (name for name in STREAMED if name in work.methods):
+        prior, minutes = learned_from_stream(method, truth, work)
+        yield from _of_prior(prior, method, minutes, num_tasks, work)
+
+
+def _truth(num_arms: int) -> CorrelatedArms:
+    return gaussian_truth(num_arms, NOISE_SD, stream(11, num_arms))
+
+
+def _of_prior(prior: Any, method: str, minutes: float | None, num_tasks: int, work: Work) -> Iterator[dict[str, Any]]:
+    num_arms = prior.num_arms
+    for i, setting in enumerate(SETTINGS):
+        work.say(f"Gaussian, {num_arms} arms, {setting}: {method}")
+
+        def measured(setting: str = setting, i: int = i) -> dict[str, Any]:
+            return {"w2": _measured(prior, _truth(num_arms), setting, i, num_tasks)}
+
+        found = work.pieces.numbers(f"exact/{num_arms}/{setting}/{method}", measured)["w2"]
+        named = {"floor": found} if method == "exact" else {"w2": found, "minutes": minutes}
+        yield {"arms": num_arms, "setting": setting, "method": SAID_AS.get(method, method)} | named
+
+
+def _measured(prior: Any, truth: CorrelatedArms, setting: str, number: int, num_tasks: int) -> list[float | None]:
     num_arms = truth.num_arms
     prior = with_particles(prior, DRAWS_PER_ARM * num_arms * PARTICLES_PER_DRAW)
     found = [_of_task(prior, truth, setting, stream(14, number, i), stream(15, i)) for i in range(num_tasks)]

@@ -1,7 +1,10 @@
 """Episodes of past tasks and of streams: which rows are known, which are asked about, and never both."""
 
+from typing import Any
+
 import pytest
 import torch
+from torch import Generator
 
 from bayesmeta import Data
 from bayesmeta.neural_processes.episodes import Episode, PastEpisodes, PriorTasks, StreamedEpisodes, TaskStream
@@ -96,3 +99,20 @@ def test_a_prior_draws_the_tasks_that_it_expects(name: str) -> None:
         joint = family.prior.joint(x).covariance_matrix[0, 1]
         both = (tasks.y - tasks.y.mean(0))[:, :2].prod(1)
         assert abs(both.mean() - joint) < 5 * both.std() / 4000**0.5
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        (lambda data: data.y, TypeError, r"draw must return Data; got Tensor. Make it by Data\.of\(x, y\)"),
+        (lambda data: data[1:], ValueError, r"was asked for 4 tasks of 5 rows; got shape \(3, 5\)"),
+        (lambda data: data.rows(slice(0, 2)), ValueError, r"was asked for 4 tasks of 5 rows; got shape \(4, 2\)"),
+    ],
+)
+def test_what_a_stream_returns_is_checked(change: Any, error: type[Exception], message: str) -> None:
+    class Broken(Counted):
+        def draw(self, num_tasks: int, num_rows: int, *, generator: Generator) -> Any:
+            return change(super().draw(num_tasks, num_rows, generator=generator))
+
+    with pytest.raises(error, match=message):
+        StreamedEpisodes(Broken(), 4, 2).draw(3, seed(1))

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from bayesmeta.diffusion.denoising.learning import DiffusionSchedule
-from benchmarks.diffusion import gaussian_mixture, playing, priors, run
+from benchmarks.diffusion import gaussian_mixture, playing, priors, run, streamed
 from benchmarks.diffusion.environments import worlds
 from benchmarks.diffusion.playing import Playing, ratio
 from benchmarks.diffusion.priors import Learning
@@ -17,7 +17,7 @@ from benchmarks.diffusion.sections import cost, exact, few_tasks, mixture
 from benchmarks.diffusion.work import interval
 
 SECTIONS = "mixture,exact,cost,regret,incomplete,few_tasks"
-METHODS = "diffusion,gaussian,mixture,ucb1,truth"
+METHODS = "diffusion,stream,stream_network,gaussian,mixture,ucb1,truth"
 
 
 @pytest.fixture
@@ -25,7 +25,8 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     schedule = DiffusionSchedule(num_steps=4, num_vectors=8, num_rounds=1, num_draws=1, num_particles=8)
     monkeypatch.setitem(priors.LEARNING, "quick", Learning(schedule, 8, 1))
     monkeypatch.setitem(mixture.BUDGETS, "quick", mixture.MixtureBudget(40, 6, 40, 40, 20))
-    monkeypatch.setitem(exact.BUDGETS, "quick", exact.ExactBudget({4: (40, 2)}))
+    monkeypatch.setitem(exact.BUDGETS, "quick", exact.ExactBudget({4: (40, 2)}, {5: 1}))
+    monkeypatch.setitem(streamed.NUM_STEPS, "quick", 4)
     monkeypatch.setitem(cost.BUDGETS, "quick", cost.CostBudget(20, 30, 3, 4))
     sizes = {"three_modes": 3, "popular_and_niche": 10, "maze": 3}
     monkeypatch.setitem(playing.PLAYING, "quick", Playing(30, 3, 3, 8, 1, sizes))
@@ -42,6 +43,7 @@ def test_it_runs_and_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.Mo
     figures = json.loads(out.read_text())["figures"]
     expected = ["mode_weight_bias/3/default", "coverage/10/mixture", "evidence_error/1/gaussian", "energy/3/exact"]
     expected += ["w2/4/sharp/default", "w2_floor/4/few", "w2/4/repeated/gaussian", "round_cpu_s/20"]
+    expected += ["w2/4/few/stream", "w2/5/all/stream_network", "w2_floor/5/sharp"]
     expected += [
         "regret/three_modes/diffusion",
         "regret_ratio/popular_and_niche/mixture",
