@@ -8,7 +8,7 @@ from torch import Generator, Tensor
 
 from bayesmeta.data.samples import random_order
 from bayesmeta.diffusion.denoising.calibration import Calibration, calibrated
-from bayesmeta.diffusion.denoising.denoiser import DenoiserNetwork
+from bayesmeta.diffusion.denoising.denoiser import Denoiser
 from bayesmeta.diffusion.denoising.learning import DiffusionSchedule, gaussian_calibration, learn_in_rounds
 from bayesmeta.diffusion.denoising.worth import lowest_level
 from bayesmeta.diffusion.sampling.samplers import DEFAULT
@@ -32,12 +32,11 @@ def learned_from_tasks(
     seen = tasks[prior._count(tasks) > 0]
     gaussian = prior.with_gaussian(prior.gaussian.fit(seen))
     variances, basis = gaussian.directions(seen)
-    sizes = {"width": prior.network.width, "num_layers": prior.network.num_layers}
-    network, levels = DenoiserNetwork.of(variances, generator=generator, **sizes), prior.noises.double()
+    network, levels = prior.network.anew(variances, basis, generator), prior.noises.double()
     start = _having(gaussian, network, gaussian_calibration(levels, len(variances)), basis=basis)
     shuffled = seen[random_order(len(prior._count(seen)), generator)]
 
-    def draw_theta(network: DenoiserNetwork, calibration: Calibration, generator: Generator) -> Tensor:
+    def draw_theta(network: Denoiser, calibration: Calibration, generator: Generator) -> Tensor:
         return _white_theta(_having(start, network, calibration), shuffled, schedule, generator)
 
     with warnings.catch_warnings():
@@ -51,9 +50,7 @@ def learned_from_tasks(
     return _above(_having(start, found.network, found.calibration), lowest)
 
 
-def _having(
-    prior: "DiffusionFamily", network: DenoiserNetwork, calibration: Calibration, **changes: Any
-) -> "DiffusionFamily":
+def _having(prior: "DiffusionFamily", network: Denoiser, calibration: Calibration, **changes: Any) -> "DiffusionFamily":
     return prior.changed(network=network, **calibration._asdict(), **changes)
 
 

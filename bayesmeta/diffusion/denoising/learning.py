@@ -15,7 +15,7 @@ import torch
 from torch import Generator, Tensor
 
 from bayesmeta.diffusion.denoising.calibration import Calibration, calibrated
-from bayesmeta.diffusion.denoising.denoiser import DenoiserNetwork, gaussian_guess, network_scale
+from bayesmeta.diffusion.denoising.denoiser import Denoiser, gaussian_guess, network_scale
 from bayesmeta.diffusion.denoising.levels import LARGEST_NOISE, SMALLEST_NOISE
 from bayesmeta.doors import require_count
 from bayesmeta.networks.learning.ascent import Ascent, DivergedError, DivergedWarning, Steps
@@ -86,12 +86,12 @@ class LearnedDenoiser(NamedTuple):
         calibration: of the latter, by held-out tasks.
     """
 
-    network: DenoiserNetwork
-    without_held_out: DenoiserNetwork
+    network: Denoiser
+    without_held_out: Denoiser
     calibration: Calibration
 
 
-DrawTheta = Callable[[DenoiserNetwork, Calibration, Generator], Tensor]
+DrawTheta = Callable[[Denoiser, Calibration, Generator], Tensor]
 
 
 def gaussian_calibration(levels: Tensor, size: int) -> Calibration:
@@ -101,7 +101,7 @@ def gaussian_calibration(levels: Tensor, size: int) -> Calibration:
 
 
 def learn_in_rounds(
-    network: DenoiserNetwork,
+    network: Denoiser,
     levels: Tensor,
     draw_theta: DrawTheta,
     schedule: DiffusionSchedule,
@@ -132,8 +132,8 @@ def learn_in_rounds(
 
 
 def learn_denoiser(
-    network: DenoiserNetwork, theta: Tensor, schedule: DiffusionSchedule, generator: Generator, *, progress: bool
-) -> tuple[DenoiserNetwork, DenoiserNetwork, bool]:
+    network: Denoiser, theta: Tensor, schedule: DiffusionSchedule, generator: Generator, *, progress: bool
+) -> tuple[Denoiser, Denoiser, bool]:
     """A network that learned from all tasks, and one that knows nothing of the first `num_held_out` of them.
 
     Where learning diverges, both are the best one that it met, and the third answer is false.
@@ -184,7 +184,7 @@ def _look(theta: Tensor, num: int, generator: Generator) -> tuple[Tensor, Tensor
     return some, level, some + level[:, None] * randn(some.shape, like=some, generator=generator)
 
 
-def _loss(network: DenoiserNetwork, weights: Mapping[str, Tensor], theta: Tensor, level: Tensor, u: Tensor) -> Tensor:
+def _loss(network: Denoiser, weights: Mapping[str, Tensor], theta: Tensor, level: Tensor, u: Tensor) -> Tensor:
     """Mean square of what the network leaves of the residual, in the units of theta: one for a Gaussian theta."""
     target = (theta - gaussian_guess(u, level)) / network_scale(level)[:, None]
     return ((target - network.at(weights, u, level)).square() @ network.scales.square()).mean()
