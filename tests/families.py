@@ -185,14 +185,14 @@ def _correlated_arms() -> Family:
     return OverArms(prior, 1, lambda n, g: randn((n,), like=F64, generator=g))
 
 
-def _diffusion() -> Family:
+def _diffusion(**options: Any) -> Family:
     """Guesses that are not linear; its evidence is an estimate, so that steps add up to it in part."""
     loc = torch.tensor([0.5, -1.0, 2.0], dtype=torch.float64)
     arms = bm.CorrelatedArms(loc, torch.linalg.cholesky(_spd(3, 1)), F64 + 0.3)
     rows = Data.of(
         torch.arange(3.0, dtype=torch.float64).expand(2, 3)[..., None], torch.zeros(2, 3, dtype=torch.float64)
     )
-    start = bm.DiffusionPrior.initial(rows, width=8, num_layers=1, num_levels=4, num_particles=200)
+    start = bm.DiffusionPrior.initial(rows, width=8, num_layers=1, num_levels=4, num_particles=200, **options)
     prior = replace(start, arms=arms, gates=torch.full_like(start.gates, 0.5), network=_moved(start.network, 10))
     return OverArms(prior, 1, lambda n, g: randn((n,), like=F64, generator=g), evidence_rtol=0.1)
 
@@ -301,6 +301,7 @@ FAMILIES: dict[str, Family] = {
     "attentive_neural_process": _attentive_neural_process(),
     "correlated_arms": _correlated_arms(),
     "diffusion": _diffusion(),
+    "diffusion_on_a_grid": _diffusion(grid=torch.tensor([[0, 0], [1, 3], [4, 1]])),
     "diffusion_linear": _diffusion_regression("normal", lambda n, g: randn((n,), like=F64, generator=g), 0.1),
     "diffusion_logistic": _diffusion_regression(
         "bernoulli", lambda n, g: (rand((n,), like=F64, generator=g) < 0.4).double(), 0.1

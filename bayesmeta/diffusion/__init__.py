@@ -4,10 +4,11 @@ from typing import TYPE_CHECKING
 
 from bayesmeta.lazy import lazily
 
-__all__ = ["DenoiserNetwork", "DiffusionSchedule", "KnowsTheta", "TemperedWarning"]
+__all__ = ["DenoiserNetwork", "DiffusionSchedule", "GridDenoiser", "KnowsTheta", "TemperedWarning"]
 
 if TYPE_CHECKING:
     from bayesmeta.diffusion.denoising.denoiser import DenoiserNetwork
+    from bayesmeta.diffusion.denoising.grid_denoiser import GridDenoiser
     from bayesmeta.diffusion.denoising.learning import DiffusionSchedule
     from bayesmeta.diffusion.sampling.tempering import TemperedWarning
     from bayesmeta.diffusion.streamed_tasks import KnowsTheta
@@ -17,6 +18,7 @@ else:
         {
             "DenoiserNetwork": "denoising.denoiser",
             "DiffusionSchedule": "denoising.learning",
+            "GridDenoiser": "denoising.grid_denoiser",
             "KnowsTheta": "streamed_tasks",
             "TemperedWarning": "sampling.tempering",
         },

@@ -15,10 +15,12 @@ from bayesmeta.data.validation import require_enough_tasks
 from bayesmeta.diffusion.denoising import learning
 from bayesmeta.diffusion.denoising.calibration import within
 from bayesmeta.diffusion.denoising.checks import require_levels
-from bayesmeta.diffusion.denoising.denoiser import DenoiserNetwork
+from bayesmeta.diffusion.denoising.denoiser import Denoiser, DenoiserNetwork
+from bayesmeta.diffusion.denoising.grid_denoiser import GridDenoiser
 from bayesmeta.diffusion.denoising.guesses import guesses
 from bayesmeta.diffusion.denoising.learning import DiffusionSchedule, gaussian_calibration
 from bayesmeta.diffusion.denoising.levels import noises
+from bayesmeta.diffusion.denoising.places import places_of
 from bayesmeta.diffusion.sampling.chain import Chain
 from bayesmeta.diffusion.sampling.gaussians import Sampler, WeightedGaussians
 from bayesmeta.diffusion.sampling.posterior import posterior_of
@@ -58,7 +60,7 @@ class DiffusionFamily(TensorFields):
             `basis` does not belong to theta and `network`.
     """
 
-    network: DenoiserNetwork
+    network: Denoiser
     noises: Float[Tensor, " s"]
     gates: Float[Tensor, "s r"]
     residual_cov: Float[Tensor, "s r r"]
@@ -293,12 +295,18 @@ class DiffusionFamily(TensorFields):
         return sampler_named(self.sampler)
 
 
-def unlearned(num_values: int, num_levels: int, generator: Generator | None, **sizes: Any) -> dict[str, Any]:
-    """Fields of a prior that is Gaussian so far."""
-    levels = noises(num_levels)
-    network = DenoiserNetwork.of(torch.ones(num_values), generator=generator, **sizes)
+def unlearned(
+    num_values: int, num_levels: int, generator: Generator | None, *, grid: Any = None, **sizes: Any
+) -> dict[str, Any]:
+    """Fields of a prior that is Gaussian so far, with a network of values on a grid, or of values without order."""
+    levels, variances, basis = noises(num_levels), torch.ones(num_values), torch.eye(num_values)
+    network: Denoiser
+    if grid is None:
+        network = DenoiserNetwork.of(variances, generator=generator, **sizes)
+    else:
+        network = GridDenoiser.of(variances, basis, places_of(grid, num_values), generator=generator, **sizes)
     calibration = gaussian_calibration(levels, num_values)
-    return {"network": network, "noises": levels, "basis": torch.eye(num_values).to(levels), **calibration._asdict()}
+    return {"network": network, "noises": levels, "basis": basis.to(levels), **calibration._asdict()}
 
 
 def shown(cov: Tensor, error_var: Tensor) -> tuple[Tensor, Tensor]:

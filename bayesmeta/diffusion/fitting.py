@@ -9,7 +9,7 @@ from torch import Generator, Tensor
 
 from bayesmeta.data.samples import random_order
 from bayesmeta.diffusion.denoising.calibration import Calibration, calibrated
-from bayesmeta.diffusion.denoising.denoiser import DenoiserNetwork
+from bayesmeta.diffusion.denoising.denoiser import Denoiser
 from bayesmeta.diffusion.denoising.learning import DiffusionSchedule, gaussian_calibration, learn_in_rounds
 from bayesmeta.diffusion.denoising.worth import lowest_level
 from bayesmeta.diffusion.sampling.samplers import DEFAULT
@@ -35,7 +35,7 @@ def learned_from_tasks(
     levels = start.noises.double()
     shuffled = seen[random_order(len(prior._count(seen)), generator)]
 
-    def draw_theta(network: DenoiserNetwork, calibration: Calibration, generator: Generator) -> Tensor:
+    def draw_theta(network: Denoiser, calibration: Calibration, generator: Generator) -> Tensor:
         return theta_given_rows(having(start, network, calibration), schedule, generator)(shuffled)
 
     with warnings.catch_warnings():
@@ -57,14 +57,11 @@ def to_begin_from(prior: "DiffusionFamily", seen: Any, generator: Generator) -> 
         seen: tasks with rows.
     """
     variances, basis = prior.directions(seen)
-    sizes = {"width": prior.network.width, "num_layers": prior.network.num_layers}
-    network = DenoiserNetwork.of(variances, generator=generator, **sizes)
+    network = prior.network.anew(variances, basis, generator)
     return having(prior, network, gaussian_calibration(prior.noises.double(), len(variances)), basis=basis)
 
 
-def having(
-    prior: "DiffusionFamily", network: DenoiserNetwork, calibration: Calibration, **changes: Any
-) -> "DiffusionFamily":
+def having(prior: "DiffusionFamily", network: Denoiser, calibration: Calibration, **changes: Any) -> "DiffusionFamily":
     """With a network and its calibration."""
     return prior.changed(network=network, **calibration._asdict(), **changes)
 

@@ -25,7 +25,7 @@ from torch.distributions import Normal
 
 from bayesmeta.data.rows import Data
 from bayesmeta.data.statistics import Statistics
-from bayesmeta.diffusion.denoising.denoiser import DenoiserNetwork
+from bayesmeta.diffusion.denoising.denoiser import Denoiser
 from bayesmeta.diffusion.family import NUM_LEVELS, NUM_PARTICLES, DiffusionFamily, shown, unlearned
 from bayesmeta.diffusion.sampling.observations import ArmRows
 from bayesmeta.diffusion.sampling.samplers import DEFAULT
@@ -67,7 +67,7 @@ class DiffusionPrior(DiffusionFamily):
     """
 
     arms: CorrelatedArms
-    network: DenoiserNetwork
+    network: Denoiser
     noises: Float[Tensor, " s"]
     gates: Float[Tensor, "s r"]
     residual_cov: Float[Tensor, "s r r"]
@@ -86,6 +86,7 @@ class DiffusionPrior(DiffusionFamily):
         num_arms: int | None = None,
         num_levels: int = NUM_LEVELS,
         num_particles: int = NUM_PARTICLES,
+        grid: Any = None,
         generator: Generator | None = None,
         **sizes: Any,
     ) -> "DiffusionPrior":
@@ -96,11 +97,19 @@ class DiffusionPrior(DiffusionFamily):
             num_arms: K, by default the arms up to the greatest that `tasks` show.
             num_levels: of noise: 10 are enough for decisions, 25 for evidence.
             num_particles: of a posterior.
+            grid: where arms lie, for a network that knows which are neighbours: the length of a line `(k,)` or the
+                sides of a grid `(h, w)` whose arms are numbered row by row, or the place of each arm, whole numbers
+                `(k, 1)` or `(k, 2)`. None for arms without an order.
             generator: draws the weights; None draws the same ones each time.
-            sizes: of the network, see `DenoiserNetwork`.
+            sizes: of the network, see `DenoiserNetwork`, and `GridDenoiser` where there is a grid.
+
+        Raises:
+            TypeError: `grid` does not hold whole numbers.
+            ValueError: `grid` does not have one place for each arm.
         """
         arms = CorrelatedArms.initial(tasks, num_arms=num_arms)
-        return cls(arms, num_particles=num_particles, **unlearned(arms.num_arms, num_levels, generator, **sizes))
+        fields = unlearned(arms.num_arms, num_levels, generator, grid=grid, **sizes)
+        return cls(arms, num_particles=num_particles, **fields)
 
     def state_dict(self) -> dict[str, Any]:
         """Fields, the rows as a dict."""

@@ -23,7 +23,7 @@ from torch.distributions import Distribution
 from bayesmeta.data.rows import Data
 from bayesmeta.data.statistics import Statistics
 from bayesmeta.data.validation import require_columns
-from bayesmeta.diffusion.denoising.denoiser import DenoiserNetwork
+from bayesmeta.diffusion.denoising.denoiser import Denoiser
 from bayesmeta.diffusion.family import NUM_LEVELS, NUM_PARTICLES, DiffusionFamily, unlearned
 from bayesmeta.diffusion.sampling.corrected import StandIns, of_draws
 from bayesmeta.diffusion.sampling.gaussians import Sampler
@@ -65,7 +65,7 @@ class DiffusionRegression(DiffusionFamily):
     """
 
     weights: GaussianWeights
-    network: DenoiserNetwork
+    network: Denoiser
     noises: Float[Tensor, " s"]
     gates: Float[Tensor, "s r"]
     residual_cov: Float[Tensor, "s r r"]
@@ -91,6 +91,7 @@ class DiffusionRegression(DiffusionFamily):
         y: str = "normal",
         num_levels: int = NUM_LEVELS,
         num_particles: int = NUM_PARTICLES,
+        grid: Any = None,
         generator: Generator | None = None,
         **sizes: Any,
     ) -> "DiffusionRegression":
@@ -101,13 +102,15 @@ class DiffusionRegression(DiffusionFamily):
             y: "normal", "bernoulli" or "poisson".
             num_levels: of noise: 10 are enough for decisions, 25 for evidence.
             num_particles: of a posterior.
+            grid: where weights lie, as arms in `DiffusionPrior.initial`; None for weights without an order.
             generator: draws the weights of the network; None draws the same ones each time.
-            sizes: of the network, see `DenoiserNetwork`.
+            sizes: of the network, see `DenoiserNetwork`, and `GridDenoiser` where there is a grid.
         """
         if y not in KINDS:
             raise ValueError(f"y must be one of {', '.join(map(repr, KINDS))}; got {y!r}")
         weights = KINDS[y].initial(tasks)
-        return cls(weights, num_particles=num_particles, **unlearned(len(weights.loc), num_levels, generator, **sizes))
+        fields = unlearned(len(weights.loc), num_levels, generator, grid=grid, **sizes)
+        return cls(weights, num_particles=num_particles, **fields)
 
     @property
     def gaussian(self) -> GaussianWeights:

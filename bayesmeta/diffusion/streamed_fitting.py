@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from torch import Generator
 
 from bayesmeta.diffusion.denoising.calibration import Calibration
-from bayesmeta.diffusion.denoising.denoiser import DenoiserNetwork
+from bayesmeta.diffusion.denoising.denoiser import Denoiser
 from bayesmeta.diffusion.denoising.learning import DiffusionSchedule, DrawNewTheta, learn_from_stream
 from bayesmeta.diffusion.denoising.worth import lowest_level
 from bayesmeta.diffusion.fitting import above, evidence_by_level, having, to_begin_from
@@ -43,7 +43,7 @@ def denoiser_from_stream(tasks: StreamedTasks, *, progress: bool) -> tuple["Diff
     """The Gaussian prior, and the same with a network and all levels, whatever they are worth."""
     start = to_begin_from(tasks.gaussian(), tasks.some_tasks(), tasks.generator)
 
-    def drawing(network: DenoiserNetwork, calibration: Calibration) -> DrawNewTheta:
+    def drawing(network: Denoiser, calibration: Calibration) -> DrawNewTheta:
         return tasks.white_theta(having(start, network, calibration))
 
     found = learn_from_stream(

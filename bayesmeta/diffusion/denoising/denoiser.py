@@ -16,39 +16,68 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 
 from bayesmeta.networks.modules import Weights
 from bayesmeta.networks.perceptron import ResidualPerceptron, zeroed
 
-__all__ = ["DenoiserNetwork", "gaussian_guess", "network_guess", "network_scale"]
+__all__ = [
+    "NUM_WAVES",
+    "Denoiser",
+    "DenoiserNetwork",
+    "gaussian_guess",
+    "level_waves",
+    "network_guess",
+    "network_scale",
+    "relative",
+]
 
 NUM_WAVES = 6  # of the logarithm of the level
 
 
 @dataclass(frozen=True, eq=False)
-class DenoiserNetwork(Weights):
-    """Sizes of a network from vectors and a level to vectors, with its weights.
+class Denoiser(Weights):
+    """A network from vectors and a level to vectors, which at first are zero: `module(u, noise)`.
 
     Args:
         scales: standard deviations of theta in the directions of the values of a vector, whose squares add up to one:
-            the network sees values as wide as they are in theta, and errs as little in wide ones `(r,)`.
-        width, num_layers: hidden layers.
+            the network errs as little in wide ones `(r,)`.
     """
 
     scales: Tensor
+
+    @property
+    def num_values(self) -> int:
+        """Of a vector."""
+        return len(self.scales)
+
+    def anew(self, variances: Tensor, directions: Tensor, generator: Generator) -> "Denoiser":
+        """One of the same kind and sizes that has learned nothing, of vectors of these variances `(r,)`.
+
+        Args:
+            directions: orthonormal ones of theta, of which a vector has its values `(k, r)`.
+        """
+        raise TypeError("each denoiser says how another one of its kind begins")
+
+
+@dataclass(frozen=True, eq=False)
+class DenoiserNetwork(Denoiser):
+    """A residual perceptron: of values without an order, which it sees as wide as they are in theta.
+
+    Args:
+        width, num_layers: hidden layers.
+    """
+
     width: int = 192
     num_layers: int = 3
 
     @classmethod
     def of(cls, variances: Tensor, **options: Any) -> "DenoiserNetwork":
         """That has learned nothing, of vectors of these variances `(r,)`."""
-        return cls.initial(scales=(variances / variances.sum()).sqrt().float(), **options)
+        return cls.initial(scales=relative(variances), **options)
 
-    @property
-    def num_values(self) -> int:
-        """Of a vector."""
-        return len(self.scales)
+    def anew(self, variances: Tensor, directions: Tensor, generator: Generator) -> "DenoiserNetwork":
+        return DenoiserNetwork.of(variances, width=self.width, num_layers=self.num_layers, generator=generator)
 
     def build(self) -> "DenoiserModule":
         return DenoiserModule(self)
@@ -67,8 +96,18 @@ class DenoiserModule(nn.Module):
     def forward(self, u: Tensor, noise: Tensor) -> Tensor:
         """F: u `(..., k)` in units in which theta is white, noise `(...)`; `(..., k)`."""
         scaled = u * (u.new_tensor(self.widths) / (1.0 + noise.square()).sqrt()[..., None])
-        angles = noise.log()[..., None] * (math.pi / 8.0) * torch.arange(1, NUM_WAVES + 1).to(noise)
-        return self.perceptron(torch.cat([scaled, angles.sin(), angles.cos()], -1))
+        return self.perceptron(torch.cat([scaled, level_waves(noise)], -1))
+
+
+def relative(variances: Tensor) -> Tensor:
+    """Standard deviations whose squares add up to one, in the proportions of these variances, float32."""
+    return (variances / variances.sum()).sqrt().float()
+
+
+def level_waves(noise: Tensor) -> Tensor:
+    """What a network is told of its level: `(..., 2 NUM_WAVES)`."""
+    angles = noise.log()[..., None] * (math.pi / 8.0) * torch.arange(1, NUM_WAVES + 1).to(noise)
+    return torch.cat([angles.sin(), angles.cos()], -1)
 
 
 def gaussian_guess(u: Tensor, noise: Tensor) -> Tensor:

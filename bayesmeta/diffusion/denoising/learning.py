@@ -15,7 +15,7 @@ import torch
 from torch import Generator, Tensor
 
 from bayesmeta.diffusion.denoising.calibration import Calibration, calibrated
-from bayesmeta.diffusion.denoising.denoiser import DenoiserNetwork, gaussian_guess, network_scale
+from bayesmeta.diffusion.denoising.denoiser import Denoiser, gaussian_guess, network_scale
 from bayesmeta.diffusion.denoising.levels import LARGEST_NOISE, SMALLEST_NOISE
 from bayesmeta.doors import require_count
 from bayesmeta.networks.learning.ascent import Ascent, DivergedError, DivergedWarning, Steps
@@ -103,12 +103,12 @@ class LearnedDenoiser(NamedTuple):
         calibration: of the latter, by held-out tasks.
     """
 
-    network: DenoiserNetwork
-    without_held_out: DenoiserNetwork
+    network: Denoiser
+    without_held_out: Denoiser
     calibration: Calibration
 
 
-DrawTheta = Callable[[DenoiserNetwork, Calibration, Generator], Tensor]
+DrawTheta = Callable[[Denoiser, Calibration, Generator], Tensor]
 DrawNewTheta = Callable[[int], Tensor]  # of as many new tasks, `(tasks, draws, k)`
 
 
@@ -119,7 +119,7 @@ def gaussian_calibration(levels: Tensor, size: int) -> Calibration:
 
 
 def learn_in_rounds(
-    network: DenoiserNetwork,
+    network: Denoiser,
     levels: Tensor,
     draw_theta: DrawTheta,
     schedule: DiffusionSchedule,
@@ -150,15 +150,15 @@ def learn_in_rounds(
 
 
 def learn_from_stream(
-    network: DenoiserNetwork,
+    network: Denoiser,
     levels: Tensor,
-    drawing: Callable[[DenoiserNetwork, Calibration], DrawNewTheta],
+    drawing: Callable[[Denoiser, Calibration], DrawNewTheta],
     schedule: DiffusionSchedule,
     generator: Generator,
     *,
     num_rounds: int,
     progress: bool,
-) -> tuple[DenoiserNetwork, Calibration]:
+) -> tuple[Denoiser, Calibration]:
     """A network, and what tasks that it has not learned from say of it.
 
     Args:
@@ -179,13 +179,13 @@ def learn_from_stream(
 
 
 def _after_all_steps(
-    network: DenoiserNetwork,
+    network: Denoiser,
     draw_theta: DrawNewTheta,
     schedule: DiffusionSchedule,
     generator: Generator,
     *,
     progress: bool,
-) -> tuple[DenoiserNetwork, bool]:
+) -> tuple[Denoiser, bool]:
     """A network that learned from new tasks in each step, and whether it came to the last one."""
     num_draws, like = draw_theta(1).shape[1], next(iter(network.weights.values()))
 
@@ -208,8 +208,8 @@ def _after_all_steps(
 
 
 def learn_denoiser(
-    network: DenoiserNetwork, theta: Tensor, schedule: DiffusionSchedule, generator: Generator, *, progress: bool
-) -> tuple[DenoiserNetwork, DenoiserNetwork, bool]:
+    network: Denoiser, theta: Tensor, schedule: DiffusionSchedule, generator: Generator, *, progress: bool
+) -> tuple[Denoiser, Denoiser, bool]:
     """A network that learned from all tasks, and one that knows nothing of the first `num_held_out` of them.
 
     Where learning diverges, both are the best one that it met, and the third answer is false.
@@ -268,7 +268,7 @@ def _noisy(theta: Tensor, generator: Generator) -> tuple[Tensor, Tensor, Tensor]
     return theta, level, theta + level[:, None] * randn(theta.shape, like=theta, generator=generator)
 
 
-def _loss(network: DenoiserNetwork, weights: Mapping[str, Tensor], theta: Tensor, level: Tensor, u: Tensor) -> Tensor:
+def _loss(network: Denoiser, weights: Mapping[str, Tensor], theta: Tensor, level: Tensor, u: Tensor) -> Tensor:
     """Mean square of what the network leaves of the residual, in the units of theta: one for a Gaussian theta."""
     target = (theta - gaussian_guess(u, level)) / network_scale(level)[:, None]
     return ((target - network.at(weights, u, level)).square() @ network.scales.square()).mean()

@@ -24,10 +24,12 @@ USABLE = {
     if isinstance(family.prior, Posterior) and not family.prior.event_shape and name != "normal_known_variances"
 }
 KEEPS_ROWS = {name for name, family in USABLE.items() if isinstance(online(family.prior, (1,)), OnlineRows)}
-ARM_NAMES = sorted(set(USABLE) - {"correlated_arms", "diffusion"})  # which are about all arms of a task
+OF_ALL_ARMS = {"correlated_arms", "diffusion", "diffusion_on_a_grid"}  # which are about all arms of a task
+ARM_NAMES = sorted(set(USABLE) - OF_ALL_ARMS)
 MARGINAL = [name for name in sorted(USABLE) if isinstance(USABLE[name].prior, Marginal)]
 IN_LAW = {
     "diffusion",
+    "diffusion_on_a_grid",
     "diffusion_linear",
     "diffusion_logistic",
     "diffusion_poisson",
