@@ -13,6 +13,7 @@ from bayesmeta.data.rows import Data
 from bayesmeta.data.statistics import Statistics
 from bayesmeta.data.validation import require_enough_tasks
 from bayesmeta.diffusion.denoising import learning
+from bayesmeta.diffusion.denoising.attention import ArmDenoiser
 from bayesmeta.diffusion.denoising.calibration import within
 from bayesmeta.diffusion.denoising.checks import require_levels
 from bayesmeta.diffusion.denoising.denoiser import DenoiserNetwork, gaussian_guess, network_guess
@@ -56,7 +57,7 @@ class DiffusionFamily(TensorFields):
             `basis` does not belong to theta and `network`.
     """
 
-    network: DenoiserNetwork
+    network: DenoiserNetwork | ArmDenoiser
     noises: Float[Tensor, " s"]
     gates: Float[Tensor, "s r"]
     residual_cov: Float[Tensor, "s r r"]
@@ -223,13 +224,15 @@ class DiffusionFamily(TensorFields):
             progress: show that learning goes on.
 
         Raises:
-            ValueError: fewer than two tasks have rows, or `self` has seen rows.
+            ValueError: fewer than two tasks have rows, or `self` has seen rows, or is of a `NeuralDiffusionProcess`.
 
         Warns:
             DivergedWarning: learning diverged, and ended with the best network that it met.
         """
         if self.rows is not None:
             raise ValueError(f"fit starts from a prior; got a posterior. Use {type(self).__name__}.initial")
+        if isinstance(self.network, ArmDenoiser):
+            raise ValueError("this prior is that of a NeuralDiffusionProcess over some arms: fit the process itself")
         kept = self.kept_of(tasks)
         require_enough_tasks(self._count(kept), self.batch_shape)
         from bayesmeta.diffusion.fitting import learned_from_tasks

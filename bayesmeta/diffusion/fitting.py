@@ -7,9 +7,15 @@ import torch
 from torch import Generator, Tensor
 
 from bayesmeta.data.samples import random_order
+from bayesmeta.diffusion.denoising.attention import ArmDenoiser
 from bayesmeta.diffusion.denoising.calibration import Calibration, calibrated
 from bayesmeta.diffusion.denoising.denoiser import DenoiserNetwork
-from bayesmeta.diffusion.denoising.learning import DiffusionSchedule, gaussian_calibration, learn_in_rounds
+from bayesmeta.diffusion.denoising.learning import (
+    DiffusionSchedule,
+    VectorLearner,
+    gaussian_calibration,
+    learn_in_rounds,
+)
 from bayesmeta.diffusion.denoising.worth import lowest_level
 from bayesmeta.diffusion.sampling.samplers import DEFAULT
 from bayesmeta.diffusion.sampling.tempering import TemperedWarning
@@ -32,9 +38,11 @@ def learned_from_tasks(
     seen = tasks[prior._count(tasks) > 0]
     gaussian = prior.with_gaussian(prior.gaussian.fit(seen))
     variances, basis = gaussian.directions(seen)
+    assert isinstance(prior.network, DenoiserNetwork)
     sizes = {"width": prior.network.width, "num_layers": prior.network.num_layers}
     network, levels = DenoiserNetwork.of(variances, generator=generator, **sizes), prior.noises.double()
-    start = _having(gaussian, network, gaussian_calibration(levels, len(variances)), basis=basis)
+    begin = gaussian_calibration(levels, len(variances))
+    start = _having(gaussian, network, begin, basis=basis)
     shuffled = seen[random_order(len(prior._count(seen)), generator)]
 
     def draw_theta(network: DenoiserNetwork, calibration: Calibration, generator: Generator) -> Tensor:
@@ -42,7 +50,8 @@ def learned_from_tasks(
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", TemperedWarning)  # by a network that is still learning
-        found = learn_in_rounds(network, levels, draw_theta, schedule, generator, progress=progress)
+        learner = VectorLearner(network, levels)
+        found = learn_in_rounds(network, begin, learner, draw_theta, schedule, generator, progress=progress)
         num = num_held_out(len(prior._count(shuffled)))
         unseen = start.with_gaussian(prior.gaussian.fit(shuffled[num:])) if num > 1 else start
         lowest = _lowest_level(unseen.changed(network=found.without_held_out), shuffled[:num], schedule, generator)
@@ -52,7 +61,7 @@ def learned_from_tasks(
 
 
 def _having(
-    prior: "DiffusionFamily", network: DenoiserNetwork, calibration: Calibration, **changes: Any
+    prior: "DiffusionFamily", network: DenoiserNetwork | ArmDenoiser, calibration: Calibration, **changes: Any
 ) -> "DiffusionFamily":
     return prior.changed(network=network, **calibration._asdict(), **changes)
 
