@@ -32,7 +32,10 @@ from bayesmeta.random import randint
 if TYPE_CHECKING:
     from bayesmeta.diffusion.featured.process import NeuralDiffusionProcess
 
-__all__ = ["learned_from_sets"]
+__all__ = ["DEFAULT", "learned_from_sets"]
+
+# attention over arms costs as many times what a vector does as there are arms, and has learned after fewer steps
+DEFAULT = DiffusionSchedule(num_steps=1000, num_vectors=64, num_draws=4, num_particles=32)
 
 
 class PastSets(NamedTuple):
