@@ -34,6 +34,7 @@ __all__ = [
     "MatrixNormalInverseWishart",
     "MixedModel",
     "Mixture",
+    "NeuralDiffusionProcess",
     "NormalInverseGamma",
     "NormalInverseWishart",
     "NormalKnownVariance",
@@ -69,6 +70,7 @@ if TYPE_CHECKING:
     from bayesmeta.data.columns import Columns
     from bayesmeta.data.rows import Data
     from bayesmeta.data.statistics import Statistics
+    from bayesmeta.diffusion.featured.process import NeuralDiffusionProcess
     from bayesmeta.diffusion.prior import DiffusionPrior
     from bayesmeta.diffusion.regression import DiffusionRegression
     from bayesmeta.glm.logistic import LogisticGaussian
@@ -127,6 +129,7 @@ else:
             "MatrixNormalInverseWishart": "regression.matrix_normal",
             "MixedModel": "mixed_models.model",
             "Mixture": "mixture",
+            "NeuralDiffusionProcess": "diffusion.featured.process",
             "NormalInverseGamma": "conjugate.normal",
             "NormalInverseWishart": "conjugate.normal_inverse_wishart",
             "NormalKnownVariance": "conjugate.normal_known_variance",

@@ -8,7 +8,7 @@ __all__ = ["DenoiserNetwork", "DiffusionSchedule", "GridDenoiser", "KnowsTheta",
 
 if TYPE_CHECKING:
     from bayesmeta.diffusion.denoising.denoiser import DenoiserNetwork
-    from bayesmeta.diffusion.denoising.grid_denoiser import GridDenoiser
+    from bayesmeta.diffusion.denoising.grids.grid_denoiser import GridDenoiser
     from bayesmeta.diffusion.denoising.learning import DiffusionSchedule
     from bayesmeta.diffusion.sampling.tempering import TemperedWarning
     from bayesmeta.diffusion.streamed_tasks import KnowsTheta
@@ -18,7 +18,7 @@ else:
         {
             "DenoiserNetwork": "denoising.denoiser",
             "DiffusionSchedule": "denoising.learning",
-            "GridDenoiser": "denoising.grid_denoiser",
+            "GridDenoiser": "denoising.grids.grid_denoiser",
             "KnowsTheta": "streamed_tasks",
             "TemperedWarning": "sampling.tempering",
         },

@@ -13,14 +13,15 @@ from bayesmeta.data.rows import Data
 from bayesmeta.data.statistics import Statistics
 from bayesmeta.data.validation import require_enough_tasks
 from bayesmeta.diffusion.denoising import learning
+from bayesmeta.diffusion.denoising.attention import ArmDenoiser
 from bayesmeta.diffusion.denoising.calibration import within
 from bayesmeta.diffusion.denoising.checks import require_levels
 from bayesmeta.diffusion.denoising.denoiser import Denoiser, DenoiserNetwork
-from bayesmeta.diffusion.denoising.grid_denoiser import GridDenoiser
+from bayesmeta.diffusion.denoising.grids.grid_denoiser import GridDenoiser
+from bayesmeta.diffusion.denoising.grids.places import places_of
 from bayesmeta.diffusion.denoising.guesses import guesses
 from bayesmeta.diffusion.denoising.learning import DiffusionSchedule, gaussian_calibration
 from bayesmeta.diffusion.denoising.levels import noises
-from bayesmeta.diffusion.denoising.places import places_of
 from bayesmeta.diffusion.sampling.chain import Chain
 from bayesmeta.diffusion.sampling.gaussians import Sampler, WeightedGaussians
 from bayesmeta.diffusion.sampling.posterior import posterior_of
@@ -60,7 +61,7 @@ class DiffusionFamily(TensorFields):
             `basis` does not belong to theta and `network`.
     """
 
-    network: Denoiser
+    network: Denoiser | ArmDenoiser
     noises: Float[Tensor, " s"]
     gates: Float[Tensor, "s r"]
     residual_cov: Float[Tensor, "s r r"]
@@ -238,13 +239,15 @@ class DiffusionFamily(TensorFields):
         Raises:
             TypeError: `tasks` are neither, or a stream returned something else than tasks or theta.
             ValueError: fewer than two tasks have rows, a stream returned other numbers of tasks, rows or values of
-                theta than it was asked for, or `self` has seen rows.
+                theta than it was asked for, or `self` has seen rows, or is of a `NeuralDiffusionProcess`.
 
         Warns:
             DivergedWarning: learning diverged, and ended with the best network that it met.
         """
         if self.rows is not None:
             raise ValueError(f"fit starts from a prior; got a posterior. Use {type(self).__name__}.initial")
+        if isinstance(self.network, ArmDenoiser):
+            raise ValueError("this prior is that of a NeuralDiffusionProcess over some arms: fit the process itself")
         schedule, generator = schedule or learning.DEFAULT, generator or Generator().manual_seed(0)
         if isinstance(tasks, TaskStream):
             from bayesmeta.diffusion.streamed_fitting import learned_from_stream

@@ -8,9 +8,15 @@ import torch
 from torch import Generator, Tensor
 
 from bayesmeta.data.samples import random_order
+from bayesmeta.diffusion.denoising.attention import ArmDenoiser
 from bayesmeta.diffusion.denoising.calibration import Calibration, calibrated
 from bayesmeta.diffusion.denoising.denoiser import Denoiser
-from bayesmeta.diffusion.denoising.learning import DiffusionSchedule, gaussian_calibration, learn_in_rounds
+from bayesmeta.diffusion.denoising.learning import (
+    DiffusionSchedule,
+    VectorLearner,
+    gaussian_calibration,
+    learn_in_rounds,
+)
 from bayesmeta.diffusion.denoising.worth import lowest_level
 from bayesmeta.diffusion.sampling.samplers import DEFAULT
 from bayesmeta.diffusion.sampling.tempering import TemperedWarning
@@ -32,7 +38,8 @@ def learned_from_tasks(
     """See `DiffusionFamily.fit`."""
     seen = tasks[prior._count(tasks) > 0]
     start = to_begin_from(prior.with_gaussian(prior.gaussian.fit(seen)), seen, generator)
-    levels = start.noises.double()
+    network, levels = start.network, start.noises.double()
+    assert isinstance(network, Denoiser)
     shuffled = seen[random_order(len(prior._count(seen)), generator)]
 
     def draw_theta(network: Denoiser, calibration: Calibration, generator: Generator) -> Tensor:
@@ -40,7 +47,8 @@ def learned_from_tasks(
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", TemperedWarning)  # by a network that is still learning
-        found = learn_in_rounds(start.network, levels, draw_theta, schedule, generator, progress=progress)
+        learner, begin = VectorLearner(network, levels), gaussian_calibration(levels, network.num_values)
+        found = learn_in_rounds(network, begin, learner, draw_theta, schedule, generator, progress=progress)
         num = num_held_out(len(prior._count(shuffled)))
         unseen = start.with_gaussian(prior.gaussian.fit(shuffled[num:])) if num > 1 else start
         lowest = _lowest_level(unseen.changed(network=found.without_held_out), shuffled[:num], schedule, generator)
@@ -56,12 +64,15 @@ def to_begin_from(prior: "DiffusionFamily", seen: Any, generator: Generator) -> 
         prior: whose Gaussian prior is learned.
         seen: tasks with rows.
     """
+    assert isinstance(prior.network, Denoiser)
     variances, basis = prior.directions(seen)
     network = prior.network.anew(variances, basis, generator)
     return having(prior, network, gaussian_calibration(prior.noises.double(), len(variances)), basis=basis)
 
 
-def having(prior: "DiffusionFamily", network: Denoiser, calibration: Calibration, **changes: Any) -> "DiffusionFamily":
+def having(
+    prior: "DiffusionFamily", network: Denoiser | ArmDenoiser, calibration: Calibration, **changes: Any
+) -> "DiffusionFamily":
     """With a network and its calibration."""
     return prior.changed(network=network, **calibration._asdict(), **changes)
 

@@ -25,6 +25,7 @@ from torch.distributions import Normal
 
 from bayesmeta.data.rows import Data
 from bayesmeta.data.statistics import Statistics
+from bayesmeta.diffusion.denoising.attention import ArmDenoiser
 from bayesmeta.diffusion.denoising.denoiser import Denoiser
 from bayesmeta.diffusion.family import NUM_LEVELS, NUM_PARTICLES, DiffusionFamily, shown, unlearned
 from bayesmeta.diffusion.sampling.observations import ArmRows
@@ -67,7 +68,7 @@ class DiffusionPrior(DiffusionFamily):
     """
 
     arms: CorrelatedArms
-    network: Denoiser
+    network: Denoiser | ArmDenoiser
     noises: Float[Tensor, " s"]
     gates: Float[Tensor, "s r"]
     residual_cov: Float[Tensor, "s r r"]

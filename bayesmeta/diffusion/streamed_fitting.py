@@ -12,7 +12,8 @@ from torch import Generator
 
 from bayesmeta.diffusion.denoising.calibration import Calibration
 from bayesmeta.diffusion.denoising.denoiser import Denoiser
-from bayesmeta.diffusion.denoising.learning import DiffusionSchedule, DrawNewTheta, learn_from_stream
+from bayesmeta.diffusion.denoising.learning import DiffusionSchedule
+from bayesmeta.diffusion.denoising.streamed_learning import DrawNewTheta, learn_from_stream
 from bayesmeta.diffusion.denoising.worth import lowest_level
 from bayesmeta.diffusion.fitting import above, evidence_by_level, having, to_begin_from
 from bayesmeta.diffusion.sampling.tempering import TemperedWarning
@@ -42,6 +43,8 @@ def learned_from_stream(
 def denoiser_from_stream(tasks: StreamedTasks, *, progress: bool) -> tuple["DiffusionFamily", "DiffusionFamily"]:
     """The Gaussian prior, and the same with a network and all levels, whatever they are worth."""
     start = to_begin_from(tasks.gaussian(), tasks.some_tasks(), tasks.generator)
+
+    assert isinstance(start.network, Denoiser)
 
     def drawing(network: Denoiser, calibration: Calibration) -> DrawNewTheta:
         return tasks.white_theta(having(start, network, calibration))

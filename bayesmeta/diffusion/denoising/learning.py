@@ -9,7 +9,7 @@ and calibrates.
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Generator, Tensor
@@ -19,7 +19,6 @@ from bayesmeta.diffusion.denoising.denoiser import Denoiser, gaussian_guess, net
 from bayesmeta.diffusion.denoising.levels import LARGEST_NOISE, SMALLEST_NOISE
 from bayesmeta.doors import require_count
 from bayesmeta.networks.learning.ascent import Ascent, DivergedError, DivergedWarning, Steps
-from bayesmeta.networks.learning.progress_line import progress_line
 from bayesmeta.networks.learning.until_no_gain import learn_until_no_gain, num_held_out
 from bayesmeta.random import rand, randint, randn
 from bayesmeta.warning_kinds import warn
@@ -27,16 +26,19 @@ from bayesmeta.warning_kinds import warn
 __all__ = [
     "DiffusionSchedule",
     "LearnedDenoiser",
+    "Learner",
+    "VectorLearner",
     "gaussian_calibration",
     "learn_denoiser",
-    "learn_from_stream",
     "learn_in_rounds",
+    "residual_target",
+    "warn_of_divergence",
+    "with_noise",
 ]
 
 NUM_INTERVALS = 40  # between looks at held-out tasks, in all steps
 PATIENCE = 12  # looks in which they do not gain
 NUM_LOOKS = 2048  # noisy vectors by which held-out tasks are looked at
-NUM_CALIBRATING = 1024  # tasks of a stream
 
 
 @dataclass(frozen=True)
@@ -103,13 +105,53 @@ class LearnedDenoiser(NamedTuple):
         calibration: of the latter, by held-out tasks.
     """
 
+    network: Any
+    without_held_out: Any
+    calibration: Any
+
+
+@runtime_checkable
+class Learner(Protocol):
+    """What a kind of network learns from white theta of past tasks in one random order, `(tasks, draws, k)`."""
+
+    def look(self, theta: Tensor, part: slice, num: int, generator: Generator) -> Any:
+        """Noisy theta of a part of the tasks."""
+        ...
+
+    def loss(self, weights: Mapping[str, Tensor], look: Any) -> Tensor:
+        """What a network with these weights leaves of it."""
+        ...
+
+    def calibrated(self, network: Any, theta: Tensor, part: slice, generator: Generator) -> Any:
+        """What held-out tasks say of the answers of a network."""
+        ...
+
+
+DrawTheta = Callable[[Any, Any, Generator], Tensor]
+
+
+class VectorLearner(NamedTuple):
+    """Of vectors of one length: see `Learner`.
+
+    Args:
+        network: where learning starts.
+        levels: at which it is calibrated.
+    """
+
     network: Denoiser
-    without_held_out: Denoiser
-    calibration: Calibration
+    levels: Tensor
 
+    def look(self, theta: Tensor, part: slice, num: int, generator: Generator) -> tuple[Tensor, Tensor, Tensor]:
+        return noisy(theta[part].flatten(0, 1), num, generator)
 
-DrawTheta = Callable[[Denoiser, Calibration, Generator], Tensor]
-DrawNewTheta = Callable[[int], Tensor]  # of as many new tasks, `(tasks, draws, k)`
+    def loss(self, weights: Mapping[str, Tensor], look: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+        """Mean square of what is left of the residual, in the units of theta: one for a Gaussian theta."""
+        theta, level, u = look
+        left = residual_target(theta, level, u) - self.network.at(weights, u, level)
+        return (left.square() @ self.network.scales.square()).mean()
+
+    def calibrated(self, network: Denoiser, theta: Tensor, part: slice, generator: Generator) -> Calibration:
+        return calibrated(network.module, theta[part], self.levels, generator)
 
 
 def gaussian_calibration(levels: Tensor, size: int) -> Calibration:
@@ -119,97 +161,42 @@ def gaussian_calibration(levels: Tensor, size: int) -> Calibration:
 
 
 def learn_in_rounds(
-    network: Denoiser,
-    levels: Tensor,
+    network: Any,
+    calibration: Any,
+    learner: Learner,
     draw_theta: DrawTheta,
     schedule: DiffusionSchedule,
     generator: Generator,
     *,
     progress: bool,
-) -> "LearnedDenoiser":
+) -> LearnedDenoiser:
     """A network, and what held-out tasks say of it.
 
     Args:
         network: where learning starts in each round, so that none has seen the tasks that calibrate it.
+        calibration: of the Gaussian prior.
         draw_theta: white theta of past tasks, in one random order, from what the prior says of them with a network and
             a calibration: `(tasks, draws, k)`.
 
     Warns:
         DivergedWarning: learning diverged, and ended with the best network so far.
     """
-    learned = LearnedDenoiser(network, network, gaussian_calibration(levels, network.num_values))
+    learned = LearnedDenoiser(network, network, calibration)
     for _ in range(schedule.num_rounds):
         theta = draw_theta(learned.network, learned.calibration, generator)
-        whole, without_held_out, has_ended = learn_denoiser(network, theta, schedule, generator, progress=progress)
-        held_out = theta[: num_held_out(len(theta))]
-        calibration = calibrated(without_held_out.module, held_out, levels, generator)
-        learned = LearnedDenoiser(whole, without_held_out, calibration)
+        whole, without_held_out, has_ended = learn_denoiser(
+            network, learner, theta, schedule, generator, progress=progress
+        )
+        found = learner.calibrated(without_held_out, theta, slice(num_held_out(len(theta))), generator)
+        learned = LearnedDenoiser(whole, without_held_out, found)
         if not has_ended:
             break
     return learned
 
 
-def learn_from_stream(
-    network: Denoiser,
-    levels: Tensor,
-    drawing: Callable[[Denoiser, Calibration], DrawNewTheta],
-    schedule: DiffusionSchedule,
-    generator: Generator,
-    *,
-    num_rounds: int,
-    progress: bool,
-) -> tuple[Denoiser, Calibration]:
-    """A network, and what tasks that it has not learned from say of it.
-
-    Args:
-        network: where learning starts.
-        drawing: says how white theta of new tasks is drawn, once there are a network and a calibration.
-
-    Warns:
-        DivergedWarning: learning diverged, and ended with the network of its last look.
-    """
-    calibration = gaussian_calibration(levels, network.num_values)
-    for _ in range(num_rounds):
-        draw_theta = drawing(network, calibration)
-        network, has_ended = _after_all_steps(network, draw_theta, schedule, generator, progress=progress)
-        calibration = calibrated(network.module, draw_theta(NUM_CALIBRATING), levels, generator)
-        if not has_ended:
-            break
-    return network, calibration
-
-
-def _after_all_steps(
-    network: Denoiser,
-    draw_theta: DrawNewTheta,
-    schedule: DiffusionSchedule,
-    generator: Generator,
-    *,
-    progress: bool,
-) -> tuple[Denoiser, bool]:
-    """A network that learned from new tasks in each step, and whether it came to the last one."""
-    num_draws, like = draw_theta(1).shape[1], next(iter(network.weights.values()))
-
-    def objective(weights: dict[str, Tensor]) -> Tensor:
-        theta = draw_theta(math.ceil(schedule.num_vectors / num_draws)).flatten(0, 1).to(like)
-        return -_loss(network, weights, *_noisy(theta, generator))
-
-    ascent = Ascent(network.weights, objective, schedule.steps(), generator=generator)
-    with progress_line("learning a denoiser", shown=progress) as say:
-
-        def look(_: dict[str, Tensor]) -> bool:
-            say(f"learning a denoiser: step {ascent.step}, {ascent.value:.3f} per vector")
-            return False
-
-        try:
-            return network.with_weights(ascent.run(look, interval=schedule.interval)), True
-        except DivergedError:
-            _warn_of_divergence(schedule, "the network of its last look")
-            return network.with_weights(ascent.best), False
-
-
 def learn_denoiser(
-    network: Denoiser, theta: Tensor, schedule: DiffusionSchedule, generator: Generator, *, progress: bool
-) -> tuple[Denoiser, Denoiser, bool]:
+    network: Any, learner: Learner, theta: Tensor, schedule: DiffusionSchedule, generator: Generator, *, progress: bool
+) -> tuple[Any, Any, bool]:
     """A network that learned from all tasks, and one that knows nothing of the first `num_held_out` of them.
 
     Where learning diverges, both are the best one that it met, and the third answer is false.
@@ -219,22 +206,19 @@ def learn_denoiser(
         theta: white, of past tasks in random order `(tasks, draws, k)`.
     """
     theta = theta.to(next(iter(network.weights.values())))
-    held_out = theta[: num_held_out(len(theta))]
-    look = _look(held_out.flatten(0, 1), NUM_LOOKS, Generator().manual_seed(0))
+    held_out = learner.look(theta, slice(num_held_out(len(theta))), NUM_LOOKS, Generator().manual_seed(0))
     best: dict[str, Any] = {"value": -torch.inf, "weights": dict(network.weights)}
 
     def learn(part: slice, enough: Callable[[dict[str, Tensor]], bool]) -> dict[str, Tensor]:
-        some = theta[part].flatten(0, 1)
-
         def objective(weights: dict[str, Tensor]) -> Tensor:
-            return -_loss(network, weights, *_look(some, schedule.num_vectors, generator))
+            return -learner.loss(weights, learner.look(theta, part, schedule.num_vectors, generator))
 
         return Ascent(network.weights, objective, schedule.steps(), generator=generator).run(
             enough, interval=schedule.interval
         )
 
     def value(weights: dict[str, Tensor]) -> float:
-        found = -float(_loss(network, weights, *look))
+        found = -float(learner.loss(weights, held_out))
         if found > best["value"]:
             best.update(value=found, weights=weights)
         return found
@@ -244,11 +228,12 @@ def learn_denoiser(
         weights = learn_until_no_gain(learn, value, len(theta), patience=PATIENCE, name="a denoiser", progress=progress)
     except DivergedError:
         weights, has_ended = best["weights"], False
-        _warn_of_divergence(schedule, "the best network that it met")
+        warn_of_divergence(schedule, "the best network that it met")
     return network.with_weights(weights), network.with_weights(best["weights"]), has_ended
 
 
-def _warn_of_divergence(schedule: DiffusionSchedule, left: str) -> None:
+def warn_of_divergence(schedule: DiffusionSchedule, left: str) -> None:
+    """Say what the prior has after all."""
     warn(
         f"learning a denoiser met values that are no numbers again and again, and stopped: the prior has {left}, and "
         f"held-out tasks say what that is worth. Try a rate below {schedule.rate:g}",
@@ -256,19 +241,19 @@ def _warn_of_divergence(schedule: DiffusionSchedule, left: str) -> None:
     )
 
 
-def _look(theta: Tensor, num: int, generator: Generator) -> tuple[Tensor, Tensor, Tensor]:
-    """Some vectors of theta, levels, and theta with as much noise."""
-    return _noisy(theta[randint(len(theta), (num,), generator=generator).to(theta.device)], generator)
+def noisy(theta: Tensor, num: int, generator: Generator) -> tuple[Tensor, Tensor, Tensor]:
+    """Some of the vectors of theta, levels, and theta with as much noise."""
+    some = theta[randint(len(theta), (num,), generator=generator).to(theta.device)]
+    return (some, *with_noise(some, generator))
 
 
-def _noisy(theta: Tensor, generator: Generator) -> tuple[Tensor, Tensor, Tensor]:
-    """Vectors of theta, levels, and theta with as much noise."""
+def with_noise(theta: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
+    """Levels, and vectors of theta with as much noise."""
     low, high = (torch.tensor(level).log() for level in (SMALLEST_NOISE, LARGEST_NOISE))
     level = (low + (high - low) * rand((len(theta),), like=theta, generator=generator)).exp()
-    return theta, level, theta + level[:, None] * randn(theta.shape, like=theta, generator=generator)
+    return level, theta + level[:, None] * randn(theta.shape, like=theta, generator=generator)
 
 
-def _loss(network: Denoiser, weights: Mapping[str, Tensor], theta: Tensor, level: Tensor, u: Tensor) -> Tensor:
-    """Mean square of what the network leaves of the residual, in the units of theta: one for a Gaussian theta."""
-    target = (theta - gaussian_guess(u, level)) / network_scale(level)[:, None]
-    return ((target - network.at(weights, u, level)).square() @ network.scales.square()).mean()
+def residual_target(theta: Tensor, level: Tensor, u: Tensor) -> Tensor:
+    """What the network is to say, of variance one in each coordinate for a Gaussian theta."""
+    return (theta - gaussian_guess(u, level)) / network_scale(level)[:, None]

@@ -142,13 +142,13 @@ def test_rows_that_no_draw_explains_warn_at_the_line_that_asked() -> None:
 
 @pytest.mark.parametrize("num_good", [0, 10])
 def test_a_denoiser_that_diverges_stops_and_says_so(num_good: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    loss, calls = learning._loss, []
+    loss, calls = learning.VectorLearner.loss, []
 
     def diverging(*args: Any) -> torch.Tensor:
         calls.append(1)
         return loss(*args) * (1.0 if len(calls) <= num_good else torch.nan)
 
-    monkeypatch.setattr(learning, "_loss", diverging)
+    monkeypatch.setattr(learning.VectorLearner, "loss", diverging)
     tasks, new = past(40), past(50, 5)
     with pytest.warns(DivergedWarning) as told:
         prior = initial(tasks).fit(tasks, schedule=replace(SHORT, num_rounds=3), progress=False)

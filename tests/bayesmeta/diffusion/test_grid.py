@@ -10,7 +10,7 @@ import torch
 import bayesmeta as bm
 from bayesmeta import Data, DiffusionPrior, DiffusionRegression
 from bayesmeta.diffusion import DenoiserNetwork, DiffusionSchedule, GridDenoiser
-from bayesmeta.diffusion.denoising.places import places_of
+from bayesmeta.diffusion.denoising.grids.places import places_of
 from bayesmeta.random import rand, randint, randn
 from tests.families import F64, seed
 
@@ -124,7 +124,7 @@ def test_in_float32_and_in_pieces_it_says_the_same(monkeypatch: pytest.MonkeyPat
     u, noise = randn((50, 6), like=F64, generator=seed(2)), 0.2 + rand((50,), like=F64, generator=seed(3))
     exact = network.to(torch.float64).module(u, noise)
     torch.testing.assert_close(network.module(u.float(), noise.float()).double(), exact, rtol=1e-4, atol=1e-4)
-    monkeypatch.setattr("bayesmeta.diffusion.denoising.grid_denoiser.MOST", 7 * 30)
+    monkeypatch.setattr("bayesmeta.diffusion.denoising.grids.grid_denoiser.MOST", 7 * 30)
     torch.testing.assert_close(network.to(torch.float64).module(u, noise), exact, rtol=1e-10, atol=1e-10)
 
 

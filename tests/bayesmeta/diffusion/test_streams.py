@@ -9,7 +9,8 @@ from torch import Generator, Tensor
 
 from bayesmeta import Data, DiffusionPrior, DiffusionRegression
 from bayesmeta.diffusion import DiffusionSchedule, KnowsTheta
-from bayesmeta.diffusion.denoising import learning
+from bayesmeta.diffusion.denoising import streamed_learning
+from bayesmeta.diffusion.denoising.learning import VectorLearner
 from bayesmeta.networks.learning.ascent import DivergedWarning
 from bayesmeta.networks.learning.task_streams import TaskStream
 from bayesmeta.random import categorical, rand, randint, randn
@@ -63,7 +64,7 @@ def learned(stream: Any, number: int = 1, schedule: DiffusionSchedule = SHORT) -
 
 @pytest.fixture(autouse=True)
 def few_tasks_calibrate(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(learning, "NUM_CALIBRATING", 200)
+    monkeypatch.setattr(streamed_learning, "NUM_CALIBRATING", 200)
 
 
 @pytest.mark.parametrize("kind", [Rows, RowsAndTheta])
@@ -236,7 +237,9 @@ def test_it_learns_under_inference_mode_and_shows_that_it_does(capsys: pytest.Ca
 
 
 def test_learning_that_diverges_stops_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(learning, "_loss", lambda *args: torch.nan * sum(v.sum() for v in args[1].values()))
+    monkeypatch.setattr(
+        VectorLearner, "loss", lambda _self, weights, _look: torch.nan * sum(v.sum() for v in weights.values())
+    )
     with pytest.warns(DivergedWarning) as told:
         prior = learned(RowsAndTheta())
     assert sum("the network of its last look" in str(warning.message) for warning in told) == 1

@@ -18,7 +18,7 @@ from jaxtyping import Float, Int
 from torch import Generator, Tensor, nn
 
 from bayesmeta.diffusion.denoising.denoiser import NUM_WAVES, Denoiser, level_waves, relative
-from bayesmeta.diffusion.denoising.pyramid import Pyramid
+from bayesmeta.diffusion.denoising.grids.pyramid import Pyramid
 
 __all__ = ["GridDenoiser"]
 
