@@ -193,7 +193,7 @@ def _diffusion(**options: Any) -> Family:
         torch.arange(3.0, dtype=torch.float64).expand(2, 3)[..., None], torch.zeros(2, 3, dtype=torch.float64)
     )
     start = bm.DiffusionPrior.initial(rows, width=8, num_layers=1, num_levels=4, num_particles=200, **options)
-    prior = replace(start, arms=arms, gates=torch.full_like(start.gates, 0.5), network=_moved(start.network, 10))
+    prior = replace(start, arms=arms, gates=torch.full_like(start.gates, 0.5), network=moved(start.network, 10))
     return OverArms(prior, 1, lambda n, g: randn((n,), like=F64, generator=g), evidence_rtol=0.1)
 
 
@@ -205,7 +205,7 @@ def _diffusion_regression(y: str, draw_y: Any, evidence_rtol: float) -> Family:
         bm.LinearGaussian(loc, precision, F64 + 0.3) if y == "normal" else type(start.weights)(loc, precision)
     )
     gates = torch.full_like(start.gates, 0.5)
-    prior = replace(start, weights=weights, gates=gates, network=_moved(start.network, 10))
+    prior = replace(start, weights=weights, gates=gates, network=moved(start.network, 10))
     return Family(prior, 2, draw_y, evidence_rtol=evidence_rtol)
 
 
@@ -282,10 +282,10 @@ def _with_drawn_weights(prior: Any, number: int) -> Any:
     """Every weight moved a little from where learning begins, so that each layer has a say."""
     if not prior.knows_functions:
         prior = replace(prior, head=replace(prior.head, noise_var=0.1 * prior.head.scale.square()))
-    return replace(prior, network=_moved(prior.network, number))
+    return replace(prior, network=moved(prior.network, number))
 
 
-def _moved(network: Any, number: int) -> Any:
+def moved(network: Any, number: int) -> Any:
     generator = seed(number)
     weights = network.weights.items()
     return network.with_weights(

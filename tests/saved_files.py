@@ -11,6 +11,7 @@ tuning with points and what it expects there; a policy with what it expects of i
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +30,11 @@ from bayesmeta.neural_processes import (
     MixtureHead,
     StudentHead,
 )
+from bayesmeta.random import randn
 from bo import SearchSpace, TuningPrior, fit_rgpe
 from tests.bandits.testing.cases import CASES
 from tests.bo.past import SPACE, loss
-from tests.families import FAMILIES
+from tests.families import F64, FAMILIES, moved
 from tests.seeds import seed, shifted
 
 __all__ = ["SAVED", "evidence_of", "expectations_of", "next_of", "read_answers", "told"]
@@ -52,7 +54,9 @@ def told(prior: Any) -> Any:
 
 
 def evidence_of(prior: Any, rows: Data) -> list[float]:
-    """Of all rows, and of the later half after the earlier one."""
+    """Of all rows, and of the later half after the earlier one where a prior is conditioned."""
+    if isinstance(prior, bm.NeuralDiffusionProcess):
+        return [float(prior.log_evidence(rows))]
     first, last = rows.rows(slice(0, NUM_ROWS // 2)), rows.rows(slice(NUM_ROWS // 2, NUM_ROWS))
     return [float(prior.log_evidence(rows)), float(prior.condition(first).log_evidence(last))]
 
@@ -101,8 +105,20 @@ def priors() -> dict[str, tuple[Any, Data]]:
     tasks = Data(tasks.x, tasks.y, tasks.mask, torch.tensor([[0.0], [1.0], [2.0]]))
     featured = bm.fit_with_features(bm.BetaBernoulli.initial(tasks), tasks)
     found |= {f"conditional_{name}": with_head(head, HEAD_ROWS[name]) for name, head in HEADS.items()}
+    process, shelf = over_arms_with_features()
+    found["diffusion_of_features"] = (process, shelf)
+    found["diffusion_over_arms_with_features"] = (process.over(shelf.x[0]), FAMILIES["diffusion"].rows(NUM_ROWS))
     found["feature_prior"] = (featured, FAMILIES["beta_bernoulli"].rows(NUM_ROWS))
     return found
+
+
+def over_arms_with_features() -> tuple[bm.NeuralDiffusionProcess, Data]:
+    """Whose network is asked, and one task of three arms, each with two rows."""
+    generator = seed(3)
+    x = randn((1, 3, 2), like=F64, generator=generator).repeat(1, 2, 1)
+    shelf = Data.of(x, randn((1, 6), like=F64, generator=generator))
+    start = bm.NeuralDiffusionProcess.initial(shelf, width=8, num_heads=2, num_layers=1, num_levels=4)
+    return replace(start, network=moved(start.network, 10), gates=torch.full_like(start.gates, 0.5)), shelf
 
 
 def tuning_priors() -> dict[str, TuningPrior]:
