@@ -66,17 +66,18 @@ class _Rewards:
 
 
 def regrets(method: str, world: World, past: Data, name: str, work: Work) -> Tensor | None:
-    """Regret of each new task, in the mean over its repeats; None for `ucb1` in a maze, which it cannot play, and
-    for `truth` where it is not known.
+    """Regret of each new task, in the mean over its repeats; None for `ucb1` in a maze, which it cannot play,
+    for `truth` where it is not known, and for `grid` where arms have no places.
 
     Args:
         past: what is known of past tasks.
         name: of them, among all of the benchmark.
     """
-    if (method == "ucb1" and world.name == MAZE) or (method == "truth" and world.truth is None):
+    unknown = {"truth": world.truth, "grid": world.places}
+    if (method == "ucb1" and world.name == MAZE) or unknown.get(method, method) is None:
         return None
     playing = PLAYING[work.budget]
-    known = Past(f"regret/{name}", past, world.num_arms)
+    known = Past(f"regret/{name}", past, world.num_arms, world.places)
     prior = world.truth if method == "truth" else prior_of(method, known, work)
     prior = with_particles(prior, playing.num_particles)
     work.say(f"{method} plays {name}")

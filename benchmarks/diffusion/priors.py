@@ -1,6 +1,7 @@
 """Priors that are compared: each is learned from the same past tasks, and kept as a piece.
 
 - `diffusion`: `DiffusionPrior` with its own, weighted sampler.
+- `grid`: the same, told where arms lie along a line or on a grid, with convolutions; where they do.
 - `unweighted`, `diffts`, `laplace_dps`, `dps`: the same prior with samplers that are approximate.
 - `stream`, `stream_network`: `DiffusionPrior` learned from new tasks instead, see `streamed`.
 - `gaussian`: `CorrelatedArms`, one Gaussian of any covariance.
@@ -14,7 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import Generator
+from torch import Generator, Tensor
 
 from bayesmeta import CorrelatedArms, Data, DiffusionPrior
 from bayesmeta.diffusion.denoising.learning import DiffusionSchedule
@@ -25,7 +26,7 @@ __all__ = ["APPROXIMATE", "LEARNING", "METHODS", "STREAMED", "Learning", "Past",
 
 APPROXIMATE = ("unweighted", "diffts", "laplace_dps", "dps")
 STREAMED = ("stream", "stream_network")
-METHODS = ("diffusion", *APPROXIMATE, *STREAMED, "gaussian", "mixture", "vague", "ucb1", "truth")
+METHODS = ("diffusion", "grid", *APPROXIMATE, *STREAMED, "gaussian", "mixture", "vague", "ucb1", "truth")
 
 
 @dataclass(frozen=True)
@@ -50,11 +51,16 @@ LEARNING = {
 
 @dataclass(frozen=True)
 class Past:
-    """Past tasks, by a name of their own among all of the benchmark."""
+    """Past tasks, by a name of their own among all of the benchmark.
+
+    Args:
+        places: of arms, where they lie along a line or on a grid.
+    """
 
     name: str
     tasks: Data
     num_arms: int
+    places: Tensor | None = None
 
 
 def prior_of(method: str, past: Past, work: Work) -> Any:
@@ -104,6 +110,13 @@ def _diffusion(past: Past, work: Work) -> DiffusionPrior:
     return start.fit(past.tasks, schedule=how.schedule, generator=Generator().manual_seed(0), progress=False)
 
 
+def _on_grid(past: Past, work: Work) -> DiffusionPrior:
+    """Of the network's own sizes."""
+    start = DiffusionPrior.initial(past.tasks, num_arms=past.num_arms, grid=past.places)
+    schedule = LEARNING[work.budget].schedule
+    return start.fit(past.tasks, schedule=schedule, generator=Generator().manual_seed(0), progress=False)
+
+
 def _gaussian(past: Past, _work: Work) -> CorrelatedArms:
     return CorrelatedArms.initial(past.tasks, num_arms=past.num_arms).fit(past.tasks)
 
@@ -113,4 +126,4 @@ def _mixture(past: Past, work: Work) -> Any:
     return learn_mixture(gaussian, gaussian.statistics(past.tasks), Generator().manual_seed(0))
 
 
-LEARN = {"diffusion": _diffusion, "gaussian": _gaussian, "mixture": _mixture}
+LEARN = {"diffusion": _diffusion, "grid": _on_grid, "gaussian": _gaussian, "mixture": _mixture}

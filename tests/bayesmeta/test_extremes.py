@@ -30,7 +30,8 @@ COUNTS = {
 CATEGORIES = {"beta_bernoulli", "dirichlet_categorical", "logistic_gaussian", "diffusion_logistic"}
 # a design of 1e10 beside a prior of one is singular to the last digit, and rows that do not vary teach no spread
 CLEAR = re.compile("not positive definite|fit needs rows that differ|y must vary|bring the columns of x to one scale")
-KEPT_X = {"correlated_arms", "diffusion", "poisson_exposure_gaussian"}  # x is an index, or a logarithm
+OF_ARMS = {"correlated_arms", "diffusion", "diffusion_on_a_grid"}
+KEPT_X = OF_ARMS | {"poisson_exposure_gaussian"}  # x is an index, or a logarithm
 
 # what squares, times rows, must still fit: 1e60 into float64, 1e30 into float32
 LARGEST = {torch.float32: 12, torch.float64: 30}

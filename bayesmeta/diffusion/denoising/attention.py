@@ -16,7 +16,6 @@ Arms in another order have the answers in that order. The number of arms is free
 Source: Dutordoir et al., Neural diffusion processes (2023), for denoising function values by attention over points.
 """
 
-import math
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -25,7 +24,7 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
-from bayesmeta.diffusion.denoising.denoiser import NUM_WAVES
+from bayesmeta.diffusion.denoising.denoiser import NUM_WAVES, level_waves
 from bayesmeta.fields import TensorFields
 from bayesmeta.networks.modules import Weights
 from bayesmeta.networks.multihead import SelfAttentionLayer
@@ -93,7 +92,7 @@ class AttentionDenoiser(Weights):
     def standardised(self, features: Tensor) -> Tensor:
         return (features.to(self.centre) - self.centre) / self.scale
 
-    def fresh(self, generator: Generator | None) -> "AttentionDenoiser":
+    def anew(self, generator: Generator | None) -> "AttentionDenoiser":
         """Of the same sizes, that has learned nothing."""
         sizes = {"width": self.width, "num_heads": self.num_heads, "num_layers": self.num_layers}
         return AttentionDenoiser.initial(generator=generator, centre=self.centre, scale=self.scale, **sizes)
@@ -117,9 +116,8 @@ class AttentionDenoiserModule(nn.Module):
         white = (u / (1.0 + noise.square()).sqrt()[..., None])[..., None]
         of_each = torch.cat([arms.values @ white, arms.pulls @ white], -1)
         batch = of_each.shape[:-1]
-        angles = noise.log()[..., None, None] * (math.pi / 8.0) * torch.arange(1, NUM_WAVES + 1).to(noise)
         count = arms.mask.sum(-1).to(u).log()[..., None, None]
-        beside = (arms.features, count, angles.sin(), angles.cos())
+        beside = (arms.features, count, level_waves(noise)[..., None, :])
         stream = self.first(torch.cat([of_each, *(part.expand(*batch, -1) for part in beside)], -1))
         for layer in self.layers:
             stream = layer(stream, arms.mask)

@@ -110,7 +110,7 @@ def learned_from_sets(
 ) -> "NeuralDiffusionProcess":
     """See `NeuralDiffusionProcess.fit`."""
     shuffled = tasks[random_order(len(tasks), generator)]
-    levels, network = prior.noises.double(), prior.network.fresh(generator)
+    levels, network = prior.noises.double(), prior.network.anew(generator)
     begin = gaussian_set_calibration(levels)
     start = _having(_with_process(prior, shuffled), network, begin)
     past, num = PastSets.of(start, shuffled), num_held_out(len(shuffled))

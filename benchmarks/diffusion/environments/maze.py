@@ -19,7 +19,7 @@ import bandits
 from bayesmeta.random import rand, randn
 from benchmarks.diffusion.work import stream
 
-__all__ = ["edges", "mazes", "path_regret"]
+__all__ = ["edges", "mazes", "path_regret", "places_of_edges"]
 
 PASSAGE, WALL, SPREAD = 0.1, 1.0, 0.02  # costs, and their standard deviation
 LIKE = torch.zeros(0, dtype=torch.float64)
@@ -30,6 +30,13 @@ def edges(size: int) -> Tensor:
     cells = torch.arange(size * size).reshape(size, size)
     pairs = (cells[:, :-1], cells[:, 1:]), (cells[:-1], cells[1:])
     return torch.cat([torch.stack([a.flatten(), b.flatten()], -1) for a, b in pairs])
+
+
+def places_of_edges(size: int) -> Tensor:
+    """Where each edge lies between its cells, on a grid of twice as many rows and columns `(edges, 2)`."""
+    ends = edges(size)
+    cells = torch.stack([ends // size, ends % size], -1)
+    return cells.sum(1)  # of both ends: cells lie at even numbers
 
 
 def mazes(num_tasks: int, size: int, generator: Generator) -> Tensor:

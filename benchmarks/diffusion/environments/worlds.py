@@ -22,7 +22,7 @@ from torch import Generator, Tensor
 
 from bayesmeta import CorrelatedArms, Data, Mixture
 from bayesmeta.random import rand, randn
-from benchmarks.diffusion.environments.maze import mazes
+from benchmarks.diffusion.environments.maze import mazes, places_of_edges
 from benchmarks.diffusion.environments.popular_and_niche import popular_and_niche
 from benchmarks.diffusion.environments.popular_and_niche import truth as popular_and_niche_truth
 from benchmarks.diffusion.truths import all_arms, gaussian_truth, rows_by_count, three_modes
@@ -48,12 +48,14 @@ class World:
         past: mean rewards of past tasks `(past, k)`.
         theta: of new tasks `(tasks, k)`.
         truth: the distribution of both as a prior, which no other can beat in the mean; None where it is not known.
+        places: of arms, where they lie along a line or on a grid `(k, 1)` or `(k, 2)`.
     """
 
     name: str
     past: Tensor
     theta: Tensor
     truth: Any = None
+    places: Tensor | None = None
 
     @property
     def num_arms(self) -> int:
@@ -78,7 +80,9 @@ def world_of(name: str, sizes: dict[str, int], num_past: int, num_tasks: int, da
     draw = ENVIRONMENTS[name](sizes.get(name, 0))
     number = list(ENVIRONMENTS).index(name)
     truth = TRUTHS[name](sizes.get(name, 0)) if name in TRUTHS else None
-    return World(name, draw(num_past, stream(31, number)), draw(num_tasks, stream(32, number)), truth)
+    past, theta = draw(num_past, stream(31, number)), draw(num_tasks, stream(32, number))
+    places = PLACES[name](sizes[name]) if name in PLACES else None
+    return World(name, past, theta, truth, places)
 
 
 def _jester(num_past: int, num_tasks: int, data: Path | None) -> World | None:
@@ -145,6 +149,10 @@ ENVIRONMENTS: dict[str, Callable[[int], Draw]] = {
     "bidding": _bidding,
     "popular_and_niche": lambda num_arms: lambda num, generator: popular_and_niche(num, num_arms, generator),
     "maze": lambda size: lambda num, generator: mazes(num, size, generator),
+}
+PLACES: dict[str, Callable[[int], Tensor]] = {
+    "bidding": lambda num_arms: torch.arange(num_arms)[:, None],
+    "maze": places_of_edges,
 }
 TRUTHS: dict[str, Callable[[int], Any]] = {
     "three_modes": _three_gaussians,

@@ -17,7 +17,7 @@ from benchmarks.report import Figure
 
 __all__ = ["regret", "shown"]
 
-PRIORS = ("gaussian", "diffusion", "diffts", "laplace_dps", "mixture", "vague", "ucb1", "truth")
+PRIORS = ("gaussian", "diffusion", "grid", "diffts", "laplace_dps", "mixture", "vague", "ucb1", "truth")
 NAMES = {"regret": "regret/{environment}/{prior}", "ratio": "regret_ratio/{environment}/{prior}"}
 MEANINGS = {"regret": "at the horizon, mean over tasks", "ratio": "to the Gaussian prior, paired by task"}
 

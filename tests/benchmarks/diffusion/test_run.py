@@ -17,7 +17,7 @@ from benchmarks.diffusion.sections import cost, exact, few_tasks, mixture
 from benchmarks.diffusion.work import interval
 
 SECTIONS = "mixture,exact,cost,regret,incomplete,few_tasks"
-METHODS = "diffusion,stream,stream_network,gaussian,mixture,ucb1,truth"
+METHODS = "diffusion,grid,stream,stream_network,gaussian,mixture,ucb1,truth"
 
 
 @pytest.fixture
@@ -49,6 +49,7 @@ def test_it_runs_and_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.Mo
         "regret_ratio/popular_and_niche/mixture",
         "regret/three_modes/ucb1",
         "regret_ratio/popular_and_niche/truth",
+        "regret_ratio/maze/grid",
     ]
     expected += [
         "regret_incomplete_ratio/diffusion",
