@@ -199,7 +199,8 @@ def _diffusion(**options: Any) -> Family:
 
 def _diffusion_regression(y: str, draw_y: Any, evidence_rtol: float) -> Family:
     rows = Data.of(randn((20, 2), like=F64, generator=seed(7)), draw_y(20, seed(8)))
-    start = bm.DiffusionRegression.initial(rows, y=y, width=8, num_layers=1, num_levels=4, num_particles=400)
+    num = 1600 if y == "normal" else 400  # rows of normal noise may lie where few particles are
+    start = bm.DiffusionRegression.initial(rows, y=y, width=8, num_layers=1, num_levels=4, num_particles=num)
     loc, precision = torch.tensor([0.5, -1.0], dtype=torch.float64), _spd(2, 5)
     weights: Any = (
         bm.LinearGaussian(loc, precision, F64 + 0.3) if y == "normal" else type(start.weights)(loc, precision)
