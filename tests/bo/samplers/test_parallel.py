@@ -178,7 +178,7 @@ def test_workers_that_ask_at_the_same_moment_go_to_different_places(num_finished
     """They see that others have begun and not where, and so guess it; two corners may promise as much as each other."""
     apart = torch.cat([asked_at_once(num_finished, number) for number in range(3)])
     assert (apart < 1e-3).sum() <= 1
-    assert (apart < 0.05).double().mean() < 0.15
+    assert (apart < 0.05).double().mean() < 0.25  # three of four may share a corner once; all would, had they no guess
     assert apart.median() > 0.15
 
 
