@@ -156,8 +156,8 @@ def _white_theta(
         at = now.of(group)
         with torch.no_grad():
             drawn = at.condition(group.rows).looked_at(generator).draw(schedule.num_draws, generator)
-        into = torch.linalg.solve(at.chain.root, at.basis.double())
-        coordinates = ((drawn - at._moments()[0]) @ into).movedim(0, 1)
+        mean, into = at.mean_and_whitening()
+        coordinates = ((drawn - mean) @ into).movedim(0, 1)
         white[group.tasks, :, : coordinates.shape[-1]] = coordinates
     return white
 
