@@ -3,7 +3,7 @@
 import sys
 import warnings
 
-__all__ = ["BayesmetaWarning", "LimitWarning", "NotFusedWarning", "PlacementWarning", "warn"]
+__all__ = ["BayesmetaWarning", "LimitWarning", "NotConvergedWarning", "NotFusedWarning", "PlacementWarning", "warn"]
 
 # packages between a user's call and the warning
 INSIDE = {"bayesmeta", "bandits", "bo", "torch", "contextlib", "functools"}
@@ -15,6 +15,10 @@ class BayesmetaWarning(UserWarning):
 
 class LimitWarning(BayesmetaWarning):
     """A hyperparameter ended at the limit of its search: the tasks would have it larger, or smaller, still."""
+
+
+class NotConvergedWarning(BayesmetaWarning):
+    """Draws of some tasks did not pass their checks: they are not to be trusted."""
 
 
 class PlacementWarning(BayesmetaWarning):

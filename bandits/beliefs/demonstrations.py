@@ -25,7 +25,7 @@ from torch import Generator, Tensor
 
 from bandits.beliefs.hypotheses import Hypotheses
 from bayesmeta.data.rows import Data
-from bayesmeta.mcmc.elliptical_slice import elliptical_slice
+from bayesmeta.mcmc.kernels.elliptical_slice import elliptical_slice
 from bayesmeta.numerics.linalg import cholesky, symmetric
 from bayesmeta.random import randn
 from bayesmeta.regression.linear import LinearGaussian

@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from bayesmeta.mcmc.elliptical_slice import elliptical_slice
+from bayesmeta.mcmc.kernels.elliptical_slice import elliptical_slice
 from tests.families import seed
 
 

@@ -1,0 +1,1 @@
+"""Densities that chains propose from: learned, fitted to each task, or adapted by draws."""
