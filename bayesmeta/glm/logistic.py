@@ -86,7 +86,11 @@ class LogisticGaussian(Regression):
 
     def sample(self, num_draws: int, *, generator: Generator | None = None) -> "LogisticFunctions":
         """Draws of the probability of a one at x."""
-        return LogisticFunctions(self.sample_params(num_draws, generator=generator), self.roles)
+        return self.functions(self.sample_params(num_draws, generator=generator))
+
+    def functions(self, weights: Tensor) -> "LogisticFunctions":
+        """Functions of weights `(draws, *batch, d)`."""
+        return LogisticFunctions(weights, self.roles)
 
     def _require_values(self, data: Data) -> None:
         if self.roles.trials is None:

@@ -43,6 +43,8 @@ from bayesmeta.data.validation import (
 from bayesmeta.distributions.predictor_marginals import ProbabilityMarginal, RateMarginal
 from bayesmeta.doors import counted
 from bayesmeta.fields import LearnedFrom, TensorFields
+from bayesmeta.glm.exact import ExactRegression, exact_regression
+from bayesmeta.glm.functions import LogisticFunctions, PoissonFunctions
 from bayesmeta.glm.learning import hyperparameters, weak_prior
 from bayesmeta.glm.predictions import CountPrediction, EvidenceError, PredictionError, Predictor
 from bayesmeta.glm.predictor import rows_of, split
@@ -204,6 +206,29 @@ class Regression(TensorFields):
         weights = tasks.with_known(unknown.movedim(1, 0), generator)
         return weights.reshape(num_draws, *self.loc.shape).to(self.loc)
 
+    @counted(num_draws=4, num_chains=1)
+    def exact(
+        self,
+        *,
+        num_draws: int = 1000,
+        num_chains: int = 4,
+        progress: bool = False,
+        generator: Generator | None = None,
+    ) -> ExactRegression:
+        """The same posterior by draws that Metropolis-Hastings has corrected, each task checked.
+
+        Args:
+            num_draws: of each chain, kept.
+            num_chains: of each task.
+            progress: show a bar.
+
+        Warns:
+            NotConvergedWarning: draws of some tasks are not to be trusted; `draws.passed` says which.
+        """
+        return exact_regression(
+            self, num_draws=num_draws, num_chains=num_chains, progress=progress, generator=generator
+        )
+
     def log_prob(self, params: Tensor) -> Tensor:
         """Log density of weights `(..., *batch, d)`: of the exact posterior where there are rows."""
         prior = self if self._is_prior else cast("Regression", self.prior)
@@ -250,6 +275,10 @@ class Regression(TensorFields):
         """p(y | x) at each row."""
 
     @abstractmethod
+    def functions(self, weights: Tensor) -> LogisticFunctions | PoissonFunctions:
+        """Functions of weights `(draws, *batch, d)`."""
+
+    @abstractmethod
     def _require_values(self, data: Data) -> None:
         """Raise ValueError where y is not what the likelihood is of."""
 
@@ -278,6 +307,14 @@ class Regression(TensorFields):
         root = torch.linalg.solve_triangular(factor(self.precision.double(), rounding), inputs.mT, upper=False)
         mean = (inputs @ self.loc.double()[..., None])[..., 0] + offset
         return mean, root.square().sum(-2).clamp(min=torch.finfo(torch.float64).tiny).sqrt()
+
+    def as_tasks(self) -> Tasks:
+        """Priors and rows of all tasks on one axis; a prior has tasks without rows."""
+        if not self._is_prior:
+            return self._tasks(self.batch_shape)
+        none = self.loc.new_empty(*self.batch_shape, 0)
+        empty = Data(none[..., None].expand(*none.shape, self.roles.num), none, none.bool())
+        return Tasks.of(self, empty, self.batch_shape)
 
     def _tasks(self, batch: torch.Size) -> Tasks:
         """All that is known of the tasks of a posterior, whose batch broadcasts to `batch`."""

@@ -67,7 +67,11 @@ class PoissonGaussian(Regression):
 
     def sample(self, num_draws: int, *, generator: Generator | None = None) -> "PoissonFunctions":
         """Draws of the rate at x."""
-        return PoissonFunctions(self.sample_params(num_draws, generator=generator), self.roles)
+        return self.functions(self.sample_params(num_draws, generator=generator))
+
+    def functions(self, weights: Tensor) -> "PoissonFunctions":
+        """Functions of weights `(draws, *batch, d)`."""
+        return PoissonFunctions(weights, self.roles)
 
     def _require_values(self, data: Data) -> None:
         bad = ~((data.y >= 0) & (data.y == data.y.floor()) & (data.y <= LARGEST_COUNT)) & data.mask

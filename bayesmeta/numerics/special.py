@@ -5,8 +5,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-__all__ = ["lgamma_ratio", "of_counts"]
+__all__ = ["lgamma_ratio", "of_counts", "softplus_sum"]
 
+FACTORS = 20  # of a product: each may be as large as exp(35)
 LARGE = 30.0  # from here on, five terms of Stirling's series are exact to the last digit of float64
 
 
@@ -44,6 +45,18 @@ def of_counts(function: Callable[[Tensor], Tensor], count: Tensor) -> Tensor:
     if largest >= len(count) // 2 or not bool((index == count).all()):
         return function(count)
     return function(torch.arange(largest + 1, dtype=count.dtype, device=count.device)).index_select(-1, index)
+
+
+def softplus_sum(eta: Tensor) -> Tensor:
+    """Sum over the second to last axis of log(1 + exp(eta)), for float64; `eta` is overwritten.
+
+    One logarithm is taken of the product of twenty numbers. Where such a product is beyond the floats, it is infinite.
+    """
+    product = eta.exp_().add_(1.0)
+    total = product.new_zeros(*eta.shape[:-2], eta.shape[-1])
+    for part in product.split(FACTORS, -2):
+        total += part.prod(-2).log_()
+    return total
 
 
 def _stirling(z: Tensor) -> Tensor:

@@ -6,8 +6,6 @@ from dataclasses import dataclass, fields, replace
 import torch
 from torch import Tensor
 
-from bayesmeta.mcmc.diagnostics import rhat
-
 __all__ = ["Chains", "Checks", "batch_means_size", "checked", "weighted_evidence"]
 
 BATCHES = 25  # of a chain, whose means say how much its draws repeat each other
@@ -73,15 +71,18 @@ class Chains:
         return replace(self, **{name: put(getattr(self, name)) for name in by_draw})
 
 
-def batch_means_size(position: Tensor) -> Tensor:
+def batch_means_size(position: Tensor, var: Tensor) -> Tensor:
     """Effective draws of each coordinate `(T, d)`, from how much means of batches vary: one pass over the draws.
+
+    Args:
+        position: `(T, d, chains, draws)`.
+        var: of all draws `(T, d)`.
 
     Source: Flegal and Jones, Batch means and spectral variance estimators in Markov chain Monte Carlo (2010).
     """
     chains, draws = position.shape[-2:]
     length = max(1, draws // BATCHES)
     means = position[..., : draws // length * length].unflatten(-1, (-1, length)).mean(-1).flatten(-2)
-    var = position.flatten(-2).var(-1)
     size = chains * draws * var / (length * means.var(-1))
     return size.where(var > 0, 1.0).clamp(max=chains * draws)
 
@@ -90,15 +91,15 @@ def batch_means_size(position: Tensor) -> Tensor:
 def checked(chains: Chains, checks: Checks) -> tuple[Tensor, Tensor, Tensor]:
     """Which tasks pass `(T,)`, their worst R-hat and their least effective number of draws."""
     num_chains, num_draws = chains.position.shape[-2:]
-    worst = rhat(chains.position.permute(2, 3, 0, 1), kind="split").amax(-1) if num_draws > 3 else _none(chains)
-    least = batch_means_size(chains.position).amin(-1)
+    half = num_draws // 2
+    var, mean = torch.var_mean(chains.position[..., : 2 * half].unflatten(-1, (2, half)), -1)
+    within, between = var.mean((-1, -2)), mean.flatten(-2).var(-1)
+    ratio = ((half - 1.0) / half + between / within).sqrt()  # split R-hat
+    worst = ratio.where(within > 0, torch.where(between > 0, torch.inf, 1.0)).nan_to_num(nan=torch.inf).amax(-1)
+    least = batch_means_size(chains.position, within + between).amin(-1)
     passed = (worst <= checks.most_rhat(num_draws)) & (least >= checks.least_ess(num_chains, num_draws))
     passed &= ~(chains.pareto_k > checks.pareto_k)
     return passed & chains.log_density.isfinite().all(-1).all(-1), worst, least
-
-
-def _none(chains: Chains) -> Tensor:
-    return chains.pareto_k.new_full(chains.pareto_k.shape, math.inf)
 
 
 def weighted_evidence(log_weights: Tensor) -> tuple[Tensor, Tensor]:

@@ -40,7 +40,7 @@ RUNGS: dict[str, Rung] = {
 }
 
 
-@counted(num_draws=1, num_chains=1)
+@counted(num_draws=4, num_chains=1)
 def sample(
     targets: Targets,
     *,
