@@ -1,0 +1,3 @@
+from benchmarks.mcmc.run import main
+
+main()

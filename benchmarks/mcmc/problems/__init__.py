@@ -1,0 +1,1 @@
+"""Posteriors that are sampled, each as this package and as its peers want it."""
