@@ -15,7 +15,7 @@ from bayesmeta.random import rand, randn
 from bo.priors.shared_configurations import PastValues, SharedConfigurations
 from tests.seeds import SHIFT, seed
 
-__all__ = ["F64", "FAMILIES", "Family", "OverArms", "every_family", "having", "seed"]
+__all__ = ["F64", "FAMILIES", "Family", "OverArms", "every_family", "having", "initial", "seed"]
 
 F64 = torch.zeros((), dtype=torch.float64)
 
@@ -228,6 +228,11 @@ def _deep_kernel() -> Family:
     return Family(prior, 2, lambda n, g: randn((n,), like=F64, generator=g), num_draws=2000)
 
 
+SMALL_TRANSFORMER = {"width": 8, "num_layers": 2, "num_heads": 2, "linear_width": 4, "hidden": 8}
+SMALL_LATENT = {"width": 8, "num_layers": 1, "num_latent": 4}
+SMALL_ATTENTIVE = {"width": 8, "num_layers": 1, "num_latent": 4, "num_attending": 1, "num_heads": 2}
+SMALL_DIFFUSION = {"width": 8, "num_layers": 1, "num_levels": 4, "num_particles": 200}
+
 # draws come one row after another, and agree with marginal and joint predictions as far as the network has learned to
 CHAINS = frozenset({"draws_agree_with_predict", "draws_follow_the_marginal", "joint_agrees_with_draws"})
 
@@ -251,14 +256,13 @@ def _causal_transformer_neural_process() -> Family:
 
 def _small_transformer(kind: Any, exempt: frozenset[str], **options: Any) -> Family:
     rows = Data.of(rand((20, 2), like=F64, generator=seed(7)), randn((20,), like=F64, generator=seed(8)))
-    sizes = {"width": 8, "num_layers": 2, "num_heads": 2, "linear_width": 4, "hidden": 8}
-    prior = _with_drawn_weights(kind.initial(rows, **sizes, **options), 9)
+    prior = _with_drawn_weights(kind.initial(rows, **SMALL_TRANSFORMER, **options), 9)
     return Family(prior, 2, lambda n, g: randn((n,), like=F64, generator=g), num_draws=500, exempt=exempt)
 
 
 def _latent_neural_process() -> Family:
     rows = Data.of(rand((20, 2), like=F64, generator=seed(7)), randn((20,), like=F64, generator=seed(8)))
-    prior = bm.LatentNeuralProcess.initial(rows, width=8, num_layers=1, num_latent=4)
+    prior = bm.LatentNeuralProcess.initial(rows, **SMALL_LATENT)
     # its posterior is what a network says and not Bayes' rule, so predictions one by one do not make up its evidence
     # and these are of a few fixed draws
     of_few = {"draws_agree_with_predict", "draws_follow_the_marginal", "joint_agrees_with_draws"}
@@ -270,8 +274,7 @@ def _latent_neural_process() -> Family:
 
 def _attentive_neural_process() -> Family:
     rows = Data.of(rand((20, 2), like=F64, generator=seed(7)), randn((20,), like=F64, generator=seed(8)))
-    sizes = {"width": 8, "num_layers": 1, "num_latent": 4, "num_attending": 1, "num_heads": 2}
-    prior = bm.AttentiveNeuralProcess.initial(rows, **sizes)
+    prior = bm.AttentiveNeuralProcess.initial(rows, **SMALL_ATTENTIVE)
     # moments are of a few fixed draws, as those of the latent one; its evidence is that of a chain
     exempt = frozenset({"draws_agree_with_predict", "draws_follow_the_marginal", "joint_agrees_with_draws"})
     return Family(
@@ -333,6 +336,24 @@ FAMILIES: dict[str, Family] = {
     "poisson_gaussian": _poisson(),
     "shared_configurations": _shared_configurations(),
 }
+
+
+# of networks with which learning begins: those of `initial` itself take seconds for each fit, and take the same way
+SIZES: dict[type, dict[str, Any]] = {
+    bm.TransformerNeuralProcess: SMALL_TRANSFORMER,
+    bm.CausalTransformerNeuralProcess: SMALL_TRANSFORMER,
+    bm.LatentNeuralProcess: SMALL_LATENT,
+    bm.AttentiveNeuralProcess: SMALL_ATTENTIVE,
+    bm.DeepKernel: {"width": 4, "num_layers": 3},
+    bm.DiffusionPrior: SMALL_DIFFUSION,
+    bm.DiffusionRegression: SMALL_DIFFUSION,
+}
+
+
+def initial(family: Family, tasks: Data) -> Any:
+    """Where a fit of this family begins that knows nothing but `tasks`; its network, if any, is small."""
+    kind = type(family.prior)
+    return kind.initial(tasks, **SIZES.get(kind, {}))
 
 
 def having(capability: type) -> Any:

@@ -25,6 +25,8 @@ __all__ = ["CALLS", "check_anew", "install"]
 
 CALLS = 100  # of each function in each test: as many as hypothesis draws examples
 
+IN_CHECKER = "__beartype_func"  # the argument by which what beartype makes calls the function
+
 _checked: Counter[CodeType] = Counter()
 _every_call = jaxtyping.jaxtyped
 
@@ -77,12 +79,7 @@ def _looked_at_once(function: Any, typechecker: Any) -> Callable[..., Any]:
     in_full = functools.cache(lambda: _every_call(function, typechecker=typechecker))
     if inspect.isgeneratorfunction(function):
         return in_full()
-    copy = types.FunctionType(
-        function.__code__, function.__globals__, function.__name__, function.__defaults__, function.__closure__
-    )
-    copy.__annotations__, copy.__kwdefaults__ = hints, function.__kwdefaults__
-    copy.__module__, copy.__qualname__ = function.__module__, function.__qualname__
-    checked = typechecker(copy)
+    checked = _checker(function, hints, typechecker)
     has_sizes = any(map(_has_sizes, hints.values()))
 
     def call(*args: Any, **kwargs: Any) -> Any:
@@ -97,6 +94,29 @@ def _looked_at_once(function: Any, typechecker: Any) -> Callable[..., Any]:
             raise jaxtyping.TypeCheckError(f"Type-check error whilst checking the return value of {error}") from error
 
     return call
+
+
+_checkers: dict[CodeType, Any] = {}
+
+
+def _checker(function: Any, hints: dict[str, Any], typechecker: Any) -> Any:
+    """What beartype makes of a function, made once for all closures of one definition: each is put into a copy."""
+    plain = _copy(function, {"__annotations__": hints, "__kwdefaults__": function.__kwdefaults__})
+    made = _checkers.get(function.__code__)
+    if made is None:
+        made = _checkers[function.__code__] = typechecker(plain)
+    if IN_CHECKER not in (made.__kwdefaults__ or {}):  # nothing is annotated
+        return plain
+    return _copy(made, {"__kwdefaults__": made.__kwdefaults__ | {IN_CHECKER: plain}})
+
+
+def _copy(function: Any, changes: dict[str, Any]) -> Any:
+    copy = types.FunctionType(
+        function.__code__, function.__globals__, function.__name__, function.__defaults__, function.__closure__
+    )
+    for name, value in ({"__module__": function.__module__, "__qualname__": function.__qualname__} | changes).items():
+        setattr(copy, name, value)
+    return copy
 
 
 def _resolved(hint: Any, function: Any) -> Any:

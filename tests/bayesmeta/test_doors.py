@@ -24,7 +24,7 @@ from bayesmeta.numerics.gradients import gradients, ordinary, with_gradients
 from bayesmeta.protocol import Additive, Density, Evidence, Joint, Learnable, Marginal, Posterior
 from bayesmeta.testing.laws import close, moments
 from bo import SearchSpace, TuningPrior
-from tests.families import FAMILIES, Family, every_family, having, seed
+from tests.families import FAMILIES, Family, every_family, having, initial, seed
 from tests.seeds import shifted
 
 MODES = {"no_grad": torch.no_grad, "inference_mode": torch.inference_mode}
@@ -114,7 +114,7 @@ def test_learning_from_whole_numbers(family: Family) -> None:
             y = y + torch.randint(3, y.shape, generator=generator)
     event_dim = len(family.prior.event_shape)
     whole, floats = (Data.of(x.to(t), y.to(t), event_dim=event_dim) for t in (torch.long, torch.float64))
-    first, second = (type(family.prior).initial(tasks).fit(tasks) for tasks in (whole, floats))
+    first, second = (initial(family, tasks).fit(tasks) for tasks in (whole, floats))
     assert first.equals(second, rtol=0.0)
     assert first.dtype == torch.float64
 
@@ -123,26 +123,35 @@ def test_learning_from_whole_numbers(family: Family) -> None:
 
 
 @having(Learnable)
-@modes
-def test_learning_without_gradients(family: Family, mode: Callable[[], Any]) -> None:
+def test_learning_without_gradients(family: Family) -> None:
+    """The same is learned in each mode, and from tensors that were made under `inference_mode`, inside and outside."""
     tasks = family.tasks([6, 5, 7, 4])
-    expected = family.prior.fit(tasks)
-    with mode():
-        inside = family.prior.fit(tasks)
-        made_inside = family.prior.to(torch.float32).to(torch.float64), family.tasks([6, 5, 7, 4])
-        all_inside = type(family.prior).initial(made_inside[1]).fit(made_inside[1])
+    expected = initial(family, tasks).fit(tasks)
+    with torch.no_grad():
+        inside = initial(family, tasks).fit(tasks)
+    with torch.inference_mode():
+        made_inside = family.tasks([6, 5, 7, 4])
+        start = initial(family, made_inside)
+        all_inside = start.fit(made_inside)
     x = family.draw_x(3, seed(9))
-    for learned in (inside, made_inside[0].fit(made_inside[1]), all_inside):
+    for learned in (inside, start.fit(made_inside), all_inside):
         assert not learned.condition(tasks).predict(x).mean.requires_grad
         assert not learned.predict(x).mean.is_inference()
-    assert inside.equals(expected)
+        assert learned.equals(expected)
 
 
-@having(Hierarchical)
-@modes
-def test_hyperpriors_without_gradients(family: Family, mode: Callable[[], Any]) -> None:
-    if not isinstance(family.prior, bm.BetaBernoulli | bm.LinearGaussian | bm.NormalInverseGamma):
-        return
+# gradients and copies are those of the doors, and the same for each family; that of weights takes longest
+@pytest.mark.parametrize(
+    ("name", "mode"),
+    [
+        ("beta_bernoulli", torch.no_grad),
+        ("beta_bernoulli", torch.inference_mode),
+        ("normal_inverse_gamma", torch.inference_mode),
+        ("linear_gaussian", torch.inference_mode),
+    ],
+)
+def test_hyperpriors_without_gradients(name: str, mode: Callable[[], Any]) -> None:
+    family = FAMILIES[name]
     tasks = family.tasks([6, 5, 7, 4])
     with mode():
         posterior = bm.Hyperposterior.fit(family.prior, tasks, num_draws=50, generator=seed(0))

@@ -193,8 +193,14 @@ def test_learned_methods_are_told_of_the_past_alone(tmp_path: Path, monkeypatch:
         assert all(torch.equal(v, pools[name].y) for v, name in zip(values, others, strict=True))
 
 
-@pytest.mark.parametrize("layout", ["own rows", "shared"])
-@pytest.mark.parametrize("name", sorted({*LEARNED, "gpsampler"} - {"permuted", "negated"}))
+# a method sees the same pool, whichever layout its file has
+@pytest.mark.parametrize(
+    ("layout", "name"),
+    [
+        ("own rows", "default"),
+        *(("shared", name) for name in sorted({*LEARNED, "gpsampler"} - {"permuted", "negated"})),
+    ],
+)
 def test_values_that_were_not_chosen_are_not_used(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, layout: str, name: str
 ) -> None:

@@ -47,18 +47,26 @@ def objective(task: int, sign: float = 1.0) -> Callable[[optuna.Trial], float]:
 
 
 def studies(storage: str | None = None, direction: str = "minimize", num: int = NUM_TASKS) -> list[optuna.Study]:
+    """Played in memory; a database gets what came of it, since it would keep each number of each trial by itself."""
     sign = 1.0 if direction == "minimize" else -1.0
     past = []
     for task in range(num):
         study = optuna.create_study(
-            storage=storage,
             study_name=f"past {task}",
             direction=direction,
             sampler=optuna.samplers.RandomSampler(seed=shifted(task)),
         )
         study.optimize(objective(task, sign), n_trials=NUM_TRIALS)
         past.append(study)
-    return past
+    return past if storage is None else kept(past, optuna.storages.get_storage(storage))
+
+
+def kept(past: list[optuna.Study], storage: optuna.storages.BaseStorage) -> list[optuna.Study]:
+    """These studies as a database gives them back."""
+    copies = [optuna.create_study(storage=storage, study_name=s.study_name, direction=s.direction) for s in past]
+    for study, copy in zip(past, copies, strict=True):
+        copy.add_trials(study.trials)
+    return copies
 
 
 def table(past: list[optuna.Study]) -> dict[str, list[Any]]:

@@ -29,10 +29,15 @@ def examples_of(page: Path) -> list[str]:
 
 
 def run(page: Path) -> dict[str, Any]:
-    """The names that the examples of a page leave behind."""
+    """The names that the examples of a page leave behind.
+
+    Where nothing is asked of what they find, networks learn for a few steps, and hundreds of tasks, draws and particles
+    are tens.
+    """
     names: dict[str, Any] = {}
     for example in examples_of(page):
-        exec(compile(example, page.name, "exec"), names)
+        few = re.sub(r"\b([1-9])00\b", r"\g<1>0", re.sub(r"num_steps=\d+", "num_steps=12", example))
+        exec(compile(example if page in FINDINGS else few, page.name, "exec"), names)
     return names
 
 

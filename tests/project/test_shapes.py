@@ -1,5 +1,8 @@
 """Wrong shapes are found while the tests run, if they show in the first calls of a function."""
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import torch
 from beartype import beartype
@@ -65,3 +68,18 @@ def test_a_size_is_one_in_arguments_and_in_what_is_returned() -> None:
     assert first(POINTS, 3).shape == (3,)
     with pytest.raises(TypeCheckError, match="return value"):
         first(POINTS, 2)
+
+
+def test_functions_of_one_definition_are_checked_each_with_what_it_closes_over() -> None:
+    def adding(number: int) -> Callable[..., Any]:
+        @jaxtyped(typechecker=beartype)
+        def add(x: int, *, twice: bool = False) -> int:
+            return (x + number) * (2 if twice else 1)
+
+        return add
+
+    assert [adding(number)(1, twice=True) for number in (1, 2)] == [4, 6]
+    with pytest.raises(TypeCheckError, match="add"):
+        adding(3)(1.0)
+    with pytest.raises(TypeCheckError, match="return value"):
+        adding(0.5)(1)

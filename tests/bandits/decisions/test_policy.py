@@ -518,10 +518,10 @@ def test_a_reader_never_sees_half_a_file_and_a_kill_leaves_a_whole_one(tmp_path:
     assert int(Policy.load(path).pulls.sum()) % 500 == 0
 
 
-def test_a_million_rewards_take_no_more_memory() -> None:
+def test_thousands_of_rewards_take_no_more_memory() -> None:
     """Nothing that is kept grows with rewards: the state has the same size, and is that of a refit."""
     policy = bandits.ThompsonSampling(LINEAR, ["a", "b"], seed=shifted(0), propensities=False)
-    x = randn((20_000, 2), like=torch.zeros(()), generator=seed(1))
+    x = randn((4000, 2), like=torch.zeros(()), generator=seed(1))
     sizes = []
     rows: dict[Any, list[int]] = {"a": [], "b": []}
     y = x @ torch.tensor([1.0, -1.0]) + randn((len(x),), like=x, generator=seed(2))
@@ -529,7 +529,7 @@ def test_a_million_rewards_take_no_more_memory() -> None:
         choice = policy.choose(x[i])
         policy.update(choice, float(y[i]))
         rows[choice.arm].append(i)
-        if i in (5000, 19_999):
+        if i in (1000, 3999):
             sizes.append(sum(t.numel() for t in _tensors(policy.state().state_dict())))
     assert sizes[0] == sizes[1]
     for name, which in rows.items():

@@ -60,13 +60,13 @@ def log_likelihood(prior: Any, x: np.ndarray, y: np.ndarray, weights: np.ndarray
     eta = weights @ x.T
     if isinstance(prior, LogisticGaussian):
         return (y * eta - np.logaddexp(0.0, eta)).sum(-1)
-    return scipy.stats.poisson(np.exp(eta)).logpmf(y).sum(-1)
+    return (y * eta - np.exp(eta) - scipy.special.gammaln(y + 1.0)).sum(-1)  # scipy.stats checks each of many points
 
 
-def exact_log_evidence(prior: Any, data: Data, num_points: int = 481) -> float:
+def exact_log_evidence(prior: Any, data: Data, num_points: int = 481, posterior: Any = None) -> float:
     """By an even grid over 12 standard deviations about the mode, in one or two dimensions."""
     x, y, d = data.x.numpy(), data.y.numpy(), prior.loc.shape[-1]
-    posterior = prior.condition(data)
+    posterior = posterior or prior.condition(data)
     root = np.linalg.inv(np.linalg.cholesky(posterior.precision.numpy())).T
     points = np.linspace(-12, 12, num_points)
     grid = np.stack(np.meshgrid(*[points] * d), -1).reshape(-1, d) @ root.T + posterior.loc.numpy()
@@ -257,7 +257,8 @@ def test_fit_finds_the_greatest_evidence(prior: Any, weight: float) -> None:
 
     def loss(vector: np.ndarray) -> float:
         built = unknown.build(torch.from_numpy(vector))
-        evidence = sum(exact_log_evidence(built, tasks[i], 61) for i in range(12))
+        modes = built.condition(tasks)
+        evidence = sum(exact_log_evidence(built, tasks[i], 61, modes[i]) for i in range(12))
         return weight * 0.5 * float(((vector / width) ** 2).sum()) - evidence
 
     width = np.array([2.0, 2.0, 2.0, 2.0, 1.0])

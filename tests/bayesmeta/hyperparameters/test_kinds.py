@@ -48,7 +48,7 @@ def test_tasks_of_one_kind_are_rarely_taken_for_two() -> None:
     found = []
     for number in range(8):
         tasks, _ = normal_kinds([0.0], 60, 100 + 2 * number)
-        kinds = fit_kinds(bm.NormalInverseGamma.initial(tasks), tasks, max_kinds=3, generator=seed(0))
+        kinds = fit_kinds(bm.NormalInverseGamma.initial(tasks), tasks, max_kinds=2, generator=seed(0))
         assert max(kinds.log_evidence.values()) - kinds.log_evidence[1] < 14.0
         found.append(kinds.num_kinds)
     assert found.count(1) >= 2, found

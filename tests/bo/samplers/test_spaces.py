@@ -84,7 +84,7 @@ def test_an_optimum_outside_the_past_ranges_is_found() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:study .* is not like the past:UserWarning")
-@pytest.mark.parametrize(("low", "high", "best"), [(0.0, 30.0, 21.0), (20.0, 60.0, 43.0), (-900.0, -100.0, -444.0)])
+@pytest.mark.parametrize(("low", "high", "best"), [(0.0, 30.0, 21.0), (-900.0, -100.0, -444.0)])
 def test_an_optimum_far_outside_the_past_ranges_is_found(low: float, high: float, best: float) -> None:
     """Where the past's range is a small part of the study's, or none of it."""
     space, width = {**SPACE, "drop": FloatDistribution(low, high)}, high - low
@@ -325,25 +325,28 @@ def by_layers(trial: optuna.Trial) -> float:
     return (6.0, 5.0, 0.0, 4.0)[LAYERS.index(layers)] + abs(math.log10(rate) + 2) + 0.1 * extra
 
 
+def database() -> optuna.storages.RDBStorage:
+    """One that writes no files, whose waits for the disk take longer than all else."""
+    return optuna.storages.RDBStorage("sqlite:///:memory:")
+
+
 @pytest.mark.filterwarnings("ignore:Choices for a categorical distribution:UserWarning")
 @pytest.mark.parametrize("past_is_stored", [False, True])
 @pytest.mark.parametrize("is_stored", [False, True])
 def test_choices_that_are_tuples_are_known_again(past_is_stored: bool, is_stored: bool, tmp_path: Any) -> None:
     """A database makes lists of them, and so does a file."""
-    url = f"sqlite:///{tmp_path / 'past.db'}" if past_is_stored else None
+    storage = database() if past_is_stored else None
     past = []
     for number in range(4):
         sampler = optuna.samplers.RandomSampler(seed=shifted(number))
-        past.append(optuna.create_study(storage=url, study_name=f"past {number}", sampler=sampler))
+        past.append(optuna.create_study(storage=storage, study_name=f"past {number}", sampler=sampler))
         past[-1].optimize(by_layers, n_trials=25)
     bm.save(TuningPrior.from_studies(past), tmp_path / "prior.safetensors")
     prior = bm.load(tmp_path / "prior.safetensors")
     assert set(prior.space.distributions["layers"].choices) == set(LAYERS)
     category, choices = prior.space.conditions["extra"]
     assert (category, set(choices)) == ("layers", set(LAYERS[2:]))
-    new = optuna.create_study(
-        storage=f"sqlite:///{tmp_path / 'new.db'}" if is_stored else None, sampler=MetaSampler(prior, seed=shifted(0))
-    )
+    new = optuna.create_study(storage=database() if is_stored else None, sampler=MetaSampler(prior, seed=shifted(0)))
     with warnings.catch_warnings():
         warnings.simplefilter("error", UnlikePastWarning)
         new.optimize(by_layers, n_trials=3)
