@@ -38,6 +38,8 @@ MODULES = (
     "bayesmeta.testing",
     "bayesmeta.datasets",
     "bayesmeta.diffusion",
+    "bayesmeta.mcmc",
+    "bayesmeta.mcmc.exactness",
     "bayesmeta.neural_processes",
     "bo.testing",
     "bandits.mab",

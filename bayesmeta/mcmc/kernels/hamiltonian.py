@@ -26,10 +26,13 @@ DIVERGED = 1000.0  # error of the energy from which a path is rejected
 
 @dataclass(frozen=True)
 class Hamiltonian:
-    """Args:
-    scale_tril: factors of what covariances the targets roughly have `(tasks, d, d)`: momenta are white in its units.
-    step_size: `(tasks,)`, in those units.
-    most_steps: of a path; each has from one to so many.
+    """Paths of Hamilton's equations, by leapfrog steps.
+
+    Args:
+        targets: what is sampled.
+        scale_tril: factors of what covariances the targets roughly have `(tasks, d, d)`: momenta are white in its units.
+        step_size: `(tasks,)`, in those units.
+        most_steps: of a path; each has from one to so many.
     """
 
     targets: Targets

@@ -15,8 +15,11 @@ __all__ = ["RandomWalk"]
 
 @dataclass(frozen=True)
 class RandomWalk:
-    """Args:
-    step_tril: factors of the covariances of the steps `(tasks, d, d)`; 2.4 / sqrt(d) of a target's own is usual.
+    """Normal steps from where a chain is.
+
+    Args:
+        targets: what is sampled.
+        step_tril: factors of the covariances of the steps `(tasks, d, d)`; 2.4 / sqrt(d) of a target's own is usual.
 
     Source: Roberts, Gelman and Gilks, Weak convergence and optimal scaling of random walk Metropolis (1997).
     """
