@@ -30,7 +30,7 @@ class Hamiltonian:
 
     Args:
         targets: what is sampled.
-        scale_tril: factors of what covariances the targets roughly have `(tasks, d, d)`: momenta are white in its units.
+        scale_tril: factors of the rough covariances of the targets `(tasks, d, d)`: momenta are white in its units.
         step_size: `(tasks,)`, in those units.
         most_steps: of a path; each has from one to so many.
     """
