@@ -29,16 +29,14 @@ def inference_data(
 
     posterior = {name: _numpy(value) for name, value in draws.params.items()}
     stats = {name: _numpy(value.permute(1, 2, 0)) for name, value in _by_draw(draws).items()}
-    stats["step"] = np.array(draws.rungs)[draws.rung.numpy()][None, None].repeat(1, 0)
     groups: dict[str, Any] = {"posterior": posterior, "sample_stats": stats}
     if observed_data is not None:
         groups["observed_data"] = {name: np.asarray(value) for name, value in observed_data.items()}
     if log_likelihood is not None:
         groups["log_likelihood"] = {name: np.asarray(value) for name, value in log_likelihood.items()}
-    step = stats.pop("step")[0, 0]
     named = {**posterior, **stats, **groups.get("observed_data", {}), **groups.get("log_likelihood", {})}
     found = arviz.from_dict(**groups, coords={"task": np.asarray(draws.names)}, dims={name: ["task"] for name in named})
-    found.sample_stats["step"] = ("task", step)
+    found.sample_stats["step"] = ("task", np.array(draws.rungs)[draws.rung.numpy()])
     found.sample_stats["pareto_k"] = ("task", _numpy(draws.chains.pareto_k))
     return found
 
@@ -72,11 +70,15 @@ def write_netcdf(draws: "Draws", path: Path) -> Path:
 
 
 def _write_group(group: Any, draws: "Draws", *, params: bool) -> None:
+    import h5py
+
     _, _, chains, num_draws = draws.chains.position.shape
     group.dimensions = {"chain": chains, "draw": num_draws, "task": draws.num_tasks}
     for name, labels in (("chain", range(chains)), ("draw", range(num_draws)), ("task", draws.names)):
         values = np.asarray(list(labels))
-        group.create_variable(name, (name,), dtype=values.dtype, data=values)
+        text = values.dtype.kind not in "iuf"
+        dtype: Any = h5py.string_dtype() if text else values.dtype
+        group.create_variable(name, (name,), dtype=dtype, data=values.astype(object) if text else values)
     for first in range(0, draws.num_tasks, TASKS_AT_ONCE):
         part = slice(first, first + TASKS_AT_ONCE)
         if params:
