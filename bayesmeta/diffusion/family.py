@@ -14,7 +14,7 @@ from bayesmeta.data.statistics import Statistics
 from bayesmeta.data.validation import require_enough_tasks
 from bayesmeta.diffusion.denoising import learning
 from bayesmeta.diffusion.denoising.attention import ArmDenoiser
-from bayesmeta.diffusion.denoising.calibration import within
+from bayesmeta.diffusion.denoising.calibration import Calibration, within
 from bayesmeta.diffusion.denoising.checks import require_levels
 from bayesmeta.diffusion.denoising.denoiser import Denoiser, DenoiserNetwork
 from bayesmeta.diffusion.denoising.grids.grid_denoiser import GridDenoiser
@@ -127,6 +127,11 @@ class DiffusionFamily(TensorFields):
     def mean_and_whitening(self) -> tuple[Tensor, Tensor]:
         """Mean of theta `(k,)`, and what takes theta about it to white units in directions of the basis `(k, r)`."""
         return self._moments()[0], torch.linalg.solve(self.chain.root, self.basis.double())
+
+    @property
+    def calibration(self) -> Calibration:
+        """Gates and covariances of residuals, of each level."""
+        return Calibration(self.gates, self.residual_cov)
 
     @property
     def num_values(self) -> int:
@@ -255,7 +260,7 @@ class DiffusionFamily(TensorFields):
             return cast(D, learned_from_stream(self, tasks, schedule, generator, progress))
         kept = self.kept_of(tasks)
         require_enough_tasks(self._count(kept), self.batch_shape)
-        from bayesmeta.diffusion.fitting import learned_from_tasks
+        from bayesmeta.diffusion.past_vectors import learned_from_tasks
 
         learned = learned_from_tasks(self, kept, schedule, generator, progress)
         return cast(D, learned._replace(learned_from=LearnedFrom.counts(self._count(kept))))
