@@ -24,6 +24,7 @@ from bayesmeta.diffusion.denoising.learning import DiffusionSchedule, gaussian_c
 from bayesmeta.diffusion.denoising.levels import noises
 from bayesmeta.diffusion.sampling.chain import Chain
 from bayesmeta.diffusion.sampling.gaussians import Sampler, WeightedGaussians
+from bayesmeta.diffusion.sampling.middle import Middle, looked_at_again
 from bayesmeta.diffusion.sampling.posterior import posterior_of
 from bayesmeta.diffusion.sampling.samplers import DEFAULT, sampler_named
 from bayesmeta.diffusion.sampling.tempering import RowsOf
@@ -292,15 +293,30 @@ class DiffusionFamily(TensorFields):
             self._observations(),
             self.batch_shape.numel(),
             self.num_particles,
-            piece=max(1, MOST // (self.num_particles * self.num_values)),
+            piece=self._piece,
             generator=generator,
-            sampler=self._sampler,
+            sampler=self._around(sampler_named(self.sampler)),
         )
         return replace(found, mean=found.mean + self._moments()[0])
 
+    def looked_at_again(self, tasks: Tensor, middle: Middle) -> WeightedGaussians:
+        """By noise that all tasks have, from where their particles were half way.
+
+        Args:
+            tasks: numbers in `middle`, of the tasks that rows are of.
+        """
+        rows = self._observations()
+        found = looked_at_again(self.chain, rows, tasks, middle, piece=self._piece, around=self._around)
+        return replace(found, mean=found.mean + self._moments()[0])
+
     @property
-    def _sampler(self) -> Sampler:
-        return sampler_named(self.sampler)
+    def _piece(self) -> int:
+        """Tasks at a time."""
+        return max(1, MOST // (self.num_particles * self.num_values))
+
+    def _around(self, sampler: Sampler) -> Sampler:
+        """What a sampler of Gaussians is to rows of this family."""
+        return sampler
 
 
 def unlearned(
