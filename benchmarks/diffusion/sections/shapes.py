@@ -5,6 +5,7 @@ Networks have their default sizes. `curves` jump once, at a place of their own; 
 passages; `clusters` are tasks whose arms lie in four clusters of two features, of which one pays.
 """
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ __all__ = ["NUMBERS", "shapes", "shown"]
 
 LIKE = torch.zeros(0, dtype=torch.float64)
 NUM_CURVE, MAZE_SIDE, NOISE_SD = 24, 5, 0.3  # arms of a curve; cells on a side; of curves and mazes
+OWN_SD, SET_NOISE_SD = 0.1, 0.17  # of arms in clusters
 CENTRES = torch.tensor([[1.0, 1.0], [1.0, -1.0], [-1.0, 1.0], [-1.0, -1.0]], dtype=torch.float64)
 NUM_HELD_OUT = {"quick": 80, "full": 80}
 NUMBERS: dict[str, dict[str, tuple[int, ...]]] = {  # past tasks
@@ -33,7 +35,7 @@ NUMBERS: dict[str, dict[str, tuple[int, ...]]] = {  # past tasks
     "full": {"curves": (50, 200, 1000), "mazes": (200,), "clusters": (200,)},
 }
 VECTORS = DiffusionSchedule(num_steps=300, num_vectors=128, num_rounds=1)
-SETS = DiffusionSchedule(num_steps=300, num_vectors=64, num_rounds=1, num_draws=4, num_particles=32)
+SETS = DiffusionSchedule(num_steps=300, num_vectors=32, num_rounds=2, num_draws=4, num_particles=32)
 NAMES = {
     "gain": "gain/{tasks}/{past}/{network}",
     "learning": "learning_cpu_s/{tasks}/{past}/{network}",
@@ -129,7 +131,8 @@ def _clusters(num: int, generator: Generator) -> Data:
         arms = 4 + int(randint(9, (), generator=generator))
         cluster, paying = randint(4, (arms,), generator=generator), randint(4, (), generator=generator)
         x = CENTRES[cluster] + 0.3 * randn((arms, 2), like=LIKE, generator=generator)
-        return x, (cluster == paying).double() + 0.05**0.5 * randn((arms,), like=LIKE, generator=generator)
+        sd = math.hypot(OWN_SD, SET_NOISE_SD)
+        return x, (cluster == paying).double() + sd * randn((arms,), like=LIKE, generator=generator)
 
     return Data.pad([task() for _ in range(num)])
 
