@@ -14,7 +14,7 @@ from bayesmeta.data.statistics import Statistics
 from bayesmeta.data.validation import require_enough_tasks
 from bayesmeta.diffusion.denoising import learning
 from bayesmeta.diffusion.denoising.attention import ArmDenoiser
-from bayesmeta.diffusion.denoising.calibration import within
+from bayesmeta.diffusion.denoising.calibration import Calibration, within
 from bayesmeta.diffusion.denoising.checks import require_levels
 from bayesmeta.diffusion.denoising.denoiser import Denoiser, DenoiserNetwork
 from bayesmeta.diffusion.denoising.grids.grid_denoiser import GridDenoiser
@@ -24,6 +24,7 @@ from bayesmeta.diffusion.denoising.learning import DiffusionSchedule, gaussian_c
 from bayesmeta.diffusion.denoising.levels import noises
 from bayesmeta.diffusion.sampling.chain import Chain
 from bayesmeta.diffusion.sampling.gaussians import Sampler, WeightedGaussians
+from bayesmeta.diffusion.sampling.middle import Middle, looked_at_again
 from bayesmeta.diffusion.sampling.posterior import posterior_of
 from bayesmeta.diffusion.sampling.samplers import DEFAULT, sampler_named
 from bayesmeta.diffusion.sampling.tempering import RowsOf
@@ -127,6 +128,11 @@ class DiffusionFamily(TensorFields):
     def mean_and_whitening(self) -> tuple[Tensor, Tensor]:
         """Mean of theta `(k,)`, and what takes theta about it to white units in directions of the basis `(k, r)`."""
         return self._moments()[0], torch.linalg.solve(self.chain.root, self.basis.double())
+
+    @property
+    def calibration(self) -> Calibration:
+        """Gates and covariances of residuals, of each level."""
+        return Calibration(self.gates, self.residual_cov)
 
     @property
     def num_values(self) -> int:
@@ -255,7 +261,7 @@ class DiffusionFamily(TensorFields):
             return cast(D, learned_from_stream(self, tasks, schedule, generator, progress))
         kept = self.kept_of(tasks)
         require_enough_tasks(self._count(kept), self.batch_shape)
-        from bayesmeta.diffusion.fitting import learned_from_tasks
+        from bayesmeta.diffusion.past_vectors import learned_from_tasks
 
         learned = learned_from_tasks(self, kept, schedule, generator, progress)
         return cast(D, learned._replace(learned_from=LearnedFrom.counts(self._count(kept))))
@@ -287,15 +293,30 @@ class DiffusionFamily(TensorFields):
             self._observations(),
             self.batch_shape.numel(),
             self.num_particles,
-            piece=max(1, MOST // (self.num_particles * self.num_values)),
+            piece=self._piece,
             generator=generator,
-            sampler=self._sampler,
+            sampler=self._around(sampler_named(self.sampler)),
         )
         return replace(found, mean=found.mean + self._moments()[0])
 
+    def looked_at_again(self, tasks: Tensor, middle: Middle) -> WeightedGaussians:
+        """By noise that all tasks have, from where their particles were half way.
+
+        Args:
+            tasks: numbers in `middle`, of the tasks that rows are of.
+        """
+        rows = self._observations()
+        found = looked_at_again(self.chain, rows, tasks, middle, piece=self._piece, around=self._around)
+        return replace(found, mean=found.mean + self._moments()[0])
+
     @property
-    def _sampler(self) -> Sampler:
-        return sampler_named(self.sampler)
+    def _piece(self) -> int:
+        """Tasks at a time."""
+        return max(1, MOST // (self.num_particles * self.num_values))
+
+    def _around(self, sampler: Sampler) -> Sampler:
+        """What a sampler of Gaussians is to rows of this family."""
+        return sampler
 
 
 def unlearned(

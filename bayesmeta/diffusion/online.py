@@ -3,13 +3,15 @@
 Particles are kept at a level of noise. Given u there and all rows with normal noise, theta is Gaussian with one
 covariance for all particles of a task, so a row costs a step of Kalman's filter for the mean of each and one for the
 covariance, and no look at the network. Weights follow from what each particle expected of the row. Particles are never
-moved, so that in the end few have all the weight: then the task is looked at anew, from all of its rows. With an
-approximate sampler, which weighs nothing, it is looked at anew after each row.
+moved, so that in the end few have all the weight: then the task is looked at anew, from all of its rows, by particles
+that come from half way down where that will do (`bayesmeta.diffusion.sampling.middle`). With an approximate sampler,
+which weighs nothing, it is looked at anew after each row.
 """
 
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import fields
 from typing import Any
 
 import torch
@@ -17,6 +19,8 @@ from torch import Tensor
 
 from bayesmeta.data.validation import require_finite
 from bayesmeta.diffusion.family import DiffusionFamily
+from bayesmeta.diffusion.sampling.gaussians import WeightedGaussians
+from bayesmeta.diffusion.sampling.middle import Middle
 from bayesmeta.diffusion.sampling.particle_filter import effective_size
 from bayesmeta.numerics.square_root import potter_
 from bayesmeta.online.protocol import Index, State, Task, distinct, rows_before
@@ -44,6 +48,7 @@ class ParticlesInPlace(ABC):
         self.num_reruns = torch.zeros(self.batch_shape, dtype=torch.long, device=prior.device)
         self._log_evidence = torch.zeros_like(self._log_weights[..., 0])
         self._before = found.log_evidence.expand(num).reshape(self.batch_shape)  # of rows that the prior has seen
+        self._middle: Middle | None = None  # where particles were half way, once a task was looked at anew
 
     @property
     def log_evidence(self) -> Tensor:
@@ -72,11 +77,18 @@ class ParticlesInPlace(ABC):
 
     def state_dict(self) -> State:
         particles = {"mean": self._mean, "root": self._root, "log_weights": self._log_weights}
-        return {"num_reruns": self.num_reruns, "log_evidence": self._log_evidence, **particles}
+        middle = {} if self._middle is None else {f"middle_{name}": part for name, part in vars(self._middle).items()}
+        return {"num_reruns": self.num_reruns, "log_evidence": self._log_evidence, **particles, **middle}
 
     def load_state_dict(self, state: State) -> None:
         self._mean, self._root, self._log_weights = (state[name].clone() for name in ("mean", "root", "log_weights"))
         self.num_reruns, self._log_evidence = (state[name].clone() for name in ("num_reruns", "log_evidence"))
+        middle = {
+            field.name: state[f"middle_{field.name}"].clone()
+            for field in fields(Middle)
+            if f"middle_{field.name}" in state
+        }
+        self._middle = Middle(**middle) if middle else None
 
     @abstractmethod
     def posterior(self, index: Any = ...) -> Any:
@@ -122,11 +134,22 @@ class ParticlesInPlace(ABC):
         if not bool(few.any()):
             return
         poor = distinct(tuple(part[few] for part in index))
-        found = self.posterior(poor)._posterior
+        found = self._looked_at(poor)
         self._mean[poor], self._log_weights[poor] = found.mean, found.log_weights
         self._log_evidence[poor] = found.log_evidence - self._before[poor]
         self._root[poor] = found.root
         self.num_reruns[poor] += 1
+
+    def _looked_at(self, poor: Index) -> WeightedGaussians:
+        """Of distinct tasks."""
+        posterior: DiffusionFamily = self.posterior(poor)
+        if self._start.is_approximate or posterior.chain.middle is None:
+            return posterior._posterior
+        if self._middle is None:
+            num, k = self._mean.shape[-2:]
+            self._middle = Middle.nowhere(self.batch_shape.numel(), num, k, self._mean)
+        places = torch.arange(self.batch_shape.numel(), device=poor[0].device).reshape(self.batch_shape)
+        return posterior.looked_at_again(places[poor], self._middle)
 
     def _of(self, index: Any) -> Any:
         """The prior of some tasks: each its own where it is a posterior of them."""

@@ -210,12 +210,10 @@ class DiffusionRegression(DiffusionFamily):
         likelihood, precision, roles = self.weights.likelihood, self.weights.precision.double(), self.weights.roles
         return lambda some: StandIns.at_mode(likelihood, rows_of(rows[some], roles), loc, precision)
 
-    @property
-    def _sampler(self) -> Sampler:
-        named = super()._sampler
+    def _around(self, sampler: Sampler) -> Sampler:
         if isinstance(self.weights, LinearGaussian):
-            return named
-        return of_draws(named, is_weighted=not self.is_approximate)
+            return sampler
+        return of_draws(sampler, is_weighted=not self.is_approximate)
 
     def _count(self, tasks: Data) -> Tensor:
         return tasks.mask.sum(-1)

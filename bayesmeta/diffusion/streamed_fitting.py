@@ -15,7 +15,8 @@ from bayesmeta.diffusion.denoising.denoiser import Denoiser
 from bayesmeta.diffusion.denoising.learning import DiffusionSchedule
 from bayesmeta.diffusion.denoising.streamed_learning import DrawNewTheta, learn_from_stream
 from bayesmeta.diffusion.denoising.worth import lowest_level
-from bayesmeta.diffusion.fitting import above, evidence_by_level, having, to_begin_from
+from bayesmeta.diffusion.fitting import evidence_by_level, having, worth_having
+from bayesmeta.diffusion.past_vectors import evidence_of, to_begin_from
 from bayesmeta.diffusion.sampling.tempering import TemperedWarning
 from bayesmeta.diffusion.streamed_tasks import KnowsTheta, StreamedTasks
 from bayesmeta.networks.learning.task_streams import TaskStream
@@ -64,8 +65,7 @@ def denoiser_from_stream(tasks: StreamedTasks, *, progress: bool) -> tuple["Diff
 def as_far_as_worth(start: "DiffusionFamily", learned: "DiffusionFamily", tasks: StreamedTasks) -> "DiffusionFamily":
     """Either of these two, with the levels that new tasks say are worth having."""
     judging = tasks.tasks(NUM_JUDGING)
-    each = evidence_by_level(learned, judging, tasks.generator)
+    each = evidence_by_level(learned, lambda prior: evidence_of(prior, judging, tasks.generator))
     lowest = lowest_level(each, start.gaussian.log_evidence(judging))
-    if lowest is None or not bool(learned.gates.any()):
-        learned, lowest = start, len(start.noises) - 1
-    return above(learned, lowest)._replace(learned_from=tasks.learned_from)
+    found: DiffusionFamily = worth_having(start, learned, lowest)
+    return found._replace(learned_from=tasks.learned_from)

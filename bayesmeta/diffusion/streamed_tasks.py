@@ -14,7 +14,7 @@ from torch import Generator, Tensor
 
 from bayesmeta.data.validation import require_finite
 from bayesmeta.diffusion.denoising.learning import DiffusionSchedule
-from bayesmeta.diffusion.fitting import theta_given_rows
+from bayesmeta.diffusion.past_vectors import theta_given_rows
 from bayesmeta.fields import LearnedFrom
 from bayesmeta.networks.learning.task_streams import TaskStream, drawn_from
 

@@ -31,10 +31,13 @@ class ResidualPerceptron(nn.Module):
         self.last = nn.Linear(width, num_outputs)
 
     def forward(self, x: Tensor) -> Tensor:
-        stream = self.first(x)
+        return self.last(self.hidden(self.first(x)))
+
+    def hidden(self, stream: Tensor) -> Tensor:
+        """What the last layer is given, from what the first one gives."""
         for layer in self.layers:
             stream = layer(stream)
-        return self.last(gelu(stream))
+        return gelu(stream)
 
 
 class PerceptronLayer(nn.Module):

@@ -4,8 +4,8 @@
 
 `--methods` are priors and samplers (`benchmarks.diffusion.priors`), `--sections` parts: `mixture` and `exact` compare
 posteriors with exact ones, `cost` takes the time of a round, `regret` plays bandits whose tasks come in several shapes,
-`incomplete` learns from half of the arms, and `few_tasks` from few past tasks. DIR has a folder jester/; without it
-that environment is left out.
+`incomplete` learns from half of the arms, `few_tasks` from few past tasks, and `shapes` from arms that lie along a
+line, on a grid or among features. DIR has a folder jester/; without it that environment is left out.
 
 What was computed lies in a folder beside FILE, so a run that is cut short goes on where it was; what FILE has of other
 sections and methods stays.
@@ -25,7 +25,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from benchmarks.diffusion.priors import LEARNING, METHODS
-from benchmarks.diffusion.sections import cost, exact, few_tasks, incomplete, mixture, regret
+from benchmarks.diffusion.sections import cost, exact, few_tasks, incomplete, mixture, regret, shapes
 from benchmarks.diffusion.work import Work
 from benchmarks.kept import Rows, kept, merged
 from benchmarks.pieces import Pieces
@@ -42,6 +42,7 @@ SECTIONS: dict[str, Section] = {  # what computes, what shows, and columns that 
     "regret": (regret.regret, regret.shown, ("environment", "prior")),
     "incomplete": (incomplete.incomplete, incomplete.shown, ("prior",)),
     "few_tasks": (few_tasks.few_tasks, few_tasks.shown, ("tasks", "prior")),
+    "shapes": (shapes.shapes, shapes.shown, ("tasks", "past", "network")),
 }
 
 

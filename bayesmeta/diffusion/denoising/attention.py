@@ -24,7 +24,7 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
-from bayesmeta.diffusion.denoising.denoiser import NUM_WAVES, level_waves
+from bayesmeta.diffusion.denoising.denoiser import NUM_WAVES, AtLevel, level_waves
 from bayesmeta.fields import TensorFields
 from bayesmeta.networks.modules import Weights
 from bayesmeta.networks.multihead import SelfAttentionLayer
@@ -145,14 +145,14 @@ class ArmDenoiser(TensorFields):
         return self.values.shape[-1]
 
     @cached_property
-    def module(self) -> nn.Module:
+    def module(self) -> AtLevel:
         """From coordinates and noise to coordinates, without gradients of weights."""
         mask = torch.ones(len(self.features), dtype=torch.bool, device=self.features.device)
         arms = ArmSets(self.features, self.values, self.pulls, mask)
         return AtArms(self.network.module, arms.to(self.network.dtype))
 
 
-class AtArms(nn.Module):
+class AtArms(AtLevel):
     """A network of which the sets of arms are given."""
 
     def __init__(self, inner: nn.Module, arms: ArmSets) -> None:

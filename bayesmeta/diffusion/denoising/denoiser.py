@@ -12,6 +12,7 @@ Source: Karras et al., Elucidating the design space of diffusion-based generativ
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +24,7 @@ from bayesmeta.networks.perceptron import ResidualPerceptron, zeroed
 
 __all__ = [
     "NUM_WAVES",
+    "AtLevel",
     "Denoiser",
     "DenoiserNetwork",
     "gaussian_guess",
@@ -83,7 +85,21 @@ class DenoiserNetwork(Denoiser):
         return DenoiserModule(self)
 
 
-class DenoiserModule(nn.Module):
+class AtLevel(nn.Module):
+    """A network from vectors and noise to vectors, `forward(u, noise)`."""
+
+    def between(self, into: Tensor, out_of: Tensor, noise: Tensor) -> Callable[[Tensor], Tensor]:
+        """The network at one level, among linear maps: u `(..., k)` to `(..., k)`.
+
+        Args:
+            into: before it `(k, r)`.
+            out_of: behind it `(r, k)`.
+            noise: the level, one number.
+        """
+        return lambda u: self(u @ into, noise.expand(u.shape[:-1])) @ out_of
+
+
+class DenoiserModule(AtLevel):
     """See `DenoiserNetwork`."""
 
     def __init__(self, sizes: DenoiserNetwork) -> None:
@@ -97,6 +113,24 @@ class DenoiserModule(nn.Module):
         """F: u `(..., k)` in units in which theta is white, noise `(...)`; `(..., k)`."""
         scaled = u * (u.new_tensor(self.widths) / (1.0 + noise.square()).sqrt()[..., None])
         return self.perceptron(torch.cat([scaled, level_waves(noise)], -1))
+
+    def between(self, into: Tensor, out_of: Tensor, noise: Tensor) -> Callable[[Tensor], Tensor]:
+        """In one product with its first layer, and one with its last, where that is less work."""
+        (k, r), first, last = into.shape, self.perceptron.first, self.perceptron.last
+        width = first.out_features
+        if k * width > r * (k + width):
+            return super().between(into, out_of, noise)
+        of_values, of_waves = first.weight.double().split([r, 2 * NUM_WAVES], -1)
+        scale = into.new_tensor(self.widths).double() / (1.0 + noise.double().square()).sqrt()
+        before = (into.double() * scale) @ of_values.mT, first.bias + of_waves @ level_waves(noise.double())
+        behind = last.weight.double().mT @ out_of.double(), last.bias.double() @ out_of.double()
+        (weight, bias), (out_weight, out_bias) = (tuple(part.to(into) for part in parts) for parts in (before, behind))
+
+        def said(u: Tensor) -> Tensor:
+            hidden = self.perceptron.hidden(torch.addmm(bias, u.reshape(-1, k), weight))
+            return torch.addmm(out_bias, hidden, out_weight).reshape(u.shape)
+
+        return said
 
 
 def relative(variances: Tensor) -> Tensor:

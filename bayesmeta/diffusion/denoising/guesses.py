@@ -2,15 +2,15 @@
 
 from collections.abc import Callable
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from bayesmeta.diffusion.denoising.denoiser import network_scale
+from bayesmeta.diffusion.denoising.denoiser import AtLevel, network_scale
 
 __all__ = ["guesses"]
 
 
 def guesses(
-    module: nn.Module, levels: Tensor, gates: Tensor, into: Tensor, out_of: Tensor
+    module: AtLevel, levels: Tensor, gates: Tensor, into: Tensor, out_of: Tensor
 ) -> Callable[[Tensor, int], Tensor]:
     """Of u `(..., k)` at a level, about the mean of theta `(..., k)`.
 
@@ -25,13 +25,13 @@ def guesses(
     dtype, unit = next(module.parameters()).dtype, float(out_of.square().sum(0).max().sqrt())
     seen = (into * unit).to(dtype)
     said = [(worth * network_scale(level))[:, None] * out_of / unit for worth, level in zip(gates, levels, strict=True)]
-    heard = [each.to(dtype) for each in said]
+    is_asked = (gates > 0.0).any(-1).tolist()
+    networks = [module.between(seen, each.to(dtype), level.to(dtype)) for each, level in zip(said, levels, strict=True)]
 
     def guess(u: Tensor, level: int) -> Tensor:
         gaussian = u * float(1.0 / (1.0 + levels[level].square()))
-        if not bool((gates[level] > 0.0).any()):
+        if not is_asked[level]:
             return gaussian
-        noise = levels[level].to(dtype).expand(u.shape[:-1])
-        return gaussian.add_(module((u / unit).to(dtype) @ seen, noise) @ heard[level], alpha=unit)
+        return gaussian.add_(networks[level]((u / unit).to(dtype)), alpha=unit)
 
     return guess

@@ -1,11 +1,8 @@
-"""How a diffusion prior over arms with features is learned, and when the Gaussian process is left instead.
+"""How a diffusion prior over arms with features is learned: each past task has arms of its own."""
 
-As in `bayesmeta.diffusion.fitting`, with the arms of each past task in the place of one list of arms.
-"""
-
-import warnings
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -15,16 +12,10 @@ from torch.nn.utils.rnn import pad_sequence
 from bayesmeta.data.rows import Data
 from bayesmeta.data.samples import random_order
 from bayesmeta.diffusion.denoising.attention import ArmSets, AttentionDenoiser
-from bayesmeta.diffusion.denoising.learning import (
-    DiffusionSchedule,
-    learn_in_rounds,
-    residual_target,
-    with_noise,
-)
-from bayesmeta.diffusion.denoising.worth import lowest_level
+from bayesmeta.diffusion.denoising.learning import DiffusionSchedule, residual_target, with_noise
 from bayesmeta.diffusion.featured.calibration import SetCalibration, calibrated_on_sets, gaussian_set_calibration
 from bayesmeta.diffusion.featured.past_sets import Group, groups_of
-from bayesmeta.diffusion.sampling.tempering import TemperedWarning
+from bayesmeta.diffusion.fitting import above, having, learned_from_past
 from bayesmeta.networks.learning.until_no_gain import num_held_out
 from bayesmeta.numerics.gradients import with_gradients
 from bayesmeta.random import randint
@@ -38,22 +29,19 @@ __all__ = ["DEFAULT", "learned_from_sets"]
 DEFAULT = DiffusionSchedule(num_steps=1000, num_vectors=64, num_draws=4, num_particles=32)
 
 
-class PastSets(NamedTuple):
-    """Arms of past tasks, padded.
+class Coordinates(NamedTuple):
+    """Of past tasks, padded.
 
     Args:
-        groups: the tasks by their arms.
         sets: the arms of each task.
         variances: of the coordinates of each task, zero for pads `(tasks, r)`.
     """
 
-    groups: list[Group]
     sets: ArmSets
     variances: Tensor
 
     @classmethod
-    def of(cls, prior: "NeuralDiffusionProcess", tasks: Data) -> "PastSets":
-        groups = groups_of(tasks)
+    def of(cls, prior: "NeuralDiffusionProcess", groups: list[Group]) -> "Coordinates":
         sets, variances = [], []
         for group in groups:
             _, var, _, arms = prior.at(group.features)
@@ -61,7 +49,7 @@ class PastSets(NamedTuple):
             variances += [var] * len(group.tasks)
         order = torch.cat([group.tasks for group in groups]).argsort()
         parts = zip(*sets, strict=True)
-        return cls(groups, ArmSets(*(padded(list(part))[order] for part in parts)), padded(variances)[order])
+        return cls(ArmSets(*(padded(list(part))[order] for part in parts)), padded(variances)[order])
 
 
 class SetLearner(NamedTuple):
@@ -69,7 +57,7 @@ class SetLearner(NamedTuple):
 
     network: AttentionDenoiser
     levels: Tensor
-    past: PastSets
+    past: Coordinates
 
     def look(
         self, theta: Tensor, part: slice, num: int, generator: Generator
@@ -104,30 +92,77 @@ def padded(parts: list[Tensor]) -> Tensor:
     return pad_sequence(wide, batch_first=True)
 
 
+@dataclass(frozen=True)
+class PastSets:
+    """See `PastTasks`.
+
+    Args:
+        start: that knows the process of these tasks, with a new network.
+        tasks: in random order.
+        schedule: how theta is drawn.
+    """
+
+    start: "NeuralDiffusionProcess"
+    tasks: Data
+    schedule: DiffusionSchedule
+
+    def __len__(self) -> int:
+        return len(self.tasks)
+
+    @cached_property
+    def groups(self) -> list[Group]:
+        """The tasks by their arms."""
+        return groups_of(self.tasks)
+
+    @cached_property
+    def learner(self) -> SetLearner:
+        return SetLearner(self.start.network, self.start.noises.double(), Coordinates.of(self.start, self.groups))
+
+    def white_theta(self, prior: "NeuralDiffusionProcess", generator: Generator) -> Tensor:
+        """Zero for pads."""
+        variances = self.learner.past.variances
+        white = variances.new_zeros(len(variances), self.schedule.num_draws, variances.shape[-1])
+        now = replace(prior, num_particles=self.schedule.num_particles)
+        if not bool(now.gates.any()):
+            now = above(now, len(now.noises) - 1)  # Gaussian, which one level says exactly
+        for group in self.groups:
+            at = now.of(group)
+            with torch.no_grad():
+                drawn = at.condition(group.rows).looked_at(generator).draw(self.schedule.num_draws, generator)
+            mean, into = at.mean_and_whitening()
+            coordinates = ((drawn - mean) @ into).movedim(0, 1)
+            white[group.tasks, :, : coordinates.shape[-1]] = coordinates
+        return white
+
+    def held_out(self) -> "PastSets":
+        num = num_held_out(len(self))
+        unseen = _with_process(self.start, self.tasks[num:]) if num > 1 else self.start
+        # its levels are compared by fewer particles than a posterior has, as attention is dear
+        unseen = replace(unseen, num_particles=self.schedule.num_particles)
+        return PastSets(unseen, self.tasks[:num], self.schedule)
+
+    def evidence(self, prior: "NeuralDiffusionProcess", part: slice, generator: Generator) -> Tensor:
+        groups = groups_of(self.tasks[part])
+        each = [prior.of(group).condition(group.rows).looked_at(generator).log_evidence for group in groups]
+        return _in_order(each, groups)
+
+    def gaussian_evidence(self) -> Tensor:
+        each = [self.start.of(group).arms.log_evidence(group.rows) for group in self.groups]
+        return _in_order(each, self.groups).double()
+
+
 @with_gradients
 def learned_from_sets(
     prior: "NeuralDiffusionProcess", tasks: Data, schedule: DiffusionSchedule, generator: Generator, progress: bool
 ) -> "NeuralDiffusionProcess":
     """See `NeuralDiffusionProcess.fit`."""
     shuffled = tasks[random_order(len(tasks), generator)]
-    levels, network = prior.noises.double(), prior.network.anew(generator)
-    begin = gaussian_set_calibration(levels)
-    start = _having(_with_process(prior, shuffled), network, begin)
-    past, num = PastSets.of(start, shuffled), num_held_out(len(shuffled))
-
-    def draw_theta(network: AttentionDenoiser, calibration: SetCalibration, generator: Generator) -> Tensor:
-        return _white_theta(_having(start, network, calibration), past, schedule, generator)
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", TemperedWarning)  # by a network that is still learning
-        learner = SetLearner(network, levels, past)
-        found = learn_in_rounds(network, begin, learner, draw_theta, schedule, generator, progress=progress)
-        unseen = _with_process(start, shuffled[num:]) if num > 1 else start
-        unseen = _having(unseen, found.without_held_out, begin)
-        lowest = _lowest_level(unseen, shuffled[:num], schedule, generator)
-    if lowest is None or not bool(found.calibration.gates.any()):
-        return _above(start, len(levels) - 1)
-    return _above(_having(start, found.network, found.calibration), lowest)
+    network, begin = prior.network.anew(generator), gaussian_set_calibration(prior.noises.double())
+    start = having(_with_process(prior, shuffled), network, begin)
+    learned: NeuralDiffusionProcess = learned_from_past(
+        PastSets(start, shuffled, schedule), schedule, generator, progress=progress
+    )
+    return learned
 
 
 def _with_process(prior: "NeuralDiffusionProcess", tasks: Data) -> "NeuralDiffusionProcess":
@@ -138,65 +173,6 @@ def _with_process(prior: "NeuralDiffusionProcess", tasks: Data) -> "NeuralDiffus
     return replace(prior, process=process, least_var=least_var)
 
 
-def _having(
-    prior: "NeuralDiffusionProcess", network: AttentionDenoiser, calibration: SetCalibration
-) -> "NeuralDiffusionProcess":
-    return replace(prior, network=network, **calibration._asdict())
-
-
-def _white_theta(
-    prior: "NeuralDiffusionProcess", past: PastSets, schedule: DiffusionSchedule, generator: Generator
-) -> Tensor:
-    """Draws for tasks in white coordinates, zero for pads `(tasks, draws, r)`."""
-    white = past.variances.new_zeros(len(past.variances), schedule.num_draws, past.variances.shape[-1])
-    now = replace(prior, num_particles=schedule.num_particles)
-    if not bool(now.gates.any()):
-        now = _above(now, len(now.noises) - 1)  # Gaussian, which one level says exactly
-    for group in past.groups:
-        at = now.of(group)
-        with torch.no_grad():
-            drawn = at.condition(group.rows).looked_at(generator).draw(schedule.num_draws, generator)
-        mean, into = at.mean_and_whitening()
-        coordinates = ((drawn - mean) @ into).movedim(0, 1)
-        white[group.tasks, :, : coordinates.shape[-1]] = coordinates
-    return white
-
-
-def _lowest_level(
-    prior: "NeuralDiffusionProcess", held_out: Data, schedule: DiffusionSchedule, generator: Generator
-) -> int | None:
-    """The one below which there is no gain, as in `bayesmeta.diffusion.fitting`."""
-    half = len(held_out) // 2
-    if not half:
-        return None
-    prior = replace(prior, num_particles=schedule.num_particles)
-    past, levels, each = PastSets.of(prior, held_out), prior.noises.double(), []
-    theta, learner = _white_theta(prior, past, schedule, generator), SetLearner(prior.network, levels, past)
-    for judged, judge in ((slice(half), slice(half, None)), (slice(half, None), slice(half))):
-        made = _having(prior, prior.network, learner.calibrated(prior.network, theta, judge, generator))
-        groups = groups_of(held_out[judged])
-        each.append(torch.stack([_evidence(_above(made, i), groups, generator) for i in range(len(levels))]))
-    gaussian = _gaussian_evidence(prior, past.groups)
-    return lowest_level(torch.cat(each, -1), gaussian)
-
-
-def _evidence(prior: "NeuralDiffusionProcess", groups: list[Group], generator: Generator) -> Tensor:
-    """By noise of each task's own: errors that tasks share would pass for a gain, or for a loss, of all."""
-    with torch.no_grad():
-        each = [prior.of(group).condition(group.rows).looked_at(generator).log_evidence for group in groups]
+def _in_order(each: list[Tensor], groups: list[Group]) -> Tensor:
+    """What is known of the tasks of each group, in the order of the tasks."""
     return torch.cat(each)[torch.cat([group.tasks for group in groups]).argsort()]
-
-
-def _gaussian_evidence(prior: "NeuralDiffusionProcess", groups: list[Group]) -> Tensor:
-    each = [prior.of(group).arms.log_evidence(group.rows) for group in groups]
-    return torch.cat(each)[torch.cat([group.tasks for group in groups]).argsort()].double()
-
-
-def _above(prior: "NeuralDiffusionProcess", level: int) -> "NeuralDiffusionProcess":
-    """Without the levels below one."""
-    return replace(
-        prior,
-        noises=prior.noises[level:],
-        gates=prior.gates[level:],
-        residual_factors=prior.residual_factors[level:],
-    )

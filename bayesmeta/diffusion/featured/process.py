@@ -25,7 +25,7 @@ from bayesmeta.diffusion.denoising.attention import ArmDenoiser, ArmSets, Attent
 from bayesmeta.diffusion.denoising.learning import DiffusionSchedule
 from bayesmeta.diffusion.denoising.levels import noises
 from bayesmeta.diffusion.family import NUM_LEVELS, NUM_PARTICLES, shown
-from bayesmeta.diffusion.featured.calibration import factors, gaussian_set_calibration, widths
+from bayesmeta.diffusion.featured.calibration import SetCalibration, factors, gaussian_set_calibration, widths
 from bayesmeta.diffusion.featured.past_sets import Group, groups_of
 from bayesmeta.diffusion.prior import DiffusionPrior
 from bayesmeta.doors import counted
@@ -109,6 +109,11 @@ class NeuralDiffusionProcess(TensorFields):
     def num_inputs(self) -> int:
         """Features of an arm, d."""
         return self.process.num_inputs
+
+    @property
+    def calibration(self) -> SetCalibration:
+        """Gates and factors of residuals, of each level."""
+        return SetCalibration(self.gates, self.residual_factors)
 
     def over(self, features: Float[Tensor, "k d"]) -> DiffusionPrior:
         """The prior over the mean rewards of arms with these features, which are numbered as they come.

@@ -10,9 +10,11 @@ with a, b and v of `Step`. Where theta is Gaussian it is exact with any number o
 constant T_s falls with the number of levels; samplers target the posterior under the chain, whatever its error.
 """
 
+import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,6 +23,8 @@ from bayesmeta.diffusion.denoising.levels import Step
 from bayesmeta.numerics.linalg import cholesky, symmetric
 
 __all__ = ["Chain", "Denoise"]
+
+MIDDLE = 1.5  # standard deviations of theta, of noise half way down
 
 Denoise = Callable[[Tensor, int], Tensor]  # u `(..., k)` and a level to theta `(..., k)`
 
@@ -34,12 +38,14 @@ class Chain:
         root: C = root @ root.mT, `(k, k)`.
         residual_cov: T of each level, in units in which C is the identity `(s, k, k)`.
         denoise: the guesses, about the mean of theta.
+        kept: what others have computed of it, by their keys.
     """
 
     noises: Tensor
     root: Tensor
     residual_cov: Tensor
     denoise: Denoise
+    kept: dict[Any, Any] = field(default_factory=dict, repr=False)
 
     @property
     def num_levels(self) -> int:
@@ -55,10 +61,22 @@ class Chain:
         """Roots of the covariances of theta at each level, `(s, k, k)`."""
         return self.root @ cholesky(self.residual_cov, "covariance of residuals")
 
+    @cached_property
+    def _residuals(self) -> Tensor:
+        return self.residual_roots @ self.residual_roots.mT
+
     def residual(self, level: int) -> Tensor:
         """Covariance of theta given u at a level, `(k, k)`."""
-        root = self.residual_roots[level]
-        return root @ root.mT
+        return self._residuals[level]
+
+    @property
+    def middle(self) -> int | None:
+        """A level from which particles may go down once more when there are more rows; None where none is between.
+
+        There theta is as wide given u as tasks of one shape are, so that a few rows do not spoil the weights.
+        """
+        level = int((self.noises.log() - math.log(MIDDLE)).abs().argmin())
+        return level if 0 < level < self.num_levels - 1 else None
 
     def step(self, level: int) -> Step:
         """From a level to the one below."""

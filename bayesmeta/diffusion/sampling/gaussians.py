@@ -48,6 +48,10 @@ class WeightedGaussians:
         """As many equally weighted particles would say as much of a mean, `(b,)`."""
         return effective_size(self.log_weights)
 
+    def some(self, tasks: Tensor) -> "WeightedGaussians":
+        """Of some of the tasks, by their numbers or whether they are."""
+        return WeightedGaussians(**{name: part[tasks] for name, part in self._parts()})
+
     def with_tasks(self, index: Tensor, other: "WeightedGaussians") -> "WeightedGaussians":
         """With those of `other` in the place of some tasks, whose evidence stays: none where it is no number."""
         parts = {name: part.index_copy(0, index, getattr(other, name)) for name, part in self._parts()}

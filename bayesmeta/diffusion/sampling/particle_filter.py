@@ -24,9 +24,29 @@ from bayesmeta.diffusion.sampling.noise import ParticleNoise
 from bayesmeta.diffusion.sampling.observations import Observations
 from bayesmeta.diffusion.sampling.twists import Twist
 
-__all__ = ["FEW", "Particles", "effective_size", "filtered", "resampled"]
+__all__ = ["FEW", "Layer", "Particles", "effective_size", "filtered", "resampled"]
 
 FEW = 0.5  # share of the particles: fewer effective ones are resampled
+
+
+@dataclass(frozen=True)
+class Layer:
+    """Particles at a level, weighed as draws from the prior: what rows say there is still to come.
+
+    The rows that led them there do not matter to that, so they may go on with others.
+
+    Args:
+        level: its number.
+        u, mean: and the guesses of theta, before the rows are looked at `(b, n, k)`.
+        log_weights: `(b, n)`, whose mean is that of one draw.
+        ancestor: which of the first particles each comes from `(b, n)`.
+    """
+
+    level: int
+    u: Tensor
+    mean: Tensor
+    log_weights: Tensor
+    ancestor: Tensor
 
 
 @dataclass(frozen=True)
@@ -38,12 +58,14 @@ class Particles:
         log_weights: normalised `(b, n)`.
         log_evidence: of the rows `(b,)`.
         ancestor: which of the first particles each comes from `(b, n)`.
+        middle: where they were half way, None where the chain has no middle or they began there.
     """
 
     mean: Tensor
     log_weights: Tensor
     log_evidence: Tensor
     ancestor: Tensor
+    middle: Layer | None
 
     @property
     def ess(self) -> Tensor:
@@ -62,45 +84,51 @@ def effective_size(log_weights: Tensor) -> Tensor:
     return torch.exp(-torch.logsumexp(2.0 * log_weights, -1))
 
 
-def filtered(chain: Chain, rows: Observations, noise: ParticleNoise, few: float = FEW) -> Particles:
+def filtered(
+    chain: Chain, rows: Observations, noise: ParticleNoise, few: float = FEW, start: Layer | None = None
+) -> Particles:
     """Particles of each task given its rows.
 
     Args:
         few: see `resampled`.
+        start: where they begin; None is the highest level.
     """
-    num = noise.num_particles
-    u, log_weights = _first(chain, rows, noise)
-    evidence, ancestor = torch.zeros_like(rows.log_unit), torch.arange(num, device=u.device).expand(len(u), num)
-    top = chain.num_levels - 1
-    mean, twist = chain.denoise(u, top), Twist(rows, chain.residual(top))
+    num, middle, layer = noise.num_particles, None, start or _first(chain, rows, noise)
+    u, mean, ancestor, log_weights = layer.u, layer.mean, layer.ancestor, layer.log_weights
+    evidence, twist = torch.zeros_like(rows.log_unit), Twist(rows, chain.residual(layer.level))
     log_weights = log_weights + twist.log_prob(mean)
-    for level in range(top, 0, -1):
-        start = noise.uniform()
-        (u, mean, ancestor), log_weights, evidence = resampled((u, mean, ancestor), log_weights, evidence, start, few)
-        a, b, var = chain.step(level)
+    for level in range(layer.level, 0, -1):
+        drawn = noise.step(chain, level)
+        (u, mean, ancestor), log_weights, evidence = resampled(
+            (u, mean, ancestor), log_weights, evidence, drawn.start, few
+        )
+        a, b, _ = chain.step(level)
         expected = rows.of(mean)
-        shift = twist.shift(expected, noise.normal() @ chain.residual_roots[level].mT, noise.normal())
-        moved = torch.add(var**0.5 * (noise.normal() @ chain.root.mT), shift, alpha=a)  # from where u was to be
+        moved = torch.add(drawn.u, twist.shift(expected, drawn.theta, drawn.rows), alpha=a)  # from where u was to be
         below = torch.add(moved, mean, alpha=a).add_(u, alpha=b)
         cov, gain = chain.between(level)
         # of theta given both, at the rows alone
         explained = Twist(rows, cov).log_prob_at(expected + moved @ rows.times(gain).mT)
         u, mean, twist = below, chain.denoise(below, level - 1), Twist(rows, chain.residual(level - 1))
-        log_weights = log_weights + twist.log_prob(mean) - explained
+        log_weights = log_weights - explained
+        if level - 1 == chain.middle:
+            middle = Layer(level - 1, u, mean, log_weights + evidence[:, None], ancestor)
+        log_weights = log_weights + twist.log_prob(mean)
     evidence = evidence + log_weights.logsumexp(-1) - math.log(num) + rows.log_unit
-    return Particles(mean, log_weights.log_softmax(-1), evidence, ancestor)
+    return Particles(mean, log_weights.log_softmax(-1), evidence, ancestor, middle)
 
 
-def _first(chain: Chain, rows: Observations, noise: ParticleNoise) -> tuple[Tensor, Tensor]:
+def _first(chain: Chain, rows: Observations, noise: ParticleNoise) -> Layer:
     """Particles at the highest level, given the rows as if theta were Gaussian; and what weighs against that."""
-    highest = float(chain.noises[-1])
-    prior = Twist(rows, chain.cov)
-    nothing = rows.y.new_zeros(len(rows.y), noise.num_particles, len(chain.root))
-    theta = prior.draw(nothing, noise.normal() @ chain.root.mT, noise.normal())
-    u = theta + highest * (noise.normal() @ chain.root.mT)
+    top, highest, num = chain.num_levels - 1, float(chain.noises[-1]), noise.num_particles
+    prior, drawn = Twist(rows, chain.cov), noise.first(chain)
+    nothing = rows.y.new_zeros(len(rows.y), num, len(chain.root))
+    theta = prior.draw(nothing, drawn.theta, drawn.rows)
+    u = theta + highest * drawn.u
     share = 1.0 / (1.0 + highest * highest)
     explained = Twist(rows, highest * highest * share * chain.cov).log_prob(share * u)
-    return u, prior.log_prob(nothing) - explained
+    ancestor = torch.arange(num, device=u.device).expand(len(u), num)
+    return Layer(top, u, chain.denoise(u, top), prior.log_prob(nothing) - explained, ancestor)
 
 
 def resampled(

@@ -1,31 +1,41 @@
 """Posteriors of tasks, some at a time, by the particle filter or by another sampler."""
 
-import torch
+from collections.abc import Callable
+
 from torch import Generator
 
 from bayesmeta.diffusion.sampling.chain import Chain
 from bayesmeta.diffusion.sampling.gaussians import Sampler, WeightedGaussians, joined
-from bayesmeta.diffusion.sampling.noise import ParticleNoise
+from bayesmeta.diffusion.sampling.noise import ParticleNoise, SharedNoise
 from bayesmeta.diffusion.sampling.observations import Observations
-from bayesmeta.diffusion.sampling.particle_filter import filtered
+from bayesmeta.diffusion.sampling.particle_filter import Layer, filtered
 from bayesmeta.diffusion.sampling.tempering import RowsOf, tempered
 from bayesmeta.diffusion.sampling.twists import Twist
 from bayesmeta.numerics.linalg import symmetric
 
-__all__ = ["fixed_noise", "posterior_of", "weighted"]
+__all__ = ["posterior_of", "weighted"]
 
 
-def weighted(chain: Chain, rows: Observations, noise: ParticleNoise) -> WeightedGaussians:
-    """Particles of the filter, each with what the rows say of theta given the lowest level."""
-    found = filtered(chain, rows, noise)
+def weighted(
+    chain: Chain,
+    rows: Observations,
+    noise: ParticleNoise,
+    *,
+    start: Layer | None = None,
+    keep: Callable[[Layer], None] | None = None,
+) -> WeightedGaussians:
+    """Particles of the filter, each with what the rows say of theta given the lowest level.
+
+    Args:
+        start: where particles begin; None is the highest level.
+        keep: is given the particles half way, if there are any.
+    """
+    found = filtered(chain, rows, noise, start=start)
+    if keep is not None and found.middle is not None:
+        keep(found.middle)
     last = Twist(rows, chain.residual(0))
     cov = symmetric(last.cov_given())
     return WeightedGaussians(last.given(found.mean), cov, found.log_weights, found.log_evidence, found.num_ancestors)
-
-
-def fixed_noise(device: torch.device) -> Generator:
-    """The noise of every posterior: the same rows have the same one."""
-    return Generator(device=device).manual_seed(0)
 
 
 def posterior_of(
@@ -49,8 +59,9 @@ def posterior_of(
     """
 
     def some(rows: Observations) -> WeightedGaussians:
-        each, source = (1, fixed_noise(rows.y.device)) if generator is None else (len(rows.y), generator)
-        return sampler(chain, rows, ParticleNoise(each, num, len(chain.root), rows.y, source))
+        if generator is None:
+            return sampler(chain, rows, SharedNoise.of(chain, num, rows.y))
+        return sampler(chain, rows, ParticleNoise(len(rows.y), num, len(chain.root), rows.y, generator))
 
     found = joined([some(rows(slice(i, i + piece))) for i in range(0, max(num_tasks, 1), piece)])  # also of no tasks
     return tempered(found, rows, some, piece)

@@ -18,7 +18,7 @@ from bayesmeta.diffusion.sampling.gaussians import WeightedGaussians, joined
 from bayesmeta.diffusion.sampling.observations import Observations
 from bayesmeta.warning_kinds import BayesmetaWarning, warn
 
-__all__ = ["RowsOf", "Tempered", "TemperedWarning", "tempered"]
+__all__ = ["RowsOf", "Tempered", "TemperedWarning", "is_poor", "tempered"]
 
 LEAST = 4.0  # effective particles that have to carry a posterior, fewer where there are few at all
 LEAST_SHARE = 1.0 / 8.0
@@ -88,14 +88,14 @@ def tempered(
     Warns:
         TemperedWarning: for how many tasks, and by which factor at most.
     """
-    left = _poor(found).nonzero()[:, 0]
+    left = is_poor(found).nonzero()[:, 0]
     num, largest = len(left), 1.0
     if not num:
         return found
     for factor in FACTORS:
         again = joined([sampler(Tempered(rows(some), factor)) for some in left.split(piece)])
         found, largest = found.with_tasks(left, again), factor
-        left = left[_poor(again)]
+        left = left[is_poor(again)]
         if not len(left):
             break
     else:
@@ -108,7 +108,7 @@ def tempered(
     return found
 
 
-def _poor(found: WeightedGaussians) -> Tensor:
+def is_poor(found: WeightedGaussians) -> Tensor:
     """Which tasks hardly a particle carries, `(b,)`; true also where there are no numbers."""
     least = min(LEAST, LEAST_SHARE * found.log_weights.shape[-1])
     return ~((found.ess >= least) & found.mean.isfinite().all(-1).all(-1))

@@ -13,7 +13,7 @@ from bayesmeta import Data, load, save
 from bayesmeta.diffusion.denoising.attention import ArmSets
 from bayesmeta.diffusion.denoising.learning import DiffusionSchedule
 from bayesmeta.diffusion.featured.calibration import _fitted, factors
-from bayesmeta.diffusion.featured.fitting import PastSets, SetLearner
+from bayesmeta.diffusion.featured.fitting import Coordinates, SetLearner
 from bayesmeta.diffusion.featured.past_sets import groups_of
 from bayesmeta.diffusion.featured.process import NeuralDiffusionProcess
 from bayesmeta.diffusion.prior import DiffusionPrior
@@ -143,7 +143,7 @@ def test_pads_are_invisible() -> None:
     assert torch.equal(prior.log_evidence(padded), prior.log_evidence(alone))
     beside = Data.pad([(x, y), (features(9, 9), randn((9,), like=F64, generator=seed(10)))])
     assert torch.equal(prior.log_evidence(beside)[:1], prior.log_evidence(alone))
-    past = PastSets.of(prior, beside)
+    past = Coordinates.of(prior, groups_of(beside))
     assert past.sets.features.shape == (2, 9, 2)
     own, _, _, sets = prior.at(x)
     u = randn((3, own.num_arms), like=F64, generator=seed(11))[:, : sets.values.shape[-1]]
@@ -201,7 +201,7 @@ def test_residuals_are_as_wide_as_held_out_tasks_say() -> None:
 
 def test_a_network_starts_at_zero_and_learning_has_gradients() -> None:
     prior, tasks = small(), OneClusterPays(5).tasks(6)
-    past = PastSets.of(prior, tasks)
+    past = Coordinates.of(prior, groups_of(tasks))
     learner = SetLearner(prior.network, prior.noises, past)
     theta = randn((6, 2, past.variances.shape[-1]), like=F64, generator=seed(6)).float()
     theta = theta * (past.variances > 0.0)[:, None]

@@ -62,6 +62,7 @@ def test_particles_that_were_kept_go_on_to_the_last_bit() -> None:
     prior = gaussian_prior(50)
     first, second = prior.online((3,)), prior.online((3,))
     first.add(*rows(20, 3))
+    assert first.num_reruns.any()
     second.load_state_dict(first.state_dict())
     for online in (first, second):
         online.add(*rows(20, 6))

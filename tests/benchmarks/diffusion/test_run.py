@@ -13,10 +13,10 @@ from benchmarks.diffusion import gaussian_mixture, playing, priors, run, streame
 from benchmarks.diffusion.environments import worlds
 from benchmarks.diffusion.playing import Playing, ratio
 from benchmarks.diffusion.priors import Learning
-from benchmarks.diffusion.sections import cost, exact, few_tasks, mixture
+from benchmarks.diffusion.sections import cost, exact, few_tasks, mixture, shapes
 from benchmarks.diffusion.work import interval
 
-SECTIONS = "mixture,exact,cost,regret,incomplete,few_tasks"
+SECTIONS = "mixture,exact,cost,regret,incomplete,few_tasks,shapes"
 METHODS = "diffusion,grid,stream,stream_network,gaussian,mixture,ucb1,truth"
 
 
@@ -32,6 +32,10 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(playing.PLAYING, "quick", Playing(30, 3, 3, 8, 1, sizes))
     monkeypatch.setattr(gaussian_mixture, "NUMBERS", (1, 2))
     monkeypatch.setitem(few_tasks.NUMBERS, "quick", (20,))
+    monkeypatch.setitem(shapes.NUMBERS, "quick", {"curves": (20,), "mazes": (20,), "clusters": (20,)})
+    monkeypatch.setitem(shapes.NUM_HELD_OUT, "quick", 4)
+    monkeypatch.setattr(shapes, "VECTORS", schedule)
+    monkeypatch.setattr(shapes, "SETS", schedule)
     for name in ("gaussian", "swiss_roll", "bidding"):
         monkeypatch.delitem(worlds.ENVIRONMENTS, name)
 
@@ -50,6 +54,9 @@ def test_it_runs_and_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.Mo
         "regret/three_modes/ucb1",
         "regret_ratio/popular_and_niche/truth",
         "regret_ratio/maze/grid",
+        "gain/curves/20/perceptron",
+        "gain/mazes/20/grid",
+        "asking_cpu_s/clusters/20/attention",
     ]
     expected += [
         "regret_incomplete_ratio/diffusion",

@@ -15,9 +15,9 @@ from typing import Any
 
 import torch
 from jaxtyping import Float, Int
-from torch import Generator, Tensor, nn
+from torch import Generator, Tensor
 
-from bayesmeta.diffusion.denoising.denoiser import NUM_WAVES, Denoiser, level_waves, relative
+from bayesmeta.diffusion.denoising.denoiser import NUM_WAVES, AtLevel, Denoiser, level_waves, relative
 from bayesmeta.diffusion.denoising.grids.pyramid import Pyramid
 
 __all__ = ["GridDenoiser"]
@@ -61,7 +61,7 @@ class GridDenoiser(Denoiser):
         return GridModule(self)
 
 
-class GridModule(nn.Module):
+class GridModule(AtLevel):
     """See `GridDenoiser`."""
 
     def __init__(self, sizes: GridDenoiser) -> None:

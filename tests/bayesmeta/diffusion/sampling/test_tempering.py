@@ -11,10 +11,10 @@ from torch import Tensor
 from bayesmeta import Data
 from bayesmeta.diffusion.prior import DiffusionPrior
 from bayesmeta.diffusion.sampling.chain import Chain
-from bayesmeta.diffusion.sampling.noise import ParticleNoise
+from bayesmeta.diffusion.sampling.noise import SharedNoise
 from bayesmeta.diffusion.sampling.observations import Functionals
 from bayesmeta.diffusion.sampling.particle_filter import filtered
-from bayesmeta.diffusion.sampling.posterior import fixed_noise, posterior_of
+from bayesmeta.diffusion.sampling.posterior import posterior_of
 from bayesmeta.diffusion.sampling.tempering import LEAST, Tempered, TemperedWarning
 from bayesmeta.diffusion.sampling.twists import Twist
 from bayesmeta.random import randn
@@ -69,7 +69,7 @@ def test_tasks_whose_rows_no_particle_explains() -> None:
     assert (found.cov[1].diagonal() > 2.0 * found.cov[0].diagonal()).all(), "tempered rows say less"
     plain = posterior_of(gaussian_chain(EYE, 5), rows, 3, num, piece=2)
     assert torch.equal(found.mean[[0, 2]], plain.mean[[0, 2]]), "other tasks are as they were"
-    untempered = filtered(chain, rows(slice(0, 2)), ParticleNoise(1, num, SIZE, y, fixed_noise(y.device)))
+    untempered = filtered(chain, rows(slice(0, 2)), SharedNoise.of(chain, num, y))
     assert untempered.ess[1] < LEAST
     assert torch.equal(found.log_evidence[:2], untempered.log_evidence)
 
