@@ -19,7 +19,7 @@ from torch import Generator, Tensor
 from bayesmeta.fields import TensorFields
 from bayesmeta.random import categorical, gamma
 
-__all__ = ["DEGREES", "StudentMixture"]
+__all__ = ["DEGREES", "StudentMixture", "student_log_density"]
 
 DEGREES = 8.0  # of freedom: heavy enough for weights to stay bounded, light enough that few draws are lost
 MOST_FACTORS = 8  # uniforms whose product gives a chi-squared; from there on the gamma distribution is drawn
@@ -89,25 +89,31 @@ class StudentMixture(TensorFields):
     def log_prob(self, params: Tensor) -> Tensor:
         """Log density `(..., *batch)` of `(..., *batch, d)`."""
         d, batch = self.loc.shape[-1], self.batch_shape
-        x = params.reshape(-1, *batch, d).movedim(0, -1)
-        log_weights = self.logits.log_softmax(-1)
+        num = math.prod(params.shape[: params.ndim - len(batch) - 1])
+        x = params.reshape(num, *batch, d).movedim(0, -1)
+        # inverses of small factors, once, cost half of solving with them for each draw
+        inverse = torch.linalg.solve_triangular(self.scale_tril, torch.eye(d).to(x), upper=False)
+        volume = self.scale_tril.diagonal(dim1=-2, dim2=-1).log().sum(-1) - self.logits.log_softmax(-1)
         each = []
         for k in range(self.num_components):
-            root = self.scale_tril[..., k, :, :]
-            z = torch.linalg.solve_triangular(root, x - self.loc[..., k, :, None], upper=False)
-            each.append(log_weights[..., k, None] + self._log_density(z.square().sum(-2), root))
+            distance = (inverse[..., k, :, :] @ (x - self.loc[..., k, :, None])).square().sum(-2)
+            each.append(student_log_density(distance, volume[..., k, None], d, self.df))
         total = each[0] if len(each) == 1 else torch.stack(each).logsumexp(0)
         return total.movedim(-1, 0).reshape(params.shape[:-1])
 
     def _log_density(self, distance: Tensor, root: Tensor) -> Tensor:
         """Of one component at squared distances `(*batch, n)`."""
-        d, df = root.shape[-1], self.df
-        constant = math.lgamma(0.5 * (df + d)) - math.lgamma(0.5 * df) - 0.5 * d * math.log(df * math.pi)
         volume = root.diagonal(dim1=-2, dim2=-1).log().sum(-1)
-        return constant - volume[..., None] - 0.5 * (df + d) * torch.log1p(distance / df)
+        return student_log_density(distance, volume[..., None], root.shape[-1], self.df)
 
     def constrain(self, params: Tensor) -> dict[str, Tensor]:
         return {"position": params}
+
+
+def student_log_density(distance: Tensor, log_volume: Tensor, d: int, df: float) -> Tensor:
+    """Of a Student t in d dimensions at squared distances in units of its scale, whose log determinant is given."""
+    constant = math.lgamma(0.5 * (df + d)) - math.lgamma(0.5 * df) - 0.5 * d * math.log(df * math.pi)
+    return constant - log_volume - 0.5 * (df + d) * torch.log1p(distance / df)
 
 
 def _normal(shape: Sequence[int], like: Tensor, generator: Generator | None) -> Tensor:
