@@ -55,7 +55,9 @@ class StudentMixture(TensorFields):
         return (self.logits.softmax(-1)[..., None] * self.loc).sum(-2)
 
     def sample_params(self, num_draws: int, *, generator: Generator | None = None) -> Tensor:
-        return self.draw(num_draws, generator=generator)[0]
+        if self.num_components == 1:
+            return self.draw(num_draws, generator=generator)[0]
+        return self._mixed(*self._spherical(num_draws, generator), generator)
 
     def draw(self, num_draws: int, *, generator: Generator | None = None) -> tuple[Tensor, Tensor]:
         """Draws `(num_draws, *batch, d)` and their log density `(num_draws, *batch)`.
@@ -63,8 +65,7 @@ class StudentMixture(TensorFields):
         Coordinates vary slowest in memory, and draws fastest: what is done to many draws of a task is fast.
         """
         d = self.loc.shape[-1]
-        z = _normal((*self.batch_shape, d, num_draws), self.loc, generator)
-        stretch = self.df / _chi_squared(self.df, (*self.batch_shape, num_draws), self.loc, generator)
+        z, stretch = self._spherical(num_draws, generator)
         if self.num_components == 1:
             distance = z.square().sum(-2) * stretch
             x = torch.baddbmm(
@@ -74,17 +75,23 @@ class StudentMixture(TensorFields):
             ).reshape(z.shape)
             log_prob = self._log_density(distance, self.scale_tril[..., 0, :, :])
             return _draws_first(x), log_prob.movedim(-1, 0)
-        x = _draws_first(self._among(z * stretch.sqrt()[..., None, :], generator))
+        x = self._mixed(z, stretch, generator)
         return x, self.log_prob(x)
 
-    def _among(self, z: Tensor, generator: Generator | None) -> Tensor:
-        """Draws `(*batch, d, n)` of components chosen at random, from spherical ones."""
+    def _spherical(self, num_draws: int, generator: Generator | None) -> tuple[Tensor, Tensor]:
+        """Normal draws `(*batch, d, n)`, and squares of the factors that make them a Student t's `(*batch, n)`."""
+        z = _normal((*self.batch_shape, self.loc.shape[-1], num_draws), self.loc, generator)
+        return z, self.df / _chi_squared(self.df, (*self.batch_shape, num_draws), self.loc, generator)
+
+    def _mixed(self, z: Tensor, stretch: Tensor, generator: Generator | None) -> Tensor:
+        """Draws `(n, *batch, d)` of components chosen at random, from spherical ones."""
+        z = z * stretch.sqrt()[..., None, :]
         chosen = categorical(z.shape[-1], self.logits, generator=generator).movedim(0, -1)
         x = torch.empty_like(z)
         for k in range(self.num_components):
             of_k = self.loc[..., k, :, None] + self.scale_tril[..., k, :, :] @ z
             x = of_k if k == 0 else torch.where((chosen == k)[..., None, :], of_k, x)
-        return x
+        return _draws_first(x)
 
     def log_prob(self, params: Tensor) -> Tensor:
         """Log density `(..., *batch)` of `(..., *batch, d)`."""
