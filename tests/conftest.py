@@ -76,6 +76,8 @@ def _networks_learn_briefly(monkeypatch):
     """What a test does not say of how long networks learn is a few steps."""
     if learning := sys.modules.get("bayesmeta.neural_processes.learning"):
         monkeypatch.setattr(learning, "DEFAULT", learning.Schedule(num_steps=4, num_tasks=4))
+    if amortised := sys.modules.get("bayesmeta.amortised.proposal"):
+        monkeypatch.setattr(amortised, "DEFAULT", amortised.ProposalSchedule(num_steps=4, num_tasks=4))
     if denoising := sys.modules.get("bayesmeta.diffusion.denoising.learning"):
         monkeypatch.setattr(denoising, "DEFAULT", denoising.DiffusionSchedule(num_steps=4, num_draws=2, num_rounds=1))
 

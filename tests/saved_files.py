@@ -4,8 +4,9 @@
 
 What is written anew is no file of an earlier version any more: name what is new.
 
-A prior is kept with rows and the evidence of these, before and after it was conditioned on half of them; a prior for
-tuning with points and what it expects there; a policy with what it expects of its arms and chooses next.
+A prior is kept with rows and the evidence of these, before and after it was conditioned on half of them; a proposal
+with its density at two points, given a task, and how far that task is; a prior for tuning with points and what it
+expects there; a policy with what it expects of its arms and chooses next.
 """
 
 import json
@@ -20,6 +21,7 @@ import torch
 import bayesmeta as bm
 from bandits import Policy
 from bayesmeta import Data
+from bayesmeta.amortised import AmortisedProposal, ProposalSchedule
 from bayesmeta.hyperparameters.feature_prior import FeaturePrior
 from bayesmeta.neural_processes import (
     BernoulliHead,
@@ -33,11 +35,12 @@ from bayesmeta.neural_processes import (
 from bayesmeta.random import randn
 from bo import SearchSpace, TuningPrior, fit_rgpe
 from tests.bandits.testing.cases import CASES
+from tests.bayesmeta.amortised.conjugate import simulate
 from tests.bo.past import SPACE, loss
 from tests.families import F64, FAMILIES, moved
 from tests.seeds import seed, shifted
 
-__all__ = ["SAVED", "evidence_of", "expectations_of", "next_of", "read_answers", "told"]
+__all__ = ["SAVED", "densities_of", "evidence_of", "expectations_of", "next_of", "read_answers", "told"]
 
 SAVED = Path(__file__).parent / "saved"
 ANSWERS = "answers.json"
@@ -59,6 +62,15 @@ def evidence_of(prior: Any, rows: Data) -> list[float]:
         return [float(prior.log_evidence(rows))]
     first, last = rows.rows(slice(0, NUM_ROWS // 2)), rows.rows(slice(NUM_ROWS // 2, NUM_ROWS))
     return [float(prior.log_evidence(rows)), float(prior.condition(first).log_evidence(last))]
+
+
+def densities_of(proposal: AmortisedProposal) -> list[float]:
+    """At two points, given the rows 0, 1, ... of each column, and how far that task is."""
+    rows = torch.arange(4.0 * proposal.num_columns).double().reshape(1, 4, -1)
+    points = torch.stack([proposal.loc, proposal.loc + 1.0]).double()[:, None]
+    assert proposal.distance is not None
+    far = proposal.distance(proposal.summaries(rows))
+    return [*proposal(rows).log_prob(points).flatten().tolist(), *far.tolist()]
 
 
 def expectations_of(prior: TuningPrior, points: Data) -> list[float]:
@@ -121,6 +133,13 @@ def over_arms_with_features() -> tuple[bm.NeuralDiffusionProcess, Data]:
     return replace(start, network=moved(start.network, 10), gates=torch.full_like(start.gates, 0.5)), shelf
 
 
+def proposals() -> dict[str, AmortisedProposal]:
+    start = AmortisedProposal.initial(
+        simulate, generator=seed(0), num_components=2, width=4, num_layers=1, num_attention=1, num_heads=2
+    )
+    return {"amortised": start.fit(simulate, schedule=ProposalSchedule(2, 4), generator=seed(1), progress=False)}
+
+
 def tuning_priors() -> dict[str, TuningPrior]:
     space = SearchSpace(SPACE, {"depth": ("kind", ("tree", "forest"))})
     x = space.sobol(40, generator=seed(0)).reshape(4, 10, -1)
@@ -156,9 +175,9 @@ def policies() -> dict[str, tuple[Policy, torch.Tensor | None]]:
 
 def main(names: Sequence[str]) -> None:
     SAVED.mkdir(exist_ok=True)
-    answers: dict[str, Any] = {"priors": {}, "tuning": {}, "policies": {}}
+    answers: dict[str, Any] = {"priors": {}, "proposals": {}, "tuning": {}, "policies": {}}
     if names:
-        answers = read_answers()
+        answers |= read_answers()
 
     def chosen(found: dict[str, Any]) -> list[tuple[str, Any]]:
         return [(name, each) for name, each in found.items() if not names or name in names]
@@ -167,6 +186,9 @@ def main(names: Sequence[str]) -> None:
         bm.save(prior, SAVED / f"{name}.safetensors")
         bm.save(rows, SAVED / f"{name}.rows.safetensors")
         answers["priors"][name] = evidence_of(told(prior), rows)
+    for name, proposal in chosen(proposals()):
+        bm.save(proposal, SAVED / f"{name}.safetensors")
+        answers["proposals"][name] = densities_of(proposal)
     for name, tuning in chosen(tuning_priors()):
         x = tuning.space.sobol(NUM_ROWS, generator=seed(1))
         points = Data.of(x, torch.linspace(-1.0, 1.0, NUM_ROWS, dtype=torch.float64))

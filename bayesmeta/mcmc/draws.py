@@ -33,6 +33,7 @@ class Draws(Described):
         least_ess: least effective draws of any coordinate, by batch means `(T,)`; `report` has the exact ones.
         to_params: from positions to parameters by name.
         task_names: labels of the tasks.
+        unlike: which were unlike those that a learned proposal knew, and began on the next rung `(T,)`; None for none.
     """
 
     chains: Chains
@@ -43,6 +44,7 @@ class Draws(Described):
     least_ess: Tensor
     to_params: Callable[[Tensor], dict[str, Tensor]] | None = None
     task_names: Sequence[Any] | None = None
+    unlike: Tensor | None = None
 
     @property
     def num_tasks(self) -> int:
@@ -88,7 +90,10 @@ class Draws(Described):
         return rhat(self.position)
 
     def report(self) -> "polars.DataFrame":
-        """A row for each task: the rung it ended on, whether it passed, k, R-hat, effective draws, evidence."""
+        """A row for each task: the rung it ended on, whether it passed, k, R-hat, effective draws, evidence.
+
+        `unlike` says which tasks were too far from those of a learned proposal for it to be asked.
+        """
         import polars
 
         return polars.DataFrame(
@@ -96,6 +101,7 @@ class Draws(Described):
                 "task": self.names,
                 "step": [self.rungs[i] for i in self.rung.tolist()],
                 "passed": self.passed.tolist(),
+                "unlike": [False] * self.num_tasks if self.unlike is None else self.unlike.tolist(),
                 "pareto_k": self.chains.pareto_k.tolist(),
                 "rhat": self.rhat.amax(-1).tolist(),
                 "ess_bulk": self.ess_bulk.amin(-1).tolist(),
@@ -127,9 +133,11 @@ class Draws(Described):
     def _parts(self) -> dict[str, Any]:
         counts = torch.bincount(self.rung, minlength=len(self.rungs)).tolist()
         steps = ", ".join(f"{name} {count}" for name, count in zip(self.rungs, counts, strict=True) if count)
+        num_unlike = 0 if self.unlike is None else int(self.unlike.sum())
         failed = int((~self.passed).sum())
         return {
             "steps": steps,
+            "unlike": plural(num_unlike, "task") if num_unlike else None,
             "failed": f"{failed} of {plural(self.num_tasks, 'task')}" if failed else None,
             "R-hat": f"at most {self.worst_rhat.max():.3f}",
             "ESS": f"at least {self.least_ess.min():.0f}, 5th percentile {self.least_ess.quantile(0.05):.0f}",

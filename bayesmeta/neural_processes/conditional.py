@@ -25,11 +25,11 @@ from bayesmeta.fields import LearnedFrom
 from bayesmeta.networks.embeddings import Inputs
 from bayesmeta.networks.modules import Weights
 from bayesmeta.networks.perceptron import ResidualPerceptron
+from bayesmeta.networks.set_encoder import SetEncoder, summary
 from bayesmeta.neural_processes.base import KeepsSums
 from bayesmeta.neural_processes.episodes import Episode
 from bayesmeta.neural_processes.function_draws import FunctionDraws
 from bayesmeta.neural_processes.heads import Head
-from bayesmeta.neural_processes.set_encoder import SetEncoder, summary
 from bayesmeta.random import randint
 
 __all__ = ["ConditionalNetwork", "ConditionalNeuralProcess"]

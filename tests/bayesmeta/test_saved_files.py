@@ -10,7 +10,7 @@ import torch
 import bayesmeta as bm
 from bandits import Policy
 from bayesmeta.io import GROUP
-from tests.saved_files import SAVED, evidence_of, expectations_of, next_of, read_answers, told
+from tests.saved_files import SAVED, densities_of, evidence_of, expectations_of, next_of, read_answers, told
 
 ANSWERS = read_answers()
 
@@ -19,6 +19,12 @@ ANSWERS = read_answers()
 def test_priors(name: str) -> None:
     prior, rows = bm.load(SAVED / f"{name}.safetensors"), bm.load(SAVED / f"{name}.rows.safetensors")
     assert evidence_of(told(prior), rows) == pytest.approx(ANSWERS["priors"][name], rel=1e-5)
+
+
+@pytest.mark.parametrize("name", ANSWERS["proposals"])
+def test_proposals(name: str) -> None:
+    proposal = bm.load(SAVED / f"{name}.safetensors")
+    assert densities_of(proposal) == pytest.approx(ANSWERS["proposals"][name], rel=1e-5, abs=1e-6)
 
 
 @pytest.mark.parametrize("name", ANSWERS["tuning"])

@@ -7,7 +7,7 @@ from bayesmeta.mcmc.kernels.hamiltonian import Hamiltonian, warm_up
 from bayesmeta.mcmc.kernels.nuts import nuts_draws
 from bayesmeta.mcmc.kernels.protocol import run
 from bayesmeta.mcmc.ladder.chains import Chains
-from bayesmeta.mcmc.ladder.rungs import DEFENCE, Request, by_proposal
+from bayesmeta.mcmc.ladder.rungs import DEFENCE, Ends, Request, by_proposal
 from bayesmeta.mcmc.proposals.modes import uphill_factor
 from bayesmeta.mcmc.proposals.tempered import fitted_mixture, spread_out, tempered_particles
 from bayesmeta.mcmc.targets import Targets, evaluate
@@ -25,7 +25,8 @@ def from_particles(targets: Targets, request: Request) -> Chains:
     particles = tempered_particles(targets, generator=request.generator)
     mixture = fitted_mixture(particles, generator=request.generator)
     starts = spread_out(particles, request.num_chains, request.generator)
-    return by_proposal(targets, mixture, starts, request, defence=DEFENCE)
+    ends = Ends(starts, torch.full_like(starts[..., 0], torch.inf))  # each stands for many
+    return by_proposal(targets, mixture, ends, request, defence=DEFENCE)
 
 
 def from_gradients(targets: Targets, request: Request) -> Chains:

@@ -1,5 +1,6 @@
 """Ways to sample a chunk of tasks by independent proposals, the cheapest first: the lower rungs of the ladder."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -11,17 +12,18 @@ from bayesmeta.mcmc.kernels.independence import accept_in_turn
 from bayesmeta.mcmc.ladder.chains import Chains, weighted_evidence
 from bayesmeta.mcmc.proposals.adapted import adapted
 from bayesmeta.mcmc.proposals.defended import defended
-from bayesmeta.mcmc.proposals.laplace import best_mode, distinct_modes
+from bayesmeta.mcmc.proposals.laplace import best_mode, distinct_modes, log_evidence
 from bayesmeta.mcmc.proposals.modes import Modes, climb
 from bayesmeta.mcmc.proposals.student import StudentMixture
 from bayesmeta.mcmc.targets import Proposal, Targets, evaluate
 
-__all__ = ["Request", "Rung", "by_proposal", "from_learned", "from_mode", "from_several_modes"]
+__all__ = ["Ends", "Request", "Rung", "by_proposal", "from_learned", "from_mode", "from_several_modes"]
 
 PILOT = 100  # draws of each chain by which a proposal is adapted, and on which chains warm up
 NUM_POINTS = 128  # draws of the reference among which starts are chosen
 NUM_STARTS, STARTS_AT_ONCE = 17, 4  # climbs of the rung of several starts
 DEFENCE = 0.05  # share of the reference there
+LEAST_MASS = 1e-3  # of a posterior, for a chain to begin at
 
 
 @dataclass(frozen=True)
@@ -103,33 +105,53 @@ class Search:
         self.modes = self.modes + climb(self.targets, starts)
         self.log_density = self.log_density.scatter(0, chosen, -torch.inf)  # each is climbed from once
 
-    def ends(self, num: int) -> Tensor:
-        """Where the last climbs ended, `(num, T, d)`, the first mode again where there were fewer."""
-        loc = self.modes.loc[-num:]
-        return torch.cat([loc, loc[:1].expand(num - len(loc), *loc.shape[1:])])
+    def ends(self, num: int) -> "Ends":
+        """Where the last climbs ended, the first of these again where there were fewer."""
+        found = Ends(self.modes.loc[-num:], log_evidence(self.modes)[-num:])
+        more = num - len(found.loc)
+        return Ends(
+            *(torch.cat([part, part[:1].expand(more, *part.shape[1:])]) for part in (found.loc, found.log_mass))
+        )
+
+
+@dataclass(frozen=True)
+class Ends:
+    """Places that lie apart `(C, T, d)`, and the log of the mass about each `(C, T)`.
+
+    A mode may be a spike, whose density is far above that of any draw and whose mass is next to nothing, as that of a
+    hierarchical scale near zero. A chain that begins there never leaves, whatever is proposed, and says nothing.
+    """
+
+    loc: Tensor
+    log_mass: Tensor
+
+    def with_mass(self, draws: Tensor, log_weights: Tensor) -> Tensor:
+        """Places that have at least `LEAST_MASS` of what weighted draws `(n, T, d)` find, and draws for the others."""
+        total, _ = weighted_evidence(log_weights)
+        enough = ~(self.log_mass < total + math.log(LEAST_MASS))
+        return torch.where(enough[..., None], self.loc, draws[: len(self.loc)])
 
 
 @torch.no_grad()
-def by_proposal(
-    targets: Targets, proposal: Proposal, apart: Tensor, request: Request, *, defence: float = 0.0
-) -> Chains:
-    """Independence Metropolis-Hastings, from starts `(chains, T, d)`, by a proposal that is adapted and then frozen.
+def by_proposal(targets: Targets, proposal: Proposal, apart: Ends, request: Request, *, defence: float = 0.0) -> Chains:
+    """Independence Metropolis-Hastings, from places apart, by a proposal that is adapted and then frozen.
 
     The draws by which it is adapted are the warm-up of the chains: a chain that does not leave its start shows that
     the proposal misses what lies there.
     """
     g, chains = request.generator, request.num_chains
-    here = Start.at(targets, apart)
-    frozen = proposal
+    frozen, here = proposal, None
     if request.adapt:
         first = defended(proposal, targets.reference, defence)
         draws, log_q = drawn(first, PILOT * chains, g)
         log_p = evaluate(targets, draws)
+        here = Start.at(targets, apart.with_mass(draws, log_p - log_q))
         here = here.moved(first, draws, log_p, log_q, g)
         frozen = adapted(proposal, draws, log_p - log_q) if isinstance(proposal, StudentMixture) else proposal
     frozen = defended(frozen, targets.reference, defence)
     draws, log_q = drawn(frozen, request.num_draws * chains, g)
     log_p = evaluate(targets, draws)
+    here = here or Start.at(targets, apart.with_mass(draws, log_p - log_q))
     return here.chains(frozen, draws, log_p, log_q, g)
 
 

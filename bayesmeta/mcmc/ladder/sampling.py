@@ -28,6 +28,7 @@ __all__ = ["RUNGS", "sample"]
 AT_ONCE = 2**21  # numbers of draws that are made together: 16 MB of float64
 MOST_TASKS = 200  # of which chains move together
 NUM_PROBES = 16  # draws of the reference at which a density is tried before anything else
+LEARNED = "learned"
 NAMED = 5  # tasks that a message names
 
 OfPart = Callable[[Targets, Request, Tensor], Chains]  # a rung for some of the tasks, whose numbers it is told
@@ -47,6 +48,7 @@ def sample(
     num_draws: int = 1000,
     num_chains: int = 4,
     learned: Proposal | None = None,
+    unlike: Tensor | None = None,
     ladder: Sequence[str] = tuple(RUNGS),
     adapt: bool = True,
     checks: Checks = Checks(),  # noqa: B008 - frozen
@@ -62,6 +64,7 @@ def sample(
         num_draws: of each chain, all of which are kept: what adapts does so before.
         num_chains: of each task.
         learned: a proposal for each task that is tried first, such as an amortised one.
+        unlike: which tasks are unlike those that it learned from `(T,)`: they begin on the next rung.
         ladder: ways to sample by name, in the order in which they are tried; see `RUNGS`.
         adapt: whether proposals are moved towards their targets by a hundred draws a chain first.
         checks: what draws must pass.
@@ -71,19 +74,21 @@ def sample(
 
     Raises:
         ValueError: a density is plus infinity somewhere, or has no support where the reference has it; a rung has no
-            such name.
+            such name; `unlike` is not of these tasks, or leaves some of them without a rung.
 
     Warns:
         NotConvergedWarning: tasks passed on no rung. Their draws are the last rung's, and `Draws.passed` is false.
     """
     rungs = _rungs(ladder, learned)
+    far = _unlike(unlike, targets.num_tasks, learned, ladder)
     d = _probe(targets, generator)
     request = Request(num_draws, num_chains, adapt, generator)
     kept: Chains | None = None
     told = _Told.of(targets.num_tasks)
     left = torch.arange(targets.num_tasks)
     for number, (name, rung) in enumerate(rungs):
-        for part in tracked(_chunks(left, request, d), f"{name}", shown=progress):
+        asked = left[~far[left]] if name == LEARNED else left
+        for part in tracked(_chunks(asked, request, d), f"{name}", shown=progress):
             chains = rung(targets[part], request, part)
             told.write(part, number, *checked(chains, checks))
             chains = chains.regrouped(num_chains, num_draws)
@@ -96,7 +101,7 @@ def sample(
     if len(left):
         warn(_failed(left, told, task_names), NotConvergedWarning)
     names = tuple(name for name, _ in rungs)
-    return Draws(kept, names, told.rung, told.passed, told.rhat, told.ess, constrain, task_names)
+    return Draws(kept, names, told.rung, told.passed, told.rhat, told.ess, constrain, task_names, far)
 
 
 class _Told:
@@ -125,7 +130,22 @@ def _rungs(ladder: Sequence[str], learned: Proposal | None) -> list[tuple[str, O
     named = [(name, of_part(RUNGS[name])) for name in ladder]
     if learned is None:
         return named
-    return [("learned", lambda targets, request, part: from_learned(targets, request, learned[part])), *named]
+    return [(LEARNED, lambda targets, request, part: from_learned(targets, request, learned[part])), *named]
+
+
+def _unlike(unlike: Tensor | None, tasks: int, learned: Proposal | None, ladder: Sequence[str]) -> Tensor:
+    """Tasks that a learned proposal is not asked about, none where nothing is said."""
+    if unlike is None:
+        return torch.zeros(tasks, dtype=torch.bool)
+    if learned is None or unlike.dtype != torch.bool or tuple(unlike.shape) != (tasks,):
+        raise ValueError(
+            f"unlike must say of each of {tasks} tasks, by a bool, whether a learned proposal is not to be asked; got "
+            f"{unlike.dtype} of shape {tuple(unlike.shape)}{'' if learned is not None else ' and nothing learned'}"
+        )
+    if bool(unlike.any()) and not ladder:
+        task = int(unlike.nonzero()[0, 0])
+        raise ValueError(f"task {task} is unlike those learned from, and ladder has no other rung; name one")
+    return unlike.cpu()
 
 
 def _probe(targets: Targets, generator: Generator | None) -> int:
@@ -155,7 +175,7 @@ def _parts(targets: Targets) -> tuple[Tensor, ...]:
 
 def _chunks(left: Tensor, request: Request, d: int) -> list[Tensor]:
     each = AT_ONCE // (request.num_draws * request.num_chains * d)
-    return list(left.split(min(MOST_TASKS, max(1, each))))
+    return list(left.split(min(MOST_TASKS, max(1, each)))) if len(left) else []
 
 
 def _empty(chains: Chains, tasks: int) -> Chains:

@@ -24,19 +24,19 @@ def adapted(proposal: StudentMixture, draws: Tensor, log_weights: Tensor) -> Stu
     """
     weights = log_weights.nan_to_num(nan=-torch.inf).movedim(0, -1).softmax(-1).nan_to_num()[:, None]
     x = draws.movedim(0, -1)  # (T, d, n)
-    parts = [_component(proposal, k, x, weights) for k in range(proposal.num_components)]
+    shares = weights * _responsibilities(proposal, x) if proposal.num_components > 1 else weights
+    parts = [_component(proposal, k, x, shares[:, k, None]) for k in range(proposal.num_components)]
     loc, scale_tril, mass = (torch.stack(part, 1) for part in zip(*parts, strict=True))
     sure = (1.0 / weights.square().sum(-1).clamp(min=1e-12)).where(weights.sum(-1) > 0, 0.0)
     sure = sure / (sure + TRUST * draws.shape[-1])
-    shares = sure * mass + (1.0 - sure) * proposal.logits.softmax(-1)
-    logits = shares.log().where(proposal.logits > -torch.inf, -torch.inf)
+    mixed = sure * mass + (1.0 - sure) * proposal.logits.softmax(-1)
+    logits = mixed.log().where(proposal.logits > -torch.inf, -torch.inf)
     return StudentMixture(logits, loc, scale_tril, proposal.df)
 
 
-def _component(proposal: StudentMixture, k: int, x: Tensor, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Location, factor of the scale, and share of one component."""
+def _component(proposal: StudentMixture, k: int, x: Tensor, w: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Location, factor of the scale, and share of one component, by the weights of draws `(T, 1, n)` in it."""
     loc, root = proposal.loc[:, k], proposal.scale_tril[:, k]
-    w = weights if proposal.num_components == 1 else weights * _responsibility(proposal, k, x)[:, None]
     mass = w.sum(-1)[:, 0]
     count = mass.square() / w.square().sum(-1)[:, 0].clamp(min=torch.finfo(w.dtype).tiny)
     sure = (count / (count + TRUST * loc.shape[-1])).nan_to_num()
@@ -49,13 +49,12 @@ def _component(proposal: StudentMixture, k: int, x: Tensor, weights: Tensor) -> 
     return moved, uphill_factor(scale)[0], mass
 
 
-def _responsibility(proposal: StudentMixture, k: int, x: Tensor) -> Tensor:
-    """Probability `(T, n)` that a draw came from component k."""
+def _responsibilities(proposal: StudentMixture, x: Tensor) -> Tensor:
+    """Probabilities `(T, K, n)` that draws `(T, d, n)` came from each component."""
     logits = proposal.logits.log_softmax(-1)
-    each = [
-        logits[:, i, None] + _alone(proposal, i).log_prob(x.movedim(-1, 0)).mT for i in range(proposal.num_components)
-    ]
-    return torch.stack(each).softmax(0)[k].nan_to_num()
+    at = x.movedim(-1, 0)
+    each = [logits[:, k, None] + _alone(proposal, k).log_prob(at).mT for k in range(proposal.num_components)]
+    return torch.stack(each, 1).softmax(1).nan_to_num()
 
 
 def _alone(proposal: StudentMixture, k: int) -> StudentMixture:

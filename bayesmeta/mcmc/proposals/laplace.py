@@ -5,13 +5,15 @@ A component's weight is Laplace's evidence of its mode, $p(\hat x) |H|^{-1/2}$, 
 Source: Gelman et al., Bayesian Data Analysis, 3rd ed. (2013), section 13.3.
 """
 
+import math
+
 import torch
 from torch import Tensor
 
 from bayesmeta.mcmc.proposals.modes import Modes
 from bayesmeta.mcmc.proposals.student import DEGREES, StudentMixture
 
-__all__ = ["best_mode", "distinct_modes"]
+__all__ = ["best_mode", "distinct_modes", "log_evidence"]
 
 SAME = 0.25  # a squared distance, in units of the curvature, below which two climbs have found one mode
 LEAST_EVIDENCE = -12.0  # log evidence of a mode, less that of the best: below, it holds less than a hundred-thousandth
@@ -19,7 +21,7 @@ LEAST_EVIDENCE = -12.0  # log evidence of a mode, less that of the best: below, 
 
 def best_mode(modes: Modes, *, df: float = DEGREES) -> StudentMixture:
     """A Student t about the mode of the largest evidence of each task."""
-    best = _log_evidence(modes).argmax(0)
+    best = log_evidence(modes).argmax(0)
     tasks = torch.arange(len(best), device=best.device)
     root = modes.precision_tril[best, tasks]
     return StudentMixture(torch.zeros_like(root[:, :1, 0]), modes.loc[best, tasks][:, None], _scale(root)[:, None], df)
@@ -27,7 +29,7 @@ def best_mode(modes: Modes, *, df: float = DEGREES) -> StudentMixture:
 
 def distinct_modes(modes: Modes, *, df: float = DEGREES) -> StudentMixture:
     """A Student t about each mode, those found twice being one. Tasks with fewer modes have components of no weight."""
-    evidence = _log_evidence(modes)
+    evidence = log_evidence(modes)
     order = evidence.argsort(0, descending=True)
     tasks = torch.arange(evidence.shape[1], device=evidence.device)
     loc, root, logits = modes.loc[order, tasks], modes.precision_tril[order, tasks], evidence.gather(0, order)
@@ -48,8 +50,10 @@ def distinct_modes(modes: Modes, *, df: float = DEGREES) -> StudentMixture:
     )
 
 
-def _log_evidence(modes: Modes) -> Tensor:
-    return modes.log_density - modes.precision_tril.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+def log_evidence(modes: Modes) -> Tensor:
+    """Laplace's log of the mass about each mode `(S, T)`."""
+    volume = 0.5 * modes.loc.shape[-1] * math.log(2.0 * math.pi)
+    return modes.log_density - modes.precision_tril.diagonal(dim1=-2, dim2=-1).log().sum(-1) + volume
 
 
 def _scale(precision_tril: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from torch import Generator, Tensor
 from bayesmeta.fields import TensorFields
 from bayesmeta.random import categorical, gamma
 
-__all__ = ["DEGREES", "StudentMixture"]
+__all__ = ["DEGREES", "StudentMixture", "student_log_density"]
 
 DEGREES = 8.0  # of freedom: heavy enough for weights to stay bounded, light enough that few draws are lost
 MOST_FACTORS = 8  # uniforms whose product gives a chi-squared; from there on the gamma distribution is drawn
@@ -55,7 +55,9 @@ class StudentMixture(TensorFields):
         return (self.logits.softmax(-1)[..., None] * self.loc).sum(-2)
 
     def sample_params(self, num_draws: int, *, generator: Generator | None = None) -> Tensor:
-        return self.draw(num_draws, generator=generator)[0]
+        if self.num_components == 1:
+            return self.draw(num_draws, generator=generator)[0]
+        return self._mixed(*self._spherical(num_draws, generator), generator)
 
     def draw(self, num_draws: int, *, generator: Generator | None = None) -> tuple[Tensor, Tensor]:
         """Draws `(num_draws, *batch, d)` and their log density `(num_draws, *batch)`.
@@ -63,8 +65,7 @@ class StudentMixture(TensorFields):
         Coordinates vary slowest in memory, and draws fastest: what is done to many draws of a task is fast.
         """
         d = self.loc.shape[-1]
-        z = _normal((*self.batch_shape, d, num_draws), self.loc, generator)
-        stretch = self.df / _chi_squared(self.df, (*self.batch_shape, num_draws), self.loc, generator)
+        z, stretch = self._spherical(num_draws, generator)
         if self.num_components == 1:
             distance = z.square().sum(-2) * stretch
             x = torch.baddbmm(
@@ -74,40 +75,52 @@ class StudentMixture(TensorFields):
             ).reshape(z.shape)
             log_prob = self._log_density(distance, self.scale_tril[..., 0, :, :])
             return _draws_first(x), log_prob.movedim(-1, 0)
-        x = _draws_first(self._among(z * stretch.sqrt()[..., None, :], generator))
+        x = self._mixed(z, stretch, generator)
         return x, self.log_prob(x)
 
-    def _among(self, z: Tensor, generator: Generator | None) -> Tensor:
-        """Draws `(*batch, d, n)` of components chosen at random, from spherical ones."""
+    def _spherical(self, num_draws: int, generator: Generator | None) -> tuple[Tensor, Tensor]:
+        """Normal draws `(*batch, d, n)`, and squares of the factors that make them a Student t's `(*batch, n)`."""
+        z = _normal((*self.batch_shape, self.loc.shape[-1], num_draws), self.loc, generator)
+        return z, self.df / _chi_squared(self.df, (*self.batch_shape, num_draws), self.loc, generator)
+
+    def _mixed(self, z: Tensor, stretch: Tensor, generator: Generator | None) -> Tensor:
+        """Draws `(n, *batch, d)` of components chosen at random, from spherical ones."""
+        z = z * stretch.sqrt()[..., None, :]
         chosen = categorical(z.shape[-1], self.logits, generator=generator).movedim(0, -1)
         x = torch.empty_like(z)
         for k in range(self.num_components):
             of_k = self.loc[..., k, :, None] + self.scale_tril[..., k, :, :] @ z
             x = of_k if k == 0 else torch.where((chosen == k)[..., None, :], of_k, x)
-        return x
+        return _draws_first(x)
 
     def log_prob(self, params: Tensor) -> Tensor:
         """Log density `(..., *batch)` of `(..., *batch, d)`."""
         d, batch = self.loc.shape[-1], self.batch_shape
-        x = params.reshape(-1, *batch, d).movedim(0, -1)
-        log_weights = self.logits.log_softmax(-1)
+        num = math.prod(params.shape[: params.ndim - len(batch) - 1])
+        x = params.reshape(num, *batch, d).movedim(0, -1)
+        # inverses of small factors, once, cost half of solving with them for each draw
+        inverse = torch.linalg.solve_triangular(self.scale_tril, torch.eye(d).to(x), upper=False)
+        volume = self.scale_tril.diagonal(dim1=-2, dim2=-1).log().sum(-1) - self.logits.log_softmax(-1)
         each = []
         for k in range(self.num_components):
-            root = self.scale_tril[..., k, :, :]
-            z = torch.linalg.solve_triangular(root, x - self.loc[..., k, :, None], upper=False)
-            each.append(log_weights[..., k, None] + self._log_density(z.square().sum(-2), root))
+            distance = (inverse[..., k, :, :] @ (x - self.loc[..., k, :, None])).square().sum(-2)
+            each.append(student_log_density(distance, volume[..., k, None], d, self.df))
         total = each[0] if len(each) == 1 else torch.stack(each).logsumexp(0)
         return total.movedim(-1, 0).reshape(params.shape[:-1])
 
     def _log_density(self, distance: Tensor, root: Tensor) -> Tensor:
         """Of one component at squared distances `(*batch, n)`."""
-        d, df = root.shape[-1], self.df
-        constant = math.lgamma(0.5 * (df + d)) - math.lgamma(0.5 * df) - 0.5 * d * math.log(df * math.pi)
         volume = root.diagonal(dim1=-2, dim2=-1).log().sum(-1)
-        return constant - volume[..., None] - 0.5 * (df + d) * torch.log1p(distance / df)
+        return student_log_density(distance, volume[..., None], root.shape[-1], self.df)
 
     def constrain(self, params: Tensor) -> dict[str, Tensor]:
         return {"position": params}
+
+
+def student_log_density(distance: Tensor, log_volume: Tensor, d: int, df: float) -> Tensor:
+    """Of a Student t in d dimensions at squared distances in units of its scale, whose log determinant is given."""
+    constant = math.lgamma(0.5 * (df + d)) - math.lgamma(0.5 * df) - 0.5 * d * math.log(df * math.pi)
+    return constant - log_volume - 0.5 * (df + d) * torch.log1p(distance / df)
 
 
 def _normal(shape: Sequence[int], like: Tensor, generator: Generator | None) -> Tensor:

@@ -24,9 +24,9 @@ from torch.distributions import Distribution, Normal
 from bayesmeta.distributions.mixture import MixtureDistribution
 from bayesmeta.doors import Draws
 from bayesmeta.networks.perceptron import ResidualPerceptron
+from bayesmeta.networks.set_encoder import SetEncoder, summary
 from bayesmeta.neural_processes.base import NeuralProcess
 from bayesmeta.neural_processes.episodes import Episode
-from bayesmeta.neural_processes.set_encoder import SetEncoder, summary
 from bayesmeta.random import randn
 
 __all__ = ["KnowsVector", "LatentFunctions", "VectorModule", "fixed_noise"]
