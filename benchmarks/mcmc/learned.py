@@ -17,10 +17,10 @@ from torch import Generator, Tensor
 from bayesmeta.amortised import AmortisedProposal, ProposalSchedule
 from bayesmeta.mcmc import Draws, sample
 from bayesmeta.warning_kinds import NotConvergedWarning
-from benchmarks.mcmc.problems import Problem, Truth
 from benchmarks.mcmc.problems.bimodal import Bimodal
 from benchmarks.mcmc.problems.few_rows import FewRows
 from benchmarks.mcmc.problems.groups import Groups
+from benchmarks.mcmc.problems.simulated import Problem, Truth
 
 __all__ = ["METHODS", "PROBLEMS", "SCHEDULE", "SIZES", "Tally", "measured", "summary_of", "trained"]
 

@@ -2,7 +2,8 @@
 
     python -m benchmarks.mcmc --budget quick|full --out FILE --sections ... --methods ... --data DIR
 
-`logistic` has five weights, `glm10` the published setting of ten (100 rows, 10,000 data sets under `full`),
+`logistic` has five weights, `glm10` the published setting of ten (100 rows, 10,000 data sets under `full`);
+`bimodal`, `skew` and `groups` set a learned proposal beside rungs that do not learn and itself untrained;
 `posteriordb` compares means and standard deviations with reference draws in DIR/posteriordb. Seconds are of one core
 and of everything: compilation, warm-up, modes, checks; those of the kept draws alone stand beside them. A method of
 which a package is not installed is left out, and the table says so.
@@ -16,8 +17,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1")
 
 import argparse
+import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +29,7 @@ from rich.table import Table
 
 from bayesmeta.mcmc.diagnostics import effective_size
 from benchmarks.kept import Rows, kept, merged
-from benchmarks.mcmc import posteriors
+from benchmarks.mcmc import learned, posteriors
 from benchmarks.mcmc.methods import METHODS, Size
 from benchmarks.mcmc.problems.logistic import logistic
 from benchmarks.mcmc.problems.problem import Problem
@@ -38,6 +40,7 @@ __all__ = ["main"]
 PACKAGES = ["bayesmeta", "torch", "pyro-ppl", "blackjax", "numpyro", "nutpie", "jax"]
 SEED = 20261
 BUDGETS = ("quick", "full")
+QUICK_STEPS = 600  # of learning
 
 
 @dataclass(frozen=True)
@@ -108,6 +111,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for name in options.sections:
         if name == "posteriordb":
             rows, found = posteriors.compared(options.data)
+        elif name in learned.PROBLEMS:
+            rows, found = _learned(name, options.budget)
         else:
             rows, found = _section(name, options, console)
         tables[name] = merged(tables.get(name, []), rows, ("problem", "method"))
@@ -130,13 +135,34 @@ def _section(name: str, options: argparse.Namespace, console: Console) -> tuple[
     return rows, [figure for row in rows for figure in _figures(row)]
 
 
+def _learned(name: str, budget: str) -> tuple[Rows, list[Figure]]:
+    """A proposal that learns, beside rungs that do not and itself before it has learned."""
+    problem = learned.PROBLEMS[name]
+    schedule = learned.SCHEDULE if budget == "full" else replace(learned.SCHEDULE, num_steps=QUICK_STEPS)
+    before, after, seconds = learned.trained(problem, schedule)
+    tallies = learned.measured(problem, before, after, num_tasks=100, num_rounds=3 if budget == "full" else 1)
+    rows = [
+        {"problem": name, "method": method, "training_cpu_s": seconds, **figures}
+        for method, figures in learned.summary_of(tallies, seconds).items()
+    ]
+    names = ("ess_per_cpu_s", "ess_per_draw", "pareto_k_max", "share_off_median", "tasks_that_repay")
+    return rows, [
+        Figure(f"{figure}/{name}/{row['method']}", row[figure], "see the table")
+        for row in rows
+        for figure in names
+        if math.isfinite(row.get(figure, math.nan))
+    ]
+
+
 def shown(name: str, rows: Rows) -> Table:
     """A table of numbers as they are, to three digits."""
     table = Table(title=name)
-    for column in rows[0]:
+    columns = list(dict.fromkeys(column for row in rows for column in row))
+    for column in columns:
         table.add_column(column)
     for row in rows:
-        table.add_row(*(f"{value:.3g}" if isinstance(value, float) else str(value) for value in row.values()))
+        values = [row.get(column, "") for column in columns]
+        table.add_row(*(f"{value:.3g}" if isinstance(value, float) else str(value) for value in values))
     return table
 
 
@@ -147,11 +173,11 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.mcmc", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--budget", choices=BUDGETS, default="quick")
     parser.add_argument("--methods", type=names, default=list(METHODS), help="separated by commas")
-    parser.add_argument("--sections", type=names, default=[*SECTIONS], help="separated by commas")
+    parser.add_argument("--sections", type=names, default=[*SECTIONS, *learned.PROBLEMS], help="separated by commas")
     parser.add_argument("--data", type=Path, help="the folder that holds posteriordb/")
     parser.add_argument("--out", type=Path, required=True, help="a JSON file")
     options = parser.parse_args(arguments)
-    sections = [*SECTIONS, "posteriordb"]
+    sections = [*SECTIONS, *learned.PROBLEMS, "posteriordb"]
     for chosen, known, what in ((options.methods, METHODS, "method"), (options.sections, sections, "section")):
         unknown = [name for name in chosen if name not in known]
         if unknown:

@@ -12,7 +12,7 @@ import torch
 from torch import Generator, Tensor
 
 from bayesmeta.mcmc import Densities
-from benchmarks.mcmc.problems import Truth, reference
+from benchmarks.mcmc.problems.simulated import Truth, reference
 
 __all__ = ["Bimodal"]
 

@@ -14,7 +14,7 @@ from torch import Generator, Tensor
 from torch.nn.functional import logsigmoid
 
 from bayesmeta.mcmc import Densities
-from benchmarks.mcmc.problems import Truth, reference
+from benchmarks.mcmc.problems.simulated import Truth, reference
 
 __all__ = ["FewRows"]
 
