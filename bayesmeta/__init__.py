@@ -52,6 +52,7 @@ __all__ = [
     "fit_kinds",
     "fit_with_features",
     "from_formula",
+    "from_pyro",
     "load",
     "one_hot",
     "sample_posterior",
@@ -92,6 +93,7 @@ if TYPE_CHECKING:
     from bayesmeta.neural_processes.latent.plain import LatentNeuralProcess
     from bayesmeta.neural_processes.transformer import CausalTransformerNeuralProcess, TransformerNeuralProcess
     from bayesmeta.numerics.fused import compiled
+    from bayesmeta.pyro_models.model import from_pyro
     from bayesmeta.regression.arms_by_number import arm_statistics
     from bayesmeta.regression.correlated_arms import CorrelatedArms
     from bayesmeta.regression.linear import LinearGaussian
@@ -145,6 +147,7 @@ else:
             "fit_kinds": "hyperparameters.kinds",
             "fit_with_features": "hyperparameters.feature_prior",
             "from_formula": "mixed_models.model",
+            "from_pyro": "pyro_models.model",
             "load": "io",
             "one_hot": "conjugate.categorical",
             "sample_posterior": "mcmc.full_bayes",

@@ -15,7 +15,7 @@ methods that it defines:
 import dataclasses
 import inspect
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import wraps
 from typing import Any, ParamSpec, TypeVar
 
@@ -246,7 +246,7 @@ def _inputs(prior: Any, x: Any, is_needed: bool) -> Any:
             raise ValueError(f"x must have shape (..., q, d): {type(prior).__name__} has inputs; got None")
         return None
     like = first_tensor(prior)
-    if like is None:
+    if like is None or isinstance(x, Mapping):  # arguments of a model by name, which it reads itself
         return x
     if not (isinstance(x, Tensor) and x.dtype == like.dtype and x.device == like.device):
         x = as_floats("x", x, like=like)

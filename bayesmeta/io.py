@@ -32,7 +32,7 @@ from torch import Tensor
 from bayesmeta.fields import LearnedFrom, TensorFields
 from bayesmeta.named_fields import named_fields
 
-__all__ = ["family_of", "folder", "load", "read_header", "require_place", "save", "write_whole"]
+__all__ = ["family_of", "folder", "load", "load_parts", "read_header", "require_place", "save", "write_whole"]
 
 FORMAT = 1
 GROUP = "bayesmeta.families"
@@ -53,13 +53,16 @@ def save(prior: TensorFields, path: str | Path) -> None:
         raise TypeError(f"save needs a prior, a dataclass with TensorFields; got {type(prior).__name__}")
     tensors: dict[str, Tensor] = {}
     learned_from = getattr(prior, "learned_from", None)
+    loaded_by = getattr(prior, "loaded_by", None)  # of a family part of which is code, which no file holds
     header = {
         "format": FORMAT,
         "family": type(prior).__name__,
         "learned_from": dataclasses.asdict(learned_from) if isinstance(learned_from, LearnedFrom) else None,
         "versions": {"bayesmeta": version("bayesmeta"), "torch": str(torch.__version__)},
-        "prior": _encode(prior, "", tensors),
+        "prior": _encode(prior if loaded_by is None else prior.state_dict(), "", tensors),
     }
+    if loaded_by is not None:
+        header["loaded_by"] = loaded_by
     header["checksum"] = _checksum(header, tensors)
     write_whole(path, safetensors.torch.save(tensors, {KEY: _canonical(header)}))
 
@@ -75,6 +78,8 @@ def load(path: str | Path) -> Any:
     path = _existing(path)
     try:
         header, tensors = _parse(path.read_bytes())
+        if "loaded_by" in header:
+            raise ValueError(f"it holds all but a model, which is code: load it by {header['loaded_by']}")
         prior = _decode(header["prior"], tensors)
         if not isinstance(prior, TensorFields):
             raise ValueError(f"its outermost object is no prior but a {type(prior).__name__}")
@@ -82,6 +87,24 @@ def load(path: str | Path) -> Any:
         kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
         raise ValueError(f"cannot load {path}: {kind}{error}") from error
     return prior
+
+
+def load_parts(path: str | Path, family: str) -> dict[str, Any]:
+    """What `state_dict` of a prior of `family` returned, part of which is code that the caller has.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is not ours, damaged, newer than this version, or of another family.
+    """
+    path = _existing(path)
+    try:
+        header, tensors = _parse(path.read_bytes())
+        if header.get("family") != family or "loaded_by" not in header:
+            raise ValueError(f"it holds a {_short(header.get('family'))}: load it by bayesmeta.load(path)")
+        parts = _decode(header["prior"], tensors)
+    except ValueError as error:
+        raise ValueError(f"cannot load {path}: {error}") from error
+    return parts
 
 
 def read_header(path: str | Path) -> dict[str, Any]:
