@@ -30,7 +30,7 @@ SIZES: dict[str, dict[str, int]] = {
     "skew": {"num_components": 10},
     "groups": {"num_components": 8},
 }
-SCHEDULE = ProposalSchedule(num_steps=2500, num_tasks=256)
+SCHEDULE = ProposalSchedule(num_steps=4000, num_tasks=128, rate=4e-3)
 METHODS = ("laplace_t", "several_starts", "untrained", "learned")
 BASELINES = ("laplace_t", "several_starts")
 
