@@ -31,6 +31,7 @@ from bayesmeta.mcmc.draws import Draws
 from bayesmeta.mcmc.ladder.sampling import sample
 from bayesmeta.pyro_models.bridge import bridge_evidence
 from bayesmeta.pyro_models.checks import require_proper
+from bayesmeta.pyro_models.gaussian_layer import gaussian_layer, sampled_in_layers
 from bayesmeta.pyro_models.predictions import ModelFunctions
 from bayesmeta.pyro_models.reading.program import Program
 from bayesmeta.pyro_models.reading.rows import Given, as_given, with_rows
@@ -115,15 +116,16 @@ class PyroPrior(TensorFields):
             given = self.given + given
         targets = self._targets(given)
         require_proper(targets)
-        draws = sample(
-            targets,
-            num_draws=self.num_draws,
-            num_chains=self.num_chains,
-            constrain=targets.constrain,
-            progress=False,
-            generator=Generator().manual_seed(self.seed),
-        )
-        return self._replace(program=targets.program, given=given, draws=draws)
+        return self._replace(program=targets.program, given=given, draws=self._drawn(targets))
+
+    def _drawn(self, targets: ModelTargets) -> Draws:
+        """Draws of the posteriors, with normal sites integrated out where there are some."""
+        generator = Generator().manual_seed(self.seed)
+        size: Any = {"num_draws": self.num_draws, "num_chains": self.num_chains, "generator": generator}
+        layer = gaussian_layer(targets)
+        if layer is not None and (draws := sampled_in_layers(layer, **size)) is not None:
+            return draws
+        return sample(targets, constrain=targets.constrain, progress=False, **size)
 
     def predict(self, x: Any = None) -> Distribution:
         """p(y | x) at each row, `(*batch, q)`: a mixture over draws of the latent sites, the same at every call.
