@@ -62,8 +62,9 @@ def _bulk_size(draws: Tensor) -> Tensor:
 
 def _tail_size(draws: Tensor) -> Tensor:
     ordered = draws.flatten(0, 1).sort(0).values
-    places = [math.floor(len(ordered) * q + 0.4 + 0.2 * q) - 1 for q in (0.05, 0.95)]  # as arviz has its quantiles
-    sizes = [_effective(_halves((draws <= ordered[max(0, place)]).to(draws))) for place in places]
+    # no draw lies between an interpolated quantile, which is what arviz takes, and the draw below it
+    places = [math.floor((len(ordered) - 1) * q + 1e-9) for q in (0.05, 0.95)]
+    sizes = [_effective(_halves((draws <= ordered[place]).to(draws))) for place in places]
     return torch.minimum(*sizes)
 
 

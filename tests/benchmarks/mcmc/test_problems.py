@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from benchmarks.mcmc.learned import PROBLEMS
-from benchmarks.mcmc.problems.bimodal import Bimodal
 from benchmarks.mcmc.problems import few_rows
+from benchmarks.mcmc.problems.bimodal import Bimodal
 from tests.seeds import seed
 
 
