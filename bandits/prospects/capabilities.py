@@ -12,9 +12,11 @@ from bayesmeta.online.protocol import Online, Task
 
 __all__ = [
     "Alternatives",
+    "DrawsMany",
     "DrawsOnLink",
     "DrawsWithMarginal",
     "JointlyNormal",
+    "draws_many",
     "draws_on_link",
     "draws_with_marginal",
     "has_alternatives",
@@ -62,6 +64,21 @@ class DrawsOnLink(Protocol):
 
 def draws_on_link(online: Online) -> TypeGuard[DrawsOnLink]:
     return hasattr(online, "draw_on_link")
+
+
+@runtime_checkable
+class DrawsMany(Protocol):
+    """Which draws many times at the price of one look at its rows."""
+
+    def draw_many_on_link(
+        self, num: int, x: Tensor, task: Task = None, *, generator: Generator | None = None
+    ) -> Tensor:
+        """As many draws as of `DrawsOnLink`, `(num, ...)`."""
+        ...
+
+
+def draws_many(online: Online) -> TypeGuard[DrawsMany]:
+    return hasattr(online, "draw_many_on_link")
 
 
 @runtime_checkable

@@ -8,7 +8,7 @@ import torch
 from torch import Generator, Tensor
 from torch.distributions import Distribution
 
-from bandits.prospects.capabilities import draws_on_link, draws_with_marginal
+from bandits.prospects.capabilities import draws_many, draws_on_link, draws_with_marginal
 from bayesmeta.distributions.link_marginals import on_link
 from bayesmeta.online.protocol import Online, Task
 from bayesmeta.random import rand
@@ -102,6 +102,8 @@ class Prospects:
     def compared_draws(self, num: int, generator: Generator) -> Tensor:
         """The same `num` times, `(num, n, arms)`."""
         n = len(self.x)
+        if draws_many(self.online):
+            return self.masked(self._arms(self.online.draw_many_on_link(num, self.x, self.task, generator=generator)))
         if isinstance(self.task, int):
             task: Task = self.task
         else:

@@ -8,6 +8,7 @@ from torch import Generator, Tensor
 from torch.distributions import Distribution
 
 from bayesmeta.data.rows import Data
+from bayesmeta.distributions.link_marginals import drawn_on_link
 from bayesmeta.online.protocol import DrawsFunctions, Index, State, Task, marginal_of
 from bayesmeta.online.row_store import RowStore
 from bayesmeta.protocol import Posterior, Predictive
@@ -48,6 +49,12 @@ class OnlineRows(DrawsFunctions):
     def _functions(self, x: Tensor, task: Task, generator: Generator | None) -> Callable[[Tensor], Tensor]:
         # whoever asks for draws has a family that can be drawn from
         return cast(Posterior, self._at(x, task)).sample(1, generator=generator)
+
+    def draw_many_on_link(
+        self, num: int, x: Tensor, task: Task = None, *, generator: Generator | None = None
+    ) -> Tensor:
+        """`draw_on_link` the same `num` times, `(num, ...)`: rows are conditioned on once, and not for each draw."""
+        return drawn_on_link(cast(Posterior, self._at(x, task)).sample(num, generator=generator), x)
 
     def _at(self, x: Tensor, task: Task) -> Predictive:
         index = ... if task is None else torch.full((len(x),), task) if isinstance(task, int) else task
