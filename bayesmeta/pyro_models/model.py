@@ -67,7 +67,7 @@ class PyroModel:
         Raises:
             ValueError: the model has other sites than that it was saved with; the message names one.
         """
-        return loaded(path, self.model, self.plate)
+        return loaded(PyroPrior, path, self.model, self.plate)
 
     def _read(self, data: Any) -> tuple[Program, Given]:
         tensors, mask, alone = as_given(self.model, data)

@@ -40,20 +40,18 @@ def state_of(prior: "PyroPrior") -> dict[str, Any]:
     }
 
 
-def loaded(path: str | Path, model: Any, plate: str | None) -> "PyroPrior":
+def loaded(family: "type[PyroPrior]", path: str | Path, model: Any, plate: str | None) -> "PyroPrior":
     """The prior that a file holds, of a model that has the sites that it was saved with.
 
     Raises:
         ValueError: the model has other sites; the message names one.
     """
-    from bayesmeta.pyro_models.prior import PyroPrior
-
-    state = load_parts(path, "PyroPrior")
+    state = load_parts(path, family.__name__)
     example = Given(**state["example"])
     program = settled_program(model, example, plate)
     _require_sites(path, state["sites"], program.structure.kinds)
     given = None if state["given"] is None else Given(**state["given"])
-    prior = PyroPrior(
+    prior = family(
         program if given is None else program.at(given),
         example,
         state["loc"],
