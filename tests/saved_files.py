@@ -5,7 +5,8 @@
 What is written anew is no file of an earlier version any more: name what is new.
 
 A prior is kept with rows and the evidence of these, before and after it was conditioned on half of them; a prior for
-tuning with points and what it expects there; a policy with what it expects of its arms and chooses next.
+tuning with points and what it expects there; a policy with what it expects of its arms and chooses next; a proposal of
+blocks with the densities that it gives them.
 """
 
 import json
@@ -21,6 +22,8 @@ import bayesmeta as bm
 from bandits import Policy
 from bayesmeta import Data
 from bayesmeta.hyperparameters.feature_prior import FeaturePrior
+from bayesmeta.motifs import BernoulliProposal, LearnedDeal, NormalProposal, Partitions, SplitProposal
+from bayesmeta.motifs.partitions.kernels import Sides
 from bayesmeta.neural_processes import (
     BernoulliHead,
     CategoricalHead,
@@ -37,7 +40,7 @@ from tests.bo.past import SPACE, loss
 from tests.families import F64, FAMILIES, moved
 from tests.seeds import seed, shifted
 
-__all__ = ["SAVED", "evidence_of", "expectations_of", "next_of", "read_answers", "told"]
+__all__ = ["SAVED", "densities_of", "evidence_of", "expectations_of", "next_of", "read_answers", "told"]
 
 SAVED = Path(__file__).parent / "saved"
 ANSWERS = "answers.json"
@@ -72,6 +75,26 @@ def next_of(policy: Policy, context: torch.Tensor | None) -> dict[str, Any]:
     expected = policy.expected_rewards(context, task=0)
     chosen = policy.choose(context, task=[0], propensities=False)
     return {"expected": expected.flatten().tolist(), "chosen": [str(name) for name in chosen.arms]}
+
+
+def densities_of(proposal: Any) -> list[float]:
+    """Of three blocks; for splits, of three pairs of parts."""
+    if isinstance(proposal, SplitProposal):
+        line = torch.linspace(-1.0, 1.0, 36, dtype=torch.float64)
+        points = torch.stack([line, line.square()], -1).reshape(3, 12, 2)
+        one = torch.ones(3, dtype=torch.float64)
+        sides = (torch.arange(30) % 3 == 0).reshape(1, 3, 10)
+        parts = Sides(
+            points[None, :, :2], points[None, :, 2:], torch.ones_like(sides), sides, torch.zeros(1, 3, dtype=torch.bool)
+        )
+        return (
+            LearnedDeal(proposal)
+            .deal(Partitions(points, one, 0.1 * one, 2.0 * one, one), parts, seed(0))[1][0]
+            .tolist()
+        )
+    inputs = torch.linspace(-1.0, 1.0, 3 * proposal.num_inputs).reshape(3, -1)
+    values = (torch.arange(3 * proposal.num_values) % 2).reshape(1, 3, -1).float()
+    return proposal.blocks(inputs).log_prob(values)[0].tolist()
 
 
 # ---- what is written
@@ -121,6 +144,15 @@ def over_arms_with_features() -> tuple[bm.NeuralDiffusionProcess, Data]:
     return replace(start, network=moved(start.network, 10), gates=torch.full_like(start.gates, 0.5)), shelf
 
 
+def proposals() -> dict[str, Any]:
+    start: dict[str, Any] = {
+        "bernoulli_proposal": BernoulliProposal.initial(num_inputs=5, num_values=3, width=8, num_layers=1),
+        "normal_proposal": NormalProposal.initial(num_inputs=5, num_values=2, width=8, num_layers=1),
+        "split_proposal": SplitProposal.initial(width=8),
+    }
+    return {name: moved(proposal, number) for number, (name, proposal) in enumerate(start.items())}
+
+
 def tuning_priors() -> dict[str, TuningPrior]:
     space = SearchSpace(SPACE, {"depth": ("kind", ("tree", "forest"))})
     x = space.sobol(40, generator=seed(0)).reshape(4, 10, -1)
@@ -156,9 +188,9 @@ def policies() -> dict[str, tuple[Policy, torch.Tensor | None]]:
 
 def main(names: Sequence[str]) -> None:
     SAVED.mkdir(exist_ok=True)
-    answers: dict[str, Any] = {"priors": {}, "tuning": {}, "policies": {}}
+    answers: dict[str, Any] = {"priors": {}, "tuning": {}, "policies": {}, "proposals": {}}
     if names:
-        answers = read_answers()
+        answers |= read_answers()
 
     def chosen(found: dict[str, Any]) -> list[tuple[str, Any]]:
         return [(name, each) for name, each in found.items() if not names or name in names]
@@ -177,6 +209,9 @@ def main(names: Sequence[str]) -> None:
         policy.save(SAVED / f"policy_{name}.safetensors")
         listed = None if context is None else context.tolist()
         answers["policies"][name] = {"context": listed, **next_of(policy, context)}
+    for name, proposal in chosen(proposals()):
+        bm.save(proposal, SAVED / f"{name}.safetensors")
+        answers["proposals"][name] = densities_of(proposal)
     if not names:
         bm.save(policies()["diagonal"][0].sums(), SAVED / "sums.safetensors")
     (SAVED / ANSWERS).write_text(json.dumps(answers, indent=1) + "\n")

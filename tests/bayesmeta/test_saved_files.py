@@ -10,7 +10,7 @@ import torch
 import bayesmeta as bm
 from bandits import Policy
 from bayesmeta.io import GROUP
-from tests.saved_files import SAVED, evidence_of, expectations_of, next_of, read_answers, told
+from tests.saved_files import SAVED, densities_of, evidence_of, expectations_of, next_of, read_answers, told
 
 ANSWERS = read_answers()
 
@@ -34,6 +34,12 @@ def test_policies(name: str) -> None:
     answer = next_of(Policy.load(SAVED / f"policy_{name}.safetensors"), context)
     assert answer["expected"] == pytest.approx(expected["expected"], rel=1e-4, abs=1e-6)
     assert answer["chosen"] == expected["chosen"]
+
+
+@pytest.mark.parametrize("name", ANSWERS["proposals"])
+def test_proposals(name: str) -> None:
+    proposal = bm.load(SAVED / f"{name}.safetensors")
+    assert densities_of(proposal) == pytest.approx(ANSWERS["proposals"][name], rel=1e-4, abs=1e-5)
 
 
 def test_every_class_that_can_be_saved_is_in_a_file() -> None:

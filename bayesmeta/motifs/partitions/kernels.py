@@ -91,14 +91,14 @@ def gibbs_sweep(model: Partitions, labels: Tensor, generator: Generator | None =
     sums = Sums.of(points, one_hot(labels, int(labels.max()) + 2).to(points))
     log_alpha = model.concentration.log()[:, None]
     for i in range(labels.shape[-1]):
-        most = sums.count.shape[-1]
+        most = sums.num.shape[-1]
         sums = sums.shifted(points[..., i, :], -one_hot(labels[..., i], most).to(points))
-        is_empty = sums.count < 0.5
+        is_empty = sums.num < 0.5
         if not bool(is_empty.any(-1).all()):  # a place for a new part in each
             sums, most = _widened(sums), most + 1
-            is_empty = sums.count < 0.5
+            is_empty = sums.num < 0.5
         first = is_empty & (is_empty.cumsum(-1) == 1)
-        weight = torch.where(first, log_alpha, sums.count.log()).where(~is_empty | first, -torch.inf)
+        weight = torch.where(first, log_alpha, sums.num.log()).where(~is_empty | first, -torch.inf)
         below = (weight + model.log_predictive(sums, points[..., i, :])).softmax(-1).cumsum(-1)
         uniform = rand((*below.shape[:-1], 1), like=below, generator=generator) * below[..., -1:]
         labels[..., i] = (uniform >= below).sum(-1).clamp(max=most - 1)
@@ -109,7 +109,7 @@ def gibbs_sweep(model: Partitions, labels: Tensor, generator: Generator | None =
 def _widened(sums: Sums) -> Sums:
     """With one more part, which is empty."""
     wider = torch.nn.functional.pad
-    return Sums(wider(sums.count, (0, 1)), wider(sums.total, (0, 0, 0, 1)), wider(sums.square, (0, 0, 0, 1)))
+    return Sums(wider(sums.num, (0, 1)), wider(sums.total, (0, 0, 0, 1)), wider(sums.square, (0, 0, 0, 1)))
 
 
 def split_or_merge(
@@ -134,12 +134,14 @@ def split_or_merge(
 def two_parts(model: Partitions, labels: Tensor, generator: Generator | None = None) -> tuple[Tensor, Sides]:
     """Places of two anchors and of the points of their parts `(chains, tasks, 2 + m)`, and what is there."""
     keys = rand(labels.shape, like=model.points, generator=generator)
-    anchors = keys.topk(2, -1).indices
+    order = keys.argsort(-1)
+    anchors = order[..., :2]
     mine = labels.gather(-1, anchors)
     inside = (labels == mine[..., :1]) | (labels == mine[..., 1:])
     inside = inside.scatter(-1, anchors, False)
     most = int(inside.sum(-1).max())
-    others = (keys + 2.0 * inside).topk(most, -1).indices
+    # those inside first, in random order
+    others = order.gather(-1, inside.gather(-1, order).to(torch.uint8).argsort(-1, descending=True)[..., :most])
     places = torch.cat([anchors, others], -1)
     points = model.points.expand(*labels.shape, -1)
     there = points.gather(-2, places[..., None].expand(*places.shape, points.shape[-1]))
@@ -156,5 +158,5 @@ def log_split(model: Partitions, parts: Sides, sides: Tensor) -> Tensor:
     two = Sums.of(parts.points, torch.stack([first, second], -1))
     ends = Sums.of(parts.anchors, torch.eye(2).to(parts.points).expand(*sides.shape[:-1], 2, 2))
     two = Sums(*(a + b for a, b in zip(two, ends, strict=True)))
-    one = Sums(two.count.sum(-1, keepdim=True), two.total.sum(-2, keepdim=True), two.square.sum(-2, keepdim=True))
+    one = Sums(two.num.sum(-1, keepdim=True), two.total.sum(-2, keepdim=True), two.square.sum(-2, keepdim=True))
     return model.log_parts(two).sum(-1) - model.log_parts(one)[..., 0]

@@ -26,9 +26,9 @@ __all__ = ["Partitions", "Sums", "drawn_labels", "random_partitions", "set_parti
 
 
 class Sums(NamedTuple):
-    """Of the points of parts: `count (..., parts)`, `total` and `square (..., parts, d)`."""
+    """Of the points of parts: `num (..., parts)`, `total` and `square (..., parts, d)`."""
 
-    count: Tensor
+    num: Tensor
     total: Tensor
     square: Tensor
 
@@ -40,7 +40,7 @@ class Sums(NamedTuple):
     def shifted(self, points: Tensor, shares: Tensor) -> "Sums":
         """With one more point `(..., d)` in parts with a share of one, and one less where it is minus one."""
         more = shares[..., None] * points[..., None, :]
-        return Sums(self.count + shares, self.total + more, self.square + more * points[..., None, :])
+        return Sums(self.num + shares, self.total + more, self.square + more * points[..., None, :])
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,30 +72,30 @@ class Partitions(TensorFields):
 
     def log_parts(self, sums: Sums) -> Tensor:
         """What each part gives to the log density, `(..., tasks, parts)`, zero where it is empty."""
-        size = self.concentration.log()[:, None] + torch.lgamma(sums.count.clamp(min=1.0))
-        return (size + self.log_marginal(sums)).where(sums.count > 0, 0.0)
+        size = self.concentration.log()[:, None] + torch.lgamma(sums.num.clamp(min=1.0))
+        return (size + self.log_marginal(sums)).where(sums.num > 0, 0.0)
 
     def log_marginal(self, sums: Sums) -> Tensor:
         """Log density of the points of each part, `(..., tasks, parts)`."""
         kappa, a, b = (value[:, None] for value in (self.pseudo_count, self.shape, self.rate))
-        after_a = a + 0.5 * sums.count
-        each = torch.lgamma(after_a) - torch.lgamma(a) + a * b.log() - 0.5 * math.log(2.0 * math.pi) * sums.count
-        each = each + 0.5 * (kappa / (kappa + sums.count)).log()
-        return self.points.shape[-1] * each - after_a * self._rates(sums).log().sum(-1)
+        after_a = a + 0.5 * sums.num
+        each = torch.lgamma(after_a) - torch.lgamma(a) + a * b.log() - 0.5 * math.log(2.0 * math.pi) * sums.num
+        each = each + 0.5 * (kappa / (kappa + sums.num)).log()
+        return self.points.shape[-1] * each - after_a * _added(self._rates(sums).log())
 
     def log_predictive(self, sums: Sums, points: Tensor) -> Tensor:
         """Log density of one more point `(..., tasks, d)` in each part, `(..., tasks, parts)`, but for 2 pi."""
-        count = sums.count + self.pseudo_count[:, None]
+        count = sums.num + self.pseudo_count[:, None]
         rates, mean = self._rates(sums), sums.total / count[..., None]
         more = 0.5 * (count / (count + 1.0))[..., None] * (points[..., None, :] - mean).square()
-        after_a = self.shape[:, None] + 0.5 * sums.count
+        after_a = self.shape[:, None] + 0.5 * sums.num
         d = points.shape[-1]
-        ratio = self._ratios.expand(*count.shape[:-1], -1).gather(-1, sums.count.long())
-        change = after_a * torch.log1p(more / rates).sum(-1) + 0.5 * (rates + more).log().sum(-1)
+        ratio = self._ratios.expand(*count.shape[:-1], -1).gather(-1, sums.num.long())
+        change = (after_a + 0.5) * _added(torch.log1p(more / rates)) + 0.5 * _added(rates.log())
         return d * (ratio + 0.5 * (count / (count + 1.0)).log()) - change
 
     def _rates(self, sums: Sums) -> Tensor:
-        spread = sums.square - sums.total.square() / (sums.count + self.pseudo_count[:, None])[..., None]
+        spread = sums.square - sums.total.square() / (sums.num + self.pseudo_count[:, None])[..., None]
         return self.rate[:, None, None] + 0.5 * spread.clamp(min=0.0)
 
     @cached_property
@@ -103,6 +103,11 @@ class Partitions(TensorFields):
         """log Gamma(a + (m + 1) / 2) - log Gamma(a + m / 2) for m points, `(tasks, n + 1)`."""
         a = self.shape[:, None] + 0.5 * torch.arange(self.points.shape[1] + 1.0).to(self.points)
         return torch.lgamma(a + 0.5) - torch.lgamma(a)
+
+
+def _added(values: Tensor) -> Tensor:
+    """The sum over the last axis, which is short: torch's own is slow there."""
+    return sum(values.unbind(-1), start=torch.zeros(()).to(values))
 
 
 def random_partitions(num: int, num_points: int, dim: int = 2, *, generator: Generator | None = None) -> Partitions:

@@ -61,7 +61,7 @@ def _scan(
         point, there = parts.points[..., i, :], parts.is_there[..., i]
         if before is not None:
             sums = sums.shifted(point, -_shares(before[..., i], there))
-        score = sums.count.log() + model.log_predictive(sums, point)
+        score = sums.num.log() + model.log_predictive(sums, point)
         logit = score[..., 1] - score[..., 0]
         side = torch.where(draws, uniform[..., i] < logit.sigmoid(), parts.sides[..., i])
         log_q = log_q + torch.nn.functional.logsigmoid(torch.where(side, logit, -logit)).where(there, 0.0)
