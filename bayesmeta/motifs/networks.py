@@ -33,8 +33,8 @@ class BlockProposal(Weights):
         return ResidualPerceptron(self.num_inputs, num, width=self.width, num_layers=self.num_layers)
 
     def blocks(self, inputs: Tensor) -> Any:
-        """The distribution of blocks with these inputs `(n, num_inputs)`, without gradients."""
-        return self._blocks(self.module(inputs.to(self.dtype)))
+        """The distribution of blocks with these inputs `(n, num_inputs)`, whose dtype it has, without gradients."""
+        return self._blocks(self.module(inputs.to(self.dtype)).to(inputs.dtype))
 
     def log_prob(self, weights: dict[str, Tensor], inputs: Tensor, values: Tensor) -> Tensor:
         """Of one block for each input, with other weights and gradients of these: `(n,)`."""

@@ -87,7 +87,9 @@ class LearnedDeal:
 
     def deal(self, model: Partitions, parts: Sides, generator: Generator | None = None) -> tuple[Tensor, Tensor]:
         chains, tasks, m = parts.sides.shape
-        q = BernoulliBlocks(*self.proposal.module(*network_inputs(model, parts, self.proposal.dtype)))
+        said = self.proposal.module(*network_inputs(model, parts, self.proposal.dtype))
+        logits = said[1].to(parts.points)  # densities are as exact as those of the model
+        q = BernoulliBlocks(said[0].to(logits).log_softmax(-1), logits)
         drawn = q.sample(1, generator=generator)[0] > 0.5
         sides = torch.where(parts.is_merged[..., None], drawn.reshape(chains, tasks, m), parts.sides)
         return sides, q.log_prob(sides.reshape(1, -1, m))[0].reshape(chains, tasks).to(parts.points)

@@ -3,7 +3,6 @@
 import pytest
 import torch
 
-from bayesmeta.mcmc import run
 from bayesmeta.mcmc.kernels.gibbs import BinaryGibbs, from_bits, to_bits
 from bayesmeta.motifs.grids.exact import eliminated, enumerated
 from bayesmeta.motifs.grids.network import GridNetwork, random_grids, single_site
@@ -54,17 +53,6 @@ def test_single_site_odds_are_differences_of_the_density() -> None:
             index = 2 * index + bits[each]
         found = kernel.log_odds[:, node].gather(-1, index)
         torch.testing.assert_close(found.mT, network.log_density(ones) - network.log_density(zeros))
-
-
-def test_single_site_draws_have_the_marginals() -> None:
-    network = grids(2, 3, 3)
-    kernel = single_site(network)
-    start = torch.randint(2, (500, 2, 9), generator=seed(3)).double()
-    _, positions, densities, _ = run(kernel, kernel.init(start), 100, seed(4))
-    chains = positions[20:].mean(0)
-    error = chains.std(0) / 500**0.5
-    assert bool(((chains.mean(0) - eliminated(network)[0].flatten(1)).abs() < 5.0 * error + 2e-3).all())
-    torch.testing.assert_close(densities[-1], network.log_density(positions[-1]))
 
 
 def test_bits_are_positions() -> None:

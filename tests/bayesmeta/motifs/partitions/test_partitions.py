@@ -110,7 +110,7 @@ def test_probabilities_of_all_ways_to_deal_add_up_to_one(deal: Deal) -> None:
         is_merged=torch.zeros(8, 1).bool(),
     )  # fmt: skip
     _, log_q = deal.deal(model, parts, seed(1))
-    assert float(log_q.exp().sum()) == pytest.approx(1.0, abs=1e-5)
+    assert float(log_q.exp().sum()) == pytest.approx(1.0, abs=1e-6)  # rows of one product may round apart
 
 
 def test_labels_come_by_their_sizes() -> None:
