@@ -22,9 +22,11 @@ NUM_EACH = 5  # numbers of a node
 
 @dataclass(frozen=True)
 class Conditioned:
-    """Args:
-    logits: `(..., height, width, 2, 2)`, by the values above and to the left.
-    evidence: `(..., height, width)`.
+    """Blocks as small networks.
+
+    Args:
+        logits: `(..., height, width, 2, 2)`, by the values above and to the left.
+        evidence: `(..., height, width)`.
     """
 
     logits: Tensor

@@ -27,9 +27,11 @@ LEAST_FLIP, MOST_FLIP = 0.01, 0.1  # of an observation
 
 @dataclass(frozen=True, eq=False)
 class GridNetwork(TensorFields):
-    """Args:
-    logits: of a one, given the node above and the node to the left; outside of the grid stand zeros.
-    evidence: log p(e | 1) - log p(e | 0) of what was observed at each node, zero for nothing.
+    """Networks of one size, one for each model.
+
+    Args:
+        logits: of a one, given the node above and the node to the left; outside of the grid stand zeros.
+        evidence: log p(e | 1) - log p(e | 0) of what was observed at each node, zero for nothing.
     """
 
     logits: Float[Tensor, "models rows columns 2 2"]

@@ -30,10 +30,12 @@ MOST_POINTS = 60.0  # of two parts that are learned from
 
 @dataclass(frozen=True, eq=False)
 class SplitProposal(Weights):
-    """Args:
-    dim: of points.
-    num_components: of the mixture.
-    width: of the summary, and of hidden layers.
+    """A network that deals the points of two parts to two sides.
+
+    Args:
+        dim: of points.
+        num_components: of the mixture.
+        width: of the summary, and of hidden layers.
     """
 
     dim: int = 2

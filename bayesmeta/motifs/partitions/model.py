@@ -45,11 +45,13 @@ class Sums(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Partitions(TensorFields):
-    """Args:
-    points: centred `(tasks, n, d)`.
-    concentration: alpha `(tasks,)`.
-    pseudo_count: kappa.
-    shape, rate: a and b.
+    """Posteriors of the partitions of the points of tasks.
+
+    Args:
+        points: centred `(tasks, n, d)`.
+        concentration: alpha `(tasks,)`.
+        pseudo_count: kappa.
+        shape, rate: a and b.
     """
 
     points: Float[Tensor, "tasks n d"]

@@ -19,9 +19,11 @@ __all__ = ["Scans"]
 
 @dataclass(frozen=True)
 class Scans:
-    """Args:
-    num_launches: scans from random sides, before the one whose probability counts; None for one pass that begins
-        with the anchors alone.
+    """Restricted scans, or one pass.
+
+    Args:
+        num_launches: scans from random sides, before the one whose probability counts; None for one pass that begins
+            with the anchors alone.
     """
 
     num_launches: int | None = None
