@@ -6,7 +6,8 @@ What is written anew is no file of an earlier version any more: name what is new
 
 A prior is kept with rows and the evidence of these, before and after it was conditioned on half of them; a proposal
 with its density at two points, given a task, and how far that task is; a prior for tuning with points and what it
-expects there; a policy with what it expects of its arms and chooses next.
+expects there; a policy with what it expects of its arms and chooses next; a proposal
+of blocks with the densities that it gives them.
 """
 
 import json
@@ -23,6 +24,8 @@ from bandits import Policy
 from bayesmeta import Data
 from bayesmeta.amortised import AmortisedProposal, ProposalSchedule
 from bayesmeta.hyperparameters.feature_prior import FeaturePrior
+from bayesmeta.motifs import BernoulliProposal, LearnedDeal, NormalProposal, Partitions, SplitProposal
+from bayesmeta.motifs.partitions.kernels import Sides
 from bayesmeta.neural_processes import (
     BernoulliHead,
     CategoricalHead,
@@ -86,6 +89,26 @@ def next_of(policy: Policy, context: torch.Tensor | None) -> dict[str, Any]:
     return {"expected": expected.flatten().tolist(), "chosen": [str(name) for name in chosen.arms]}
 
 
+def densities_of_blocks(proposal: Any) -> list[float]:
+    """Of three blocks; for splits, of three pairs of parts."""
+    if isinstance(proposal, SplitProposal):
+        line = torch.linspace(-1.0, 1.0, 36, dtype=torch.float64)
+        points = torch.stack([line, line.square()], -1).reshape(3, 12, 2)
+        one = torch.ones(3, dtype=torch.float64)
+        sides = (torch.arange(30) % 3 == 0).reshape(1, 3, 10)
+        parts = Sides(
+            points[None, :, :2], points[None, :, 2:], torch.ones_like(sides), sides, torch.zeros(1, 3, dtype=torch.bool)
+        )
+        return (
+            LearnedDeal(proposal)
+            .deal(Partitions(points, one, 0.1 * one, 2.0 * one, one), parts, seed(0))[1][0]
+            .tolist()
+        )
+    inputs = torch.linspace(-1.0, 1.0, 3 * proposal.num_inputs).reshape(3, -1)
+    values = (torch.arange(3 * proposal.num_values) % 2).reshape(1, 3, -1).float()
+    return proposal.blocks(inputs).log_prob(values)[0].tolist()
+
+
 # ---- what is written
 
 X = torch.linspace(0.0, 1.0, NUM_ROWS, dtype=torch.float64)[:, None]
@@ -140,6 +163,15 @@ def proposals() -> dict[str, AmortisedProposal]:
     return {"amortised": start.fit(simulate, schedule=ProposalSchedule(2, 4), generator=seed(1), progress=False)}
 
 
+def block_proposals() -> dict[str, Any]:
+    start: dict[str, Any] = {
+        "bernoulli_proposal": BernoulliProposal.initial(num_inputs=5, num_values=3, width=8, num_layers=1),
+        "normal_proposal": NormalProposal.initial(num_inputs=5, num_values=2, width=8, num_layers=1),
+        "split_proposal": SplitProposal.initial(width=8),
+    }
+    return {name: moved(proposal, number) for number, (name, proposal) in enumerate(start.items())}
+
+
 def tuning_priors() -> dict[str, TuningPrior]:
     space = SearchSpace(SPACE, {"depth": ("kind", ("tree", "forest"))})
     x = space.sobol(40, generator=seed(0)).reshape(4, 10, -1)
@@ -175,7 +207,7 @@ def policies() -> dict[str, tuple[Policy, torch.Tensor | None]]:
 
 def main(names: Sequence[str]) -> None:
     SAVED.mkdir(exist_ok=True)
-    answers: dict[str, Any] = {"priors": {}, "proposals": {}, "tuning": {}, "policies": {}}
+    answers: dict[str, Any] = {"priors": {}, "proposals": {}, "tuning": {}, "policies": {}, "blocks": {}}
     if names:
         answers |= read_answers()
 
@@ -199,6 +231,9 @@ def main(names: Sequence[str]) -> None:
         policy.save(SAVED / f"policy_{name}.safetensors")
         listed = None if context is None else context.tolist()
         answers["policies"][name] = {"context": listed, **next_of(policy, context)}
+    for name, proposal in chosen(block_proposals()):
+        bm.save(proposal, SAVED / f"{name}.safetensors")
+        answers["blocks"][name] = densities_of_blocks(proposal)
     if not names:
         bm.save(policies()["diagonal"][0].sums(), SAVED / "sums.safetensors")
     (SAVED / ANSWERS).write_text(json.dumps(answers, indent=1) + "\n")

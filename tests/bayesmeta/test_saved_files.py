@@ -10,7 +10,16 @@ import torch
 import bayesmeta as bm
 from bandits import Policy
 from bayesmeta.io import GROUP
-from tests.saved_files import SAVED, densities_of, evidence_of, expectations_of, next_of, read_answers, told
+from tests.saved_files import (
+    SAVED,
+    densities_of,
+    densities_of_blocks,
+    evidence_of,
+    expectations_of,
+    next_of,
+    read_answers,
+    told,
+)
 
 ANSWERS = read_answers()
 
@@ -40,6 +49,12 @@ def test_policies(name: str) -> None:
     answer = next_of(Policy.load(SAVED / f"policy_{name}.safetensors"), context)
     assert answer["expected"] == pytest.approx(expected["expected"], rel=1e-4, abs=1e-6)
     assert answer["chosen"] == expected["chosen"]
+
+
+@pytest.mark.parametrize("name", ANSWERS["blocks"])
+def test_proposals_of_blocks(name: str) -> None:
+    proposal = bm.load(SAVED / f"{name}.safetensors")
+    assert densities_of_blocks(proposal) == pytest.approx(ANSWERS["blocks"][name], rel=1e-4, abs=1e-5)
 
 
 def test_every_class_that_can_be_saved_is_in_a_file() -> None:
