@@ -135,10 +135,12 @@ class Draws(Described):
         steps = ", ".join(f"{name} {count}" for name, count in zip(self.rungs, counts, strict=True) if count)
         num_unlike = 0 if self.unlike is None else int(self.unlike.sum())
         failed = int((~self.passed).sum())
+        unlike = {"unlike": f"{plural(num_unlike, 'task')}, not proposed to by what was learned"} if num_unlike else {}
+        untrusted = {"failed": f"{failed} of {plural(self.num_tasks, 'task')}"} if failed else {}
         return {
             "steps": steps,
-            "unlike": plural(num_unlike, "task") if num_unlike else None,
-            "failed": f"{failed} of {plural(self.num_tasks, 'task')}" if failed else None,
+            **unlike,
+            **untrusted,
             "R-hat": f"at most {self.worst_rhat.max():.3f}",
             "ESS": f"at least {self.least_ess.min():.0f}, 5th percentile {self.least_ess.quantile(0.05):.0f}",
         }
