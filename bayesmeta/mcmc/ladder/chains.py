@@ -8,6 +8,7 @@ from torch import Tensor
 
 __all__ = ["Chains", "Checks", "batch_means_size", "checked", "weighted_evidence"]
 
+BY_CHANCE = 4.0  # times what R-hat squared is above one on average: one task in ten thousand is
 BATCHES = 25  # of a chain, whose means say how much its draws repeat each other
 
 
@@ -17,7 +18,7 @@ class Checks:
 
     Args:
         pareto_k: most k of the weights of a proposal.
-        rhat: most split R-hat of any coordinate; fewer than 500 draws a chain are allowed 5 / draws.
+        rhat: most split R-hat of any coordinate; few effective draws are allowed what chance makes of them.
         ess: least effective draws of any coordinate; by default a twentieth of the draws, and at most 400.
     """
 
@@ -25,8 +26,9 @@ class Checks:
     rhat: float = 1.01
     ess: float | None = None
 
-    def most_rhat(self, num_draws: int) -> float:
-        return max(self.rhat, 1.0 + 5.0 / num_draws)
+    def most_rhat(self, num_chains: int, size: Tensor) -> Tensor:
+        """By effective draws: means of m half chains that agree make R-hat squared 1 + m / size, on average."""
+        return (1.0 + BY_CHANCE * 2.0 * num_chains / size).sqrt().clamp(min=self.rhat)
 
     def least_ess(self, num_chains: int, num_draws: int) -> float:
         return min(400.0, num_chains * num_draws / 20.0) if self.ess is None else self.ess
@@ -97,7 +99,7 @@ def checked(chains: Chains, checks: Checks) -> tuple[Tensor, Tensor, Tensor]:
     ratio = ((half - 1.0) / half + between / within).sqrt()  # split R-hat
     worst = ratio.where(within > 0, torch.where(between > 0, torch.inf, 1.0)).nan_to_num(nan=torch.inf).amax(-1)
     least = batch_means_size(chains.position, within + between).amin(-1)
-    passed = (worst <= checks.most_rhat(num_draws)) & (least >= checks.least_ess(num_chains, num_draws))
+    passed = (worst <= checks.most_rhat(num_chains, least)) & (least >= checks.least_ess(num_chains, num_draws))
     passed &= ~(chains.pareto_k > checks.pareto_k)
     return passed & chains.log_density.isfinite().all(-1).all(-1), worst, least
 
