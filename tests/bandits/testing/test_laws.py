@@ -24,14 +24,22 @@ def test_laws(name: str, law: Law) -> None:
     law(CASES[name])
 
 
+SHIFTS = 6
 EXEMPT = [(name, law) for name, case in CASES.items() for law in sorted(case.exempt)]
 
 
 @pytest.mark.parametrize(("name", "law"), EXEMPT)
 def test_no_case_is_exempt_from_a_law_that_it_obeys(name: str, law: str) -> None:
     (broken,) = [each for each in LAWS if each.__name__ == law]
+    # a few rewards may say nothing of what a law asks, so that a case obeys it by chance
+    cases = [dataclasses.replace(CASES[name], shift=CASES[name].shift + more) for more in range(SHIFTS)]
     with pytest.raises(AssertionError):
-        broken(CASES[name])
+        _each(broken, cases)
+
+
+def _each(law: Law, cases: list[Case]) -> None:
+    for one in cases:
+        law(one)
 
 
 @pytest.mark.parametrize("name", CASES)
